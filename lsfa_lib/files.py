@@ -1,0 +1,67 @@
+"""Files written whole or not at all, errors a user can act on, and the one progress bar."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm.auto import tqdm
+
+T = TypeVar("T")
+
+
+class InputError(ValueError):
+    """The user's input cannot be used: one sentence naming the file and the way out."""
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; renamed onto it when the block succeeds, removed otherwise.
+
+    Raises InputError where the folder cannot be written or the disk is full.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The suffix stays last: image writers choose their format by it.
+        handle, name = tempfile.mkstemp(prefix=".partial-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        temporary.chmod(0o666 & ~_umask())
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, error: OSError) -> Exception:
+    """The InputError that says why `path` could not be written; any other OSError unchanged."""
+    if error.errno == errno.ENOSPC:
+        return InputError(f"{path}: the disk is full; free some space or choose another folder")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        return InputError(
+            f"{path}: cannot be written ({os.strerror(error.errno)}); choose a writable folder"
+        )
+    return error
+
+
+def _umask() -> int:
+    value = os.umask(0)
+    os.umask(value)
+    return value
+
+
+def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterable[T]:
+    """`items`, with a progress bar once it has taken a second."""
+    return tqdm(items, desc=label, total=total, delay=1.0, leave=False, dynamic_ncols=True)

@@ -1,0 +1,111 @@
+"""The nouns of the library: what one stage hands to the next, with shapes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int, UInt8
+from torch import Tensor
+
+Modality = Literal["3d", "rgb"]
+MODALITIES: tuple[Modality, ...] = ("3d", "rgb")
+Mode = Literal["3d", "rgb", "rgb+3d"]
+MODES: tuple[Mode, ...] = ("3d", "rgb", "rgb+3d")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One capture as it lies on disk: colour, organised points and ground truth of equal size.
+
+    `xyz` is in metres in the camera frame; a pixel without a reading is (0, 0, 0).
+    `defect` marks defective pixels and is read by metrics and figures only.
+    """
+
+    rgb: UInt8[np.ndarray, "H W 3"]
+    xyz: Float32[np.ndarray, "H W 3"]
+    defect: Bool[np.ndarray, "H W"]
+    name: str
+    """`<category>/<split>/<kind>/<stem>`, unique in a data set."""
+    kind: str
+    """Folder the scan was found in: `good` or the name of the defect."""
+    path: Path
+    """The xyz file, for error messages."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One scan made ready for the encoders, S = `PreprocessConfig.image_size`.
+
+    `valid` is True where the object was measured. It is made once, in preprocess, and carried:
+    no later step asks whether a coordinate or a feature is zero.
+    """
+
+    rgb: Float[Tensor, "3 S S"]
+    """ImageNet-normalised."""
+    xyz: Float[Tensor, "3 S S"]
+    """Metres; zero where not valid."""
+    valid: Bool[Tensor, "S S"]
+    defect: Bool[Tensor, "S S"]
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class ModalityFeatures:
+    """Compact features of one modality: T tokens and the sparse map that spreads them on P patches.
+
+    Patch features are `weights @ tokens`. The map is linear, so the weights are pooled instead of
+    the features, and 50k x 1152 numbers never exist.
+    """
+
+    tokens: Float[Tensor, "T D"]
+    weights: Float[Tensor, "P T"]
+    """torch.sparse_csr; for `3d` the rows of patches without a valid pixel are empty."""
+
+
+@dataclass(frozen=True)
+class PatchFeatures:
+    """Features of one sample, by modality, on one grid of P = rows x columns patches."""
+
+    by_modality: dict[Modality, ModalityFeatures]
+    valid: Bool[Tensor, " P"]
+    """True where at least one pixel of the patch is valid."""
+    grid: tuple[int, int]
+    name: str
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Normal patches of one modality (PatchCore's memory), standardised by their own statistics."""
+
+    rows: Float[Tensor, "M D"]
+    mean: float
+    std: float
+    source: Int[Tensor, "M 2"]
+    """(training scan, patch index) each row came from."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the detector says of one sample in one mode. Every metric reads this map and score."""
+
+    anomaly_map: Float[Tensor, "S S"]
+    image_score: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Metrics of one mode over a test split; NaN where undefined, with the reason in `notes`."""
+
+    i_auroc: float
+    p_auroc: float
+    aupro_30: float
+    aupro_10: float
+    aupro_05: float
+    aupro_01: float
+    aupro_30_peer: float
+    aupro_01_peer: float
+    notes: tuple[str, ...] = ()
