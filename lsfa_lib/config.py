@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 import torch
 
+from lsfa_lib.files import InputError
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -90,7 +92,7 @@ class BankConfig:
     keep_ratio_rgb: float | None = None
     """`released`: 0.01, by mistake. None follows `keep_ratio`."""
     projection_eps: float = 0.9
-    """Johnson-Lindenstrauss distortion of the projection before selection; 0 selects on all dims."""
+    """Johnson-Lindenstrauss distortion of the projection before selection; 0: all dimensions."""
     statistics: Literal["own", "shared"] = "own"
     """`released` shares them: the mean of xyz and the std of rgb for both modalities."""
 
@@ -104,6 +106,9 @@ class DetectorConfig:
     """Gaussian sigma as a fraction of the image side: 4 px at 224."""
     blur_8bit: bool = False
     """`released`: the map is rounded to 8 bits before the blur."""
+    edge_correction: bool = True
+    """Divide the blurred map by the blurred valid mask (at least 1/2), so that the rim of the part
+    is not diluted by background zeros."""
     calibrate: bool = True
     """Standardise each modality's maps and scores on validation/good before fusing them."""
     fusion: Literal["mean", "sum", "product"] = "mean"
@@ -138,7 +143,7 @@ PUBLISHED = replace(
     preset="published",
     preprocess=replace(OURS.preprocess, plane_distance_m=0.05, cluster_method="dbscan"),
     projection=replace(OURS.projection, neighbours=0),
-    detector=replace(OURS.detector, calibrate=False),
+    detector=replace(OURS.detector, calibrate=False, edge_correction=False),
 )
 RELEASED = replace(
     OURS,
@@ -147,7 +152,7 @@ RELEASED = replace(
     point_encoder=replace(OURS.point_encoder, norm="released"),
     projection=replace(OURS.projection, pooling="released"),
     bank=replace(OURS.bank, keep_ratio_rgb=0.01, statistics="shared"),
-    detector=replace(OURS.detector, blur_8bit=True, calibrate=False),
+    detector=replace(OURS.detector, blur_8bit=True, calibrate=False, edge_correction=False),
 )
 DEMO = replace(
     OURS,
@@ -159,9 +164,9 @@ DEMO = replace(
         weights="",
         sha256="",
         normal_radius_m=0.003,
-        fpfh_radius_m=0.006,
-        fpfh_max_neighbours=200,
-        spacing_m=0.0008,
+        fpfh_radius_m=0.005,
+        fpfh_max_neighbours=128,
+        spacing_m=0.001,
     ),
 )
 TINY = replace(
@@ -173,11 +178,51 @@ TINY = replace(
 PRESETS = {c.preset: c for c in (PUBLISHED, RELEASED, OURS, DEMO, TINY)}
 
 
+def configure(
+    preset: str, data_root: str = "", device: str = "auto", image_size: int = 0
+) -> Config:
+    """The preset of that name with the fields a user changes most; "" and 0 keep the preset's."""
+    if preset not in PRESETS:
+        raise InputError(f"preset {preset!r} does not exist; choose one of {', '.join(PRESETS)}")
+    config = replace(PRESETS[preset], device=device)
+    if data_root:
+        config = replace(config, data=DataConfig(root=data_root))
+    if image_size:
+        config = replace(config, preprocess=replace(config.preprocess, image_size=image_size))
+    if config.preprocess.image_size % config.projection.patch_px:
+        raise InputError(
+            f"image size {config.preprocess.image_size} is not a multiple of the patch of "
+            f"{config.projection.patch_px} px; choose one that is"
+        )
+    return config
+
+
 def resolve_device(name: str) -> torch.device:
     """The torch device of `auto`, `cpu` or `cuda`."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device {name!r} is not known; choose auto, cpu or cuda")
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise InputError("device cuda was asked for but torch sees none; use --device cpu or auto")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """The Config that `dataclasses.asdict` made these values from; JSON's lists become tuples."""
+    return _from_dict(Config, values)
+
+
+def _from_dict(cls: type, values: dict[str, Any]) -> Any:
+    defaults = {f.name: getattr(cls(), f.name) for f in dataclasses.fields(cls)}
+    unknown = set(values) - set(defaults)
+    if unknown:
+        raise InputError(f"{cls.__name__} has no field {min(unknown)!r}; see lsfa_lib.config")
+    fields = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(defaults[name]):
+            value = _from_dict(type(defaults[name]), value)
+        fields[name] = tuple(value) if isinstance(value, list) else value
+    return cls(**fields)
 
 
 def config_hash(*parts: Any) -> str:

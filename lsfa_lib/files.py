@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -34,9 +35,9 @@ def write_whole(path: Path) -> Iterator[Path]:
         temporary = Path(name)
         temporary.chmod(0o666 & ~_umask())
         yield temporary
-        with open(temporary, "rb") as written:
+        with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
         temporary = None
     except OSError as error:
         raise unwritable(path, error) from error
@@ -64,4 +65,8 @@ def _umask() -> int:
 
 def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterable[T]:
     """`items`, with a progress bar once it has taken a second."""
-    return tqdm(items, desc=label, total=total, delay=1.0, leave=False, dynamic_ncols=True)
+    # Into a log file a line every ten seconds will do.
+    interval = 0.1 if sys.stderr.isatty() else 10.0
+    return tqdm(
+        items, label, total, delay=1.0, mininterval=interval, leave=False, dynamic_ncols=True
+    )

@@ -1,5 +1,35 @@
-"""Types and shapes of every annotated function are checked while tests run."""
+"""Types and shapes of every annotated function are checked while tests run; tiny demo data."""
 
 from jaxtyping import install_import_hook
 
 install_import_hook("lsfa_lib", "beartype.beartype")
+
+from collections.abc import Iterator  # noqa: E402
+from dataclasses import replace  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+from lsfa_lib.config import TINY, Config, DataConfig  # noqa: E402
+from lsfa_lib.datasets.synthetic import DemoCounts, DemoSettings, write_demo  # noqa: E402
+
+TINY_DEMO = DemoSettings(
+    categories=("biscuit", "seal"),
+    counts=DemoCounts(train=6, validation=3, good=3, each_defect=1),
+    size=200,
+)
+
+
+@pytest.fixture(scope="session")
+def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A small demo tree in a folder whose name has a space, an umlaut and the word xyz in it."""
+    root = tmp_path_factory.mktemp("data") / "xyz prüfung"
+    write_demo(root, TINY_DEMO)
+    yield root
+
+
+@pytest.fixture
+def tiny(demo_root: Path, tmp_path: Path) -> Config:
+    """TINY on the small demo tree, with a cache of its own."""
+    data = DataConfig(root=str(demo_root))
+    return replace(TINY, data=data, device="cpu", cache=str(tmp_path / "cache"))

@@ -1,0 +1,44 @@
+# Two commands do all the set-up on a machine with Python 3.11+, make and pip:
+#   make demo   scans -> detector -> reports/index.html
+#   make test   linters, types and tests
+PYTHON ?= python3
+BIN := .venv/bin
+UV_VERSION := 0.13.9
+
+.PHONY: demo test test-gpu bench lock clean
+.DELETE_ON_ERROR:
+
+demo: .venv/.ready
+	$(BIN)/lsfa data demo
+	$(BIN)/lsfa run all
+
+test: .venv/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+test-gpu: .venv/.ready
+	$(BIN)/python -m pytest -m gpu
+
+bench: .venv/.ready
+	$(BIN)/python -m benchmarks
+
+# Versions are pinned once, for every platform; run after changing pyproject.toml.
+lock: .venv/.ready
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --no-header --quiet -o requirements.lock
+
+# uv links packages from its cache, so a second environment costs seconds. --python keeps it from
+# installing into another environment that happens to be active.
+.venv/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip .venv
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet uv==$(UV_VERSION)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	$(BIN)/python -m lsfa_lib.open3d_import || sh .ci/system-libraries
+	$(BIN)/python -m lsfa_lib.open3d_import
+	touch $@
+
+clean:
+	rm -rf .venv data/demo data/cache reports/runs reports/index.html

@@ -1,0 +1,107 @@
+"""Coreset, nearest row and image score of a bank, against what users would run instead."""
+
+from __future__ import annotations
+
+import faiss
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.harness import THREADS, Row, device, measure
+from lsfa_lib.coreset import greedy_k_centre
+from lsfa_lib.memory import nearest_rows, reweighted_score
+from lsfa_lib.records import Bank
+
+WIDTH, BANK_ROWS, PATCHES = 768, 80_000, 3136
+
+
+def features(n: int, seed: int) -> Tensor:
+    """Rows of few degrees of freedom in many columns, as backbone features are."""
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(30, WIDTH, generator=torch.Generator().manual_seed(0)) / 5
+    rows = torch.randn(n, 30, generator=generator) @ mixing
+    return rows.tanh_().add_(torch.randn(n, WIDTH, generator=generator), alpha=0.2).to(device())
+
+
+def every_row_each_pick(rows: Tensor, n_keep: int) -> list[int]:
+    """M3DM's way: one pick at a time, the norm of all differences each time."""
+    gap = torch.linalg.norm(rows - rows[:1], dim=1, keepdim=True)
+    picks = [0]
+    while len(picks) < n_keep:
+        best = int(gap.argmax())
+        gap = torch.minimum(gap, torch.linalg.norm(rows - rows[best : best + 1], dim=1)[:, None])
+        gap[best] = 0
+        picks.append(best)
+    return picks
+
+
+def approximate_greedy(rows: Tensor, n_keep: int, starts: int = 10) -> list[int]:
+    """patchcore-inspection's way: 128 dimensions, one pick at a time, gaps start as a mean."""
+    rows = rows @ (torch.randn(rows.shape[1], 128) / 128**0.5).to(rows)
+    gap = torch.cdist(rows, rows[torch.randint(len(rows), (starts,))]).mean(1, keepdim=True)
+    picks: list[int] = []
+    while len(picks) < n_keep:
+        best = int(gap.argmax())
+        picks.append(best)
+        pick = rows[best : best + 1]
+        squared = rows.square().sum(1, keepdim=True) + pick.square().sum() - 2 * rows @ pick.T
+        gap = torch.cat([gap, squared.clamp_min(0).sqrt()], dim=1).min(1, keepdim=True).values
+    return picks
+
+
+def score_by_differences(patch: Tensor, row: Tensor, distance: Tensor, bank: Bank) -> Tensor:
+    """The image score with all differences to the nearest row in memory."""
+    near = torch.linalg.norm(bank.rows - row, dim=1).topk(2, largest=False).indices
+    terms = torch.exp(torch.linalg.norm(patch - bank.rows[near], dim=1) / WIDTH**0.5)
+    return (1 - torch.exp(distance / WIDTH**0.5) / terms.sum()) * distance
+
+
+def coreset_rows() -> list[Row]:
+    """Three sizes: peers that visit every row for every pick are measured where they finish."""
+    found = []
+    for n, repeats, target in [(10_000, 2, ""), (50_000, 1, ">= 30x"), (200_000, 1, "<= 40 s")]:
+        rows, keep = features(n, seed=1), n // 10
+        peers = {
+            "M3DM's way": lambda rows=rows, keep=keep: every_row_each_pick(rows, keep),
+            "patchcore's, approximate": lambda rows=rows, keep=keep: approximate_greedy(rows, keep),
+        }
+        within = {name: peers[name] for name in list(peers)[{10_000: 0, 50_000: 1}.get(n, 2) :]}
+        stage = f"coreset, 10 % of {n // 1000}k x {WIDTH}"
+        ours = lambda rows=rows, keep=keep: greedy_k_centre(rows, keep, seed=0)  # noqa: E731
+        found.append(measure(stage, ours, within, repeats, target))
+    return found
+
+
+def rows() -> list[Row]:
+    """Coreset at three sizes, nearest row, image score."""
+    everything, patches = features(BANK_ROWS, seed=2), features(PATCHES, seed=3)
+    bank = Bank(everything, 0.0, 1.0, torch.zeros(BANK_ROWS, 2, dtype=torch.long))
+    distances, indices = nearest_rows(patches, bank)
+    farthest = distances.argmax()
+    faiss.omp_set_num_threads(THREADS)
+    flat = faiss.IndexFlatL2(WIDTH)
+    flat.add(everything.cpu().numpy())
+    queries = np.ascontiguousarray(patches.cpu().numpy())
+    return [
+        measure(
+            f"nearest row, {PATCHES} x 80k x {WIDTH}",
+            lambda: nearest_rows(patches, bank),
+            {
+                "cdist": lambda: torch.cdist(patches, everything).min(1),
+                "faiss flat": lambda: flat.search(queries, 1),
+            },
+            repeats=3,
+            target=">= 0.87x faiss, <= 100 MB",
+        ),
+        measure(
+            "image score, 80k rows",
+            lambda: reweighted_score(patches, distances, indices, bank),
+            {
+                "all differences": lambda: score_by_differences(
+                    patches[farthest], everything[indices[farthest]], distances[farthest], bank
+                )
+            },
+            target="<= 20 ms",
+        ),
+        *coreset_rows(),
+    ]

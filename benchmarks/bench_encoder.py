@@ -1,0 +1,36 @@
+"""Group encoder of Point-MAE: ours against the form it is published in."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from benchmarks.harness import Row, device, measure
+from lsfa_lib.encoders.checkpoints import seeded
+from lsfa_lib.encoders.point_mae import GroupEncoder
+
+
+def rows() -> list[Row]:
+    """1024 groups of 128 points with statistics of the sample, and with fixed ones."""
+    generator = torch.Generator().manual_seed(0)
+    neighbourhoods = (0.01 * torch.randn(1024, 128, 3, generator=generator)).to(device())
+    with seeded():
+        encoder = GroupEncoder(384).requires_grad_(False).to(device())
+    encoder(neighbourhoods[:1], True)  # what libraries keep for themselves is not our memory
+    return [
+        measure(
+            f"Point-MAE group encoder, 1024 x 128, {name} statistics",
+            lambda own=own: encoder(neighbourhoods, own),
+            {"as published": lambda own=own: as_published(encoder, neighbourhoods, own)},
+            target=">= 2.5x",
+        )
+        for name, own in (("sample", True), ("fixed", False))
+    ]
+
+
+def as_published(encoder: GroupEncoder, neighbourhoods: Tensor, own_statistics: bool) -> Tensor:
+    """Every layer on every point, the group's maximum copied to each of them."""
+    encoder.train(own_statistics)
+    points = encoder.first_conv(neighbourhoods.transpose(1, 2))
+    group = points.amax(dim=2, keepdim=True).expand_as(points)
+    return encoder.second_conv(torch.cat([group, points], dim=1)).amax(dim=2)

@@ -1,0 +1,168 @@
+"""What a tree in the MVTec 3D-AD layout holds, and everything in it that would stop a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lsfa_lib.config import PreprocessConfig
+from lsfa_lib.datasets.mvtec3d import (
+    SPLITS,
+    SUFFIXES,
+    Entry,
+    SplitName,
+    categories,
+    pair_files,
+    read_scan,
+)
+from lsfa_lib.files import InputError, progress
+from lsfa_lib.records import Scan
+
+PUBLISHED_COUNTS: dict[str, tuple[int, int, int, int]] = {
+    "bagel": (244, 22, 22, 88),
+    "cable_gland": (223, 23, 21, 87),
+    "carrot": (286, 29, 27, 132),
+    "cookie": (210, 22, 28, 103),
+    "dowel": (288, 34, 26, 104),
+    "foam": (236, 27, 20, 80),
+    "peach": (361, 42, 26, 106),
+    "potato": (300, 33, 22, 92),
+    "rope": (298, 33, 32, 69),
+    "tire": (210, 29, 25, 87),
+}
+"""train, validation, test good, test anomalous; sums 2656, 294, 249, 948 (arXiv 2112.09045)."""
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """What one split of one category holds."""
+
+    category: str
+    split: SplitName
+    kinds: dict[str, int]
+    """Readable scans of each kind."""
+    sizes: tuple[tuple[int, int], ...]
+    """Every (width, height) that occurs, px."""
+
+    @property
+    def good(self) -> int:
+        """Scans without a defect."""
+        return self.kinds.get("good", 0)
+
+    @property
+    def anomalous(self) -> int:
+        """Scans with a defect."""
+        return sum(self.kinds.values()) - self.good
+
+
+@dataclass(frozen=True)
+class Report:
+    """The state of a tree. It is fit for use where `problems` is empty."""
+
+    root: Path
+    splits: tuple[SplitSummary, ...]
+    published: bool
+    """All ten categories of MVTec 3D-AD are there, so counts were compared with the paper's."""
+    problems: tuple[str, ...]
+    """One sentence each, with the file's name and the way out."""
+    odd_files: tuple[Path, ...]
+    """Files in the scans' folders that no scan uses; harmless."""
+
+
+def check_tree(root: Path) -> Report:
+    """Counts, sizes and problems of the tree under `root`; reads every file once, one at a time.
+
+    Raises InputError only where there is no category at all.
+    """
+    problems: list[str] = []
+    summaries: list[SplitSummary] = []
+    there = categories(root)
+    for category in there:
+        stripped = seen = 0
+        for split in SPLITS:
+            found, unpaired = pair_files(root, category, split)
+            problems += unpaired
+            kinds: dict[str, int] = {}
+            sizes: set[tuple[int, int]] = set()
+            for entry in progress(found, f"{category} {split}"):
+                scan = _read_or_note(entry, problems)
+                if scan is not None:
+                    kinds[scan.kind] = kinds.get(scan.kind, 0) + 1
+                    sizes.add((scan.xyz.shape[1], scan.xyz.shape[0]))
+                    stripped += border_is_empty(scan)
+                    seen += 1
+            summaries.append(SplitSummary(category, split, kinds, tuple(sorted(sizes))))
+        if stripped > seen / 2:
+            problems.append(
+                f"{root / category}: {stripped} of {seen} scans have no reading along their border "
+                f"where the background should be; they look already preprocessed in place by "
+                f"another tool: restore the original files"
+            )
+    published = set(PUBLISHED_COUNTS) <= set(there)
+    if published:
+        problems += _compare_published(root, summaries)
+    odd = tuple(path for category in there for path in _odd_files(root / category))
+    return Report(root, tuple(summaries), published, tuple(problems), odd)
+
+
+def border_is_empty(scan: Scan, border_px: int = PreprocessConfig().border_px) -> bool:
+    """True where no pixel of the four border strips was measured.
+
+    The published scans show the background plane there. Tools that remove the plane and pad to a
+    square in place, in the original files, leave zeros.
+    """
+    measured = np.any(scan.xyz != 0, axis=2)
+    inside = np.zeros_like(measured)
+    inside[border_px:-border_px, border_px:-border_px] = True
+    return not np.any(measured & ~inside)
+
+
+def _read_or_note(entry: Entry, problems: list[str]) -> Scan | None:
+    """The scan, or None and its problem noted."""
+    try:
+        scan = read_scan(entry)
+    except InputError as error:
+        problems.append(str(error))
+        return None
+    if scan.defect.any() == (scan.kind == "good"):
+        count = np.count_nonzero(scan.defect)
+        problems.append(
+            f"{entry.gt}: marks {count} pixels as defective in a scan of kind {scan.kind}; "
+            f"restore the original, or move the scan to the right folder"
+        )
+    return scan
+
+
+def _compare_published(root: Path, summaries: list[SplitSummary]) -> list[str]:
+    """A sentence for each split whose counts are not those of the paper."""
+    problems = []
+    for summary in summaries:
+        if summary.category not in PUBLISHED_COUNTS:
+            continue
+        train, validation, good, anomalous = PUBLISHED_COUNTS[summary.category]
+        wanted = {"train": (train, 0), "validation": (validation, 0), "test": (good, anomalous)}
+        if (summary.good, summary.anomalous) != wanted[summary.split]:
+            problems.append(
+                f"{root / summary.category / summary.split}: {summary.good} good and "
+                f"{summary.anomalous} anomalous scans can be read, MVTec 3D-AD has "
+                f"{wanted[summary.split][0]} and {wanted[summary.split][1]}; "
+                f"unpack the archive again"
+            )
+    return problems
+
+
+def _odd_files(category: Path) -> list[Path]:
+    """Files below the splits of a category that are not a scan's rgb, xyz or gt."""
+    return [
+        path
+        for split in SPLITS
+        for path in sorted((category / split).rglob("*"))
+        if path.is_file()
+        and not (
+            len(path.relative_to(category).parts) == 4
+            and path.suffix.lower() in SUFFIXES.get(path.parent.name, ())
+            and not path.name.startswith(".")
+        )
+    ]

@@ -1,0 +1,253 @@
+"""PatchCore per modality and their fusion: banks + features -> Prediction; save and load."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
+
+from lsfa_lib.config import Config, DetectorConfig, from_dict
+from lsfa_lib.features import distinct_rows
+from lsfa_lib.files import InputError, write_whole
+from lsfa_lib.memory import build_bank, nearest_rows, restandardised, reweighted_score
+from lsfa_lib.records import (
+    MODALITIES,
+    MODES,
+    Bank,
+    Modality,
+    Mode,
+    PatchFeatures,
+    Prediction,
+)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Mean and standard deviation of a modality on validation/good: of map pixels, of scores."""
+
+    map_mean: float = 0.0
+    map_std: float = 1.0
+    score_mean: float = 0.0
+    score_std: float = 1.0
+
+
+@dataclass(frozen=True)
+class Detector:
+    """All that is needed to score a new scan."""
+
+    banks: dict[Modality, Bank]
+    scales: dict[Modality, Scale]
+    thresholds: dict[Mode, float]
+    """A part is called defective above it; from validation/good alone."""
+    validation_scores: dict[Mode, list[float]]
+    config: Config
+
+
+def fit(
+    train: Sequence[PatchFeatures], validation: Sequence[PatchFeatures], config: Config, seed: int
+) -> Detector:
+    """Banks from the training scans; scales and thresholds from the validation/good scans.
+
+    Raises InputError with fewer than two validation scans, which cannot show a spread.
+    """
+    if len(validation) < 2:
+        raise InputError(
+            f"{len(validation)} validation/good scans, at least 2 are needed to set scale and "
+            "threshold; move some training scans there"
+        )
+    if config.detector.fusion == "product" and config.detector.calibrate:
+        raise InputError("fusion product needs detector.calibrate false: z-scores have signs")
+    banks = fit_banks(train, config, seed)
+    scales = dict.fromkeys(MODALITIES, Scale())
+    if config.detector.calibrate:
+        raw = [predict_modalities(banks, scales, features, config) for features in validation]
+        scales = {
+            m: _scale([p[m] for p in raw], [map_valid(f, config) for f in validation])
+            for m in MODALITIES
+        }
+    scores: dict[Mode, list[float]] = {mode: [] for mode in MODES}
+    for features in validation:
+        modalities = predict_modalities(banks, scales, features, config)
+        for mode, prediction in fuse(modalities, config.detector).items():
+            scores[mode].append(prediction.image_score)
+    rate = config.detector.false_alarm_rate
+    thresholds = {mode: _quantile(values, 1 - rate) for mode, values in scores.items()}
+    return Detector(banks, scales, thresholds, scores, config)
+
+
+def fit_banks(train: Sequence[PatchFeatures], config: Config, seed: int) -> dict[Modality, Bank]:
+    """One bank a modality, each keeping its own share of the valid patches."""
+    patches = sum(int(features.valid.sum()) for features in train)
+    pooled: dict[Modality, tuple[Tensor, Tensor]] = {}
+    for m in MODALITIES:
+        parts, sources = [], []
+        for scan, features in enumerate(train):
+            rows, index = distinct_rows(features, m)
+            first = torch.full((rows.shape[0],), features.valid.shape[0], device=index.device)
+            held = torch.nonzero(index >= 0).flatten()
+            first.scatter_reduce_(0, index[held], held, reduce="amin")
+            parts.append(rows)
+            sources.append(torch.stack((torch.full_like(first, scan), first), dim=1))
+        pooled[m] = (torch.cat(parts), torch.cat(sources))
+    ratios: dict[Modality, float] = {"3d": config.bank.keep_ratio, "rgb": config.bank.keep_ratio}
+    if config.bank.keep_ratio_rgb is not None:
+        ratios["rgb"] = config.bank.keep_ratio_rgb
+    banks: dict[Modality, Bank] = {}
+    for m, (rows, source) in pooled.items():
+        keep = min(rows.shape[0], max(1, round(ratios[m] * patches)))
+        banks[m] = build_bank(rows, source, keep, config.bank, seed)
+    if config.bank.statistics == "shared":
+        mean, std = banks["3d"].mean, banks["rgb"].std
+        banks = {m: restandardised(bank, mean, std) for m, bank in banks.items()}
+    return banks
+
+
+def predict(detector: Detector, features: PatchFeatures) -> dict[Mode, Prediction]:
+    """Map and score of one sample in each mode: 3D, RGB and both."""
+    found = predict_modalities(detector.banks, detector.scales, features, detector.config)
+    return fuse(found, detector.config.detector)
+
+
+def predict_modalities(
+    banks: dict[Modality, Bank],
+    scales: dict[Modality, Scale],
+    features: PatchFeatures,
+    config: Config,
+) -> dict[Modality, Prediction]:
+    """Map and score of one sample by each modality alone."""
+    found: dict[Modality, Prediction] = {}
+    inside = map_valid(features, config)
+    for m in MODALITIES:
+        rows, index = distinct_rows(features, m)
+        distances, nearest = nearest_rows(rows, banks[m])
+        patches = torch.zeros_like(index, dtype=distances.dtype)
+        patches[index >= 0] = distances[index[index >= 0]]
+        anomaly = smooth_map(patches.view(features.grid), inside, config)
+        if config.detector.image_score == "reweighted":
+            score = reweighted_score(rows, distances, nearest, banks[m])
+        elif config.detector.image_score == "max":
+            score = float(distances.max())
+        else:
+            count = max(1, round(config.detector.top_fraction * anomaly.numel()))
+            score = float(anomaly.flatten().topk(count).values.mean())
+        scale = scales[m]
+        found[m] = Prediction(
+            (anomaly - scale.map_mean) / scale.map_std,
+            (score - scale.score_mean) / scale.score_std,
+        )
+    return found
+
+
+def fuse(found: dict[Modality, Prediction], config: DetectorConfig) -> dict[Mode, Prediction]:
+    """The modalities' own predictions and their fusion, by mode."""
+    maps = torch.stack([p.anomaly_map for p in found.values()])
+    scores = torch.tensor([p.image_score for p in found.values()], dtype=torch.float64)
+    if config.fusion == "mean":
+        both = Prediction(maps.mean(dim=0), float(scores.mean()))
+    elif config.fusion == "sum":
+        both = Prediction(maps.sum(dim=0), float(scores.sum()))
+    else:
+        both = Prediction(maps.prod(dim=0), float(scores.prod()))
+    return {"3d": found["3d"], "rgb": found["rgb"], "rgb+3d": both}
+
+
+def smooth_map(
+    patches: Float[Tensor, "R C"], inside: Bool[Tensor, "S S"], config: Config
+) -> Float[Tensor, "S S"]:
+    """Patch scores as a map of the image's size: bilinear, then Gaussian."""
+    size = config.preprocess.image_size
+    anomaly = F.interpolate(patches[None, None], (size, size), mode="bilinear")
+    sigma = config.detector.blur * size
+    if config.detector.blur_8bit:
+        top = anomaly.max().clamp_min(1e-12)
+        anomaly = (anomaly / top * 255).round() / 255 * top
+    anomaly = blur(anomaly, sigma)
+    if config.detector.edge_correction:
+        anomaly = anomaly / blur(inside[None, None].to(anomaly), sigma).clamp_min(0.5)
+    return anomaly[0, 0]
+
+
+def blur(image: Float[Tensor, "1 1 S S"], sigma: float) -> Float[Tensor, "1 1 S S"]:
+    """Gaussian blur in float, cut at 4 sigma; sigma in pixels."""
+    side = 2 * int(4 * sigma + 0.5) + 1
+    return gaussian_blur(image, [side, side], [sigma, sigma]) if sigma > 0 else image
+
+
+def map_valid(features: PatchFeatures, config: Config) -> Bool[Tensor, "S S"]:
+    """Pixels of valid patches."""
+    px = config.projection.patch_px
+    return features.valid.view(features.grid).repeat_interleave(px, 0).repeat_interleave(px, 1)
+
+
+def _scale(predictions: list[Prediction], inside: list[Bool[Tensor, "S S"]]) -> Scale:
+    pairs = zip(predictions, inside, strict=True)
+    pixels = torch.cat([p.anomaly_map[mask] for p, mask in pairs]).double()
+    scores = torch.tensor([p.image_score for p in predictions], dtype=torch.float64)
+    return Scale(
+        float(pixels.mean()),
+        # Identical validation scans have no spread; they are then only centred.
+        float(pixels.std()) or 1.0,
+        float(scores.mean()),
+        float(scores.std()) or 1.0,
+    )
+
+
+def _quantile(scores: list[float], share: float) -> float:
+    """The score that `share` of good parts stay below, if their scores are normal."""
+    values = torch.tensor(scores, dtype=torch.float64)
+    return float(values.mean() + values.std() * NormalDist().inv_cdf(share))
+
+
+def save(detector: Detector, path: Path) -> None:
+    """One safetensors file: bank rows, and everything else as JSON in its header."""
+    tensors, numbers = {}, {}
+    for m, bank in detector.banks.items():
+        tensors[f"{m}.rows"] = bank.rows.cpu().contiguous()
+        tensors[f"{m}.source"] = bank.source.cpu().contiguous()
+        numbers[m] = {"mean": bank.mean, "std": bank.std}
+    about = {
+        "banks": numbers,
+        "scales": {m: dataclasses.asdict(scale) for m, scale in detector.scales.items()},
+        "thresholds": detector.thresholds,
+        "validation_scores": detector.validation_scores,
+        "config": dataclasses.asdict(detector.config),
+    }
+    with write_whole(path) as file:
+        file.write_bytes(safetensors_bytes(tensors, metadata={"lsfa_detector": json.dumps(about)}))
+
+
+def load(path: Path, device: torch.device) -> Detector:
+    """The detector `save` wrote; it predicts the same. InputError if the file is not one."""
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            about = json.loads(file.metadata()["lsfa_detector"])
+            banks: dict[Modality, Bank] = {
+                m: Bank(
+                    rows=file.get_tensor(f"{m}.rows"),
+                    source=file.get_tensor(f"{m}.source"),
+                    **about["banks"][m],
+                )
+                for m in MODALITIES
+            }
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is not a saved detector ({error}); fit and save it again"
+        ) from error
+    return Detector(
+        banks=banks,
+        scales={m: Scale(**about["scales"][m]) for m in MODALITIES},
+        thresholds=about["thresholds"],
+        validation_scores=about["validation_scores"],
+        config=from_dict(about["config"]),
+    )

@@ -1,0 +1,111 @@
+"""PatchCore's memory: a bank of normal patches, and how far a patch is from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lsfa_lib.config import BankConfig
+from lsfa_lib.coreset import greedy_k_centre
+from lsfa_lib.files import InputError
+from lsfa_lib.records import Bank
+
+
+def build_bank(
+    rows: Float[Tensor, "N D"],
+    source: Int[Tensor, "N 2"],
+    n_keep: int,
+    config: BankConfig,
+    seed: int,
+) -> Bank:
+    """Bank of the `n_keep` most spread of `rows`, the normal patches of one modality.
+
+    Standardised by the scalar mean and standard deviation of all N rows, kept or not. Every row
+    may be kept, none is added. Raises InputError when the rows do not vary or are not finite.
+    """
+    std, mean = (statistic.item() for statistic in torch.std_mean(rows.float()))
+    if not 0 < std < float("inf"):
+        raise InputError(
+            f"the {len(rows)} feature rows of a bank have standard deviation {std}, not a positive "
+            "number; check the encoder's weights and that the training scans are not empty"
+        )
+    # One mean and one scale for all numbers: the order of distances is that of the raw rows.
+    kept = greedy_k_centre(rows, n_keep, seed, config.projection_eps)
+    return Bank((rows[kept].float() - mean) / std, mean, std, source[kept])
+
+
+def restandardised(bank: Bank, mean: float, std: float) -> Bank:
+    """The same bank under other statistics (`released` shares one pair between modalities)."""
+    return replace(bank, rows=(bank.rows * bank.std + bank.mean - mean) / std, mean=mean, std=std)
+
+
+def nearest_distance(
+    patches: Float[Tensor, "P D"], bank: Bank, chunk: int = 2048
+) -> Float[Tensor, " P"]:
+    """Anomaly score of each patch: its distance to the closest normal patch.
+
+    s_p = min_m || (f_p - mean) / std - bank_m ||_2        (PatchCore, Eq. 6)
+
+    `chunk` patches and bank rows are compared at once, which bounds peak memory.
+    """
+    return nearest_rows(patches, bank, chunk)[0]
+
+
+def nearest_rows(
+    patches: Float[Tensor, "P D"], bank: Bank, chunk: int = 2048
+) -> tuple[Float[Tensor, " P"], Int[Tensor, " P"]]:
+    """Distance to the closest bank row, and the index of that row, for each patch.
+
+    The row is found by ||b||^2 - 2 f.b about the bank's mean row, where float32 loses least; its
+    distance is then taken from the difference itself.
+    """
+    centre = bank.rows.mean(0)
+    standard = (patches.to(centre.dtype) - bank.mean) / bank.std
+    queries = standard - centre
+    best = torch.full_like(queries[:, 0], torch.inf)
+    index = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
+    for start in range(0, len(bank.rows), chunk):
+        rows = bank.rows[start : start + chunk] - centre
+        norms = rows.square().sum(1)
+        for first in range(0, len(queries), chunk):
+            at = slice(first, first + chunk)
+            products = torch.addmm(norms, queries[at], rows.T, alpha=-2)
+            least = products.amin(1)
+            # Later blocks improve on few patches: only those pay for finding the place.
+            closer = (least < best[at]).nonzero().squeeze(1)
+            best[at] = torch.minimum(best[at], least)
+            index[first + closer] = start + products[closer].argmin(1)
+    return torch.linalg.vector_norm(standard.sub_(bank.rows[index]), dim=1), index
+
+
+def reweighted_score(
+    patches: Float[Tensor, "P D"],
+    distances: Float[Tensor, " P"],
+    indices: Int[Tensor, " P"],
+    bank: Bank,
+    neighbours: int = 2,
+) -> float:
+    """PatchCore's image score: the largest patch distance, less where normal patches are rare.
+
+    s = (1 - exp(s* / sqrt(D)) / sum_{m in N(m*)} exp(||f* - m||_2 / sqrt(D))) s*
+
+    s* is the largest of `distances`, f* its patch, m* the row it is closest to (`indices`) and
+    N(m*) the `neighbours` bank rows closest to m*, itself the first (PatchCore, Eq. 7; the root
+    of D is the public code's). A bank of one row has no density to tell: s = s*.
+    """
+    farthest = distances.argmax()
+    score = distances[farthest]
+    if len(bank.rows) == 1:
+        return score.item()
+    patch = (patches[farthest].to(bank.rows.dtype) - bank.mean) / bank.std
+    closest = bank.rows[indices[farthest], None]
+    around = torch.cdist(closest, bank.rows, compute_mode="donot_use_mm_for_euclid_dist")[0]
+    near = around.topk(min(neighbours, len(around)), largest=False).indices
+    scale = bank.rows.shape[1] ** 0.5
+    to_near = torch.linalg.vector_norm(patch - bank.rows[near], dim=1)
+    # The quotient as one exponent: neither exp can overflow.
+    share = torch.exp(score / scale - torch.logsumexp(to_near / scale, 0))
+    return ((1 - share) * score).item()

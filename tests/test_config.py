@@ -1,0 +1,74 @@
+"""Presets, what a user may change, and configs through JSON."""
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+from lsfa_lib.config import (
+    DEMO,
+    OURS,
+    PRESETS,
+    PUBLISHED,
+    RELEASED,
+    config_hash,
+    configure,
+    from_dict,
+    resolve_device,
+)
+from lsfa_lib.files import InputError
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_presets_survive_json(preset: str) -> None:
+    assert from_dict(json.loads(json.dumps(asdict(PRESETS[preset])))) == PRESETS[preset]
+
+
+def test_recipes_are_kept_apart() -> None:
+    assert PUBLISHED.preprocess.plane_distance_m == 0.05
+    assert OURS.preprocess.plane_distance_m == 0.005
+    assert (RELEASED.bank.keep_ratio_rgb, OURS.bank.keep_ratio_rgb) == (0.01, None)
+    assert (RELEASED.bank.statistics, OURS.bank.statistics) == ("shared", "own")
+    assert len({config_hash(config) for config in PRESETS.values()}) == len(PRESETS)
+
+
+@pytest.mark.parametrize("image_size", [96, 224, 448])
+def test_every_size_follows_from_one_field(image_size: int) -> None:
+    config = configure("demo", image_size=image_size)
+    assert config.preprocess.image_size == image_size
+    assert config.grid * config.projection.patch_px == image_size
+
+
+def test_hash_changes_with_any_field() -> None:
+    bank = OURS.bank
+    assert config_hash(bank) == config_hash(replace(bank))
+    assert config_hash(bank) != config_hash(replace(bank, keep_ratio=0.11))
+    assert config_hash(bank, 1) != config_hash(bank, 2)
+
+
+def test_unknown_names_say_what_there_is() -> None:
+    with pytest.raises(InputError, match="preset 'best' does not exist; choose one of published"):
+        configure("best")
+    with pytest.raises(InputError, match="image size 225 is not a multiple of the patch of 4 px"):
+        configure("demo", image_size=225)
+    with pytest.raises(InputError, match="device 'gpu' is not known; choose auto, cpu or cuda"):
+        resolve_device("gpu")
+    with pytest.raises(InputError, match="Config has no field 'bnak'"):
+        from_dict({"bnak": {}})
+
+
+def test_auto_takes_cuda_where_it_is() -> None:
+    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert resolve_device("cpu").type == "cpu"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_missing_cuda_is_said() -> None:
+    with pytest.raises(InputError, match="torch sees none; use --device cpu or auto"):
+        resolve_device("cuda")
+
+
+def test_demo_needs_no_download() -> None:
+    assert DEMO.point_encoder.model == "fpfh"
+    assert DEMO.image_encoder.model == "efficientnet_lite0"

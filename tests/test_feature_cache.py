@@ -1,0 +1,114 @@
+"""Extracted features are kept, trusted only when whole, and equal to fresh ones."""
+
+import dataclasses
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from lsfa_lib.config import Config
+from lsfa_lib.datasets.mvtec3d import Entry, read_split
+from lsfa_lib.feature_cache import cache_entries, cached_features, extract
+from lsfa_lib.features import Encoders, load_encoders
+from lsfa_lib.files import InputError
+from lsfa_lib.pipeline import read_sample
+from lsfa_lib.records import MODALITIES, PatchFeatures, Sample
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def entry(demo_root: Path) -> Entry:
+    return read_split(demo_root, "seal", "train").entries[0]
+
+
+@pytest.fixture
+def encoders(tiny: Config) -> Encoders:
+    return load_encoders(tiny, CPU)
+
+
+def never() -> Sample:
+    raise AssertionError("the scan was read although its features are cached")
+
+
+def fetch(entry: Entry, encoders: Encoders, config: Config) -> PatchFeatures:
+    return cached_features(entry, encoders, config, CPU, lambda: read_sample(entry, config))
+
+
+def assert_equal(a: PatchFeatures, b: PatchFeatures) -> None:
+    assert torch.equal(a.valid, b.valid)
+    assert (a.grid, a.name) == (b.grid, b.name)
+    for m in MODALITIES:
+        assert torch.equal(a.by_modality[m].tokens, b.by_modality[m].tokens)
+        assert torch.equal(a.by_modality[m].weights.to_dense(), b.by_modality[m].weights.to_dense())
+
+
+def test_cached_features_equal_fresh_ones(entry: Entry, encoders: Encoders, tiny: Config) -> None:
+    first = fetch(entry, encoders, tiny)
+    again = cached_features(entry, encoders, tiny, CPU, never)
+    assert_equal(first, again)
+    assert_equal(first, extract(read_sample(entry, tiny), encoders, tiny))
+    assert_equal(first, fetch(entry, encoders, replace(tiny, cache="")))
+
+
+def test_one_new_encoder_recomputes_one_modality(
+    entry: Entry, encoders: Encoders, tiny: Config
+) -> None:
+    fetch(entry, encoders, tiny)
+    finer = replace(tiny, point_encoder=replace(tiny.point_encoder, fpfh_radius_m=0.004))
+    changed = load_encoders(finer, CPU)
+    assert changed.keys["rgb"] == encoders.keys["rgb"]
+    assert changed.keys["3d"] != encoders.keys["3d"]
+    fetch(entry, changed, finer)
+    assert len(list(Path(tiny.cache).glob("*/*.safetensors"))) == 3
+
+
+@pytest.mark.parametrize("damage", ["half", "empty", "other scan's"])
+def test_damaged_file_is_rebuilt(
+    entry: Entry, encoders: Encoders, tiny: Config, demo_root: Path, damage: str
+) -> None:
+    first = fetch(entry, encoders, tiny)
+    (file,) = (Path(tiny.cache) / encoders.keys["3d"]).glob("*.safetensors")
+    whole = file.read_bytes()
+    if damage == "other scan's":
+        other = read_split(demo_root, "biscuit", "train").entries[0]
+        fetch(other, encoders, tiny)
+        (stranger,) = set(file.parent.glob("*.safetensors")) - {file}
+        shutil.copy(stranger, file)
+    else:
+        file.write_bytes(whole[: len(whole) // 2] if damage == "half" else b"")
+    assert_equal(first, fetch(entry, encoders, tiny))
+    assert file.read_bytes() == whole
+
+
+def test_changed_scan_is_never_mistaken_for_its_old_features(
+    entry: Entry, encoders: Encoders, tiny: Config, tmp_path: Path
+) -> None:
+    copy = dataclasses.replace(entry, rgb=tmp_path / "copy.png")
+    shutil.copy(entry.rgb, copy.rgb)
+    fetch(entry, encoders, tiny)
+    cached_features(copy, encoders, tiny, CPU, never)
+    copy.rgb.write_bytes(copy.rgb.read_bytes() + b"\0")
+    with pytest.raises(AssertionError, match="the scan was read"):
+        cached_features(copy, encoders, tiny, CPU, never)
+
+
+def test_features_are_compact(entry: Entry, encoders: Encoders, tiny: Config) -> None:
+    features = fetch(entry, encoders, tiny)
+    stored = sum(file.stat().st_size for file in Path(tiny.cache).glob("*/*.safetensors"))
+    dimensions = sum(features.by_modality[m].tokens.shape[1] for m in MODALITIES)
+    assert stored < features.valid.numel() * dimensions * 4 / 4
+
+
+def test_entries_say_what_is_kept(entry: Entry, encoders: Encoders, tiny: Config) -> None:
+    assert cache_entries(Path(tiny.cache)) == []
+    fetch(entry, encoders, tiny)
+    found = {kept.model: kept for kept in cache_entries(Path(tiny.cache))}
+    assert set(found) == {"efficientnet_lite0", "fpfh"}
+    assert {(kept.files, kept.image_size) for kept in found.values()} == {(1, 96)}
+    described = found["fpfh"].folder / "about.json"
+    described.write_text("{")
+    with pytest.raises(InputError, match="is damaged .*; delete its folder, it will be rebuilt"):
+        cache_entries(Path(tiny.cache))

@@ -1,0 +1,73 @@
+"""Tokens on the grid: pooling matrices, distinct rows, validity and the released quirk."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+import torch.nn.functional as F
+
+from lsfa_lib.features import (
+    adaptive_pooling,
+    distinct_rows,
+    patch_valid,
+    to_torch,
+)
+from lsfa_lib.records import ModalityFeatures, PatchFeatures
+
+
+@pytest.mark.parametrize(("size", "out"), [(28, 56), (28, 112), (7, 24), (222, 56), (13, 5)])
+def test_adaptive_pooling_equals_torch(size: int, out: int) -> None:
+    row = torch.randn(1, 1, size, dtype=torch.float64)
+    expected = F.adaptive_avg_pool1d(row, out)[0, 0].numpy()
+    np.testing.assert_allclose(adaptive_pooling(size, out) @ row[0, 0].numpy(), expected)
+
+
+def test_defect_9_upsampled_tokens_stay_at_their_place() -> None:
+    # Public code saves 28 -> 56 features by a reshape that puts 99.7 % of tokens elsewhere.
+    along = adaptive_pooling(28, 56)
+    weights = to_torch(scipy.sparse.kron(along, along))
+    tokens = torch.arange(784.0)[:, None]
+    grid = (weights @ tokens).view(56, 56)
+    for row in range(56):
+        for column in range(56):
+            assert grid[row, column] == (row // 2) * 28 + column // 2
+
+
+def test_patch_is_valid_with_one_valid_pixel() -> None:
+    valid = torch.zeros(8, 8, dtype=torch.bool)
+    valid[3, 4] = True
+    assert patch_valid(valid, 4).tolist() == [False, True, False, False]
+
+
+def patch_features(weights: torch.Tensor, tokens: torch.Tensor, valid: list[bool]) -> PatchFeatures:
+    compact = ModalityFeatures(tokens, weights.to_sparse_csr())
+    grid = (1, len(valid))
+    return PatchFeatures({"3d": compact, "rgb": compact}, torch.tensor(valid), grid, "x")
+
+
+def test_copied_tokens_are_searched_once() -> None:
+    tokens = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    weights = torch.tensor([[1.0, 0, 0], [1, 0, 0], [0, 0, 1], [0, 1, 0]])
+    rows, index = distinct_rows(patch_features(weights, tokens, [True, True, True, False]), "rgb")
+    assert rows.tolist() == [[1, 2], [5, 6]]
+    assert index.tolist() == [0, 0, 1, -1]
+
+
+def test_mixed_tokens_are_expanded_for_valid_patches_only() -> None:
+    tokens = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    weights = torch.tensor([[0.5, 0.5], [0.25, 0.75], [0, 0]])
+    rows, index = distinct_rows(patch_features(weights, tokens, [True, True, False]), "3d")
+    assert rows.tolist() == [[2, 3], [2.5, 3.5]]
+    assert index.tolist() == [0, 1, -1]
+
+
+def test_expanding_distinct_rows_gives_every_valid_patch_its_features() -> None:
+    along = adaptive_pooling(4, 8)
+    weights = to_torch(scipy.sparse.kron(along, along))
+    tokens, valid = torch.randn(16, 5), torch.rand(64) < 0.6
+    features = ModalityFeatures(tokens, weights)
+    record = PatchFeatures({"3d": features, "rgb": features}, valid, (8, 8), "x")
+    rows, index = distinct_rows(record, "rgb")
+    assert rows.shape[0] <= 16
+    torch.testing.assert_close(rows[index[valid]], (weights @ tokens)[valid])
+    assert bool((index[~valid] == -1).all())

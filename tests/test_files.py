@@ -1,0 +1,67 @@
+"""Files appear whole or not at all, and failures become one sentence."""
+
+from pathlib import Path
+
+import pytest
+
+from lsfa_lib.files import InputError, write_whole
+
+
+def test_file_appears_only_after_the_block(tmp_path: Path) -> None:
+    target = tmp_path / "folder" / "result.json"
+    with write_whole(target) as file:
+        file.write_text("done")
+        assert not target.exists()
+        assert file.suffix == ".json"
+    assert target.read_text() == "done"
+    assert [path.name for path in target.parent.iterdir()] == ["result.json"]
+
+
+@pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt])
+def test_interrupted_write_keeps_the_old_file_and_leaves_nothing(
+    tmp_path: Path, stop: type[BaseException]
+) -> None:
+    target = tmp_path / "result.json"
+    target.write_text("old")
+    with pytest.raises(stop), write_whole(target) as file:
+        file.write_text("half")
+        raise stop
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_written_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    with write_whole(tmp_path / "whole") as file:
+        file.write_text("")
+    assert (tmp_path / "whole").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
+def test_full_disk_is_said_with_the_file_name(tmp_path: Path) -> None:
+    target = tmp_path / "cache.bin"
+    with (
+        pytest.raises(InputError, match=r"cache\.bin: the disk is full; free some space"),
+        write_whole(target),
+        Path("/dev/full").open("w") as full,
+    ):
+        full.write("x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "reports").write_text("a file where the folder should be")
+    with (
+        pytest.raises(InputError, match=r"reports.*cannot be written .*choose a writable folder"),
+        write_whole(tmp_path / "reports" / "index.html"),
+    ):
+        raise AssertionError("the block must not run")
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").exists(), reason="/sys is Linux's")
+def test_read_only_folder_is_said_to_root_too() -> None:
+    with (
+        pytest.raises(InputError, match=r"cannot be written .*choose a writable folder"),
+        write_whole(Path("/sys/kernel/reports/result.json")),
+    ):
+        raise AssertionError("the block must not run")

@@ -1,0 +1,420 @@
+"""The demo generator: the camera against closed forms, defects, layout and reproducibility."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from scipy import ndimage
+
+from lsfa_lib.datasets.defects import DEFECTS, Severities, Severity, draw
+from lsfa_lib.datasets.mvtec3d import categories, entries, read_split
+from lsfa_lib.datasets.products import PRODUCTS, Variation, make_part
+from lsfa_lib.datasets.rendering import (
+    DISTANCE_MM,
+    Surface,
+    View,
+    bilinear,
+    camera_matrix,
+    cast,
+    cell_mm,
+    grid_axes,
+    noise,
+)
+from lsfa_lib.datasets.sensor import PROJECTOR_SLOPE, Capture, measure
+from lsfa_lib.datasets.synthetic import (
+    DemoCounts,
+    DemoSettings,
+    Difficulty,
+    contact_sheet,
+    demo_is_complete,
+    demo_names,
+    render,
+    write_demo,
+)
+from lsfa_lib.datasets.tree_check import check_tree
+from lsfa_lib.files import InputError
+
+SMALL = DemoSettings(
+    categories=("biscuit", "spindle"), counts=DemoCounts(2, 1, 1, 1), size=96, seed=3
+)
+MIDDLE = replace(SMALL, size=200)
+CASES = [(product, kind) for product in PRODUCTS for kind in DEFECTS]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    root = tmp_path_factory.mktemp("demo")
+    write_demo(root, SMALL)
+    return root
+
+
+def level_view(size, **changes):
+    view = View(size, DISTANCE_MM, (0.0, 0.0), (-0.5, -0.5, 0.707), 0.5, (1.0, 1.0, 1.0), 0.0, 0.0)
+    return replace(view, **changes)
+
+
+def plain_surface(height):
+    """`height` with dull grey everywhere."""
+    grey = np.full((*height.shape, 3), 0.4, np.float32)
+    return Surface(height, grey, np.zeros_like(height), grey, height > 0)
+
+
+def bytes_of(root):
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*.*")}
+
+
+def pixels_of_part(scan):
+    """Measured pixels more than 2 mm above the backdrop, a plane through the border."""
+    x, y, z = np.moveaxis(scan.xyz.astype(float), -1, 0)
+    border = np.ones(z.shape, bool)
+    border[4:-4, 4:-4] = False
+    border &= z > 0
+    terms = np.stack([x, y, np.ones_like(x)], axis=-1)
+    plane = np.linalg.lstsq(terms[border], z[border], rcond=None)[0]
+    return (terms @ plane - z > 0.002) & (z > 0)
+
+
+# Camera
+
+
+@pytest.mark.parametrize("tilt", [(0.0, 0.0), (0.04, -0.03)])
+def test_backdrop_is_the_tilted_plane(tilt):
+    size = 64
+    view = level_view(size, tilt=tilt)
+    xyz = measure(plain_surface(0 * grid_axes(size)[0]), view, cast_flat(view), rng(0)) * 1000
+    x, y, z = np.moveaxis(xyz.astype(float), -1, 0)
+    np.testing.assert_allclose(z, DISTANCE_MM + tilt[0] * x + tilt[1] * y, atol=2e-3)
+
+
+def cast_flat(view):
+    return cast(plain_surface(0 * grid_axes(view.size)[0]), view)
+
+
+def rng(seed):
+    return np.random.default_rng(seed)
+
+
+def test_a_dome_is_met_where_geometry_says():
+    """Rays against the closed form of a sphere's cap of radius 60 mm that stands 30 mm high."""
+    size, radius, top = 200, 60.0, 30.0
+    right, down = grid_axes(size)
+    inside = np.clip(radius**2 - right**2 - down**2, 0, None)
+    height = np.maximum(np.sqrt(inside) - (radius - top), 0).astype(np.float32)
+    view = level_view(size)
+    depth = cast(plain_surface(height), view).depth
+
+    camera = camera_matrix(size)
+    u, v = np.meshgrid(np.arange(size), np.arange(size))
+    ray = np.stack(
+        [(u - camera[0, 2]) / camera[0, 0], (v - camera[1, 2]) / camera[1, 1], 1 + 0 * u], -1
+    )
+    centre = DISTANCE_MM + radius - top
+    a, b, c = (ray**2).sum(-1), ray[..., 2] * centre, centre**2 - radius**2
+    root = b**2 - a * c
+    wanted = np.where(root > 0, (b - np.sqrt(np.maximum(root, 0))) / a, DISTANCE_MM)
+    wanted = np.minimum(wanted, DISTANCE_MM)
+    # Cells are 0.58 mm wide: the sphere sags by a few um between them, its foot is a kink.
+    body = wanted < DISTANCE_MM - 2
+    assert np.abs(depth - wanted)[body].max() < 0.02
+    assert np.abs(depth - wanted).max() < 0.58 * 1.74
+
+
+def test_a_cliff_hides_what_lies_behind_it():
+    """A wall of 40 mm between the axis and the rim: the hidden strip by similar triangles."""
+    size = 200
+    right, _ = grid_axes(size)
+    height = np.where((right > 10) & (right < 20), 40, 0).astype(np.float32)
+    hits = cast(plain_surface(height), level_view(size))
+    row = hits.depth[size // 2]
+    mm_per_px = DISTANCE_MM / camera_matrix(size)[0, 0]
+    # The far edge at 20 mm, 40 mm up, hides the ground to 20 * 450 / 410 mm.
+    seen = (np.flatnonzero(row < DISTANCE_MM - 1) - (size - 1) / 2) * mm_per_px
+    assert seen.min() == pytest.approx(10, abs=1.3)
+    assert seen.max() == pytest.approx(20 * 450 / 410, abs=1.3)
+
+
+def test_the_projector_leaves_a_shadow_of_the_right_length():
+    size = 400
+    right, _ = grid_axes(size)
+    height = np.where((right > -20) & (right < 0), 30, 0).astype(np.float32)
+    view = level_view(size)
+    surface = plain_surface(height)
+    xyz = measure(surface, view, cast(surface, view), rng(0))
+    lost = np.flatnonzero(xyz[size // 2, :, 2] == 0)
+    mm = (lost - (size - 1) / 2) * DISTANCE_MM / camera_matrix(size)[0, 0]
+    shadow = mm[mm < -15]
+    # The wall at -20 mm appears at -20 * 450 / 420 mm; its shadow begins at its foot.
+    assert shadow.min() == pytest.approx(-20 - 30 * PROJECTOR_SLOPE, abs=0.8)
+    assert shadow.max() == pytest.approx(-20 * 450 / 420, abs=1.0)
+
+
+def test_noise_is_standard_and_stays_in_its_band():
+    texture = noise(rng(0), 120, 6.0, 20.0)
+    assert texture.mean() == pytest.approx(0, abs=1e-4)
+    assert texture.std() == pytest.approx(1, abs=1e-4)
+    power = np.abs(np.fft.fft2(texture)) ** 2
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(120), np.fft.fftfreq(120)))
+    outside = (frequency > 1 / 6 + 1e-9) | (frequency < 1 / 20 - 1e-9)
+    assert power[outside].sum() < 1e-6 * power.sum()
+
+
+def test_bilinear_is_exact_on_a_plane():
+    row, column = np.meshgrid(np.arange(9), np.arange(9), indexing="ij")
+    field = np.stack([3 * row - column, row + 2 * column], axis=-1).astype(np.float32)
+    cell = rng(0).uniform(0, 8, (2, 50)).astype(np.float32)
+    wanted = np.stack([3 * cell[0] - cell[1], cell[0] + 2 * cell[1]], axis=-1)
+    np.testing.assert_allclose(bilinear(field, cell), wanted, atol=1e-4)
+
+
+# Scans
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_a_good_scan_is_what_a_pinhole_camera_in_metres_sees(product):
+    scan = render(f"{product}/train/good/000", MIDDLE).scan
+    assert scan.rgb.shape == scan.xyz.shape == (200, 200, 3) and not scan.defect.any()
+    valid = scan.xyz[..., 2] > 0
+    z = scan.xyz[valid][:, 2]
+    assert z.min() > 0.35 and z.max() < 0.47
+    projected = scan.xyz[valid] @ camera_matrix(200).T
+    row, column = np.nonzero(valid)
+    np.testing.assert_allclose(projected[:, 0] / projected[:, 2], column, atol=1e-3)
+    np.testing.assert_allclose(projected[:, 1] / projected[:, 2], row, atol=1e-3)
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("index", range(3))
+def test_the_border_shows_the_backdrop_plane_and_nothing_else(product, index):
+    settings = replace(MIDDLE, size=400)
+    xyz = render(f"{product}/test/good/{index:03d}", settings).scan.xyz.astype(float)
+    border = np.ones(xyz.shape[:2], bool)
+    border[10:-10, 10:-10] = False
+    points = xyz[border]
+    measured = points[points[:, 2] > 0]
+    assert len(measured) > 0.98 * len(points)
+    centred = measured - measured.mean(axis=0)
+    normal = np.linalg.svd(centred, full_matrices=False)[2][2]
+    assert np.abs(centred @ normal).max() < 0.0015
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_readings_are_missing_as_zeros_at_random_and_at_walls(product):
+    scan = render(f"{product}/test/good/001", MIDDLE).scan
+    missing = scan.xyz[..., 2] == 0
+    assert (scan.xyz[missing] == 0).all()
+    border = np.ones(missing.shape, bool)
+    border[10:-10, 10:-10] = False
+    assert 0.005 < missing.mean() < 0.15
+    assert missing[~border].mean() > 2 * missing[border].mean()
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_most_of_a_part_stands_clear_of_the_backdrop(product):
+    """Plane removal drops all below 5 mm; too flat a product would vanish with it."""
+    surface = make_part(PRODUCTS[product], 200, Variation(), rng(0))
+    assert (surface.height[surface.part] > 6).mean() > 0.9
+    assert 0.12 < surface.part.mean() * (142 / 125) ** 2 < 0.6
+
+
+def test_sensor_noise_has_the_wanted_deviation():
+    view = level_view(200, depth_noise_mm=0.15)
+    surface = plain_surface(0 * grid_axes(200)[0])
+    error = measure(surface, view, cast(surface, view), rng(0))[..., 2] * 1000 - DISTANCE_MM
+    assert error.std() == pytest.approx(0.15, rel=0.05)
+    assert error.mean() == pytest.approx(0, abs=0.01)
+
+
+def test_variation_makes_parts_differ_and_zero_makes_them_alike():
+    still = Difficulty(
+        variation=Variation(shift_mm=0.0, scale=0.0, shade=0.0, texture=0.0),
+        capture=Capture(0.0, 0.0, 0.0, 0.0, (0.0, 0.0), (0.0, 0.0)),
+    )
+
+    def spread(difficulty):
+        settings = replace(SMALL, difficulty=difficulty)
+        names = [f"biscuit/train/good/{index:03d}" for index in range(4)]
+        return np.std([render(name, settings).scan.rgb.mean() for name in names])
+
+    assert spread(still) < 0.4 * spread(Difficulty())
+
+
+# Defects
+
+
+@pytest.mark.parametrize(("product", "kind"), CASES)
+def test_defects_have_the_area_that_was_drawn(product, kind):
+    surface = make_part(PRODUCTS[product], 200, Variation(), rng(1))
+    before = surface.height.copy(), surface.albedo.copy()
+    spec = draw(getattr(Severities(), kind), surface, (0.5, 0.4, 0.3), cell_mm(200), rng(2))
+    damaged, mask = DEFECTS[kind](surface, spec)
+    assert abs(mask.sum() - spec.cells) <= 2 + 0.02 * spec.cells
+    assert surface.part[mask].all()
+    np.testing.assert_array_equal(surface.height, before[0])
+    np.testing.assert_array_equal(surface.albedo, before[1])
+    assert damaged.height.min() >= 0 and np.isfinite(damaged.albedo).all()
+
+
+@pytest.mark.parametrize(("product", "kind"), CASES)
+def test_marked_pixels_are_a_plausible_share_of_the_part(product, kind):
+    for index in range(3):
+        name = f"{product}/test/{kind}/{index:03d}"
+        marked = render(name, MIDDLE)
+        part = pixels_of_part(render(name, MIDDLE, "good").scan)
+        share = marked.scan.defect.sum() / part.sum()
+        assert 0.003 < share < 0.08
+        near = ndimage.binary_dilation(part, iterations=6)
+        assert near[marked.scan.defect].mean() > 0.95
+        assert set(np.unique(marked.gt)) <= {0, 253, 254, 255}
+        np.testing.assert_array_equal(marked.gt > 0, marked.scan.defect)
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_colour_defects_leave_every_coordinate_as_it_was(product):
+    name = f"{product}/test/colour/000"
+    stained, clean = render(name, MIDDLE).scan, render(name, MIDDLE, "good").scan
+    np.testing.assert_array_equal(stained.xyz, clean.xyz)
+    change = np.abs(stained.rgb.astype(int) - clean.rgb).max(axis=2)
+    assert change[stained.defect].mean() > 3
+    assert change[~ndimage.binary_dilation(stained.defect, iterations=4)].max() == 0
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_bent_defects_move_the_surface_and_keep_its_colours(product):
+    surface = make_part(PRODUCTS[product], 200, Variation(), rng(1))
+    severity = Severity((2.0, 2.0), depth_mm=(1.5, 1.5))
+    spec = draw(severity, surface, (0.5, 0.4, 0.3), cell_mm(200), rng(2))
+    damaged, mask = DEFECTS["bent"](surface, spec)
+    np.testing.assert_array_equal(damaged.albedo, surface.albedo)
+    shift = np.abs(damaged.height - surface.height)
+    assert shift.max() == pytest.approx(1.5, abs=0.05)
+    assert shift[surface.part & ~mask].max() < 0.15
+    assert np.median(shift[mask]) > 0.4
+
+
+@pytest.mark.parametrize(
+    ("kind", "sign"), [("hole", -1), ("crack", -1), ("cut", -1), ("contamination", 1)]
+)
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_other_defects_take_or_add_material_and_show_in_colour(product, kind, sign):
+    surface = make_part(PRODUCTS[product], 200, Variation(), rng(1))
+    severity = getattr(Severities(), kind)
+    spec = draw(severity, surface, PRODUCTS[product].inside, cell_mm(200), rng(2))
+    damaged, mask = DEFECTS[kind](surface, spec)
+    change = sign * (damaged.height - surface.height)[mask]
+    # Raggedness may push single cells of a shallow pit the other way by a fraction of a millimetre.
+    assert np.mean(change > 0) > 0.85 and np.median(change) > 0.1
+    np.testing.assert_array_equal(damaged.height[~mask], surface.height[~mask])
+    assert np.abs(damaged.albedo - surface.albedo)[mask].mean() > 0.001
+
+
+# The tree
+
+
+def test_the_tree_has_the_published_layout(demo):
+    assert categories(demo) == ["biscuit", "spindle"]
+    kinds = [entry.kind for entry in entries(demo, "spindle", "test")]
+    assert kinds == ["bent", "colour", "contamination", "crack", "cut", "good", "hole"]
+    assert len(entries(demo, "spindle", "train")) == 2
+    folder = demo / "biscuit" / "test" / "hole"
+    xyz = tifffile.imread(folder / "xyz" / "000.tiff")
+    assert xyz.dtype == np.float32 and xyz.shape == (96, 96, 3)
+    with Image.open(folder / "rgb" / "000.png") as rgb, Image.open(folder / "gt" / "000.png") as gt:
+        assert (rgb.mode, gt.mode, rgb.size, gt.size) == ("RGB", "L", (96, 96), (96, 96))
+    report = check_tree(demo)
+    assert report.problems == () and report.odd_files == ()
+
+
+def test_the_calibration_is_that_of_the_camera(demo):
+    calibration = json.loads((demo / "biscuit/calibration/camera_parameters.json").read_text())
+    camera = [
+        [calibration["fx"], 0, calibration["cx"]],
+        [0, calibration["fy"], calibration["cy"]],
+        [0, 0, 1],
+    ]
+    np.testing.assert_array_equal(camera, camera_matrix(96))
+
+
+def test_what_is_read_back_is_what_was_rendered(demo):
+    for scan in read_split(demo, "biscuit", "test"):
+        rendered = render(scan.name, SMALL).scan
+        for field in ("rgb", "xyz", "defect"):
+            np.testing.assert_array_equal(getattr(scan, field), getattr(rendered, field))
+        assert scan.defect.any() == (scan.kind != "good")
+
+
+def test_ground_truth_has_several_non_zero_values(demo):
+    values = {v for path in demo.rglob("gt/*.png") for v in np.unique(np.asarray(Image.open(path)))}
+    assert values == {0, 253, 254, 255}
+
+
+def test_the_same_settings_give_the_same_bytes_and_another_seed_does_not(demo, tmp_path):
+    write_demo(tmp_path / "again", SMALL)
+    assert bytes_of(tmp_path / "again") == bytes_of(demo)
+    name = "biscuit/train/good/000"
+    other = render(name, replace(SMALL, seed=4)).scan
+    assert (other.rgb != render(name, SMALL).scan.rgb).mean() > 0.5
+
+
+def test_more_scans_leave_the_others_as_they_are(demo, tmp_path):
+    few = replace(SMALL, categories=("spindle",), counts=DemoCounts(3, 1, 2, 2))
+    write_demo(tmp_path / "more", few)
+    more, first = bytes_of(tmp_path / "more"), bytes_of(demo / "spindle")
+    assert {f"spindle/{path}" for path in first} < set(more)
+    assert all(more[f"spindle/{path}"] == content for path, content in first.items())
+
+
+def test_every_scan_is_its_own(demo):
+    rgb = [path.read_bytes() for path in demo.rglob("rgb/*.png")]
+    assert len(set(rgb)) == len(rgb) == len(list(demo_names(SMALL)))
+
+
+def test_an_interrupted_tree_is_completed_and_a_finished_one_left_alone(tmp_path):
+    root, settings = tmp_path / "demo", replace(SMALL, categories=("biscuit",))
+    write_demo(root, settings)
+    wanted = bytes_of(root)
+    manifest = json.loads((root / "demo.json").read_text())
+    (root / "demo.json").write_text(json.dumps({**manifest, "complete": False}))
+    lost = root / "biscuit" / "test" / "cut" / "xyz" / "000.tiff"
+    lost.unlink()
+    assert not demo_is_complete(root, settings)
+    kept = (root / "biscuit" / "test" / "hole" / "xyz" / "000.tiff").stat().st_mtime_ns
+    write_demo(root, settings)
+    assert bytes_of(root) == wanted and demo_is_complete(root, settings)
+    assert (root / "biscuit" / "test" / "hole" / "xyz" / "000.tiff").stat().st_mtime_ns == kept
+    lost.unlink()
+    write_demo(root, settings)
+    assert not lost.exists()
+
+
+def test_a_demo_of_other_settings_is_replaced(tmp_path):
+    root = tmp_path / "demo"
+    write_demo(root, replace(SMALL, counts=DemoCounts(2, 1, 1, 1), size=64))
+    settings = replace(SMALL, categories=("spindle",), counts=DemoCounts(1, 1, 1, 1), size=64)
+    write_demo(root, settings)
+    assert categories(root) == ["spindle"]
+    assert len(entries(root, "spindle", "train")) == 1
+
+
+def test_a_folder_with_other_files_is_not_touched(tmp_path):
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(InputError, match=r"not a demo of this library; choose an empty folder"):
+        write_demo(tmp_path, SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_an_unknown_product_names_those_there_are(tmp_path):
+    settings = replace(SMALL, categories=("bagel",))
+    with pytest.raises(InputError, match="bagel; choose from biscuit, orange, seal, spindle"):
+        write_demo(tmp_path, settings)
+
+
+def test_a_contact_sheet_shows_two_scans_of_each_kind(demo):
+    sheet = contact_sheet(demo, "biscuit", width=40)
+    assert sheet.size == (240, 280)
+    pixels = np.asarray(sheet)
+    assert (pixels[:, 120:] == 255).all() and pixels[:, :120].std() > 20
+    red = (pixels[..., 0] > 180) & (pixels[..., 1] < 110) & (pixels[..., 2] < 110)
+    assert red[:40].any() and not red[200:240].any()
