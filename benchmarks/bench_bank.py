@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import faiss
 import numpy as np
 import torch
@@ -56,20 +58,22 @@ def score_by_differences(patch: Tensor, row: Tensor, distance: Tensor, bank: Ban
     return (1 - torch.exp(distance / WIDTH**0.5) / terms.sum()) * distance
 
 
-def coreset_rows() -> list[Row]:
-    """Three sizes: peers that visit every row for every pick are measured where they finish."""
-    found = []
-    for n, repeats, target in [(10_000, 2, ""), (50_000, 1, ">= 30x"), (200_000, 1, "<= 40 s")]:
-        rows, keep = features(n, seed=1), n // 10
-        peers = {
-            "M3DM's way": lambda rows=rows, keep=keep: every_row_each_pick(rows, keep),
-            "patchcore's, approximate": lambda rows=rows, keep=keep: approximate_greedy(rows, keep),
-        }
-        within = {name: peers[name] for name in list(peers)[{10_000: 0, 50_000: 1}.get(n, 2) :]}
-        stage = f"coreset, 10 % of {n // 1000}k x {WIDTH}"
-        ours = lambda rows=rows, keep=keep: greedy_k_centre(rows, keep, seed=0)  # noqa: E731
-        found.append(measure(stage, ours, within, repeats, target))
-    return found
+PEERS = {"M3DM's way": every_row_each_pick, "patchcore's, approximate": approximate_greedy}
+CORESETS = [
+    # rows, peers that finish in minutes, turns, target
+    (10_000, list(PEERS), 2, "-"),
+    (50_000, ["patchcore's, approximate"], 1, ">= 30x"),
+    (200_000, [], 1, "<= 40 s"),
+]
+
+
+def coreset(n: int, peers: list[str], repeats: int, target: str) -> Row:
+    """One row of the coreset of 10 % of `n` rows."""
+    everything = features(n, seed=1)
+    ways = {name: partial(PEERS[name], everything, n // 10) for name in peers}
+    stage = f"coreset, 10 % of {n // 1000}k x {WIDTH}"
+    ours = partial(greedy_k_centre, everything, n // 10, 0)
+    return measure(stage, ours, ways, repeats, target)
 
 
 def rows() -> list[Row]:
@@ -103,5 +107,5 @@ def rows() -> list[Row]:
             },
             target="<= 20 ms",
         ),
-        *coreset_rows(),
+        *(coreset(*case) for case in CORESETS),
     ]

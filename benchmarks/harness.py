@@ -68,12 +68,14 @@ def markdown(rows: list[Row]) -> str:
     columns += ["peak MB ours / other", "target"]
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for row in rows:
-        for name in row.peers or {"-": float("nan")}:
-            median, low, high = row.ratios.get(name, (float("nan"),) * 3)
+        head, mb = f"| {row.stage} | {_time(row.ours_s)} |", f"{row.ours_mb:.0f}"
+        if not row.peers:
+            lines.append(f"{head} - | - | - | {mb} / - | {row.target} |")
+        for name, seconds in row.peers.items():
+            median, low, high = row.ratios[name]
             lines.append(
-                f"| {row.stage} | {_time(row.ours_s)} | {name} | {_time(row.peers.get(name))} "
-                f"| {median:.3g}x ({low:.3g} - {high:.3g}) "
-                f"| {row.ours_mb:.0f} / {row.peers_mb.get(name, float('nan')):.0f} | {row.target} |"
+                f"{head} {name} | {_time(seconds)} | {median:.3g}x ({low:.3g} - {high:.3g}) "
+                f"| {mb} / {row.peers_mb.get(name, float('nan')):.0f} | {row.target} |"
             )
     return "\n".join(lines) + "\n"
 
@@ -129,7 +131,5 @@ def _spread(values: list[float]) -> Ratio:
     return float(np.median(values)), min(values), max(values)
 
 
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
+def _time(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"

@@ -13,7 +13,7 @@ from torch import Tensor
 from lsfa_lib.files import InputError, progress
 
 CANDIDATES = 1024
-CHUNK_ROWS = 2048
+CHUNK_ROWS = 1024
 
 
 def greedy_k_centre(

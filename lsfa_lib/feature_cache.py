@@ -91,6 +91,7 @@ def unpack(tensors: dict[str, Tensor], device: torch.device) -> ModalityFeatures
         tensors["columns"].to(device).long(),
         tensors["values"].to(device).float(),
         size=(starts.shape[0] - 1, tokens.shape[0]),
+        check_invariants=False,
     )
     return ModalityFeatures(tokens, weights)
 

@@ -149,4 +149,5 @@ def to_torch(matrix: scipy.sparse.spmatrix) -> Float[Tensor, "P T"]:
         torch.from_numpy(m.indices.astype(np.int64)),
         torch.from_numpy(m.data.astype(np.float32)),
         size=m.shape,
+        check_invariants=False,
     )

@@ -28,6 +28,17 @@ CANDIDATE_SHARE = 0.8
 PICKS_A_ROUND = 256
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """On arrays this small a second thread brings little, and costs tenfold on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 @dataclass(frozen=True)
 class _Boxes:
     """Points in groups of neighbours, so that a new pick visits only the groups it can reach."""
@@ -40,6 +51,7 @@ class _Boxes:
     """Squared distance of each point to the nearest pick; -1 for picks and padding. Updated."""
 
 
+@_one_thread()
 def farthest_points(points: Float[Tensor, "N 3"], n: int) -> Int[Tensor, " n"]:
     """Indices of `n` distinct points spread evenly: each is the farthest from those before it.
 
@@ -54,26 +66,14 @@ def farthest_points(points: Float[Tensor, "N 3"], n: int) -> Int[Tensor, " n"]:
             f"{n} farthest points were asked of {len(points)}; ask for 1 to {len(points)}"
         )
     picks = [0]
-    with _one_thread():
-        boxes = _boxes(points)
-        boxes.squared_gap[boxes.index == 0] = -1
-        _close_gaps(boxes, points[:1])
-        while len(picks) < n:
-            new = _greedy_picks(points, boxes, min(n - len(picks), PICKS_A_ROUND))
-            _close_gaps(boxes, points[new])
-            picks += new
+    boxes = _boxes(points)
+    boxes.squared_gap[boxes.index == 0] = -1
+    _close_gaps(boxes, points[:1])
+    while len(picks) < n:
+        new = _greedy_picks(points, boxes, min(n - len(picks), PICKS_A_ROUND))
+        _close_gaps(boxes, points[new])
+        picks += new
     return torch.tensor(picks, device=points.device)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """On arrays this small a second thread brings little, and costs tenfold on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _boxes(points: Float[Tensor, "N 3"]) -> _Boxes:
@@ -114,6 +114,15 @@ def _close_gaps(boxes: _Boxes, picks: Float[Tensor, "K 3"]) -> None:
     box, pick = (to_box < boxes.squared_gap.amax(1, keepdim=True)).nonzero(as_tuple=True)
     squared = _squared(*(xyz.index_select(0, box) - at[pick, None] for xyz, _, _, at in axes))
     boxes.squared_gap.scatter_reduce_(0, box[:, None].expand_as(squared), squared, "amin")
+
+
+def _inverse_distances(
+    points: Float[Tensor, "N 3"], centres: Float[Tensor, "G 3"]
+) -> Float[Tensor, "N G"]:
+    axes = zip(points.T[:, :, None], centres.T.contiguous(), strict=True)
+    squared = _squared(*(point - centre for point, centre in axes))
+    # A floor far below any length keeps 1 / 0 finite and still outweighs all others.
+    return squared.clamp_min_(1e-30).rsqrt_()
 
 
 def _squared(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
@@ -163,12 +172,12 @@ def interpolation_weights(
         distances, indices = nearest_points(points, centres, min(neighbours, len(centres)))
         weights = 1 / (distances.square() + 1e-8)
     else:
-        # A floor far below any length keeps 1 / 0 finite and still outweighs all others.
-        weights = _direct_distances(points, centres).clamp_min_(1e-20).reciprocal_()
+        weights = _inverse_distances(points, centres)
         indices = torch.arange(len(centres), device=centres.device).expand_as(weights)
     return indices, weights.div_(weights.sum(1, keepdim=True))
 
 
+@_one_thread()
 def patch_weights(
     xyz: Float[Tensor, "3 S S"],
     valid: Bool[Tensor, "S S"],
@@ -196,6 +205,17 @@ def patch_weights(
     return _summed(patch, indices, weights * share[:, None], (side * side, len(centres)))
 
 
+def spread(weights: Float[Tensor, "P T"], tokens: Float[Tensor, "T D"]) -> Float[Tensor, "P D"]:
+    """Patch features `weights @ tokens`, as a dense product where every row is full or empty."""
+    filled = weights.crow_indices().diff() > 0
+    if weights.values().numel() != int(filled.sum()) * len(tokens):
+        return weights @ tokens
+    patches = tokens.new_zeros(len(filled), tokens.shape[1])
+    patches[filled] = weights.values().view(-1, len(tokens)) @ tokens
+    return patches
+
+
+@_one_thread()
 def released_patch_weights(
     xyz: Float[Tensor, "3 S S"],
     valid: Bool[Tensor, "S S"],
@@ -244,7 +264,7 @@ def _all_centre_weights(
     valid: Bool[Tensor, "S S"],
     centres: Float[Tensor, "G 3"],
     patch_px: int,
-    chunk: int = 64,
+    chunk: int = 8,
 ) -> Float[Tensor, "P G"]:
     """Eq. 1 over every centre, `chunk` patches at a time: pixels x centres never exist at once."""
     by_patch = [
@@ -255,11 +275,11 @@ def _all_centre_weights(
     filled = mask.any(1)
     share = (mask / mask.sum(1, keepdim=True))[filled]
     rows = [xyz.new_zeros(0, len(centres))]
-    for some, part in zip(
-        torch.split(pixels[filled], chunk), torch.split(share, chunk), strict=True
-    ):
-        _, weights = interpolation_weights(some.reshape(-1, 3), centres, 0)
-        rows.append((part[:, None] @ weights.view(*part.shape, len(centres)))[:, 0])
+    chunks = zip(torch.split(pixels[filled], chunk), torch.split(share, chunk), strict=True)
+    for some, part in chunks:
+        inverse = _inverse_distances(some.reshape(-1, 3), centres)
+        inverse = inverse.view(*part.shape, len(centres))
+        rows.append(((part / inverse.sum(2))[:, None] @ inverse)[:, 0])
     columns = torch.arange(len(centres), device=xyz.device).repeat(len(share))
     return _csr(filled * len(centres), columns, torch.cat(rows).flatten(), len(centres))
 

@@ -125,16 +125,7 @@ def scan_figure(
         "ground truth": uri(marked(photo, defect), "jpeg"),
         **{f"score, {NAMES[m]}": uri(map_image(v, valid, defect)) for m, v in levels.items()},
     }
-    figure = make_subplots(
-        rows=2,
-        cols=5,
-        specs=[
-            [{"type": "scene", "rowspan": 2, "colspan": 2}, None, {}, {}, {}],
-            [None, None, {}, {}, {}],
-        ],
-    )
-    for i, source in enumerate(panels.values()):
-        figure.add_image(source=source, row=1 + i // 3, col=3 + i % 3, hoverinfo="skip")
+    figure = _picture_grid(list(panels.values()))
     points = spread_points(valid, max_points)
     surface = xyz[points] @ photo_axes(xyz, valid).T
     surface -= (surface.min(axis=0) + surface.max(axis=0)) / 2
@@ -142,16 +133,7 @@ def scan_figure(
     choices = colorings(photo[points], defect[points], {m: v[points] for m, v in levels.items()})
     figure.add_scatter3d(x=x, y=y, z=z, mode="markers", row=1, col=1, showlegend=False)
     figure.update_traces(choices["photo"], selector={"type": "scatter3d"})
-    # A colour bar needs a trace: this one has no point.
-    figure.add_scatter(
-        x=[None],
-        y=[None],
-        marker={"color": [0], "coloraxis": "coloraxis"},
-        showlegend=False,
-        hoverinfo="skip",
-        row=1,
-        col=3,
-    )
+    _add_score_bar(figure)
     view = scene(surface)
     figure.update_layout(
         template=TEMPLATE,
@@ -161,15 +143,29 @@ def scan_figure(
         scene=view,
         updatemenus=[buttons(choices)],
         **_panel_axes(len(panels)),
-        **_score_bar(),
     )
     _name_panels(figure, list(panels))
     return figure.update_layout(
         meta={
             "narrow": _narrow(len(panels), view["camera"]),
-            "thumbnail": [panels["photo"], _last(panels)],
+            "thumbnail": [panels["photo"], list(panels.values())[-1]],
         }
     )
+
+
+def _picture_grid(sources: list[str]) -> go.Figure:
+    """An empty scene on the left, the pictures in two rows on the right."""
+    figure = make_subplots(
+        rows=2,
+        cols=5,
+        specs=[
+            [{"type": "scene", "rowspan": 2, "colspan": 2}, None, {}, {}, {}],
+            [None, None, {}, {}, {}],
+        ],
+    )
+    for i, source in enumerate(sources):
+        figure.add_image(source=source, row=1 + i // 3, col=3 + i % 3, hoverinfo="skip")
+    return figure
 
 
 def _cells(count: int, narrow: bool) -> list[tuple[list[float], list[float]]]:
@@ -193,10 +189,20 @@ def _panel_axes(count: int) -> dict[str, Any]:
     return axes
 
 
-def _score_bar() -> dict[str, Any]:
+def _add_score_bar(figure: go.Figure) -> None:
+    # A colour bar needs a trace: this one has no point.
+    figure.add_scatter(
+        x=[None],
+        y=[None],
+        marker={"color": [0], "coloraxis": "coloraxis"},
+        showlegend=False,
+        hoverinfo="skip",
+        row=1,
+        col=3,
+    )
     ticks = [0, 50, 100, 150, 200, TOP]
-    return {
-        "coloraxis": {
+    figure.update_layout(
+        coloraxis={
             "colorscale": COLORSCALE,
             "cmin": 0,
             "cmax": TOP,
@@ -216,7 +222,7 @@ def _score_bar() -> dict[str, Any]:
                 },
             },
         }
-    }
+    )
 
 
 def _name_panels(figure: go.Figure, names: list[str]) -> None:
@@ -250,7 +256,3 @@ def _narrow(count: int, camera: dict[str, Any]) -> dict[str, Any]:
         n = "" if i == 0 else str(i + 1)
         changes |= {f"xaxis{n}.domain": x, f"yaxis{n}.domain": y}
     return changes
-
-
-def _last(panels: dict[str, str]) -> str:
-    return list(panels.values())[-1]

@@ -56,12 +56,15 @@ def test_installed_packages_import_together(name: str) -> None:
 LAYERS = [
     {"files", "open3d_import"},
     {"records", "config"},
-    {"geometry", "datasets", "coreset", "metrics"},
-    {"preprocess", "encoders", "memory"},
+    {"geometry", "datasets", "coreset", "curves", "plane"},
+    {"metrics", "preprocess", "encoders", "memory"},
     {"features"},
     {"feature_cache", "detector"},
-    {"results"},
+    {"results", "findings"},
     {"pipeline", "figures"},
+    {"scan_pictures"},
+    {"clouds"},
+    {"scan_figures", "notebook_html", "gallery"},
     {"report"},
     {"cli"},
 ]

@@ -14,6 +14,7 @@ from lsfa_lib.geometry import (
     nearest_points,
     patch_weights,
     released_patch_weights,
+    spread,
 )
 
 FIXTURE = Path(__file__).parents[2] / "shared" / "fixtures" / "point_mae_case.npz"
@@ -225,6 +226,16 @@ def test_all_centre_weights_do_not_depend_on_the_chunk(chunk):
     centres = xyz[:, valid].T[::40].contiguous()
     ours = geometry._all_centre_weights(xyz, valid, centres, 4, chunk=chunk)
     torch.testing.assert_close(ours.to_dense(), patch_weights(xyz, valid, centres, 4, 0).to_dense())
+
+
+@pytest.mark.parametrize("neighbours", [0, 1])
+def test_spread_is_the_plain_product_of_full_and_of_sparse_weights(neighbours):
+    xyz, valid = scene(24)
+    centres = xyz[:, valid].T[::9].contiguous()
+    tokens = torch.randn(len(centres), 7, generator=torch.Generator().manual_seed(0))
+    weights = patch_weights(xyz, valid, centres, 4, neighbours)
+    expected = weights.to_dense().double() @ tokens.double()
+    torch.testing.assert_close(spread(weights, tokens), expected.float())
 
 
 @pytest.mark.parametrize("neighbours", [0, 3])

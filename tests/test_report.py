@@ -292,3 +292,10 @@ def test_a_failed_run_keeps_its_cells_and_passes_on_the_sentence(tmp_path: Path)
     assert str(failed) in str(error.value)
     assert [p.name for p in failed.parent.iterdir()] == [failed.name]
     assert "so far" in failed.read_text(encoding="utf-8")
+
+
+def test_a_killed_kernel_is_an_error_that_names_the_likely_reason(tmp_path: Path) -> None:
+    notebook = _notebook(tmp_path, "import os; os._exit(9)")
+    with pytest.raises(InputError, match="its Python process was killed, most likely for lack"):
+        report.execute(notebook, tmp_path / "run", {})
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["notebook-failed.ipynb"]
