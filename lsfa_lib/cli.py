@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lsfa_lib.files import InputError, progress
+from lsfa_lib.files import InputError
 
 app = typer.Typer(
     help="""Find defects in parts seen as colour image + 3D scan, learning from good parts only.
@@ -83,6 +83,9 @@ def run(
     image_size: Annotated[
         int, typer.Option(help="Side of the image the encoders see, px; 0 keeps the preset's.")
     ] = 0,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Categories run side by side; they share the cores.")
+    ] = 2,
     reports: Reports = Path("reports"),
 ) -> None:
     """Learn the good parts of each CATEGORY, score its test scans and write a report page.
@@ -101,10 +104,11 @@ def run(
     for category in chosen:
         for split in mvtec3d.SPLITS:
             mvtec3d.read_split(data_root, category, split)
-    for category in progress(chosen, "categories"):
-        size = f"-{image_size}px" if image_size else ""
+    size = f"-{image_size}px" if image_size else ""
+    jobs = {}
+    for category in chosen:
         folder = reports / "runs" / "quickstart" / f"{category}-{preset}{size}-s{seed}"
-        parameters = {
+        jobs[folder] = {
             "category": category,
             "preset": preset,
             "seed": seed,
@@ -113,8 +117,8 @@ def run(
             "device": device,
             "image_size": image_size,
         }
-        page = report.run_page("00_quickstart", folder, parameters)
-        typer.echo(f"{category}: {page}")
+    for page in report.run_pages("00_quickstart", jobs, workers):
+        typer.echo(page)
     typer.echo(f"open {gallery.write_index(reports).resolve()}")
 
 

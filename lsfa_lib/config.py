@@ -204,7 +204,11 @@ def resolve_device(name: str) -> torch.device:
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise InputError("device cuda was asked for but torch sees none; use --device cpu or auto")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
+    if not available or name == "cpu":
+        return torch.device("cpu")
+    # TF32 convolutions would move features by 1e-3, and scores away from those of the CPU.
+    torch.backends.cudnn.allow_tf32 = False
+    return torch.device("cuda")
 
 
 def from_dict(values: dict[str, Any]) -> Config:

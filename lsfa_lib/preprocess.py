@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from PIL import Image
 from scipy import ndimage
-from sklearn.cluster import DBSCAN
 
 from lsfa_lib.config import PreprocessConfig
 from lsfa_lib.files import InputError
@@ -111,6 +110,8 @@ def _largest_cluster(
     part = np.zeros_like(mask)
     if not mask.any():
         return part
+    from sklearn.cluster import DBSCAN  # slow to import, and seldom wanted
+
     clusters = DBSCAN(eps=config.cluster_gap_m, min_samples=config.cluster_min_points)
     labels = clusters.fit_predict(xyz[mask]) + 1  # noise becomes 0
     sizes = np.bincount(labels)

@@ -10,7 +10,9 @@ import base64
 import gzip
 import logging
 import os
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -24,7 +26,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from plotly.offline import get_plotlyjs
 
-from lsfa_lib.files import InputError, write_whole
+from lsfa_lib.files import InputError, progress, write_whole
 from lsfa_lib.findings import BOTH, NAMES, Result, counts, number, three_digits
 from lsfa_lib.gallery import TERMS, day, write_page
 from lsfa_lib.gallery import write_index as write_index
@@ -49,6 +51,31 @@ def run_page(notebook: str, folder: Path, parameters: dict[str, Any]) -> Path:
     return render(execute(find_notebook(notebook), folder, parameters), folder / "report.html")
 
 
+def run_pages(notebook: str, jobs: dict[Path, dict[str, Any]], workers: int) -> Iterator[Path]:
+    """The pages of `run_page` for each folder and its parameters, as they are finished.
+
+    `workers` notebooks run side by side and share the cores. The others go on when one fails; the
+    first failure is raised at the end.
+    """
+    workers = min(workers, len(jobs))
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    failures = []
+    with ProcessPoolExecutor(workers, initializer=_use_threads, initargs=(threads,)) as pool:
+        running = [pool.submit(run_page, notebook, folder, job) for folder, job in jobs.items()]
+        for done in progress(as_completed(running), "runs", total=len(running)):
+            if error := done.exception():
+                failures.append(error)
+            else:
+                yield done.result()
+    if failures:
+        raise failures[0]
+
+
+def _use_threads(count: int) -> None:
+    """Kernels started from here take that many threads: two that take all only wait in turn."""
+    os.environ["OMP_NUM_THREADS"] = str(count)
+
+
 def find_notebook(name: str) -> Path:
     """`notebooks/<name>.ipynb` of the checkout, or of the working folder."""
     folders = [Path(__file__).parents[1] / "notebooks", Path("notebooks")]
@@ -70,6 +97,8 @@ def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> Path:
             raise InputError(
                 f"{notebook.name} has no parameter {name!r}; it takes {', '.join(known)}"
             )
+    # Its warnings are about widgets' channels no page needs; failures are raised.
+    logging.getLogger("papermill").setLevel(logging.ERROR)
     path, failed = folder / "notebook.ipynb", folder / "notebook-failed.ipynb"
     with write_whole(path) as file:
         try:
@@ -81,7 +110,12 @@ def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> Path:
                 kernel_manager_class=ThisInterpreter,
                 # Below an error the kernel only remarks that its local sockets are not encrypted.
                 extra_arguments=["--IPKernelApp.log_level=ERROR"],
-                progress_bar={"desc": notebook.stem, "delay": 1.0, "leave": False},
+                progress_bar={
+                    "desc": folder.name,
+                    "delay": 1.0,
+                    "leave": False,
+                    "disable": not sys.stderr.isatty(),
+                },
             )
         except PapermillExecutionError as error:
             file.replace(failed)

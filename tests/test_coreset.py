@@ -4,7 +4,7 @@ import torch
 from sklearn.random_projection import johnson_lindenstrauss_min_dim
 
 from lsfa_lib import coreset
-from lsfa_lib.coreset import greedy_k_centre
+from lsfa_lib.coreset import greedy_k_centre, johnson_lindenstrauss_width
 from lsfa_lib.files import InputError
 
 
@@ -130,3 +130,9 @@ def test_input_is_left_alone():
 def test_an_impossible_number_is_refused(n_keep):
     with pytest.raises(InputError, match=f"{n_keep} rows were to be kept of 5; keep 1 to 5"):
         greedy_k_centre(features(5, 3), n_keep, seed=0)
+
+
+@pytest.mark.parametrize("n", [10, 5000, 200_000])
+@pytest.mark.parametrize("eps", [0.3, 0.9])
+def test_width_of_the_projection_is_scikit_learns(n: int, eps: float) -> None:
+    assert johnson_lindenstrauss_width(n, eps) == johnson_lindenstrauss_min_dim(n, eps=eps)

@@ -110,5 +110,5 @@ def test_entries_say_what_is_kept(entry: Entry, encoders: Encoders, tiny: Config
     assert {(kept.files, kept.image_size) for kept in found.values()} == {(1, 96)}
     described = found["fpfh"].folder / "about.json"
     described.write_text("{")
-    with pytest.raises(InputError, match="is damaged .*; delete its folder, it will be rebuilt"):
+    with pytest.raises(InputError, match=r"is damaged .*; delete its folder, it will be rebuilt"):
         cache_entries(Path(tiny.cache))
