@@ -101,7 +101,7 @@ def reweighted_score(
     if len(bank.rows) == 1:
         return score.item()
     patch = (patches[farthest].to(bank.rows.dtype) - bank.mean) / bank.std
-    near = _rows_around(bank.rows, bank.rows[indices[farthest]], neighbours)
+    near = _rows_around(bank, bank.rows[indices[farthest]], neighbours)
     scale = bank.rows.shape[1] ** 0.5
     to_near = torch.linalg.vector_norm(patch - bank.rows[near], dim=1)
     # The quotient as one exponent: neither exp can overflow.
@@ -109,12 +109,10 @@ def reweighted_score(
     return ((1 - share) * score).item()
 
 
-def _rows_around(
-    rows: Float[Tensor, "M D"], centre: Float[Tensor, " D"], k: int
-) -> Int[Tensor, " k_at_most"]:
+def _rows_around(bank: Bank, centre: Float[Tensor, " D"], k: int) -> Int[Tensor, " k_at_most"]:
     """The `k` rows closest to `centre`: a shortlist by ||r||^2 - 2 r.c, one pass, then exact."""
-    squares = torch.linalg.vector_norm(rows, dim=1).square_()
-    products = torch.addmv(squares, rows, centre, alpha=-2)
+    rows = bank.rows
+    products = torch.addmv(bank.squared_norms, rows, centre, alpha=-2)
     shortlist = products.topk(min(16 * k, len(rows)), largest=False).indices
     distances = torch.linalg.vector_norm(rows[shortlist] - centre, dim=1)
     return shortlist[distances.topk(min(k, len(rows)), largest=False).indices]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 from torch import Tensor
 
@@ -86,6 +88,11 @@ class Bank:
     std: float
     source: Int[Tensor, "M 2"]
     """(training scan, patch index) each row came from."""
+
+    @cached_property
+    def squared_norms(self) -> Float[Tensor, " M"]:
+        """||row||^2, computed once for all the searches among the rows."""
+        return torch.linalg.vector_norm(self.rows, dim=1).square_()
 
 
 @dataclass(frozen=True)
