@@ -65,7 +65,7 @@ def check(path: Annotated[Path, typer.Argument(help="Folder that holds the categ
     for problem in report.problems:
         typer.echo(f"problem: {problem}")
     if report.problems:
-        raise InputError(f"{path}: {len(report.problems)} problems, each said above")
+        raise InputError(f"{path}: {len(report.problems)} problem(s), each said above")
     typer.echo("no problem found")
 
 

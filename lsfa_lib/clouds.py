@@ -104,18 +104,17 @@ def scene(points: Float[np.ndarray, "N 3"]) -> dict[str, Any]:
         "nticks": 4,
         "tickangle": 0,
     }
-    names = {"x": "x, mm", "y": "y, mm", "z": "height, mm"}
+    titled = {a: {**axis, "title": {"text": f"{a}, mm", "font": {"size": 12}}} for a in ("x", "y")}
+    # A flat part leaves no room for a scale of heights; a point tells its own when pointed at.
+    titled["z"] = {**axis, "title": {"text": ""}, "showticklabels": False}
     return {
         "aspectmode": "data",
         "camera": {
             "eye": {"x": 0.0, "y": round(-0.85 * distance, 4), "z": round(1.4 * distance, 4)},
             "up": {"x": 0, "y": 0, "z": 1},
             # The labels of the axes hang below the part.
-            "center": {"x": 0.0, "y": round(-0.11 * distance, 4), "z": 0.0},
+            "center": {"x": 0.0, "y": round(-0.17 * distance, 4), "z": 0.0},
         },
-        **{
-            f"{a}axis": {**axis, "title": {"text": name, "font": {"size": 12}}}
-            for a, name in names.items()
-        },
+        **{f"{name}axis": settings for name, settings in titled.items()},
         "domain": {"x": [0, 0.47], "y": [0, 1]},
     }

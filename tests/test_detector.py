@@ -114,6 +114,24 @@ def test_prediction_equals_brute_force() -> None:
     torch.testing.assert_close(found["rgb+3d"].anomaly_map, mean)
 
 
+def test_reweighted_score_is_that_of_the_farthest_patch() -> None:
+    detector_config = replace(CONFIG.detector, image_score="reweighted", calibrate=False)
+    detector = fit(TRAIN, VALIDATION, replace(CONFIG, detector=detector_config), seed=0)
+    features = scan(99, shift=1.0)
+    found = predict(detector, features)
+    for modality in MODALITIES:
+        bank = detector.banks[modality]
+        rows = (dense(features, modality) - bank.mean) / bank.std
+        every = torch.cdist(rows.double(), bank.rows.double())
+        farthest = every.min(dim=1).values.argmax()
+        star, nearest = every[farthest].min(dim=0)
+        around = torch.cdist(bank.rows[nearest][None].double(), bank.rows.double())[0]
+        two = around.topk(2, largest=False).indices
+        root = bank.rows.shape[1] ** 0.5
+        weight = 1 - torch.exp(star / root) / torch.exp(every[farthest][two] / root).sum()
+        assert found[modality].image_score == pytest.approx(float(weight * star), rel=1e-4)
+
+
 def test_defect_13_one_map_and_one_score_serve_every_metric() -> None:
     config = replace(CONFIG, detector=replace(CONFIG.detector, image_score="top_fraction"))
     found = predict(fit(TRAIN, VALIDATION, config, seed=0), scan(99))

@@ -270,7 +270,7 @@ def test_axes_are_those_of_the_photo_whatever_the_cameras(signs: tuple[int, int,
 def test_view_is_from_above_and_tells_its_units() -> None:
     scene = clouds.scene(np.array([[-50.0, -40, -5], [50, 40, 5]]))
     assert scene["aspectmode"] == "data"
-    assert [scene[f"{a}axis"]["title"]["text"] for a in "xyz"] == ["x, mm", "y, mm", "height, mm"]
+    assert [scene[f"{a}axis"]["title"]["text"] for a in "xyz"] == ["x, mm", "y, mm", ""]
     eye, unit = scene["camera"]["eye"], (100 * 80 * 10) ** (1 / 3)
     # In millimetres the eye is 164 from the part of 100: all of it is in view.
     assert np.hypot(eye["y"], eye["z"]) * unit == pytest.approx(164, rel=0.01)

@@ -393,8 +393,8 @@ def test_defect_6_data_processed_in_place_is_recognised(root):
         xyz[:10], xyz[-10:], xyz[:, :10], xyz[:, -10:] = 0, 0, 0, 0
         tifffile.imwrite(path, xyz, photometric="rgb")
     (problem,) = check_tree(root).problems
-    assert problem.startswith(f"{root / 'tire'}: 5 of 8 scans have no reading along their border")
-    assert "already preprocessed in place by another tool: restore the original files" in problem
+    assert problem.startswith(f"{root / 'tire'}: 5 of 8 scans have no reading along the border")
+    assert "in place by another tool, it seems: restore the original files" in problem
 
 
 def test_published_counts_add_up_to_the_published_totals():

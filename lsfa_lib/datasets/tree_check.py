@@ -80,7 +80,8 @@ def check_tree(root: Path) -> Report:
     summaries: list[SplitSummary] = []
     there = categories(root)
     for category in there:
-        stripped = seen = 0
+        stripped: list[Path] = []
+        seen = 0
         for split in SPLITS:
             found, unpaired = pair_files(root, category, split)
             problems += unpaired
@@ -91,15 +92,10 @@ def check_tree(root: Path) -> Report:
                 if scan is not None:
                     kinds[scan.kind] = kinds.get(scan.kind, 0) + 1
                     sizes.add((scan.xyz.shape[1], scan.xyz.shape[0]))
-                    stripped += border_is_empty(scan)
+                    stripped += [entry.xyz] if border_is_empty(scan) else []
                     seen += 1
             summaries.append(SplitSummary(category, split, kinds, tuple(sorted(sizes))))
-        if stripped > seen / 2:
-            problems.append(
-                f"{root / category}: {stripped} of {seen} scans have no reading along their border "
-                f"where the background should be; they look already preprocessed in place by "
-                f"another tool: restore the original files"
-            )
+        problems += _stripped_problems(root / category, stripped, seen)
     published = set(PUBLISHED_COUNTS) <= set(there)
     if published:
         problems += _compare_published(root, summaries)
@@ -117,6 +113,17 @@ def border_is_empty(scan: Scan, border_px: int = PreprocessConfig().border_px) -
     inside = np.zeros_like(measured)
     inside[border_px:-border_px, border_px:-border_px] = True
     return not np.any(measured & ~inside)
+
+
+def _stripped_problems(category: Path, stripped: list[Path], seen: int) -> list[str]:
+    """One sentence for a category where most scans lack their background, else one a scan."""
+    reason = (
+        "no reading along the border where the background should be; preprocessed in place by "
+        "another tool, it seems: restore the original"
+    )
+    if len(stripped) > seen / 2:
+        return [f"{category}: {len(stripped)} of {seen} scans have {reason} files"]
+    return [f"{path}: {reason} file" for path in stripped]
 
 
 def _read_or_note(entry: Entry, problems: list[str]) -> Scan | None:

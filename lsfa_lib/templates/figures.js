@@ -1,4 +1,4 @@
-// Draws every figure of the page from the JSON beside it, when it comes near the window.
+// Draws every figure of the page from the JSON beside it, those near the window first.
 (async () => {
   const packed = document.getElementById("plotly-gzip");
   if (packed) {
@@ -76,7 +76,16 @@
     { rootMargin: "600px" },
   );
   canvases.forEach((canvas) => near.observe(canvas));
-  addEventListener("beforeprint", () => canvases.forEach(draw));
+  // The others follow one by one while the top is read: nothing is blank when one scrolls or prints.
+  const idle = window.requestIdleCallback ?? ((then) => setTimeout(then, 50));
+  const drawNext = () => {
+    const next = canvases.find((canvas) => !drawn.has(canvas));
+    if (next) {
+      draw(next);
+      idle(drawNext);
+    }
+  };
+  idle(drawNext);
   dark.addEventListener("change", () => [...drawn.keys()].forEach(redraw));
   addEventListener("resize", () => {
     for (const [canvas, state] of drawn) {
