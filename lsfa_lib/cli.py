@@ -117,8 +117,12 @@ def run(
             "device": device,
             "image_size": image_size,
         }
-    for page in report.run_pages("00_quickstart", jobs, workers):
-        typer.echo(page)
+    try:
+        for page in report.run_pages("00_quickstart", jobs, workers):
+            typer.echo(page)
+    except KeyboardInterrupt:
+        typer.echo("lsfa: stopped; finished runs and extracted features are kept", err=True)
+        raise
     typer.echo(f"open {gallery.write_index(reports).resolve()}")
 
 

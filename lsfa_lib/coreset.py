@@ -74,9 +74,10 @@ def _blocks(
         n_keep -= len(block)
         if not n_keep:
             return
+        picked, bias = points[block], norms[block, None]
         for start in range(0, len(points), CHUNK_ROWS):
             chunk = slice(start, start + CHUNK_ROWS)
-            products = _products(points, norms, block, chunk)
+            products = _products(picked, bias, points[chunk])
             nearest = _squared_distances(products.amin(0), norms[chunk])
             gap[chunk] = torch.minimum(gap[chunk], nearest)
         gap[block] = -1
@@ -94,7 +95,8 @@ def _next_block(
     if values[0] == limit:  # more rows than candidates are equally far
         return gap.argmax()[None]
     candidates = order[:CANDIDATES].sort().values
-    products = _products(points, norms, candidates, candidates)
+    tried = points[candidates]
+    products = _products(tried, norms[candidates, None], tried)
     between = _squared_distances(products, norms[candidates]).cpu().numpy()
     left = gap[candidates].cpu().numpy()
     chosen: list[int] = []
@@ -107,13 +109,10 @@ def _next_block(
 
 
 def _products(
-    points: Float[Tensor, "N d"],
-    norms: Float[Tensor, " N"],
-    a: Int[Tensor, " A"],
-    b: Int[Tensor, " B"] | slice,
+    a: Float[Tensor, "A d"], squared_norms: Float[Tensor, "A 1"], b: Float[Tensor, "B d"]
 ) -> Float[Tensor, "A B"]:
     """||a||^2 - 2 a.b: squared distances less ||b||^2, which a minimum over a can wait for."""
-    return torch.addmm(norms[a, None], points[a], points[b].T, alpha=-2)
+    return torch.addmm(squared_norms, a, b.T, alpha=-2)
 
 
 def _squared_distances(

@@ -43,7 +43,7 @@ def restandardised(bank: Bank, mean: float, std: float) -> Bank:
 
 
 def nearest_distance(
-    patches: Float[Tensor, "P D"], bank: Bank, chunk: int = 2048
+    patches: Float[Tensor, "P D"], bank: Bank, chunk: int = 1024
 ) -> Float[Tensor, " P"]:
     """Anomaly score of each patch: its distance to the closest normal patch.
 
@@ -55,7 +55,7 @@ def nearest_distance(
 
 
 def nearest_rows(
-    patches: Float[Tensor, "P D"], bank: Bank, chunk: int = 2048
+    patches: Float[Tensor, "P D"], bank: Bank, chunk: int = 1024
 ) -> tuple[Float[Tensor, " P"], Int[Tensor, " P"]]:
     """Distance to the closest bank row, and the index of that row, for each patch.
 

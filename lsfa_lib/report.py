@@ -108,8 +108,9 @@ def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> Path:
                 parameters,
                 kernel_name="python3",
                 kernel_manager_class=ThisInterpreter,
-                # Below an error the kernel only remarks that its local sockets are not encrypted.
-                extra_arguments=["--IPKernelApp.log_level=ERROR"],
+                # The kernel's own log tells of its sockets, when it is stopped say; what a cell
+                # raises comes with the cell.
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
                 progress_bar={
                     "desc": folder.name,
                     "delay": 1.0,
