@@ -69,17 +69,14 @@ def fit(
     if config.detector.fusion == "product" and config.detector.calibrate:
         raise InputError("fusion product needs detector.calibrate false: z-scores have signs")
     banks = fit_banks(train, config, seed)
+    raw = [predict_modalities(banks, features, config) for features in validation]
     scales = dict.fromkeys(MODALITIES, Scale())
     if config.detector.calibrate:
-        raw = [predict_modalities(banks, scales, features, config) for features in validation]
-        scales = {
-            m: _scale([p[m] for p in raw], [map_valid(f, config) for f in validation])
-            for m in MODALITIES
-        }
+        inside = [map_valid(features, config) for features in validation]
+        scales = {m: _scale([found[m] for found in raw], inside) for m in MODALITIES}
     scores: dict[Mode, list[float]] = {mode: [] for mode in MODES}
-    for features in validation:
-        modalities = predict_modalities(banks, scales, features, config)
-        for mode, prediction in fuse(modalities, config.detector).items():
+    for found in raw:
+        for mode, prediction in fuse(standardise(found, scales), config.detector).items():
             scores[mode].append(prediction.image_score)
     rate = config.detector.false_alarm_rate
     thresholds = {mode: _quantile(values, 1 - rate) for mode, values in scores.items()}
@@ -115,17 +112,14 @@ def fit_banks(train: Sequence[PatchFeatures], config: Config, seed: int) -> dict
 
 def predict(detector: Detector, features: PatchFeatures) -> dict[Mode, Prediction]:
     """Map and score of one sample in each mode: 3D, RGB and both."""
-    found = predict_modalities(detector.banks, detector.scales, features, detector.config)
-    return fuse(found, detector.config.detector)
+    found = predict_modalities(detector.banks, features, detector.config)
+    return fuse(standardise(found, detector.scales), detector.config.detector)
 
 
 def predict_modalities(
-    banks: dict[Modality, Bank],
-    scales: dict[Modality, Scale],
-    features: PatchFeatures,
-    config: Config,
+    banks: dict[Modality, Bank], features: PatchFeatures, config: Config
 ) -> dict[Modality, Prediction]:
-    """Map and score of one sample by each modality alone."""
+    """Map and score of one sample by each modality alone, in that modality's distances."""
     found: dict[Modality, Prediction] = {}
     inside = map_valid(features, config)
     for m in MODALITIES:
@@ -141,12 +135,21 @@ def predict_modalities(
         else:
             count = max(1, round(config.detector.top_fraction * anomaly.numel()))
             score = float(anomaly.flatten().topk(count).values.mean())
-        scale = scales[m]
-        found[m] = Prediction(
-            (anomaly - scale.map_mean) / scale.map_std,
-            (score - scale.score_mean) / scale.score_std,
-        )
+        found[m] = Prediction(anomaly, score)
     return found
+
+
+def standardise(
+    found: dict[Modality, Prediction], scales: dict[Modality, Scale]
+) -> dict[Modality, Prediction]:
+    """The predictions in standard deviations of validation/good, which makes modalities equal."""
+    return {
+        m: Prediction(
+            (prediction.anomaly_map - scales[m].map_mean) / scales[m].map_std,
+            (prediction.image_score - scales[m].score_mean) / scales[m].score_std,
+        )
+        for m, prediction in found.items()
+    }
 
 
 def fuse(found: dict[Modality, Prediction], config: DetectorConfig) -> dict[Mode, Prediction]:

@@ -16,7 +16,7 @@ from lsfa_lib.encoders.checkpoints import fingerprint, load_point_mae
 from lsfa_lib.encoders.fpfh import fpfh_patches
 from lsfa_lib.encoders.image import load_image_encoder
 from lsfa_lib.encoders.point_mae import PointMAE
-from lsfa_lib.geometry import patch_weights, released_patch_weights
+from lsfa_lib.geometry import patch_weights, released_patch_weights, spread
 from lsfa_lib.records import MODALITIES, Modality, ModalityFeatures, PatchFeatures, Sample
 
 FORMAT = 1
@@ -118,7 +118,7 @@ def distinct_rows(
     index = torch.full_like(entries, -1)
     if int(entries.max()) > 1:
         index[valid] = torch.arange(int(valid.sum()), device=index.device)
-        return (compact.weights @ compact.tokens)[valid], index
+        return spread(compact.weights, compact.tokens)[valid], index
     own = valid & (entries == 1)
     used, position = torch.unique(columns[starts[:-1][own]], return_inverse=True)
     index[own] = position
