@@ -36,8 +36,8 @@ lock: .venv/.ready
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet uv==$(UV_VERSION)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
-	$(BIN)/python -m lsfa_lib.open3d_import || sh .ci/system-libraries
-	$(BIN)/python -m lsfa_lib.open3d_import
+	$(BIN)/python -c "import open3d" 2>/dev/null || sh .ci/system-libraries
+	$(BIN)/python -c "from lsfa_lib.open3d_import import load_open3d; load_open3d()"
 	touch $@
 
 clean:
