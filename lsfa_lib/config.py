@@ -8,15 +8,22 @@ backbones that need no download; TINY is DEMO made small enough for tests.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import json
+import re
+import types
+import typing
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
 from lsfa_lib.files import InputError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -114,8 +121,80 @@ class DetectorConfig:
     calibrate: bool = True
     """Standardise each modality's maps and scores on validation/good before fusing them."""
     fusion: Literal["mean", "sum", "product"] = "mean"
+    disagreement: bool = True
+    """Third score where alignment was trained: 1 - cos of the two modalities' projections."""
     false_alarm_rate: float = 0.05
     """Share of good parts the threshold may reject, by a normal fit to validation/good scores."""
+
+
+@dataclass(frozen=True)
+class AdaptorConfig:
+    structure: Literal["encoder_1", "encoder_2", "linear", "conv_1x1", "none"] = "encoder_1"
+    """Encoder layers over the patches of a scan, or one map a patch; `none`: heads only."""
+    heads: int = 12
+    """Attention heads at most: the largest divisor of the feature width with 8 dimensions each."""
+    mlp_ratio: float = 4.0
+    projection: int = 512
+    """Width of the projection heads."""
+    attend: Literal["valid", "all"] = "valid"
+    """`all`: background patches take part in attention, as in the paper."""
+    standardise: bool = True
+    """Features enter centred and divided by one number a modality, so that rates and distances mean
+    the same for any backbone; False leaves them raw, as in the paper."""
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """CLC = LA + GA and IFC = LC + GC; a weight of 0 leaves a term out."""
+
+    la: float = 0.6
+    ga: float = 0.6
+    lc: float = 1.0
+    gc: float = 1.0
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    weights: LossWeights = field(default_factory=LossWeights)
+    """All 0: features stay as the backbones give them."""
+    alignment: Literal["infonce", "literal"] = "infonce"
+    """`literal`: Eq. 2 and 3 as printed, raw products over one common denominator."""
+    compactness: Literal["mean", "sum", "mean_squared"] = "mean"
+    """Of the distances of a scan's patches: Eq. 5 prints a sum."""
+    temperature: float = 0.1
+    """Of the row-wise InfoNCE."""
+    instances: int = 1
+    """K of k-means: instance features a scan; 1 is the mean over valid patches."""
+    steps: int = 200
+    epochs: int = 0
+    """Where not 0: this many passes over the training scans, instead of `steps`."""
+    batch: int = 8
+    accumulate: int = 1
+    """Parts a batch is worked through in, for less memory; alignment between instances (GA) then
+    sees those of one part."""
+    learning_rate: float = 2e-3
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.01
+    warmup: float = 1 / 3
+    """Share of the steps with linearly rising rate; a half-cosine to 0 follows."""
+    clip_norm: float = 0.0
+    """Largest norm of the gradient; 0 does not clip."""
+    mixed_precision: bool = False
+    """bfloat16 in the forward pass, on CUDA only: a CPU is slower with it."""
+    patches_per_scan: int = 1024
+    """Valid patches drawn from each scan in a step; 0 takes all. Keeps a step's cost the same at
+    every image size."""
+    local_bank: int = 0
+    """Patches the local bank holds; 0: two batches, the paper's ratio (5e4 of 8 x 3136)."""
+    global_bank: int = 1024
+    """Instance features the global bank holds."""
+    own_rows: Literal["excluded", "kept"] = "excluded"
+    """Bank rows of the query's own scan, an older copy of it: left out of the search, or kept as in
+    the paper. Kept, a bank longer than an epoch is cut to half of one."""
+    compactness_from: int = 0
+    """First step with LC and GC; released: 60."""
+    checkpoint_every: int = 0
+    """Steps between checkpoints; 0 writes none."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +207,10 @@ class Config:
     projection: ProjectionConfig = field(default_factory=ProjectionConfig)
     bank: BankConfig = field(default_factory=BankConfig)
     detector: DetectorConfig = field(default_factory=DetectorConfig)
+    adaptor: AdaptorConfig = field(default_factory=AdaptorConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    shots: int = 0
+    """Training scans drawn by the seed; 0 takes all."""
     device: str = "auto"
     """`auto` takes CUDA where it is."""
     cache: str = "data/cache"
@@ -146,7 +229,20 @@ PUBLISHED = replace(
     preprocess=replace(OURS.preprocess, plane_distance_m=0.05, cluster_method="dbscan"),
     projection=replace(OURS.projection, neighbours=0),
     detector=replace(
-        OURS.detector, image_score="reweighted", calibrate=False, edge_correction=False
+        OURS.detector,
+        image_score="reweighted",
+        calibrate=False,
+        edge_correction=False,
+        disagreement=False,
+    ),
+    adaptor=replace(OURS.adaptor, attend="all", standardise=False),
+    training=replace(
+        OURS.training,
+        alignment="literal",
+        compactness="sum",
+        patches_per_scan=0,
+        local_bank=50_000,
+        own_rows="kept",
     ),
 )
 RELEASED = replace(
@@ -162,6 +258,19 @@ RELEASED = replace(
         blur_8bit=True,
         calibrate=False,
         edge_correction=False,
+        disagreement=False,
+    ),
+    adaptor=replace(OURS.adaptor, attend="all", standardise=False),
+    training=replace(
+        OURS.training,
+        weights=LossWeights(la=1.0, ga=0.1, lc=0.9, gc=0.36),
+        temperature=1.0,
+        epochs=2,
+        learning_rate=3e-4,
+        patches_per_scan=0,
+        local_bank=60_000,
+        own_rows="kept",
+        compactness_from=60,
     ),
 )
 DEMO = replace(
@@ -178,12 +287,15 @@ DEMO = replace(
         fpfh_max_neighbours=128,
         spacing_m=0.001,
     ),
+    training=replace(OURS.training, steps=100, patches_per_scan=256),
 )
 TINY = replace(
     DEMO,
     preset="tiny",
     preprocess=replace(DEMO.preprocess, image_size=96),
     bank=replace(DEMO.bank, keep_ratio=0.25),
+    adaptor=replace(DEMO.adaptor, projection=32, mlp_ratio=1.0),
+    training=replace(DEMO.training, steps=6, batch=3, patches_per_scan=64),
 )
 PRESETS = {c.preset: c for c in (PUBLISHED, RELEASED, OURS, DEMO, TINY)}
 
@@ -199,12 +311,44 @@ def configure(
         config = replace(config, data=DataConfig(root=data_root))
     if image_size:
         config = replace(config, preprocess=replace(config.preprocess, image_size=image_size))
+    return _checked(config)
+
+
+def _checked(config: Config) -> Config:
     if config.preprocess.image_size % config.projection.patch_px:
         raise InputError(
             f"image size {config.preprocess.image_size} is not a multiple of the patch of "
             f"{config.projection.patch_px} px; choose one that is"
         )
+    if config.adaptor.attend == "all" and config.training.patches_per_scan:
+        raise InputError(
+            "adaptor.attend all needs training.patches_per_scan 0: drawn patches leave out the "
+            "background it attends to"
+        )
     return config
+
+
+PARTS = {
+    "none": (),
+    "LA": ("la",),
+    "GA": ("ga",),
+    "LC": ("lc",),
+    "GC": ("gc",),
+    "CLC": ("la", "ga"),
+    "IFC": ("lc", "gc"),
+    "both": ("la", "ga", "lc", "gc"),
+}
+"""Names of the losses and of their sums, and the weights each keeps."""
+
+
+def only(config: Config, part: str) -> Config:
+    """`config` trained with that part of the losses alone; `none` leaves features unadapted."""
+    if part not in PARTS:
+        near = difflib.get_close_matches(part, PARTS, n=1, cutoff=0.0)[0]
+        raise InputError(f"there is no loss {part!r}; the nearest of {', '.join(PARTS)} is {near}")
+    weights = dataclasses.asdict(config.training.weights)
+    kept = {name: value if name in PARTS[part] else 0.0 for name, value in weights.items()}
+    return replace(config, training=replace(config.training, weights=LossWeights(**kept)))
 
 
 def resolve_device(name: str) -> torch.device:
@@ -221,22 +365,99 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda")
 
 
+def load_config(path: Path) -> Config:
+    """The Config of a YAML file: a `preset` to start from and the fields that differ from it.
+
+    Raises InputError, naming the file and the nearest right field, for one that does not exist and
+    for a value of another type.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} is not a readable YAML file ({error}); mend it") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds {type(values).__name__}, wanted fields such as `preset:`")
+    start = values.pop("preset", "ours")
+    name = values.pop("name", start)
+    if start not in PRESETS:
+        raise InputError(
+            f"{path}: preset {start!r} does not exist; choose one of {', '.join(PRESETS)}"
+        )
+    try:
+        config = _updated(PRESETS[start], values, "")
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return _checked(replace(config, preset=str(name)))
+
+
 def from_dict(values: dict[str, Any]) -> Config:
     """The Config that `dataclasses.asdict` made these values from; JSON's lists become tuples."""
-    return _from_dict(Config, values)
+    return from_dict_as(Config, values)
 
 
-def _from_dict(cls: type, values: dict[str, Any]) -> Any:
-    defaults = {f.name: getattr(cls(), f.name) for f in dataclasses.fields(cls)}
-    unknown = set(values) - set(defaults)
-    if unknown:
-        raise InputError(f"{cls.__name__} has no field {min(unknown)!r}; see lsfa_lib.config")
-    fields = {}
+def from_dict_as(cls: type[T], values: dict[str, Any]) -> T:
+    """The dataclass of type `cls` with these values, the rest at its defaults."""
+    return _updated(cls(), values, "")
+
+
+def _updated(config: T, values: dict[str, Any], prefix: str) -> T:
+    """`config` with the fields in `values` replaced, by name and type, at every level."""
+    hints = typing.get_type_hints(type(config))
+    fields: dict[str, Any] = {}
     for name, value in values.items():
-        if dataclasses.is_dataclass(defaults[name]):
-            value = _from_dict(type(defaults[name]), value)
-        fields[name] = tuple(value) if isinstance(value, list) else value
-    return cls(**fields)
+        if name not in hints:
+            near = difflib.get_close_matches(str(name), hints, n=1, cutoff=0.0)[0]
+            raise InputError(f"there is no field {prefix}{name}; the nearest is {prefix}{near}")
+        if dataclasses.is_dataclass(old := getattr(config, name)):
+            if not isinstance(value, dict):
+                raise InputError(f"{prefix}{name} is {value!r}, wanted its fields, indented")
+            fields[name] = _updated(old, value, f"{prefix}{name}.")
+        else:
+            fields[name] = _converted(value, hints[name], prefix + name)
+    return replace(config, **fields)  # type: ignore[type-var]
+
+
+def _converted(value: Any, hint: Any, name: str) -> Any:
+    """`value` as `hint` wants it: a whole number may stand for a float, a list for a tuple."""
+    arguments, origin = typing.get_args(hint), typing.get_origin(hint)
+    if origin is Literal:
+        if value in arguments:
+            return value
+        near = difflib.get_close_matches(str(value), map(str, arguments), n=1, cutoff=0.0)[0]
+        choices = ", ".join(map(str, arguments))
+        raise InputError(f"{name} is {value!r}, wanted one of {choices}; the nearest is {near}")
+    if origin is tuple and isinstance(value, (list, tuple)):
+        inner = arguments[:1] * len(value) if Ellipsis in arguments else arguments
+        if len(inner) == len(value):
+            return tuple(_converted(v, h, name) for v, h in zip(value, inner, strict=True))
+    if origin is types.UnionType:
+        if value is None and type(None) in arguments:
+            return None
+        hint = next(h for h in arguments if h is not type(None))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is float and isinstance(value, str) and re.fullmatch(r"[-+\d.]+e[-+]?\d+", value):
+        return float(value)  # YAML reads 1e-3, without a dot, as text
+    is_number_for_flag = isinstance(value, bool) and hint is not bool
+    if isinstance(hint, type) and isinstance(value, hint) and not is_number_for_flag:
+        return value
+    wanted = getattr(hint, "__name__", str(hint))
+    raise InputError(f"{name} is {value!r}, wanted {wanted}; write it without quotes")
+
+
+def fields_of(config: Config) -> dict[str, Any]:
+    """Every field by its full name, such as `training.weights.la`; for tables."""
+    return dict(_flat(dataclasses.asdict(config), ""))
+
+
+def _flat(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def config_hash(*parts: Any) -> str:

@@ -1,4 +1,4 @@
-"""PatchCore per modality and their fusion: banks + features -> Prediction; save and load."""
+"""PatchCore per modality, cross-modal disagreement, and their fusion; save and load."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
+from lsfa_lib.adaptors import Adaptors, adapt, described, disagreement, restored
 from lsfa_lib.config import Config, DetectorConfig, from_dict
 from lsfa_lib.features import distinct_rows
 from lsfa_lib.files import InputError, write_whole
 from lsfa_lib.memory import build_bank, nearest_rows, restandardised, reweighted_score
 from lsfa_lib.records import (
     MODALITIES,
-    MODES,
     Bank,
+    Evidence,
     Modality,
     Mode,
     PatchFeatures,
@@ -34,7 +35,7 @@ from lsfa_lib.records import (
 
 @dataclass(frozen=True)
 class Scale:
-    """Mean and standard deviation of a modality on validation/good: of map pixels, of scores."""
+    """Mean and standard deviation of one evidence on validation/good: of map pixels, of scores."""
 
     map_mean: float = 0.0
     map_std: float = 1.0
@@ -47,15 +48,26 @@ class Detector:
     """All that is needed to score a new scan."""
 
     banks: dict[Modality, Bank]
-    scales: dict[Modality, Scale]
+    scales: dict[Evidence, Scale]
     thresholds: dict[Mode, float]
     """A part is called defective above it; from validation/good alone."""
     validation_scores: dict[Mode, list[float]]
     config: Config
+    adaptors: Adaptors | None = None
+    """None: features are scored as the backbones give them."""
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The modes `predict` answers in."""
+        return tuple(self.thresholds)
 
 
 def fit(
-    train: Sequence[PatchFeatures], validation: Sequence[PatchFeatures], config: Config, seed: int
+    train: Sequence[PatchFeatures],
+    validation: Sequence[PatchFeatures],
+    config: Config,
+    seed: int,
+    adaptors: Adaptors | None = None,
 ) -> Detector:
     """Banks from the training scans; scales and thresholds from the validation/good scans.
 
@@ -68,19 +80,21 @@ def fit(
         )
     if config.detector.fusion == "product" and config.detector.calibrate:
         raise InputError("fusion product needs detector.calibrate false: z-scores have signs")
+    if adaptors is not None:
+        train = [adapt(adaptors, features) for features in train]
     banks = fit_banks(train, config, seed)
-    raw = [predict_modalities(banks, features, config) for features in validation]
-    scales = dict.fromkeys(MODALITIES, Scale())
+    raw = [evidence(banks, adaptors, features, config) for features in validation]
+    scales = dict.fromkeys(raw[0], Scale())
     if config.detector.calibrate:
         inside = [map_valid(features, config) for features in validation]
-        scales = {m: _scale([found[m] for found in raw], inside) for m in MODALITIES}
-    scores: dict[Mode, list[float]] = {mode: [] for mode in MODES}
+        scales = {e: _scale([found[e] for found in raw], inside) for e in raw[0]}
+    scores: dict[Mode, list[float]] = {}
     for found in raw:
         for mode, prediction in fuse(standardise(found, scales), config.detector).items():
-            scores[mode].append(prediction.image_score)
+            scores.setdefault(mode, []).append(prediction.image_score)
     rate = config.detector.false_alarm_rate
     thresholds = {mode: _quantile(values, 1 - rate) for mode, values in scores.items()}
-    return Detector(banks, scales, thresholds, scores, config)
+    return Detector(banks, scales, thresholds, scores, config, adaptors)
 
 
 def fit_banks(train: Sequence[PatchFeatures], config: Config, seed: int) -> dict[Modality, Bank]:
@@ -111,9 +125,34 @@ def fit_banks(train: Sequence[PatchFeatures], config: Config, seed: int) -> dict
 
 
 def predict(detector: Detector, features: PatchFeatures) -> dict[Mode, Prediction]:
-    """Map and score of one sample in each mode: 3D, RGB and both."""
-    found = predict_modalities(detector.banks, features, detector.config)
+    """Map and score of one sample in each mode of the detector."""
+    found = evidence(detector.banks, detector.adaptors, features, detector.config)
     return fuse(standardise(found, detector.scales), detector.config.detector)
+
+
+def evidence(
+    banks: dict[Modality, Bank],
+    adaptors: Adaptors | None,
+    features: PatchFeatures,
+    config: Config,
+) -> dict[Evidence, Prediction]:
+    """Map and score of one sample by each evidence alone, not yet on one scale.
+
+    Disagreement needs heads that alignment trained, and scales from validation/good scans.
+    """
+    if adaptors is not None:
+        features = adapt(adaptors, features)
+    found: dict[Evidence, Prediction] = {}
+    for m, prediction in predict_modalities(banks, features, config).items():
+        found[m] = prediction
+    weights = config.training.weights
+    wanted = config.detector.disagreement and config.detector.calibrate
+    if adaptors is not None and wanted and (weights.la or weights.ga):
+        differing = disagreement(adaptors, features)
+        found["disagreement"] = _prediction(
+            patch_map(differing, features), float(differing.max()), features, config
+        )
+    return found
 
 
 def predict_modalities(
@@ -121,48 +160,67 @@ def predict_modalities(
 ) -> dict[Modality, Prediction]:
     """Map and score of one sample by each modality alone, in that modality's distances."""
     found: dict[Modality, Prediction] = {}
-    inside = map_valid(features, config)
     for m in MODALITIES:
         rows, index = distinct_rows(features, m)
         distances, nearest = nearest_rows(rows, banks[m])
         patches = torch.zeros_like(index, dtype=distances.dtype)
         patches[index >= 0] = distances[index[index >= 0]]
-        anomaly = smooth_map(patches.view(features.grid), inside, config)
         if config.detector.image_score == "reweighted":
-            score = reweighted_score(rows, distances, nearest, banks[m])
-        elif config.detector.image_score == "max":
-            score = float(distances.max())
+            largest = reweighted_score(rows, distances, nearest, banks[m])
         else:
-            count = max(1, round(config.detector.top_fraction * anomaly.numel()))
-            score = float(anomaly.flatten().topk(count).values.mean())
-        found[m] = Prediction(anomaly, score)
+            largest = float(distances.max())
+        found[m] = _prediction(patches, largest, features, config)
     return found
 
 
+def patch_map(values: Float[Tensor, " V"], features: PatchFeatures) -> Float[Tensor, " P"]:
+    """The values of the valid patches on all P, 0 elsewhere."""
+    patches = torch.zeros_like(features.valid, dtype=values.dtype)
+    patches[features.valid] = values
+    return patches
+
+
+def _prediction(
+    patches: Float[Tensor, " P"], largest: float, features: PatchFeatures, config: Config
+) -> Prediction:
+    anomaly = smooth_map(patches.view(features.grid), map_valid(features, config), config)
+    if config.detector.image_score != "top_fraction":
+        return Prediction(anomaly, largest)
+    count = max(1, round(config.detector.top_fraction * anomaly.numel()))
+    return Prediction(anomaly, float(anomaly.flatten().topk(count).values.mean()))
+
+
 def standardise(
-    found: dict[Modality, Prediction], scales: dict[Modality, Scale]
-) -> dict[Modality, Prediction]:
-    """The predictions in standard deviations of validation/good, which makes modalities equal."""
+    found: dict[Evidence, Prediction], scales: dict[Evidence, Scale]
+) -> dict[Evidence, Prediction]:
+    """The predictions in standard deviations of validation/good, which makes evidences equal."""
     return {
-        m: Prediction(
-            (prediction.anomaly_map - scales[m].map_mean) / scales[m].map_std,
-            (prediction.image_score - scales[m].score_mean) / scales[m].score_std,
+        e: Prediction(
+            (prediction.anomaly_map - scales[e].map_mean) / scales[e].map_std,
+            (prediction.image_score - scales[e].score_mean) / scales[e].score_std,
         )
-        for m, prediction in found.items()
+        for e, prediction in found.items()
     }
 
 
-def fuse(found: dict[Modality, Prediction], config: DetectorConfig) -> dict[Mode, Prediction]:
-    """The modalities' own predictions and their fusion, by mode."""
-    maps = torch.stack([p.anomaly_map for p in found.values()])
-    scores = torch.tensor([p.image_score for p in found.values()], dtype=torch.float64)
+def fuse(found: dict[Evidence, Prediction], config: DetectorConfig) -> dict[Mode, Prediction]:
+    """Each evidence alone, the two modalities fused, and all three where there are three."""
+    modes: dict[Mode, Prediction] = {"3d": found["3d"], "rgb": found["rgb"]}
+    modes["rgb+3d"] = _fused([found["3d"], found["rgb"]], config)
+    if "disagreement" in found:
+        modes["disagreement"] = found["disagreement"]
+        modes["rgb+3d+disagreement"] = _fused(list(found.values()), config)
+    return modes
+
+
+def _fused(parts: list[Prediction], config: DetectorConfig) -> Prediction:
+    maps = torch.stack([p.anomaly_map for p in parts])
+    scores = torch.tensor([p.image_score for p in parts], dtype=torch.float64)
     if config.fusion == "mean":
-        both = Prediction(maps.mean(dim=0), float(scores.mean()))
-    elif config.fusion == "sum":
-        both = Prediction(maps.sum(dim=0), float(scores.sum()))
-    else:
-        both = Prediction(maps.prod(dim=0), float(scores.prod()))
-    return {"3d": found["3d"], "rgb": found["rgb"], "rgb+3d": both}
+        return Prediction(maps.mean(dim=0), float(scores.mean()))
+    if config.fusion == "sum":
+        return Prediction(maps.sum(dim=0), float(scores.sum()))
+    return Prediction(maps.prod(dim=0), float(scores.prod()))
 
 
 def smooth_map(
@@ -213,7 +271,7 @@ def _quantile(scores: list[float], share: float) -> float:
 
 
 def save(detector: Detector, path: Path) -> None:
-    """One safetensors file: bank rows, and everything else as JSON in its header."""
+    """One safetensors file: bank rows, adaptors, and everything else as JSON in its header."""
     tensors, numbers = {}, {}
     for m, bank in detector.banks.items():
         tensors[f"{m}.rows"] = bank.rows.cpu().contiguous()
@@ -225,7 +283,12 @@ def save(detector: Detector, path: Path) -> None:
         "thresholds": detector.thresholds,
         "validation_scores": detector.validation_scores,
         "config": dataclasses.asdict(detector.config),
+        "adaptors": None,
     }
+    if detector.adaptors is not None:
+        about["adaptors"] = described(detector.adaptors)
+        for name, tensor in detector.adaptors.state_dict().items():
+            tensors[f"adaptors.{name}"] = tensor.cpu().contiguous()
     with write_whole(path) as file:
         file.write_bytes(safetensors_bytes(tensors, metadata={"lsfa_detector": json.dumps(about)}))
 
@@ -243,14 +306,21 @@ def load(path: Path, device: torch.device) -> Detector:
                 )
                 for m in MODALITIES
             }
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
+            adaptors = None
+            if about["adaptors"] is not None:
+                prefix = "adaptors."
+                names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+                weights = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+                adaptors = restored(about["adaptors"], weights, device)
+    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
         raise InputError(
             f"{path} is not a saved detector ({error}); fit and save it again"
         ) from error
     return Detector(
         banks=banks,
-        scales={m: Scale(**about["scales"][m]) for m in MODALITIES},
+        scales={e: Scale(**scale) for e, scale in about["scales"].items()},
         thresholds=about["thresholds"],
         validation_scores=about["validation_scores"],
         config=from_dict(about["config"]),
+        adaptors=adaptors,
     )

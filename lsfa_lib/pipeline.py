@@ -1,4 +1,4 @@
-"""The straight path: scans of one category -> features -> banks -> predictions -> numbers."""
+"""The straight path: scans -> features -> adaptors -> banks -> predictions -> numbers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from typing import Any
 import torch
 
 from lsfa_lib import metrics, results
+from lsfa_lib.adaptors import save_adaptors
 from lsfa_lib.config import Config, resolve_device
 from lsfa_lib.datasets.mvtec3d import Entry, Split, read_scan, read_split
 from lsfa_lib.detector import Detector, fit, predict
 from lsfa_lib.feature_cache import cached_features
 from lsfa_lib.features import Encoders, load_encoders
-from lsfa_lib.files import progress
+from lsfa_lib.files import InputError, progress
 from lsfa_lib.preprocess import prepare
-from lsfa_lib.records import MODES, Mode, PatchFeatures, Prediction, Sample
+from lsfa_lib.records import Mode, PatchFeatures, Prediction, Sample
+from lsfa_lib.training import Trained, TrainingStopped, train_adaptors
 
 
 @dataclass(frozen=True)
@@ -31,28 +33,33 @@ class Run:
     detector: Detector
 
 
-def run_category(category: str, config: Config, seed: int) -> Run:
-    """Fits the detector on the good parts of a category and measures it on the test split.
+@dataclass(frozen=True)
+class Learned:
+    """What the good scans of a category gave."""
 
-    Deterministic: the same scans, config and seed give the same numbers on one machine.
-    Raises InputError where the data cannot be used.
+    detector: Detector
+    trained: Trained | None
+    """None where the config adapts nothing."""
+    train: tuple[str, ...]
+    """Names of the training scans, those drawn where `shots` says so."""
+
+
+def run_category(category: str, config: Config, seed: int, folder: Path | None = None) -> Run:
+    """Learns the good parts of a category and measures the detector on the test split.
+
+    Deterministic: the same scans, config and seed give the same numbers on one machine. Adaptors
+    and checkpoints are kept in `folder`. Raises InputError where the data cannot be used.
     """
     device, clock = resolve_device(config.device), results.Stopwatch()
-    root = Path(config.data.root)
-    torch.manual_seed(seed)
     with clock("load encoders"):
         encoders = load_encoders(config, device)
-    with clock("features of train and validation"):
-        train = good_features(read_split(root, category, "train"), encoders, config)
-        validation = good_features(read_split(root, category, "validation"), encoders, config)
-    with clock("fit banks"):
-        detector = fit(train, validation, config, seed)
+    learned = learn(category, config, seed, encoders, clock, folder)
+    detector = learned.detector
     with clock("predict test"):
-        samples, predictions = score_split(
-            read_split(root, category, "test"), detector, encoders, config
-        )
+        split = read_split(Path(config.data.root), category, "test")
+        samples, predictions = score_split(split, detector, encoders, config)
     with clock("metrics"):
-        modes = {mode: evaluate(samples, predictions[mode], seed) for mode in MODES}
+        modes = {mode: evaluate(samples, predictions[mode], seed) for mode in detector.modes}
     result = {
         "schema": results.SCHEMA,
         "category": category,
@@ -62,11 +69,15 @@ def run_category(category: str, config: Config, seed: int) -> Run:
         "config": config,
         "weights": encoders.about,
         "counts": {
-            "train": len(train),
-            "validation": len(validation),
+            "train": len(learned.train),
+            "validation": len(detector.validation_scores["3d"]),
             "test_good": sum(sample.kind == "good" for sample in samples),
             "test_defective": sum(sample.kind != "good" for sample in samples),
         },
+        "train_scans": learned.train,
+        "training": None
+        if learned.trained is None
+        else {"history": learned.trained.history, "notes": learned.trained.notes},
         "modes": {
             mode: {**values, "threshold": detector.thresholds[mode]}
             for mode, values in modes.items()
@@ -76,7 +87,7 @@ def run_category(category: str, config: Config, seed: int) -> Run:
                 "name": sample.name,
                 "kind": sample.kind,
                 "defective": sample.kind != "good",
-                "scores": {mode: predictions[mode][i].image_score for mode in MODES},
+                "scores": {mode: predictions[mode][i].image_score for mode in detector.modes},
             }
             for i, sample in enumerate(samples)
         ],
@@ -88,6 +99,62 @@ def run_category(category: str, config: Config, seed: int) -> Run:
         "commit": results.commit(),
     }
     return Run(results.as_json(result), samples, predictions, detector)
+
+
+def learn(
+    category: str,
+    config: Config,
+    seed: int,
+    encoders: Encoders,
+    clock: results.Stopwatch,
+    folder: Path | None = None,
+) -> Learned:
+    """The detector of a category from its train and validation splits; the test split is not read.
+
+    A training that has to stop leaves its last good adaptors in `folder`.
+    """
+    root = Path(config.data.root)
+    split = few_shot(read_split(root, category, "train"), config.shots, seed)
+    with clock("features of train and validation"):
+        train = good_features(split, encoders, config)
+        validation = good_features(read_split(root, category, "validation"), encoders, config)
+    trained = None
+    if any(asdict(config.training.weights).values()):
+        with clock("train adaptors"):
+            trained = _trained(train, config, seed, folder)
+    with clock("fit banks"):
+        adaptors = trained.adaptors if trained else None
+        detector = fit(train, validation, config, seed, adaptors)
+    return Learned(detector, trained, tuple(entry.name for entry in split.entries))
+
+
+def few_shot(split: Split, shots: int, seed: int) -> Split:
+    """`shots` scans of the split, drawn by the seed, in their order; all of them for 0."""
+    if shots == 0:
+        return split
+    if not 1 <= shots <= len(split):
+        folder = split.entries[0].xyz.parents[1]
+        raise InputError(
+            f"{folder}: {shots} shots of {len(split)} scans; ask for 1 to {len(split)}"
+        )
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
+    chosen = order[:shots].sort().values.tolist()
+    return Split(tuple(split.entries[i] for i in chosen))
+
+
+def _trained(train: list[PatchFeatures], config: Config, seed: int, folder: Path | None) -> Trained:
+    if folder is None:
+        return train_adaptors(train, config, seed)
+    checkpoint = folder / "checkpoint.pt"
+    try:
+        trained = train_adaptors(train, config, seed, checkpoint)
+    except TrainingStopped as stop:
+        kept = folder / "adaptors-last-good.safetensors"
+        save_adaptors(stop.trained.adaptors, kept)
+        raise InputError(f"{stop} (the last good adaptors: {kept})") from stop
+    save_adaptors(trained.adaptors, folder / "adaptors.safetensors")
+    checkpoint.unlink(missing_ok=True)
+    return trained
 
 
 def good_features(split: Split, encoders: Encoders, config: Config) -> list[PatchFeatures]:
@@ -106,7 +173,7 @@ def score_split(
     """Samples and predictions of every scan of a split; ground truth is carried, not looked at."""
     device = resolve_device(config.device)
     samples: list[Sample] = []
-    predictions: dict[Mode, list[Prediction]] = {mode: [] for mode in MODES}
+    predictions: dict[Mode, list[Prediction]] = {mode: [] for mode in detector.modes}
     for entry in progress(split.entries, "/".join(split.entries[0].name.split("/")[:2])):
         sample = read_sample(entry, config)
         features = cached_features(entry, encoders, config, device, partial(_same, sample))

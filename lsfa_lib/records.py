@@ -14,8 +14,11 @@ from torch import Tensor
 
 Modality = Literal["3d", "rgb"]
 MODALITIES: tuple[Modality, ...] = ("3d", "rgb")
-Mode = Literal["3d", "rgb", "rgb+3d"]
+Evidence = Literal["3d", "rgb", "disagreement"]
+"""What a patch is scored by: a modality's distance to its bank, or how far the two differ."""
+Mode = Literal["3d", "rgb", "rgb+3d", "disagreement", "rgb+3d+disagreement"]
 MODES: tuple[Mode, ...] = ("3d", "rgb", "rgb+3d")
+"""Always there; the two others where cross-modal alignment was trained."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,116 @@
+"""Alignment and compactness, the losses that adapt features: one equation a function.
+
+A scan gives each modality's *distinct* rows; patch p of its P valid patches has row `index[p]`, row
+r stands for `counts[r]` patches, none among them. All values are those over the P patches.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Reduction = Literal["mean", "sum", "mean_squared"]
+
+
+def local_alignment(
+    a: Float[Tensor, "A C"],
+    b: Float[Tensor, "B C"],
+    index_a: Int[Tensor, " P"],
+    index_b: Int[Tensor, " P"],
+    temperature: float,
+    literal: bool = False,
+) -> Float[Tensor, ""]:
+    """LA of one scan: the projected features of a patch should find each other among all patches.
+
+    LA = -1/2P sum_t [log(e^s_tt / sum_k e^s_tk) + log(e^s_tt / sum_k e^s_kt)]
+    with s_tk = cos(a_t, b_k) / temperature        (InfoNCE in both directions)
+
+    `literal` is Eq. 2 as printed: s_tk = a_t . b_k and one denominator for all pairs,
+    -1/P sum_t log(e^s_tt / sum_tk e^s_tk), which cannot fall below log P. A row that stands for c
+    patches enters a sum with weight c, so a loss of 0 is out of reach where patches share rows.
+    """
+    # Half-precision logits of +-10 would be off by several per cent in the loss.
+    dtype = torch.promote_types(a.dtype, torch.float32)
+    a, b = a.to(dtype), b.to(dtype)
+    count_a = torch.bincount(index_a, minlength=len(a)).to(dtype)
+    count_b = torch.bincount(index_b, minlength=len(b)).to(dtype)
+    if literal:
+        scores = a @ b.T
+        both = count_a.log()[:, None] + count_b.log()
+        # Less the mean before the sum: raw products of thousands would round the loss away.
+        return torch.logsumexp((scores - scores[index_a, index_b].mean() + both).flatten(), 0)
+    scores = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / temperature
+    among_b = torch.logsumexp(scores + count_b.log(), 1) @ count_a
+    among_a = torch.logsumexp(scores + count_a.log()[:, None], 0) @ count_b
+    return (among_a + among_b) / (2 * len(index_a)) - scores[index_a, index_b].mean()
+
+
+def global_alignment(
+    a: Float[Tensor, "N C"], b: Float[Tensor, "N C"], temperature: float, literal: bool = False
+) -> Float[Tensor, ""]:
+    """GA: LA between the N instance features of a batch instead of the patches of a scan.
+
+    Eq. 3; `literal` cannot fall below log N. One instance has nothing to be told from: exactly 0.
+    """
+    each = torch.arange(len(a), device=a.device)
+    return local_alignment(a, b, each, each, temperature, literal)
+
+
+def compactness(
+    rows: Float[Tensor, "R D"],
+    counts: Float[Tensor, " R"],
+    nearest: Float[Tensor, "R D"],
+    reduction: Reduction = "mean",
+) -> Float[Tensor, ""]:
+    """LC or GC: how far patches (or instances) are from the closest remembered row of their bank.
+
+    mean_p ||f_p - nearest_p||_2; `sum`: sum_p of the same, Eq. 5 and 6 as printed;
+    `mean_squared`: mean_p ||f_p - nearest_p||_2^2
+
+    No gradient reaches `nearest`. A row that equals its neighbour adds 0, and gradient 0.
+    """
+    difference = rows - nearest.detach()
+    if reduction == "mean_squared":
+        return difference.square().sum(1) @ counts / counts.sum()
+    total = torch.linalg.vector_norm(difference, dim=1) @ counts
+    return total if reduction == "sum" else total / counts.sum()
+
+
+@torch.no_grad()
+def nearest_bank_rows(
+    rows: Float[Tensor, "R D"],
+    bank: Float[Tensor, "M D"],
+    allowed: Bool[Tensor, " M"] | None = None,
+    chunk: int = 1024,
+) -> Int[Tensor, " R"]:
+    """Index of the closest bank row among those `allowed`, for each row.
+
+    argmin_m ||b_m||^2 - 2 f.b_m, both about the bank's mean row, where float32 loses least.
+
+    `chunk` rows and bank rows are compared at once, which bounds memory. ValueError where the bank
+    has no row to choose.
+    """
+    if len(bank) == 0 or (allowed is not None and not bool(allowed.any())):
+        raise ValueError(f"none of the {len(bank)} bank rows may be chosen; allow one at least")
+    centre = bank.mean(0)
+    queries = rows.to(bank.dtype) - centre
+    best = torch.full_like(queries[:, 0], torch.inf)
+    index = torch.zeros(len(rows), dtype=torch.long, device=rows.device)
+    for start in range(0, len(bank), chunk):
+        block = bank[start : start + chunk] - centre
+        norms = block.square().sum(1)
+        if allowed is not None:
+            norms.masked_fill_(~allowed[start : start + chunk], torch.inf)
+        for first in range(0, len(queries), chunk):
+            at = slice(first, first + chunk)
+            products = torch.addmm(norms, queries[at], block.T, alpha=-2)
+            least = products.amin(1)
+            # Later blocks improve on few rows: only those pay for finding the place.
+            closer = (least < best[at]).nonzero().squeeze(1)
+            best[at] = torch.minimum(best[at], least)
+            index[first + closer] = start + products[closer].argmin(1)
+    return index

@@ -1,0 +1,73 @@
+"""What tells a collapse: the compactness losses are least where all features are the same.
+
+Row r stands for `counts[r]` patches; numbers are those over all patches.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@torch.no_grad()
+def feature_variance(rows: Float[Tensor, "R D"], counts: Float[Tensor, " R"]) -> float:
+    """Variance over patches of a feature, averaged over the D features; 0 for constant rows.
+
+    1/D sum_d 1/P sum_p (f_pd - mean_d)^2
+    """
+    deviations = _deviations(rows, counts)
+    return (deviations.square().sum() / rows.shape[1]).item()
+
+
+@torch.no_grad()
+def effective_rank(rows: Float[Tensor, "R D"], counts: Float[Tensor, " R"]) -> float:
+    """Number of directions in which the patches vary, from 1 to min(R - 1, D).
+
+    exp(-sum_i p_i log p_i), p = eigenvalues of the covariance / their sum    (Roy & Vetterli 2007,
+    with eigenvalues in place of singular values)
+
+    0 by definition where the rows differ by no more than rounding: noise has full rank.
+    """
+    deviations = _deviations(rows, counts)
+    total = deviations.square().sum()
+    # A few roundings of the longest row that is used.
+    longest = torch.linalg.vector_norm(rows[counts > 0].double(), dim=1).max()
+    if total <= (8 * torch.finfo(rows.dtype).eps * longest).square():
+        return 0.0
+    wide = deviations.shape[1] > len(deviations)
+    gram = deviations @ deviations.T if wide else deviations.T @ deviations
+    share = torch.linalg.eigvalsh(gram).clamp_min(0) / total
+    return torch.special.entr(share).sum().exp().item()
+
+
+@torch.no_grad()
+def alignment_accuracy(
+    a: Float[Tensor, "A C"],
+    b: Float[Tensor, "B C"],
+    index_a: Int[Tensor, " P"],
+    index_b: Int[Tensor, " P"],
+) -> float:
+    """Share of patches whose own partner is the most cosine-similar one; mean of both directions.
+
+    A partner with the same row counts as right, and of equal similarities the first is taken: rows
+    that are all alike find few partners. Patches that share a row but no partner cannot all find
+    theirs, so 1 is within reach only where partners are shared alike.
+    """
+    scores = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T
+    absent_a = torch.bincount(index_a, minlength=len(a)) == 0
+    absent_b = torch.bincount(index_b, minlength=len(b)) == 0
+    found_b = scores.masked_fill(absent_b, -torch.inf).argmax(1)[index_a] == index_b
+    found_a = scores.masked_fill(absent_a[:, None], -torch.inf).argmax(0)[index_b] == index_a
+    return torch.cat((found_a, found_b)).double().mean().item()
+
+
+def _deviations(rows: Float[Tensor, "R D"], counts: Float[Tensor, " R"]) -> Float[Tensor, "U D"]:
+    """Rows of X with X^T X = the covariance over patches, in double precision."""
+    used = counts > 0
+    rows, share = rows[used].double(), counts[used].double()
+    share = share / share.sum()
+    # About one of the rows, constant rows have a mean of exactly 0.
+    rows = rows - rows[0]
+    return (rows - share @ rows) * share.sqrt()[:, None]

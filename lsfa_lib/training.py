@@ -1,0 +1,375 @@
+"""Self-supervised training of the adaptors of one category on its good scans.
+
+Each step: rows of a batch of scans -> adapt -> the losses of `objective`, the banks queried before
+the batch is put in -> one backward. Every draw follows from (seed, step), so that a resumed
+training goes on with the same numbers.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lsfa_lib.adaptors import Adaptors, ScanRows, new_adaptors, sampled, scan_rows
+from lsfa_lib.config import Config, LossWeights, TrainingConfig, config_hash
+from lsfa_lib.files import InputError, progress, write_whole
+from lsfa_lib.objective import (
+    AdaptedScan,
+    Banks,
+    adapted_scan,
+    alignment_terms,
+    compactness_terms,
+    spread_monitors,
+)
+from lsfa_lib.records import MODALITIES, Modality, PatchFeatures
+
+LEAST_VARIANCE = 0.01
+"""Of that at the first step: features that shrank to a tenth have collapsed."""
+LEAST_RANK = 1.2
+"""Directions: less, and the patches differ along one line."""
+MOST_OWN_ROWS = 0.5
+Step = dict[str, float]
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained, and the rows it is trained on."""
+
+    adaptors: Adaptors
+    source: Callable[[int], dict[Modality, ScanRows]]
+    """Rows of training scan i before adaptation; they may carry gradients to a backbone."""
+    names: tuple[str, ...]
+    """Of the training scans."""
+    backbones: nn.Module | None = None
+    """Trained along with the adaptors, where its parameters want a gradient."""
+
+    @property
+    def network(self) -> nn.ModuleList:
+        """All that may be trained."""
+        return nn.ModuleList([self.adaptors] + ([self.backbones] if self.backbones else []))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Trained adaptors and how they came about."""
+
+    adaptors: Adaptors
+    history: list[Step]
+    """One entry a step: loss terms, learning rate, gradient norm and collapse monitors."""
+    notes: tuple[str, ...] = ()
+    """What was done otherwise than the config says, and why."""
+
+
+class TrainingStopped(InputError):
+    """A training that collapsed or whose loss is no number; `trained` is its last good state."""
+
+    def __init__(self, reason: str, trained: Trained) -> None:
+        super().__init__(reason)
+        self.trained = trained
+
+
+@dataclass
+class State:
+    """All that changes from step to step."""
+
+    banks: Banks
+    optimiser: torch.optim.Optimizer
+    step: int = 0
+    history: list[Step] = field(default_factory=list)
+
+
+def train_adaptors(
+    train: list[PatchFeatures], config: Config, seed: int, checkpoint: Path | None = None
+) -> Trained:
+    """Adaptors trained on the features of the good scans of one category.
+
+    Raises InputError where the scans cannot serve the losses asked for, TrainingStopped where the
+    training collapses.
+    """
+    adaptors = new_adaptors(train, config.adaptor, seed)
+    rows = [scan_rows(features, config.adaptor) for features in train]
+    task = Task(adaptors, rows.__getitem__, tuple(features.name for features in train))
+    return fit(task, config.training, seed, checkpoint)
+
+
+def fit(task: Task, config: TrainingConfig, seed: int, checkpoint: Path | None = None) -> Trained:
+    """Runs the steps of `config`; with a `checkpoint` file it goes on from there and writes there.
+
+    A checkpoint of another task, config or seed is replaced.
+    """
+    config, notes = fitted_config(task, config, seed)
+    for note in notes:
+        _log.warning(note)
+    key = config_hash(config, task.adaptors.config, list(task.names), seed)
+    state = _start(task, config, seed)
+    if not (checkpoint and _resume(checkpoint, key, task, state)):
+        _fill(task, state.banks, config, seed)
+    for step in progress(range(state.step, config.steps), "training"):
+        reason, entry = _update(task, state, config, seed)
+        if not reason:
+            state.history.append(entry)
+            reason = collapse(state.history, config)
+        if reason:
+            task.network.requires_grad_(False)
+            raise TrainingStopped(
+                f"training stopped at step {step + 1} of {config.steps}: {reason}",
+                Trained(task.adaptors, state.history, notes),
+            )
+        state.step = step + 1
+        if checkpoint and config.checkpoint_every and state.step % config.checkpoint_every == 0:
+            _write_checkpoint(checkpoint, key, task, state)
+    task.network.requires_grad_(False)
+    return Trained(task.adaptors, state.history, notes)
+
+
+def fitted_config(
+    task: Task, config: TrainingConfig, seed: int
+) -> tuple[TrainingConfig, tuple[str, ...]]:
+    """`config` with the numbers that follow from the scans, and what had to give way to them.
+
+    Raises InputError for losses these scans cannot serve.
+    """
+    _require_trainable(task, config)
+    scans, notes = len(task.names), []
+    if scans < config.batch:
+        notes.append(f"batch of {scans} instead of {config.batch}: there are no more scans")
+        config = replace(config, batch=scans)
+    if not 1 <= config.accumulate <= config.batch:
+        raise InputError(
+            f"training.accumulate is {config.accumulate}, wanted 1 to {config.batch}, the batch"
+        )
+    if config.epochs:
+        config = replace(config, steps=config.epochs * (scans // config.batch))
+    epoch = sum(len(drawn_rows(task, i, config, seed, 0)["3d"].index) for i in range(scans))
+    local, whole = config.local_bank or 2 * config.batch * epoch // scans, config.global_bank
+    if config.own_rows == "kept" and local > epoch // 2:
+        notes.append(
+            f"local bank of {epoch // 2} patches instead of {local}: one longer than an epoch of "
+            f"{epoch} holds each patch's own old copy, and LC would train on nothing"
+        )
+        local = epoch // 2
+    if config.own_rows == "kept" and whole > scans * config.instances // 2:
+        notes.append(
+            f"global bank of {scans * config.instances // 2} instead of {whole}, so that it holds "
+            "less than an epoch"
+        )
+        whole = max(1, scans * config.instances // 2)
+    return replace(config, local_bank=local, global_bank=whole), tuple(notes)
+
+
+def _require_trainable(task: Task, config: TrainingConfig) -> None:
+    scans, w = len(task.names), config.weights
+    if scans < 2 and (w.lc or w.gc or not w.la):
+        raise InputError(
+            f"{scans} training scan, but LC and GC need rows of other scans and GA tells scans "
+            "apart; give at least 2 training scans, or train with --only LA"
+        )
+    if not (w.la or w.ga or w.lc or w.gc):
+        raise InputError("training.weights are all 0: nothing is to be trained")
+    learns_rows = task.adaptors.config.structure != "none" or task.backbones is not None
+    if not learns_rows and not (w.la or w.ga):
+        raise InputError(
+            "adaptor.structure none trains the projection heads alone, which LC and GC do not "
+            "reach; train with --only CLC"
+        )
+
+
+def learning_rate(step: int, config: TrainingConfig) -> float:
+    """Linear warm-up over the first `warmup` of the steps, then a half-cosine to 0."""
+    warm = round(config.warmup * config.steps)
+    if step < warm:
+        return config.learning_rate * (step + 1) / warm
+    share = (step - warm) / max(1, config.steps - warm)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def batch_scans(step: int, scans: int, batch: int, seed: int) -> list[int]:
+    """Scans of one step: whole batches of a new random order each epoch, no scan twice in one."""
+    a_epoch = scans // batch
+    order = torch.randperm(scans, generator=_generator(seed, step // a_epoch))
+    first = step % a_epoch * batch
+    return order[first : first + batch].tolist()
+
+
+def drawn_rows(
+    task: Task, scan: int, config: TrainingConfig, seed: int, step: int
+) -> dict[Modality, ScanRows]:
+    """Rows of a random `patches_per_scan` of the scan's valid patches, the same for both."""
+    rows = task.source(scan)
+    patches = len(rows["3d"].index)
+    if not 0 < config.patches_per_scan < patches:
+        return rows
+    order = torch.randperm(patches, generator=_generator(seed, step, scan))
+    chosen = order[: config.patches_per_scan].sort().values
+    return {m: sampled(s, chosen.to(s.index.device)) for m, s in rows.items()}
+
+
+def collapse(history: list[Step], config: TrainingConfig) -> str:
+    """What shows in the latest step that the training must stop, and what to try; "" if nothing."""
+    first, last = history[0], history[-1]
+    for m in MODALITIES:
+        if last[f"variance_{m}"] < LEAST_VARIANCE * first[f"variance_{m}"]:
+            return (
+                f"the variance of {m} features fell to {last[f'variance_{m}']:.3g} from "
+                f"{first[f'variance_{m}']:.3g}, they collapse towards one point; lower "
+                "training.learning_rate or training.weights.lc and gc, or train with CLC too"
+            )
+        if last[f"rank_{m}"] < min(LEAST_RANK, 0.9 * first[f"rank_{m}"]):
+            return (
+                f"the effective rank of {m} features fell to {last[f'rank_{m}']:.2f} from "
+                f"{first[f'rank_{m}']:.2f}, they collapse onto a line; lower "
+                "training.learning_rate or training.weights.lc and gc, or train with CLC too"
+            )
+        if len(history) == 1 and last.get(f"own_rows_{m}", 0.0) > MOST_OWN_ROWS:
+            return (
+                f"{last[f'own_rows_{m}']:.0%} of the {m} patches find an old copy of themselves in "
+                "the bank, so that LC trains on nothing; set training.own_rows to excluded, or a "
+                "smaller training.local_bank"
+            )
+    return ""
+
+
+def _start(task: Task, config: TrainingConfig, seed: int) -> State:
+    """Empty banks and a new optimiser."""
+    # Rows a patch: image tokens that four patches share take one place in the bank.
+    firsts = [drawn_rows(task, scan, config, seed, 0) for scan in range(len(task.names))]
+    patches = sum(len(rows["3d"].index) for rows in firsts)
+    local = {
+        m: max(1, config.local_bank * sum(len(r[m].rows) for r in firsts) // patches)
+        for m in MODALITIES
+    }
+    banks = Banks(task.adaptors.dims, local, config.global_bank)
+    parameters = [p for p in task.network.parameters() if p.requires_grad]
+    return State(
+        banks.to(firsts[0]["3d"].rows.device),
+        torch.optim.AdamW(
+            parameters, config.learning_rate, config.betas, weight_decay=config.weight_decay
+        ),
+    )
+
+
+@torch.no_grad()
+def _fill(task: Task, banks: Banks, config: TrainingConfig, seed: int) -> None:
+    """Passes without gradient until the banks are full or every scan is in."""
+    for scan in torch.randperm(len(task.names), generator=_generator(seed)).tolist():
+        rows = drawn_rows(task, scan, config, seed, -1)
+        banks.enqueue(adapted_scan(task.adaptors, scan, rows, config.instances, seed))
+        if banks.full:
+            return
+
+
+def _update(task: Task, state: State, config: TrainingConfig, seed: int) -> tuple[str, Step]:
+    """One update of the weights, or the reason why it was not made."""
+    rate = learning_rate(state.step, config)
+    for group in state.optimiser.param_groups:
+        group["lr"] = rate
+    # Once a batch: before every part of one, as in the public code, accumulation would do nothing.
+    state.optimiser.zero_grad(set_to_none=True)
+    scans = batch_scans(state.step, len(task.names), config.batch, seed)
+    size = -(-len(scans) // config.accumulate)
+    batch: list[AdaptedScan] = []
+    entry: Step = {}
+    for first in range(0, len(scans), size):
+        part = scans[first : first + size]
+        found, values = _backward(task, state, config, seed, part, len(part) / len(scans))
+        batch += found
+        for name, value in values.items():
+            entry[name] = entry.get(name, 0.0) + value * len(part) / len(scans)
+    parameters = state.optimiser.param_groups[0]["params"]
+    norm = float(nn.utils.clip_grad_norm_(parameters, config.clip_norm or math.inf))
+    if not math.isfinite(entry["loss"] + norm):
+        return (
+            f"the loss is {entry['loss']} and the gradient's norm {norm}; lower "
+            "training.learning_rate, set training.clip_norm, or look for NaN in the features"
+        ), entry
+    state.optimiser.step()
+    # Only now: before, a query would find itself.
+    for scan in batch:
+        state.banks.enqueue(scan)
+    return "", {**entry, "learning_rate": rate, "gradient_norm": norm, **spread_monitors(batch)}
+
+
+def _backward(
+    task: Task, state: State, config: TrainingConfig, seed: int, scans: list[int], share: float
+) -> tuple[list[AdaptedScan], Step]:
+    """Adds the gradient of a part of a batch; its adapted scans and the values of its terms."""
+    w = config.weights
+    if state.step < config.compactness_from:
+        w = replace(w, lc=0.0, gc=0.0)
+    device: str = state.banks.local["3d"].rows.device.type
+    low = config.mixed_precision and device != "cpu"
+    with torch.autocast(device, torch.bfloat16, enabled=low):
+        part = [
+            adapted_scan(
+                task.adaptors,
+                scan,
+                drawn_rows(task, scan, config, seed, state.step),
+                config.instances,
+                seed,
+            )
+            for scan in scans
+        ]
+        terms: dict[str, Tensor] = {}
+        values: Step = {}
+        if w.la or w.ga:
+            terms, values = alignment_terms(part, task.adaptors, config)
+        if w.lc or w.gc:
+            compact, distances = compactness_terms(part, state.banks, config)
+            terms, values = {**terms, **compact}, {**values, **distances}
+    loss = total(terms, w)
+    torch.autograd.backward(share * loss)
+    values |= {name: float(term.detach()) for name, term in terms.items()}
+    return part, {"loss": float(loss.detach()), **values}
+
+
+def total(terms: dict[str, Float[Tensor, ""]], weights: LossWeights) -> Float[Tensor, ""]:
+    """The weighted sum of the terms; one of weight 0 adds nothing, not even 0 times infinity."""
+    used = {name: getattr(weights, name.lower()) for name in terms}
+    return torch.stack([used[name] * term for name, term in terms.items() if used[name]]).sum()
+
+
+def _generator(*parts: int) -> torch.Generator:
+    """A generator that follows from these numbers alone."""
+    return torch.Generator().manual_seed(int(config_hash(*parts), 16) >> 1)
+
+
+def _write_checkpoint(path: Path, key: str, task: Task, state: State) -> None:
+    content = {
+        "key": key,
+        "network": task.network.state_dict(),
+        "banks": state.banks.state_dict(),
+        "optimiser": state.optimiser.state_dict(),
+        "step": state.step,
+        "history": state.history,
+    }
+    with write_whole(path) as file:
+        torch.save(content, file)
+
+
+def _resume(path: Path, key: str, task: Task, state: State) -> bool:
+    """Takes up the checkpoint in `path`; False where there is none of this training."""
+    if not path.exists():
+        return False
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError) as error:
+        raise InputError(
+            f"{path} is not a readable checkpoint ({error}); delete it, training starts anew"
+        ) from error
+    if content.get("key") != key:
+        _log.warning("%s is of another training; this one starts anew", path.name)
+        return False
+    task.network.load_state_dict(content["network"])
+    state.banks.load_state_dict(content["banks"])
+    state.optimiser.load_state_dict(content["optimiser"])
+    state.step, state.history = content["step"], content["history"]
+    return True
