@@ -38,7 +38,9 @@ class ScanRows:
     @property
     def counts(self) -> Float[Tensor, " R"]:
         """Valid patches with each row."""
-        return torch.bincount(self.index, minlength=len(self.rows)).to(self.rows)
+        # Whole numbers up to thousands: never in half precision.
+        dtype = torch.promote_types(self.rows.dtype, torch.float32)
+        return torch.bincount(self.index, minlength=len(self.rows)).to(dtype)
 
 
 def scan_rows(features: PatchFeatures, config: AdaptorConfig) -> dict[Modality, ScanRows]:

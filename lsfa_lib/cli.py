@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lsfa_lib.files import InputError
+
+if TYPE_CHECKING:
+    from lsfa_lib.config import Config
 
 app = typer.Typer(
     help="""Find defects in parts seen as colour image + 3D scan, learning from good parts only.
@@ -25,7 +30,12 @@ app = typer.Typer(
 data = typer.Typer(help="Make demo scans, or check a data set.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
-DataRoot = Annotated[Path, typer.Option("--data", help="Folder that holds the categories.")]
+DataRoot = Annotated[
+    str,
+    typer.Option(
+        "--data", help="Folder that holds the categories.", show_default="that of the preset"
+    ),
+]
 Reports = Annotated[Path, typer.Option("--reports", help="Folder the reports are written to.")]
 
 
@@ -74,56 +84,170 @@ def run(
     categories: Annotated[
         list[str], typer.Argument(help="Categories to run, or `all`.", metavar="CATEGORY...")
     ],
-    data_root: DataRoot = Path("data/demo"),
+    data_root: DataRoot = "",
     preset: Annotated[
-        str, typer.Option(help="demo and tiny need no download; ours, published and released do.")
-    ] = "demo",
-    seed: Annotated[int, typer.Option(help="Seed of the coreset.")] = 0,
+        str,
+        typer.Option(
+            help="demo and tiny need no download; ours, published and released do.",
+            show_default="demo",
+        ),
+    ] = "",
+    config: Annotated[
+        str, typer.Option(help="YAML file of a preset's name and the fields to change.")
+    ] = "",
+    only: Annotated[
+        str, typer.Option(help="Train with IFC, CLC, LA, GA, LC, GC, both or none.")
+    ] = "",
+    shots: Annotated[
+        int, typer.Option(help="Train on that many scans, drawn by the seed; 0: on all.")
+    ] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the coreset, of training and of drawn shots.")
+    ] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Run with that many seeds in a row.")] = 1,
     device: Annotated[str, typer.Option(help="auto takes CUDA where it is; cpu; cuda.")] = "auto",
     image_size: Annotated[
         int, typer.Option(help="Side of the image the encoders see, px; 0 keeps the preset's.")
     ] = 0,
     workers: Annotated[
-        int, typer.Option(min=1, help="Categories run side by side; they share the cores.")
+        int, typer.Option(min=1, help="Runs side by side; they share the cores.")
     ] = 2,
     reports: Reports = Path("reports"),
 ) -> None:
     """Learn the good parts of each CATEGORY, score its test scans and write a report page.
 
-    Examples: `lsfa run all` (the demo data), `lsfa run bagel --data data/mvtec3d --preset ours`.
+    Examples: `lsfa run all` (the demo data), `lsfa run bagel --preset ours --data data/mvtec3d`,
+    `lsfa run all --only IFC --shots 10 --seeds 3`.
     """
     from lsfa_lib import gallery, report
-    from lsfa_lib.config import configure, resolve_device
-    from lsfa_lib.datasets import mvtec3d
+    from lsfa_lib.config import chosen_config
 
+    if preset and config:
+        raise InputError(
+            f"--preset {preset} and --config {config} were both given; write `preset: {preset}` "
+            "into the file"
+        )
+    asked = {"data_root": data_root, "device": device, "image_size": image_size, "shots": shots}
     # Every mistake the user can have made is found before the first kernel starts.
-    configure(preset, str(data_root), device, image_size)
-    resolve_device(device)
-    known = mvtec3d.categories(data_root)
-    chosen = known if categories == ["all"] else categories
-    for category in chosen:
-        for split in mvtec3d.SPLITS:
-            mvtec3d.read_split(data_root, category, split)
-    size = f"-{image_size}px" if image_size else ""
+    chosen = chosen_config(preset or "demo", file=config, part=only, **asked)  # type: ignore[arg-type]
+    found = _usable_categories(categories, chosen, seed)
+    same = {
+        **asked,
+        "preset": preset or "demo",
+        "config_file": str(Path(config).resolve()) if config else "",
+        "data_root": str(Path(chosen.data.root).resolve()),
+        "only": only,
+    }
+    name = run_name(chosen.preset, only, shots, image_size)
     jobs = {}
-    for category in chosen:
-        folder = reports / "runs" / "quickstart" / f"{category}-{preset}{size}-s{seed}"
-        jobs[folder] = {
-            "category": category,
-            "preset": preset,
-            "seed": seed,
-            "data_root": str(data_root.resolve()),
-            "out": str(folder.resolve()),
-            "device": device,
-            "image_size": image_size,
-        }
+    # Seeds outside: two runs side by side then seldom extract the same features.
+    for number in range(seed, seed + seeds):
+        for category in found:
+            folder = reports / "runs" / "quickstart" / f"{category}-{name}-s{number}"
+            out = str(folder.resolve())
+            jobs[folder] = {**same, "category": category, "seed": number, "out": out}
     try:
         for page in report.run_pages("00_quickstart", jobs, workers):
             typer.echo(page)
     except KeyboardInterrupt:
         typer.echo("lsfa: stopped; finished runs and extracted features are kept", err=True)
         raise
+    if seeds > 1:
+        _tell_seeds(list(jobs))
     typer.echo(f"open {gallery.write_index(reports).resolve()}")
+
+
+def run_name(preset: str, only: str, shots: int, image_size: int) -> str:
+    """What a run's folder is called between category and seed: `demo-96px-IFC-10shots`."""
+    parts = [re.sub(r"[^\w.+-]+", "_", preset)]
+    parts += [f"{image_size}px"] if image_size else []
+    parts += [only] if only else []
+    parts += [f"{shots}shots"] if shots else []
+    return "-".join(parts)
+
+
+def _usable_categories(categories: list[str], config: Config, seed: int) -> list[str]:
+    """The categories to run; raises InputError where the config cannot be run on one of them."""
+    from lsfa_lib.config import resolve_device
+    from lsfa_lib.datasets import mvtec3d
+    from lsfa_lib.pipeline import few_shot
+
+    resolve_device(config.device)
+    root = Path(config.data.root)
+    known = mvtec3d.categories(root)
+    found = known if categories == ["all"] else list(dict.fromkeys(categories))
+    for category in found:
+        splits = {name: mvtec3d.read_split(root, category, name) for name in mvtec3d.SPLITS}
+        few_shot(splits["train"], config.shots, seed)
+    return found
+
+
+def _tell_seeds(folders: list[Path]) -> None:
+    from lsfa_lib.findings import seed_lines
+    from lsfa_lib.results import read_result
+
+    typer.echo("mean ± standard deviation [95 % interval of the mean] over seeds")
+    for line in seed_lines([read_result(folder / "result.json") for folder in folders]):
+        typer.echo(line)
+
+
+@app.command()
+def presets(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Presets to show; all where none is named.")
+    ] = None,
+    differing: Annotated[
+        bool, typer.Option("--differing", help="Only the fields that differ between them.")
+    ] = False,
+    yaml: Annotated[
+        str, typer.Option(help="Write this preset as YAML, to change and give to `run --config`.")
+    ] = "",
+) -> None:
+    """Show every field of the presets; `*` marks those that differ between them."""
+    from lsfa_lib.config import OURS, PRESETS, fields_of
+
+    for name in [*(names or []), *([yaml] if yaml else [])]:
+        if name not in PRESETS:
+            near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.0)[0]
+            raise InputError(
+                f"there is no preset {name!r}; the nearest of {', '.join(PRESETS)} is {near}"
+            )
+    if yaml:
+        typer.echo(_as_yaml(PRESETS[yaml]), nl=False)
+        return
+    fields = {name: fields_of(PRESETS[name]) for name in names or PRESETS}
+    if differing and len(fields) < 2:
+        raise InputError(
+            f"one preset differs from nothing; name another beside {next(iter(fields))}"
+        )
+    rows = [["", "field", *fields]]
+    for field in fields_of(OURS):
+        values = [each[field] for each in fields.values()]
+        differs = any(value != values[0] for value in values)
+        if field != "preset" and (differs or not differing):
+            rows.append(["*" if differs else "", field, *map(_short, values)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        typer.echo("  ".join(cells).rstrip())
+
+
+def _as_yaml(config: Config) -> str:
+    """The config as a file that `load_config` reads back exactly."""
+    import yaml
+
+    from lsfa_lib.results import as_json
+
+    # Tuples become lists, which plain YAML can say.
+    return yaml.safe_dump(as_json(config), sort_keys=False, allow_unicode=True)
+
+
+def _short(value: Any) -> str:
+    """The value in at most 24 characters; `--yaml` has it in full."""
+    from lsfa_lib.findings import shown
+
+    text = shown(value)
+    return text if len(text) <= 24 else f"{text[:23]}…"
 
 
 @app.command(name="report")

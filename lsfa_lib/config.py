@@ -351,6 +351,40 @@ def only(config: Config, part: str) -> Config:
     return replace(config, training=replace(config.training, weights=LossWeights(**kept)))
 
 
+def chosen_config(
+    preset: str,
+    *,
+    file: str = "",
+    data_root: str = "",
+    device: str = "auto",
+    image_size: int = 0,
+    part: str = "",
+    shots: int = 0,
+) -> Config:
+    """What a run's user asked for: a preset, or a YAML file instead, and the fields changed most.
+
+    "", 0 and device `auto` keep the preset's or file's own. A file without a name of its own is
+    called by its file name, so that its runs are not taken for those of the preset it changes.
+    """
+    config = load_config(Path(file)) if file else configure(preset)
+    if file and config.preset in PRESETS and config != PRESETS[config.preset]:
+        if Path(file).stem in PRESETS:
+            raise InputError(
+                f"{file} changes fields of preset {config.preset} under the name of a preset; add "
+                "`name:` and a new name to the file"
+            )
+        config = replace(config, preset=Path(file).stem)
+    if data_root:
+        config = replace(config, data=DataConfig(root=data_root))
+    if device != "auto":
+        config = replace(config, device=device)
+    if image_size:
+        config = replace(config, preprocess=replace(config.preprocess, image_size=image_size))
+    if shots:
+        config = replace(config, shots=shots)
+    return _checked(only(config, part) if part else config)
+
+
 def resolve_device(name: str) -> torch.device:
     """The torch device of `auto`, `cpu` or `cuda`."""
     if name not in ("auto", "cpu", "cuda"):

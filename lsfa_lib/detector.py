@@ -15,7 +15,6 @@ from jaxtyping import Bool, Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
 from lsfa_lib.adaptors import Adaptors, adapt, described, disagreement, restored
 from lsfa_lib.config import Config, DetectorConfig, from_dict
@@ -240,9 +239,15 @@ def smooth_map(
 
 
 def blur(image: Float[Tensor, "1 1 S S"], sigma: float) -> Float[Tensor, "1 1 S S"]:
-    """Gaussian blur in float, cut at 4 sigma; sigma in pixels."""
-    side = 2 * int(4 * sigma + 0.5) + 1
-    return gaussian_blur(image, [side, side], [sigma, sigma]) if sigma > 0 else image
+    """Gaussian blur in float, cut at 4 sigma, the border reflected; sigma in pixels."""
+    if sigma == 0:
+        return image
+    reach = int(4 * sigma + 0.5)
+    steps = torch.arange(-reach, reach + 1, dtype=image.dtype, device=image.device)
+    kernel = torch.softmax(-steps.square() / (2 * sigma**2), dim=0)
+    padded = F.pad(image, [reach] * 4, mode="reflect")
+    # Along rows, then along columns: a two-dimensional kernel costs 30 to 60 times as much.
+    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
 
 
 def map_valid(features: PatchFeatures, config: Config) -> Bool[Tensor, "S S"]:

@@ -40,11 +40,12 @@ class FeatureQueue(nn.Module):
         """
         capacity = len(self.rows)
         end = int(self.written) + len(rows)
-        # A row that the same call would overwrite is not written: every place is hit once.
         rows = rows[-capacity:]
-        places = torch.arange(end - len(rows), end, device=self.rows.device) % capacity
-        self.rows.index_copy_(0, places, rows.to(self.rows))
-        self.scans.index_fill_(0, places, scan)
+        first = (end - len(rows)) % capacity
+        room = capacity - first
+        for start, part in ((first, rows[:room]), (0, rows[room:])):
+            self.rows[start : start + len(part)] = part
+            self.scans[start : start + len(part)] = scan
         self.written.fill_(end)
 
     def __len__(self) -> int:

@@ -48,6 +48,11 @@ def load_encoders(config: Config, device: torch.device) -> Encoders:
         points = PointMAE(p.groups, p.group_size, norm=p.norm)
         load_point_mae(points, p.weights, p.sha256)
         points = points.to(device)
+    return described_encoders(image, points, config)
+
+
+def described_encoders(image: nn.Module, points: PointMAE | None, config: Config) -> Encoders:
+    """These backbones with the keys and descriptions that follow from their present weights."""
     prints: dict[Modality, str] = {
         "rgb": fingerprint(image),
         "3d": "none" if points is None else fingerprint(points),
@@ -144,6 +149,7 @@ def adaptive_pooling(size: int, out: int) -> scipy.sparse.csr_matrix:
 def to_torch(matrix: scipy.sparse.spmatrix) -> Float[Tensor, "P T"]:
     """The same matrix as torch.sparse_csr, float32."""
     m = scipy.sparse.csr_matrix(matrix)
+    m.eliminate_zeros()  # small Kronecker products are stored with them
     return torch.sparse_csr_tensor(
         torch.from_numpy(m.indptr.astype(np.int64)),
         torch.from_numpy(m.indices.astype(np.int64)),

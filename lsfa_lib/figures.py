@@ -8,16 +8,20 @@ that neither colour blindness nor a grey print hides a curve. Titles say the fin
 from __future__ import annotations
 
 import html
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from jaxtyping import Float, Int
 from pandas.io.formats.style import Styler
+from plotly.subplots import make_subplots
 
 from lsfa_lib.findings import (
     BOTH,
     NAMES,
+    SHORT,
     Result,
     best_mode,
     best_sentence,
@@ -26,12 +30,16 @@ from lsfa_lib.findings import (
     interval,
     number,
     three_digits,
+    training_sentence,
 )
+from lsfa_lib.records import MODALITIES
 
 LINES = {
     "3d": {"color": "#0072B2", "dash": "dash"},
     "rgb": {"color": "#E69F00", "dash": "dot"},
     "rgb+3d": {"color": "#009E73", "dash": "solid"},
+    "disagreement": {"color": "#CC79A7", "dash": "dashdot"},
+    "rgb+3d+disagreement": {"color": "#D55E00", "dash": "longdash"},
 }
 GOOD, DEFECTIVE = "#56B4E9", "#D55E00"
 COLUMNS = {
@@ -44,6 +52,14 @@ COLUMNS = {
     "peer AUPRO 30 %": "aupro_30_peer",
     "peer AUPRO 1 %": "aupro_01_peer",
 }
+TERM_LINES = {
+    "LA": {"color": "#0072B2", "dash": "solid"},
+    "GA": {"color": "#56B4E9", "dash": "dash"},
+    "LC": {"color": "#D55E00", "dash": "solid"},
+    "GC": {"color": "#E69F00", "dash": "dash"},
+}
+MOST_STEPS = 400
+"""Steps drawn of a training: more would weigh on the page without showing on a screen."""
 LIMITS = {0.30: "30 %", 0.10: "10 %", 0.05: "5 %", 0.01: "1 %"}
 
 _AXIS = {
@@ -72,6 +88,32 @@ TEMPLATE = go.layout.Template(
         "legend": {"bgcolor": "rgba(0,0,0,0)"},
         "hoverlabel": {"font": {"family": "system-ui, sans-serif"}},
     }
+)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A row of the training figure: entries of the history that share an axis."""
+
+    title: str
+    entries: dict[str, str]
+    """Key in the history -> mode or loss term whose line it is drawn with."""
+    relative: bool = False
+    """Each value is divided by that of the first step that has one."""
+    axis: tuple[tuple[str, str], ...] = (("rangemode", "tozero"),)
+
+
+PANELS = (
+    Panel("loss terms, log scale", {t: t for t in TERM_LINES}, axis=(("type", "log"),)),
+    Panel("variance of features, first step = 1", {f"variance_{m}": m for m in MODALITIES}, True),
+    Panel("effective rank, first step = 1", {f"rank_{m}": m for m in MODALITIES}, True),
+    Panel("mean distance to the nearest bank row", {f"nearest_{m}": m for m in MODALITIES}),
+    Panel(
+        "patches that find their partner",
+        {"alignment_accuracy": BOTH},
+        axis=(("rangemode", "tozero"), ("tickformat", ".0%")),
+    ),
+    Panel("norm of the gradient", {"gradient_norm": "all"}),
 )
 
 
@@ -203,9 +245,70 @@ def kind_figure(result: Result, mode: str = BOTH) -> go.Figure:
     )
 
 
+def training_figure(result: Result) -> go.Figure:
+    """How the adaptors were trained, a row a quantity over the steps; empty where none were.
+
+    At most 400 steps are drawn, evenly spread, the first and the last among them. A quantity the
+    training does not have, such as a term of weight 0, has no row.
+    """
+    training = result.get("training")
+    history: list[dict[str, float]] = training["history"] if training else []
+    panels = [p for p in PANELS if any(key in step for key in p.entries for step in history)]
+    drawn = np.linspace(0, len(history) - 1, min(len(history), MOST_STEPS)).round().astype(int)
+    figure = make_subplots(rows=max(1, len(panels)), shared_xaxes=True, vertical_spacing=0.05)
+    for row, panel in enumerate(panels, 1):
+        _add_panel(figure, row, panel, history, drawn)
+    figure.update_xaxes(title={"text": "step"}, row=max(1, len(panels)))
+    return figure.update_layout(
+        template=TEMPLATE,
+        title={"text": training_sentence(result)},
+        height=120 + 130 * max(1, len(panels)),
+    )
+
+
+def _add_panel(
+    figure: go.Figure,
+    row: int,
+    panel: Panel,
+    history: list[dict[str, float]],
+    drawn: Int[np.ndarray, " s"],
+) -> None:
+    legend = "legend" if row == 1 else f"legend{row}"
+    entries = {k: line for k, line in panel.entries.items() if any(k in step for step in history)}
+    for key, line in entries.items():
+        name = SHORT.get(line, line)
+        figure.add_scatter(
+            # One byte or two a number, four for a value: histories may be long.
+            x=(drawn + 1).astype(np.uint16 if len(history) < 2**16 else np.uint32),
+            y=_series(history, key, panel.relative)[drawn].astype(np.float32),
+            mode="lines",
+            name=name,
+            legend=legend,
+            showlegend=len(entries) > 1,
+            line={"width": 2, **{**LINES, **TERM_LINES}.get(line, {"color": "#6b7682"})},
+            hovertemplate=f"{name}: %{{y:.3g}}, step %{{x}}<extra></extra>",
+            row=row,
+            col=1,
+        )
+    figure.update_yaxes(**dict(panel.axis), nticks=5, row=row)
+    top = figure.layout[f"yaxis{row if row > 1 else ''}"].domain[1]
+    place = {"yref": "paper", "y": top, "yanchor": "bottom"}
+    figure.add_annotation(
+        text=panel.title, xref="paper", x=0, xanchor="left", showarrow=False, **place
+    )
+    figure.update_layout({legend: {**place, "x": 1, "xanchor": "right", "orientation": "h"}})
+
+
+def _series(history: list[dict[str, float]], key: str, relative: bool) -> Float[np.ndarray, " t"]:
+    """The values of an entry over all steps, NaN where a step lacks it."""
+    values = np.array([number(step.get(key)) for step in history])
+    first = values[np.isfinite(values)][:1]
+    return values / first if relative and first.size and first[0] else values
+
+
 def _add_curves(figure: go.Figure, result: Result, curve: str, y: str, area: str) -> None:
     for mode, values in result["modes"].items():
-        name = NAMES.get(mode, mode)
+        name = SHORT.get(mode, mode)
         figure.add_scatter(
             x=values["curves"][curve]["fpr"],
             y=values["curves"][curve][y],

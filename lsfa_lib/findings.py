@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lsfa_lib.config import PARTS, PRESETS, fields_of
+from lsfa_lib.metrics import mean_interval
+from lsfa_lib.records import MODALITIES
+
 Result = dict[str, Any]
 """What result.json holds."""
 
-NAMES = {"3d": "3D", "rgb": "RGB", "rgb+3d": "RGB + 3D"}
+NAMES = {
+    "3d": "3D",
+    "rgb": "RGB",
+    "rgb+3d": "RGB + 3D",
+    "disagreement": "Disagreement",
+    "rgb+3d+disagreement": "RGB + 3D + disagreement",
+}
+SHORT = {**NAMES, "disagreement": "disagreement", "rgb+3d+disagreement": "all three"}
+"""For legends, buttons and narrow columns."""
 BOTH = "rgb+3d"
+"""The mode a report leads with: the one the papers report, with or without training."""
+LITTLE_VARIANCE = 0.1
+"""Share of the first step's below which a training that was not stopped is still near collapse."""
+PLACES = ("preset", "data.root", "device", "cache")
+"""Fields that do not change the numbers, but for the data behind them."""
 
 
 def answer(result: Result) -> str:
@@ -103,3 +122,108 @@ def hardest_sentence(result: Result, mode: str) -> str:
     if hits == total:
         return f"Every kind of defect is found in full by {NAMES.get(mode, mode)}"
     return f"Hardest kind: {html.escape(kind)}, {hits} of {total} found"
+
+
+def training_sentence(result: Result) -> str:
+    """Whether the features collapsed while the adaptors were trained, by the variance they keep."""
+    if not result.get("training"):
+        return "Nothing was trained: features are used as the backbones give them"
+    first, last = result["training"]["history"][0], result["training"]["history"][-1]
+    kept = {m: last[f"variance_{m}"] / (first[f"variance_{m}"] or math.inf) for m in MODALITIES}
+    text = "No collapse" if min(kept.values()) >= LITTLE_VARIANCE else "Near collapse"
+    return (
+        f"{text}: the variance of 3D features keeps {kept['3d']:.0%}, that of RGB features "
+        f"{kept['rgb']:.0%} of the first step's"
+    ).replace("%", " %")
+
+
+def seed_lines(runs: list[Result]) -> list[str]:
+    """A line for each category and mode: mean, standard deviation and interval over seeds.
+
+    The interval is the 95 % bootstrap interval of the mean over the runs, so of their seeds alone.
+    """
+    by_category: dict[str, list[Result]] = {}
+    for run in runs:
+        by_category.setdefault(run["category"], []).append(run)
+    lines = []
+    for category, same in by_category.items():
+        for mode in same[0]["modes"]:
+            cells = [
+                f"{label} {_spread([number(run['modes'][mode][key]) for run in same])}"
+                for label, key in (("I-AUROC", "i_auroc"), ("AUPRO 30 %", "aupro_30"))
+            ]
+            name = NAMES.get(mode, mode)
+            lines.append(f"{category:<12} {name:<24} {'   '.join(cells)}   {len(same)} seeds")
+    return lines
+
+
+def _spread(values: list[float]) -> str:
+    if any(math.isnan(value) for value in values):
+        return "–"
+    deviation = statistics.stdev(values) if len(values) > 1 else math.nan
+    bounds = interval(mean_interval(values, seed=0))
+    return f"{statistics.fmean(values):.3f} ± {three_digits(deviation)} {bounds}"
+
+
+def settings(result: Result) -> list[str]:
+    """What the run's numbers follow from: `demo`, `224 px`, `only IFC`, `10 shots`.
+
+    After these the fields that differ from the preset's, two by name and the rest counted.
+    """
+    config, preset = dict(flat(result["config"])), str(result["preset"])
+    start = fields_of(PRESETS[preset]) if preset in PRESETS else {}
+    said = [preset]
+    if size := config.get("preprocess.image_size"):
+        said.append(f"{size} px")
+    if (losses := _losses(config)) != (_losses(start) if start else "both"):
+        said.append("no training" if losses == "none" else f"only {losses}")
+    if shots := config.get("shots"):
+        said.append("1 shot" if shots == 1 else f"{shots} shots")
+    changed = [f"{name} {shown(config[name])}" for name in _changed(config, start)]
+    return said + changed[:2] + ([f"{len(changed) - 2} more"] if changed[2:] else [])
+
+
+def _losses(config: dict[str, Any]) -> str:
+    """Name of the losses with a weight: `IFC`, `none`, `both`, `LA + LC`."""
+    weights = {n: v for n, v in config.items() if n.startswith("training.weights.")}
+    if not weights:
+        return "both"  # a result of a version that had none to name
+    used = {name.rpartition(".")[2] for name, value in weights.items() if value}
+    for name, parts in PARTS.items():
+        if set(parts) == used:
+            return name
+    return " + ".join(sorted(part.upper() for part in used))
+
+
+def _changed(config: dict[str, Any], start: dict[str, Any]) -> Iterator[str]:
+    for name, value in config.items():
+        if name not in start or name in (*PLACES, "preprocess.image_size", "shots"):
+            continue
+        left_out = name.startswith("training.weights.") and not value
+        before = list(start[name]) if isinstance(start[name], tuple) else start[name]
+        if not left_out and value != before:
+            yield name
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Entries of nested dicts under names such as `training.weights.la`."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def shown(value: Any) -> str:
+    """A setting as a page shows it; folders of this machine are nobody's business."""
+    if value is None or value == "" or value in ([], ()):
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(shown(entry) for entry in value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, str) and Path(value).is_absolute():
+        return f"…/{Path(value).name}"
+    return str(value)

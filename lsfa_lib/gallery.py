@@ -14,8 +14,9 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
+from lsfa_lib.config import config_hash
 from lsfa_lib.files import InputError, write_whole
-from lsfa_lib.findings import BOTH, NAMES, Result, number, three_digits
+from lsfa_lib.findings import BOTH, PLACES, SHORT, Result, flat, number, settings, three_digits
 from lsfa_lib.results import read_result
 
 METRICS = {"I-AUROC": "i_auroc", "AUPRO 30 %": "aupro_30"}
@@ -38,9 +39,14 @@ class RunEntry:
 
     @property
     def group(self) -> str:
-        """Runs that may be averaged with each other: same preset at the same image size."""
-        size = self.result["config"].get("preprocess", {}).get("image_size")
-        return f"{self.result['preset']}, {size} px" if size else str(self.result["preset"])
+        """What its numbers follow from, in words: preset, image size, losses, shots, changes."""
+        return ", ".join(settings(self.result))
+
+    @property
+    def key(self) -> str:
+        """Equal for runs that may be averaged with each other: of one group and one config."""
+        config = {n: v for n, v in flat(self.result["config"]) if n not in PLACES}
+        return f"{self.group} ({config_hash(config)[:6]})"
 
 
 def write_index(reports: Path) -> Path:
@@ -64,7 +70,7 @@ def write_index(reports: Path) -> Path:
         cards=[card for _, card in cards],
         means=_means([entry for entry, _ in cards]),
         metrics=list(METRICS),
-        modes=list(NAMES.values()),
+        modes=[SHORT[mode] for mode in _modes([entry for entry, _ in cards])],
         problems=problems,
         terms=TERMS,
     )
@@ -121,8 +127,8 @@ def _card(entry: RunEntry, reports: Path) -> dict[str, Any]:
         "about": " · ".join(about),
         "random": any(weights["random"] for weights in result["weights"].values()),
         "rows": [
-            (NAMES.get(m, m), [three_digits(values[key]) for key in METRICS.values()])
-            for m, values in modes.items()
+            (SHORT.get(m, m), [three_digits(v[key]) for key in METRICS.values()], m == BOTH)
+            for m, v in modes.items()
         ],
         "thumbnail": _data_uri(picture) if picture.exists() else "",
         "page": _link(folder / "report.html", reports),
@@ -131,31 +137,42 @@ def _card(entry: RunEntry, reports: Path) -> dict[str, Any]:
     }
 
 
-def _means(entries: Iterable[RunEntry]) -> list[dict[str, Any]]:
-    """A row for each preset and image size: seeds are averaged first, then categories."""
-    groups: dict[str, dict[str, list[Result]]] = {}
+def _means(entries: list[RunEntry]) -> list[dict[str, Any]]:
+    """A row for each config: seeds are averaged first, then categories."""
+    same: dict[str, list[RunEntry]] = {}
     for entry in entries:
-        groups.setdefault(entry.group, {}).setdefault(entry.result["category"], []).append(
-            entry.result
-        )
+        same.setdefault(entry.key, []).append(entry)
+    groups = [runs[0].group for runs in same.values()]
     rows = []
-    for group, categories in sorted(groups.items()):
-        values = [
-            _mean(
-                _mean(number(r["modes"][mode][key]) for r in runs) for runs in categories.values()
-            )
-            for key in METRICS.values()
-            for mode in NAMES
-        ]
+    for key, runs in sorted(same.items()):
+        categories: dict[str, list[Result]] = {}
+        for entry in runs:
+            categories.setdefault(entry.result["category"], []).append(entry.result)
+        group = runs[0].group
         rows.append(
             {
-                "group": group,
-                "runs": sum(len(runs) for runs in categories.values()),
+                # The words of two configs may be equal: one of their names was given twice.
+                "group": group if groups.count(group) == 1 else key,
+                "runs": len(runs),
                 "categories": len(categories),
-                "cells": [three_digits(value) for value in values],
+                "cells": [
+                    three_digits(_mean(_value(each, mode, metric) for each in categories.values()))
+                    for metric in METRICS.values()
+                    for mode in _modes(entries)
+                ],
             }
         )
     return rows
+
+
+def _modes(entries: list[RunEntry]) -> list[str]:
+    """The modes that at least one run has, in the order of tables."""
+    return [mode for mode in SHORT if any(mode in entry.result["modes"] for entry in entries)]
+
+
+def _value(runs: list[Result], mode: str, metric: str) -> float:
+    """Mean over runs, NaN where one has no such value."""
+    return _mean(number(run["modes"].get(mode, {}).get(metric)) for run in runs)
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -48,7 +48,7 @@ def _clusters(
     cluster = _assigned(rows, _first_centres(rows, counts, k, seed))
     for _ in range(iterations):
         before = cluster
-        cluster = _assigned(rows, _means(rows, torch.ones_like(counts), before, k))
+        cluster = _assigned(rows, _means(rows, counts, before, k))
         if torch.equal(cluster, before):
             break
     return cluster

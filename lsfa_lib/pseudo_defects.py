@@ -45,7 +45,7 @@ class PseudoSettings:
     """Of the texture that is blended in."""
     colour_shift: tuple[float, float] = (0.05, 0.2)
     """Peak of stains, in the channel that moves most; 1 is from black to full."""
-    donor_shift: tuple[float, float] = (0.02, 0.08)
+    donor_shift: tuple[float, float] = (0.04, 0.12)
     """The same for a pasted or blended texture, which may otherwise equal what it covers."""
 
 
@@ -175,7 +175,7 @@ def _pasted(case: _Case) -> _Edit:
 
 
 def _blended(case: _Case) -> _Edit:
-    """One opacity all over: rgb' = (1 - opacity) rgb + opacity rgb_donor    (DRAEM, Eq. 1)."""
+    """One opacity all over: rgb' = (1 - opacity) rgb + opacity rgb_donor    (as in DRAEM)."""
     opacity = case.rng.uniform(*case.settings.opacity)
     colours = _colours(case.sample, case.blob.pixels)
     return _Edit((1 - opacity) * colours + opacity * _texture(case, _source(case)))

@@ -27,7 +27,17 @@ from papermill.exceptions import PapermillExecutionError
 from plotly.offline import get_plotlyjs
 
 from lsfa_lib.files import InputError, progress, write_whole
-from lsfa_lib.findings import BOTH, NAMES, Result, counts, number, three_digits
+from lsfa_lib.findings import (
+    BOTH,
+    NAMES,
+    Result,
+    counts,
+    flat,
+    number,
+    settings,
+    shown,
+    three_digits,
+)
 from lsfa_lib.gallery import TERMS, day, write_page
 from lsfa_lib.gallery import write_index as write_index
 from lsfa_lib.notebook_html import body_html, contents, thumbnail
@@ -190,12 +200,8 @@ def rebuild(reports: Path) -> Path:
 def _eyebrow(result: Result | None) -> list[str]:
     if result is None:
         return []
-    size = result["config"].get("preprocess", {}).get("image_size")
-    return [
-        f"{result['preset']} preset" + (f", {size} px" if size else ""),
-        f"seed {result['seed']}",
-        day(result["created"]),
-    ]
+    preset, *rest = settings(result)
+    return [f"{preset} preset", *rest, f"seed {result['seed']}", day(result["created"])]
 
 
 def _numbers(result: Result) -> list[tuple[str, str, str]]:
@@ -235,22 +241,31 @@ def _provenance(
         "peak memory": f"{result['peak_memory_mb']:.0f} MB",
     }
     yield "Machine and code", _rows(machine), True
-    yield "Scans", _rows(result["counts"]), False
+    yield "Training", _training(result), False
+    drawn = {}
+    if result["config"].get("shots"):
+        drawn["drawn for training"] = [name.split("/")[-1] for name in result["train_scans"]]
+    yield "Scans", _rows({**result["counts"], **drawn}), False
     yield "Seconds", [(k, f"{v:.1f}") for k, v in result["seconds"].items()], False
     yield "Configuration", _rows(result["config"]), False
 
 
-def _rows(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    for key, value in values.items():
-        if isinstance(value, dict):
-            rows += _rows(value, f"{prefix}{key}.")
-        elif isinstance(value, str) and Path(value).is_absolute():
-            # Pages are mailed out: folders of this machine are nobody's business.
-            rows.append((prefix + key, f"…/{Path(value).name}"))
-        else:
-            rows.append((prefix + key, str(value)))
-    return rows
+def _training(result: Result) -> list[tuple[str, str]]:
+    """Steps, first and last value of each loss, and what was done otherwise than asked for."""
+    training = result.get("training")
+    if not training:
+        return [("adaptors", "none: features are used as the backbones give them")]
+    history = training["history"]
+    rows = [("steps", str(len(history)))]
+    for term in ("loss", "LA", "GA", "LC", "GC"):
+        if values := [step[term] for step in history if term in step]:
+            name = term if term == "loss" else f"loss {term}"
+            rows.append((name, f"{values[0]:.4g} at first, {values[-1]:.4g} at last"))
+    return rows + [("note", note) for note in training["notes"]]
+
+
+def _rows(values: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(name, shown(value)) for name, value in flat(values)]
 
 
 def _reports_folder(page: Path) -> Path:

@@ -16,8 +16,8 @@ from plotly.subplots import make_subplots
 
 from lsfa_lib.clouds import buttons, colorings, scene, spread_points
 from lsfa_lib.figures import TEMPLATE
-from lsfa_lib.findings import BOTH, NAMES, Result, number
-from lsfa_lib.records import MODES, Mode, Prediction, Sample
+from lsfa_lib.findings import BOTH, NAMES, SHORT, Result, number
+from lsfa_lib.records import Mode, Prediction, Sample
 from lsfa_lib.scan_pictures import (
     COLORSCALE,
     TOP,
@@ -31,6 +31,10 @@ from lsfa_lib.scan_pictures import (
     score_ranges,
     uri,
 )
+
+MOST_BUTTONS = 5
+"""In a row on a phone; more become a menu."""
+_SHORTER = {name: SHORT[mode] for mode, name in NAMES.items()}
 
 
 @dataclass(frozen=True)
@@ -114,16 +118,15 @@ def scan_figure(
     valid, defect = sample.valid.cpu().numpy(), sample.defect.cpu().numpy()
     xyz = sample.xyz.double().cpu().permute(1, 2, 0).numpy() * 1000
     levels = {
-        mode: percent(predictions[mode].anomaly_map.cpu().numpy(), ranges[mode])
-        for mode in MODES
-        if mode in predictions
+        mode: percent(prediction.anomaly_map.cpu().numpy(), ranges[mode])
+        for mode, prediction in predictions.items()
     }
     photo = photograph(sample)
     panels = {
         "photo": uri(photo, "jpeg"),
         "relief (3D)": uri(relief(xyz, valid), "jpeg"),
         "ground truth": uri(marked(photo, defect), "jpeg"),
-        **{f"score, {NAMES[m]}": uri(map_image(v, valid, defect)) for m, v in levels.items()},
+        **{f"score, {SHORT[m]}": uri(map_image(v, valid, defect)) for m, v in levels.items()},
     }
     figure = _picture_grid(list(panels.values()))
     points = spread_points(valid, max_points)
@@ -131,6 +134,7 @@ def scan_figure(
     surface -= (surface.min(axis=0) + surface.max(axis=0)) / 2
     x, y, z = np.round(surface, 2).T.astype(np.float32)
     choices = colorings(photo[points], defect[points], {m: v[points] for m, v in levels.items()})
+    choices = {_SHORTER.get(label, label): coloring for label, coloring in choices.items()}
     figure.add_scatter3d(x=x, y=y, z=z, mode="markers", row=1, col=1, showlegend=False)
     figure.update_traces(choices["photo"], selector={"type": "scatter3d"})
     _add_score_bar(figure)
@@ -138,7 +142,7 @@ def scan_figure(
     figure.update_layout(
         template=TEMPLATE,
         title={"text": title},
-        height=500,
+        height=140 + 180 * _rows(len(panels)),
         margin={"l": 8, "r": 8},
         scene=view,
         updatemenus=[buttons(choices)],
@@ -147,36 +151,48 @@ def scan_figure(
     _name_panels(figure, list(panels))
     return figure.update_layout(
         meta={
-            "narrow": _narrow(len(panels), view["camera"]),
-            "thumbnail": [panels["photo"], list(panels.values())[-1]],
+            "narrow": _narrow(len(panels), len(choices), view["camera"]),
+            "thumbnail": [panels["photo"], panels.get(f"score, {SHORT[BOTH]}", panels["photo"])],
         }
     )
 
 
 def _picture_grid(sources: list[str]) -> go.Figure:
-    """An empty scene on the left, the pictures in two rows on the right."""
+    """An empty scene on the left, the pictures in rows of three on the right."""
+    rows = _rows(len(sources))
+    scene_cells = {"type": "scene", "rowspan": rows, "colspan": 2}
     figure = make_subplots(
-        rows=2,
+        rows=rows,
         cols=5,
-        specs=[
-            [{"type": "scene", "rowspan": 2, "colspan": 2}, None, {}, {}, {}],
-            [None, None, {}, {}, {}],
-        ],
+        specs=[[None if row else scene_cells, None, {}, {}, {}] for row in range(rows)],
     )
     for i, source in enumerate(sources):
         figure.add_image(source=source, row=1 + i // 3, col=3 + i % 3, hoverinfo="skip")
     return figure
 
 
+def _rows(count: int) -> int:
+    return -(-count // 3)
+
+
 def _cells(count: int, narrow: bool) -> list[tuple[list[float], list[float]]]:
     """Domains in x and y of each image panel: three columns beside the cloud, or below it."""
-    left, top = (0.0, 0.37) if narrow else (0.5, 1.0)
-    width, height = (1 - left) / 3, top / 2
+    left, top = (0.0, 1 - _scene_share(count)) if narrow else (0.5, 1.0)
+    width, height = (1 - left) / 3, top / _rows(count)
     cells = []
     for i in range(count):
         x, y = left + width * (i % 3), top - height * (1 + i // 3)
         cells.append(([x + 0.006, x + width - 0.006], [y + 0.02, y + height * 0.88]))
     return cells
+
+
+def _scene_share(count: int) -> float:
+    """Part of the height the cloud takes on a phone."""
+    return 492 / _narrow_height(count)
+
+
+def _narrow_height(count: int) -> int:
+    return 492 + 144 * _rows(count)
 
 
 def _panel_axes(count: int) -> dict[str, Any]:
@@ -240,18 +256,20 @@ def _name_panels(figure: go.Figure, names: list[str]) -> None:
         )
 
 
-def _narrow(count: int, camera: dict[str, Any]) -> dict[str, Any]:
+def _narrow(count: int, choices: int, camera: dict[str, Any]) -> dict[str, Any]:
     changes: dict[str, Any] = {
-        "height": 780,
+        "height": _narrow_height(count),
         "margin.l": 4,
         "margin.r": 4,
-        "scene.domain": {"x": [0, 1], "y": [0.39, 1]},
+        "scene.domain": {"x": [0, 1], "y": [1.02 - _scene_share(count), 1]},
         # A part as wide as the scene is seen from farther away.
         **{f"scene.camera.eye.{a}": round(1.2 * camera["eye"][a], 4) for a in "xyz"},
         "coloraxis.colorbar.x": 0.5,
         "coloraxis.colorbar.len": 0.9,
         "updatemenus[0].font.size": 11,
     }
+    if choices > MOST_BUTTONS:
+        changes |= {"updatemenus[0].type": "dropdown", "updatemenus[0].direction": "down"}
     for i, (x, y) in enumerate(_cells(count, narrow=True)):
         n = "" if i == 0 else str(i + 1)
         changes |= {f"xaxis{n}.domain": x, f"yaxis{n}.domain": y}

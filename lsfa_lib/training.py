@@ -51,6 +51,8 @@ class Task:
     """Of the training scans."""
     backbones: nn.Module | None = None
     """Trained along with the adaptors, where its parameters want a gradient."""
+    after_step: Callable[[int], None] | None = None
+    """Called with the number of steps made, after each of them, while its gradients exist."""
 
     @property
     def network(self) -> nn.ModuleList:
@@ -195,9 +197,13 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
 def batch_scans(step: int, scans: int, batch: int, seed: int) -> list[int]:
     """Scans of one step: whole batches of a new random order each epoch, no scan twice in one."""
     a_epoch = scans // batch
-    order = torch.randperm(scans, generator=_generator(seed, step // a_epoch))
     first = step % a_epoch * batch
-    return order[first : first + batch].tolist()
+    return epoch_order(step // a_epoch, scans, seed)[first : first + batch]
+
+
+def epoch_order(epoch: int, scans: int, seed: int) -> list[int]:
+    """The scans in the random order of one epoch."""
+    return torch.randperm(scans, generator=_generator(seed, epoch)).tolist()
 
 
 def drawn_rows(
@@ -250,7 +256,7 @@ def _start(task: Task, config: TrainingConfig, seed: int) -> State:
     banks = Banks(task.adaptors.dims, local, config.global_bank)
     parameters = [p for p in task.network.parameters() if p.requires_grad]
     return State(
-        banks.to(firsts[0]["3d"].rows.device),
+        banks.to(firsts[0]["3d"].rows),
         torch.optim.AdamW(
             parameters, config.learning_rate, config.betas, weight_decay=config.weight_decay
         ),
@@ -259,8 +265,12 @@ def _start(task: Task, config: TrainingConfig, seed: int) -> State:
 
 @torch.no_grad()
 def _fill(task: Task, banks: Banks, config: TrainingConfig, seed: int) -> None:
-    """Passes without gradient until the banks are full or every scan is in."""
-    for scan in torch.randperm(len(task.names), generator=_generator(seed)).tolist():
+    """Passes without gradient until the banks are full or every scan is in.
+
+    The scans of the first epoch from its end: as if they had been seen just before, and none that
+    is about to be queried is in while others are left.
+    """
+    for scan in reversed(epoch_order(0, len(task.names), seed)):
         rows = drawn_rows(task, scan, config, seed, -1)
         banks.enqueue(adapted_scan(task.adaptors, scan, rows, config.instances, seed))
         if banks.full:
@@ -292,6 +302,8 @@ def _update(task: Task, state: State, config: TrainingConfig, seed: int) -> tupl
             "training.learning_rate, set training.clip_norm, or look for NaN in the features"
         ), entry
     state.optimiser.step()
+    if task.after_step:
+        task.after_step(state.step + 1)
     # Only now: before, a query would find itself.
     for scan in batch:
         state.banks.enqueue(scan)

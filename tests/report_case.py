@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nbformat
@@ -14,10 +14,13 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from lsfa_lib import figures, findings, scan_figures
+from lsfa_lib.config import DEMO
 from lsfa_lib.notebook_html import PLOTLY, WIDGET
-from lsfa_lib.records import MODES, Prediction, Sample
-from lsfa_lib.results import write_result
+from lsfa_lib.records import Prediction, Sample
+from lsfa_lib.results import as_json, write_result
 
+MODES = ("3d", "rgb", "rgb+3d", "disagreement", "rgb+3d+disagreement")
+UNTRAINED = MODES[:3]
 MEAN, STD = np.array((0.485, 0.456, 0.406)), np.array((0.229, 0.224, 0.225))
 # (height in mm, darkening, seen by 3D, seen by RGB)
 KINDS = {
@@ -36,9 +39,10 @@ class Case:
     predictions: dict
 
 
-def make_case(size: int = 96, each: int = 6, seed: int = 0) -> Case:
+def make_case(size: int = 96, each: int = 6, seed: int = 0, trained: bool = True) -> Case:
     random = np.random.default_rng(seed)
-    samples, predictions = [], {mode: [] for mode in MODES}
+    modes = MODES if trained else UNTRAINED
+    samples, predictions = [], {mode: [] for mode in modes}
     for kind, (height, dark, by_3d, by_rgb) in KINDS.items():
         for i in range(each):
             strength = random.uniform(0.25, 1.25)
@@ -50,10 +54,48 @@ def make_case(size: int = 96, each: int = 6, seed: int = 0) -> Case:
                 "rgb": _map(sample, spot * strength * by_rgb, random),
             }
             found["rgb+3d"] = (found["3d"] + found["rgb"]) / 2
-            for mode in MODES:
+            if trained:
+                differing = spot * strength * abs(by_3d - by_rgb)
+                found["disagreement"] = _map(sample, differing, random)
+                parts = [found[m] for m in ("3d", "rgb", "disagreement")]
+                found["rgb+3d+disagreement"] = sum(parts) / 3
+            for mode in modes:
                 inside = found[mode][sample.valid]
                 predictions[mode].append(Prediction(found[mode], float(inside.max())))
-    return Case(_result(samples, predictions, random), samples, predictions)
+    result = _result(samples, predictions, random)
+    history = _history(random) if trained else None
+    result["training"] = {"history": history, "notes": ["batch of 6: few <b>"]} if trained else None
+    return Case(result, samples, predictions)
+
+
+def _history(random, steps=40):
+    """As `training` keeps it; compactness begins at the fifth step, as in the released recipe."""
+    history = []
+    for t in range(steps):
+        fall = np.exp(-t / 12)
+        step = {
+            "LA": 2 + 3.5 * fall + random.normal(0, 0.05),
+            "GA": 2.0 * fall + 0.05,
+            "learning_rate": 1e-3,
+            "gradient_norm": 4 + 3 * fall,
+            "alignment_accuracy": 0.4 * (1 - fall) + 0.01,
+            "variance_3d": 0.4 + 0.1 * fall,
+            "variance_rgb": 1.5 - 0.5 * fall,
+            "rank_3d": 6 + 2 * fall,
+            "rank_rgb": 12 - fall,
+        }
+        if t >= 4:
+            step |= {
+                "LC": 5 + fall,
+                "GC": 2 + fall,
+                "nearest_3d": 2 + fall,
+                "nearest_rgb": 4 + fall,
+            }
+            step |= {"own_rows_3d": 0.0, "own_rows_rgb": 0.0}
+        terms = {"LA": 0.6, "GA": 0.6, "LC": 1.0, "GC": 1.0}
+        step["loss"] = sum(weight * step.get(term, 0.0) for term, weight in terms.items())
+        history.append({key: float(value) for key, value in step.items()})
+    return history
 
 
 def _spot(size, kind, random):
@@ -102,7 +144,7 @@ def _result(samples, predictions, random):
     bad = np.array([s.kind != "good" for s in samples])
     masks = np.concatenate([s.defect.numpy().ravel() for s in samples])
     modes = {}
-    for mode in MODES:
+    for mode in predictions:
         scores = np.array([p.image_score for p in predictions[mode]])
         pixels = np.concatenate([p.anomaly_map.numpy().ravel() for p in predictions[mode]])
         fpr, tpr, _ = roc_curve(bad, scores)
@@ -133,7 +175,7 @@ def _result(samples, predictions, random):
         "preset": "demo",
         "seed": 0,
         "created": "2026-11-22T14:35:00+00:00",
-        "config": {"preset": "demo", "preprocess": {"image_size": 224}, "bank": {"keep": 0.1}},
+        "config": as_json(replace(DEMO, data=replace(DEMO.data, root="/home/someone/scans"))),
         "weights": {
             "3d": {"model": "fpfh", "sha256": "", "random": False},
             "rgb": {"model": "efficientnet_lite0", "sha256": "ab" * 32, "random": False},
@@ -144,17 +186,18 @@ def _result(samples, predictions, random):
             "test_good": int((~bad).sum()),
             "test_defective": int(bad.sum()),
         },
+        "train_scans": [f"cookie/train/good/{i:03}" for i in range(32)],
         "modes": modes,
         "scans": [
             {
                 "name": s.name,
                 "kind": s.kind,
                 "defective": s.kind != "good",
-                "scores": {mode: predictions[mode][i].image_score for mode in MODES},
+                "scores": {mode: predictions[mode][i].image_score for mode in predictions},
             }
             for i, s in enumerate(samples)
         ],
-        "validation_scores": {mode: random.normal(1, 0.1, 8).tolist() for mode in MODES},
+        "validation_scores": {mode: random.normal(1, 0.1, 8).tolist() for mode in predictions},
         "seconds": {"fit banks": 1.25, "predict test": 3.5},
         "peak_memory_mb": 812.5,
         "machine": {
@@ -178,6 +221,8 @@ def write_run(folder: Path, case: Case, scans: int = 2) -> Path:
         figures.score_histogram(case.result),
         *scan_figures.scan_figures(case.result, case.samples, case.predictions, n=scans),
     ]
+    if case.result["training"]:
+        shown.insert(1, figures.training_figure(case.result))
     outputs = [
         v4.new_output("display_data", {PLOTLY: json.loads(figure.to_json())}) for figure in shown
     ]

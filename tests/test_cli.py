@@ -5,12 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import tifffile
+import yaml
 from PIL import Image
 
 from lsfa_lib import cli
+from lsfa_lib.config import PRESETS, TINY, fields_of, load_config
+from lsfa_lib.metrics import mean_interval
+from lsfa_lib.results import read_result
 
 
 def lsfa(*words: str | Path) -> int:
@@ -53,7 +58,8 @@ def first(tree: Path, kind: str, role: str) -> Path:
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert lsfa("--help") == 0
     shown = capsys.readouterr().out
-    for word in ("data", "run", "report", "cache", "lsfa data demo", "reports/index.html"):
+    words = ("data", "run", "presets", "report", "cache", "lsfa data demo", "reports/index.html")
+    for word in words:
         assert word in shown
 
 
@@ -77,6 +83,149 @@ def test_missing_folder_and_unknown_settings_are_said(
     assert lsfa("run", "seal", "--data", tree, "--device", "tpu") == 2
     assert "device 'tpu' is not known" in capsys.readouterr().err
     assert lsfa("run") == 2
+
+
+def test_settings_that_cannot_be_used_are_found_before_anything_runs(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(*words: str | Path) -> str:
+        sentence = refused(capsys, tmp_path / "reports", "seal", "--data", tree, *words)
+        assert not list((tmp_path / "reports").rglob("*.ipynb"))
+        return sentence
+
+    assert "there is no loss 'IFK'; the nearest of" in said("--only", "IFK")
+    assert said("--only", "IFK").endswith("is IFC")
+    assert "7 shots of 6 scans; ask for 1 to 6" in said("--shots", "7")
+    assert "-1 shots of 6 scans" in said("--shots", "-1")
+    file = tmp_path / "my.yaml"
+    file.write_text("preset: tiny")
+    assert f"--preset tiny and --config {file} were both given" in said("--config", file)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("preset: [tiny", "is not a readable YAML file"),
+        ("just words", "holds str, wanted fields such as `preset:`"),
+        ("preset: tinny", "preset 'tinny' does not exist; choose one of"),
+        ("preset: tiny\ntraning:\n  steps: 3", "there is no field traning; the nearest is train"),
+        ("preset: tiny\ntraining:\n  steps: many", "training.steps is 'many', wanted int"),
+        ("preset: tiny\nshots: 9", "9 shots of 6 scans; ask for 1 to 6"),
+    ],
+)
+def test_mistakes_in_a_config_file_are_found_before_anything_runs(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, expected: str
+) -> None:
+    file, reports = tmp_path / "my.yaml", tmp_path / "reports"
+    file.write_text(text)
+    assert lsfa("run", "seal", "--data", tree, "--config", file, "--reports", reports) == 2
+    assert expected in " ".join(capsys.readouterr().err.split())
+    assert not reports.exists()
+
+
+def test_folders_tell_runs_apart() -> None:
+    asked = [
+        ("demo", "", 0, 0),
+        ("demo", "IFC", 0, 0),
+        ("demo", "IFC", 10, 0),
+        ("demo", "", 10, 0),
+        ("demo", "", 0, 96),
+        ("my", "", 0, 0),
+    ]
+    names = [cli.run_name(*words) for words in asked]
+    assert len(set(names)) == len(names)
+    assert (names[0], names[2], names[4]) == ("demo", "demo-IFC-10shots", "demo-96px")
+    assert cli.run_name("mine/of today", "both", 1, 96) == "mine_of_today-96px-both-1shots"
+
+
+def test_seeds_of_a_config_file_are_run_side_by_side_and_summed_up(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The features' cache lies in the working folder.
+    monkeypatch.chdir(tmp_path)
+    file, reports = tmp_path / "mine.yaml", tmp_path / "reports"
+    file.write_text(f"preset: tiny\ndata:\n  root: {tree}\ntraining:\n  steps: 2\n")
+    words = ("--config", file, "--only", "CLC", "--shots", "3", "--seed", "4", "--seeds", "2")
+    assert lsfa("run", "seal", *words, "--device", "cpu", "--reports", reports) == 0
+    folders = [reports / f"runs/quickstart/seal-mine-CLC-3shots-s{seed}" for seed in (4, 5)]
+    results = [read_result(folder / "result.json") for folder in folders]
+    for seed, folder, result in zip((4, 5), folders, results, strict=True):
+        assert (result["preset"], result["seed"], len(result["train_scans"])) == ("mine", seed, 3)
+        assert result["config"]["training"]["weights"] == {"la": 0.6, "ga": 0.6, "lc": 0, "gc": 0}
+        assert [set(step) & {"LA", "LC"} for step in result["training"]["history"]] == [{"LA"}] * 2
+        page = (folder / "report.html").read_text(encoding="utf-8")
+        assert f"mine preset · 96 px · only CLC · 3 shots · seed {seed}" in page
+        assert str(tree) not in page
+        assert (folder / "adaptors.safetensors").exists()
+    assert results[0]["train_scans"] != results[1]["train_scans"]
+    lines = capsys.readouterr().out.splitlines()
+    summed = [line for line in lines if line.endswith("   2 seeds")]
+    assert len(summed) == len(results[0]["modes"]) == 5
+    values = [result["modes"]["rgb+3d"]["i_auroc"] for result in results]
+    low, high = mean_interval(values, seed=0)
+    mean, spread = np.mean(values), np.std(values, ddof=1)
+    expected = f"I-AUROC {mean:.3f} ± {spread:.3f} [{low:.3f}, {high:.3f}]"
+    assert summed[2].startswith("seal         RGB + 3D  ") and expected in summed[2]
+    index = (reports / "index.html").read_text(encoding="utf-8")
+    assert index.count('<li class="card"') == 2
+    assert '<th scope="row">mine, 96 px, only CLC, 3 shots</th><td>2</td><td>1</td>' in index
+
+
+def test_a_run_without_training_says_so(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    reports = tmp_path / "reports"
+    words = ("--preset", "tiny", "--only", "none", "--device", "cpu", "--reports", reports)
+    assert lsfa("run", "seal", "--data", tree, *words) == 0
+    folder = reports / "runs/quickstart/seal-tiny-none-s0"
+    result = read_result(folder / "result.json")
+    assert result["training"] is None and list(result["modes"]) == ["3d", "rgb", "rgb+3d"]
+    notebook = nbformat.read(folder / "notebook.ipynb", as_version=4)
+    (cell,) = [cell for cell in notebook.cells if cell.id == "trained"]
+    text = cell.outputs[0].data["text/markdown"]
+    assert text == "Nothing was trained: features are used as the backbones give them."
+    assert not (folder / "adaptors.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_presets_are_written_as_yaml_that_is_read_back_exactly(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lsfa("presets", "--yaml", name) == 0
+    text = capsys.readouterr().out
+    file = tmp_path / "again.yaml"
+    file.write_text(text, encoding="utf-8")
+    assert load_config(file) == PRESETS[name]
+    # Every field is there: nothing is left to the preset the file names.
+    values = yaml.safe_load(text)
+    values["preset"], values["name"] = "published" if name != "published" else "tiny", name
+    file.write_text(yaml.safe_dump(values), encoding="utf-8")
+    assert load_config(file) == PRESETS[name]
+
+
+def test_presets_are_told_field_by_field(capsys: pytest.CaptureFixture[str]) -> None:
+    assert lsfa("presets") == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split() == ["field", *PRESETS]
+    fields = {name: fields_of(config) for name, config in PRESETS.items()}
+    shown = {row.lstrip("* ").split()[0]: row.startswith("*") for row in rows}
+    assert shown == {
+        field: len({str(each[field]) for each in fields.values()}) > 1
+        for field in fields_of(TINY)
+        if field != "preset"
+    }
+    assert lsfa("presets", "demo", "tiny", "--differing") == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert [row.split()[1] for row in rows] == [
+        field
+        for field in fields_of(TINY)
+        if field != "preset" and fields["demo"][field] != fields["tiny"][field]
+    ]
+    assert "*  training.steps             100   6" in rows
+    assert lsfa("presets", "demoo") == 2
+    assert capsys.readouterr().err.strip().endswith("is demo")
+    assert lsfa("presets", "demo", "--differing") == 2
 
 
 @pytest.mark.parametrize("role", ["rgb", "xyz", "gt"])

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,9 +13,13 @@ from lsfa_lib.config import (
     PRESETS,
     PUBLISHED,
     RELEASED,
+    TINY,
+    DataConfig,
+    chosen_config,
     config_hash,
     configure,
     from_dict,
+    only,
     resolve_device,
 )
 from lsfa_lib.files import InputError
@@ -54,7 +59,7 @@ def test_unknown_names_say_what_there_is() -> None:
         configure("demo", image_size=225)
     with pytest.raises(InputError, match="device 'gpu' is not known; choose auto, cpu or cuda"):
         resolve_device("gpu")
-    with pytest.raises(InputError, match="Config has no field 'bnak'"):
+    with pytest.raises(InputError, match="there is no field bnak; the nearest is bank"):
         from_dict({"bnak": {}})
 
 
@@ -72,3 +77,41 @@ def test_missing_cuda_is_said() -> None:
 def test_demo_needs_no_download() -> None:
     assert DEMO.point_encoder.model == "fpfh"
     assert DEMO.image_encoder.model == "efficientnet_lite0"
+
+
+def test_chosen_config_changes_what_is_asked_for_and_nothing_else() -> None:
+    assert chosen_config("demo") == DEMO
+    asked = {"data_root": "scans", "device": "cpu", "image_size": 96, "part": "IFC", "shots": 5}
+    expected = replace(
+        only(DEMO, "IFC"),
+        data=DataConfig(root="scans"),
+        device="cpu",
+        preprocess=replace(DEMO.preprocess, image_size=96),
+        shots=5,
+    )
+    assert chosen_config("demo", **asked) == expected
+    with pytest.raises(InputError, match=r"there is no loss 'IFK'; the nearest of .* is IFC"):
+        chosen_config("demo", part="IFK")
+    with pytest.raises(InputError, match="image size 97 is not a multiple"):
+        chosen_config("demo", image_size=97)
+
+
+def test_a_file_takes_the_place_of_the_preset_under_its_own_name(tmp_path: Path) -> None:
+    file = tmp_path / "small.yaml"
+    file.write_text("preset: tiny\ndevice: cpu\nshots: 4\ndata:\n  root: there\n")
+    found = replace(TINY, preset="small", device="cpu", shots=4, data=DataConfig(root="there"))
+    assert chosen_config("demo", file=str(file)) == found
+    assert chosen_config("demo", file=str(file), shots=2) == replace(found, shots=2)
+    file.write_text("preset: tiny\nname: mine\n")
+    assert chosen_config("demo", file=str(file)) == replace(TINY, preset="mine")
+    file.write_text("preset: tiny\n")
+    assert chosen_config("demo", file=str(file)) == TINY
+
+
+def test_a_changed_preset_may_not_keep_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "demo.yaml"
+    file.write_text("preset: tiny\nshots: 4\n")
+    with pytest.raises(
+        InputError, match="changes fields of preset tiny under the name of a preset; add"
+    ):
+        chosen_config("demo", file=str(file))

@@ -4,16 +4,18 @@ import base64
 import copy
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import plotly.graph_objects as go
 import pytest
 import torch
 from PIL import Image
-from report_case import MEAN, STD, Case, make_case
+from report_case import MEAN, MODES, STD, Case, make_case
 
 from lsfa_lib import clouds, figures, findings, scan_figures, scan_pictures
-from lsfa_lib.records import MODES
+from lsfa_lib.config import DEMO, TINY, Config, DataConfig, LossWeights, only
+from lsfa_lib.results import as_json
 
 BOTH = "rgb+3d"
 
@@ -57,7 +59,13 @@ def test_counts_are_those_of_a_loop_over_the_scans(case: Case) -> None:
 def test_metrics_table_shows_three_digits_and_marks_the_best(case: Case) -> None:
     style = figures.metrics_table(case.result)
     table = style.data
-    assert list(table.index) == ["3D", "RGB", "RGB + 3D"]
+    assert list(table.index) == [
+        "3D",
+        "RGB",
+        "RGB + 3D",
+        "Disagreement",
+        "RGB + 3D + disagreement",
+    ]
     for label, key in figures.COLUMNS.items():
         assert list(table[label]) == [f"{case.result['modes'][m][key]:.3f}" for m in MODES]
     low, high = case.result["modes"]["3d"]["i_auroc_interval"]
@@ -68,7 +76,7 @@ def test_metrics_table_shows_three_digits_and_marks_the_best(case: Case) -> None
     expected = set()
     for label, key in figures.COLUMNS.items():
         values = [case.result["modes"][m][key] for m in MODES]
-        expected |= {(r, columns.index(label)) for r in range(3) if values[r] == max(values)}
+        expected |= {(r, columns.index(label)) for r in range(5) if values[r] == max(values)}
     assert bold == expected
 
 
@@ -78,7 +86,7 @@ def test_undefined_metrics_are_dashes_with_their_reason_escaped(case: Case) -> N
         result["modes"][mode]["p_auroc"] = None
         result["modes"][mode]["notes"] = ["no defect pixel <b>"]
     style = figures.metrics_table(result)
-    assert list(style.data["P-AUROC"]) == ["–"] * 3
+    assert list(style.data["P-AUROC"]) == ["–"] * 5
     assert "no defect pixel &lt;b&gt;" in style.to_html()
 
 
@@ -104,7 +112,9 @@ def test_curves_are_drawn_as_given_and_name_their_area(case: Case) -> None:
             values = case.result["modes"][mode]
             assert list(trace.x) == values["curves"][curve]["fpr"]
             assert list(trace.y) == values["curves"][curve][y]
-            assert trace.name.endswith(f"{values[area]:.3f}")
+            assert trace.name == f"{findings.SHORT[mode]}  {values[area]:.3f}"
+        assert len({(trace.line.color, trace.line.dash) for trace in named}) == len(MODES)
+        assert len({trace.line.dash for trace in named}) == len(MODES)
         best = max(MODES, key=lambda m: case.result["modes"][m][area])
         assert figure.layout.title.text.startswith(findings.NAMES[best] + " ")
     limits = [shape.x0 for shape in figures.pro_figure(case.result).layout.shapes]
@@ -205,7 +215,7 @@ def test_buttons_recolour_the_cloud_by_photo_truth_and_each_score(
     sample = case.samples[5]
     at = clouds.spread_points(sample.valid.numpy(), 500)
     buttons = {b.label: b.args for b in drawn.layout.updatemenus[0].buttons}
-    assert list(buttons) == ["photo", "ground truth", "3D", "RGB", "RGB + 3D"]
+    assert list(buttons) == ["photo", "ground truth", *findings.SHORT.values()]
     for change, traces in buttons.values():
         assert [drawn.data[i].type for i in traces] == ["scatter3d"]
         assert all(len(v) == 1 for k, v in change.items() if k != "hovertemplate")
@@ -217,8 +227,8 @@ def test_buttons_recolour_the_cloud_by_photo_truth_and_each_score(
         low, high = ranges[mode]
         values = case.predictions[mode][5].anomaly_map.numpy()[at]
         expected = np.clip(np.rint((values - low) / (high - low) * 100), 0, 250)
-        assert color[findings.NAMES[mode]].tolist() == expected.astype(int).tolist()
-        assert buttons[findings.NAMES[mode]][0]["marker.cmax"] == [250]
+        assert color[findings.SHORT[mode]].tolist() == expected.astype(int).tolist()
+        assert buttons[findings.SHORT[mode]][0]["marker.cmax"] == [250]
     scale = buttons["photo"][0]["marker.colorscale"][0]
     shown = np.array([json.loads(f"[{c[1][4:-1]}]") for c in scale])[color["photo"]]
     photo = (sample.rgb.numpy().transpose(1, 2, 0) * STD + MEAN)[at] * 255
@@ -237,6 +247,8 @@ def test_pictures_show_photo_truth_and_maps(case: Case, drawn: go.Figure) -> Non
         "score, 3D",
         "score, RGB",
         "score, RGB + 3D",
+        "score, disagreement",
+        "score, all three",
     ]
     photo = np.asarray(_image(images["photo"].source), float)
     expected = (sample.rgb.numpy().transpose(1, 2, 0) * STD + MEAN) * 255
@@ -246,6 +258,153 @@ def test_pictures_show_photo_truth_and_maps(case: Case, drawn: go.Figure) -> Non
     valid, defect = sample.valid.numpy(), sample.defect.numpy()
     assert ((np.asarray(score)[..., 3] == 0) == (~valid & ~outline)).all()
     assert outline.any() and not (outline & defect).any()
+
+
+def test_panels_lie_beside_the_cloud_or_below_it_and_never_on_each_other(
+    case: Case, drawn: go.Figure
+) -> None:
+    def boxes(layout: dict) -> list[tuple[float, float, float, float]]:
+        names = ["", *map(str, range(2, 9))]
+        return [(*layout[f"xaxis{n}"], *layout[f"yaxis{n}"]) for n in names]
+
+    full = drawn.to_plotly_json()["layout"]
+    wide = {name: full[name]["domain"] for name in full if name[:5] in ("xaxis", "yaxis")}
+    narrow = full["meta"]["narrow"]
+    slim = {n.split(".")[0]: v for n, v in narrow.items() if n.endswith("s.domain") or "axis" in n}
+    for layout in (wide, slim):
+        found = boxes(layout)
+        for i, (left, right, low, high) in enumerate(found):
+            assert 0 <= left < right <= 1 and 0 <= low < high <= 1
+            for other_left, other_right, other_low, other_high in found[:i]:
+                apart = right <= other_left or other_right <= left
+                assert apart or high <= other_low or other_high <= low
+    assert full["scene"]["domain"]["x"][1] < min(box[0] for box in boxes(wide))
+    assert narrow["scene.domain"]["y"][0] > max(box[3] for box in boxes(slim))
+    assert narrow["updatemenus[0].type"] == "dropdown"
+
+
+def test_a_run_without_training_has_three_modes_and_their_pictures() -> None:
+    case = make_case(size=48, each=2, trained=False)
+    (figure,) = scan_figures.scan_figures(case.result, case.samples, case.predictions, n=1)
+    labels = [button.label for button in figure.layout.updatemenus[0].buttons]
+    assert labels == ["photo", "ground truth", "3D", "RGB", "RGB + 3D"]
+    assert len([t for t in figure.data if t.type == "image"]) == 6
+    assert "updatemenus[0].type" not in figure.layout.meta["narrow"]
+    assert figure.layout.height == 500 and figure.layout.meta["narrow"]["height"] == 780
+    assert list(figures.metrics_table(case.result).data.index) == ["3D", "RGB", "RGB + 3D"]
+    assert len(figures.training_figure(case.result).data) == 0
+    sentence = "Nothing was trained: features are used as the backbones give them"
+    assert findings.training_sentence(case.result) == sentence
+    old = {key: value for key, value in case.result.items() if key != "training"}
+    assert findings.training_sentence(old) == sentence
+
+
+def test_thumbnail_is_the_map_the_report_leads_with(case: Case, drawn: go.Figure) -> None:
+    notes = [note.text for note in drawn.layout.annotations]
+    lead = drawn.data[notes.index("score, RGB + 3D")].source
+    photo = drawn.data[notes.index("photo")].source
+    assert list(drawn.layout.meta["thumbnail"]) == [photo, lead]
+    assert lead != drawn.data[notes.index("score, all three")].source
+
+
+def test_training_figure_shows_the_history_as_it_was(case: Case) -> None:
+    history = case.result["training"]["history"]
+    figure = figures.training_figure(case.result)
+    rows: dict[str, list[go.Scatter]] = {}
+    for trace in figure.data:
+        rows.setdefault(trace.yaxis, []).append(trace)
+        assert list(trace.x) == list(range(1, 41))
+    titles = [note.text for note in figure.layout.annotations]
+    assert len(rows) == len(titles) == 6
+    first = {key: next(step[key] for step in history if key in step) for key in history[-1]}
+    keys = {
+        "y": ("LA", "GA", "LC", "GC"),
+        "y2": ("variance_3d", "variance_rgb"),
+        "y3": ("rank_3d", "rank_rgb"),
+        "y4": ("nearest_3d", "nearest_rgb"),
+        "y5": ("alignment_accuracy",),
+        "y6": ("gradient_norm",),
+    }
+    for axis, names in keys.items():
+        for trace, key in zip(rows[axis], names, strict=True):
+            scale = first[key] if axis in ("y2", "y3") else 1.0
+            expected = [step.get(key, np.nan) / scale for step in history]
+            np.testing.assert_allclose(trace.y, expected, rtol=1e-6)
+    assert np.isnan(rows["y"][2].y[:4]).all() and rows["y2"][0].y[0] == 1.0
+    assert [trace.name for trace in rows["y"]] == ["LA", "GA", "LC", "GC"]
+    assert rows["y2"][0].line.color == rows["y3"][0].line.color == figures.LINES["3d"]["color"]
+    assert figure.layout.yaxis.type == "log" and figure.layout.xaxis6.title.text == "step"
+
+
+def test_training_finding_is_the_variance_kept(case: Case) -> None:
+    history = case.result["training"]["history"]
+    kept = [round(100 * history[-1][k] / history[0][k]) for k in ("variance_3d", "variance_rgb")]
+    title = figures.training_figure(case.result).layout.title.text
+    assert title.startswith(f"No collapse: the variance of 3D features keeps {kept[0]} %")
+    assert f"that of RGB features {kept[1]} % of the first" in title
+    assert kept == [81, 148]
+    result = copy.deepcopy(case.result)
+    result["training"]["history"][-1]["variance_rgb"] = 0.09
+    assert "Near collapse: " in findings.training_sentence(result)
+    assert "RGB features 9 %" in findings.training_sentence(result)
+
+
+def test_quantities_the_training_lacks_have_no_row_and_long_ones_stay_small(case: Case) -> None:
+    result = copy.deepcopy(case.result)
+    lacking = ("LC", "GC", "nearest_3d", "nearest_rgb")
+    step = {k: v for k, v in result["training"]["history"][-1].items() if k not in lacking}
+    result["training"]["history"] = [{**step, "LA": float(i)} for i in range(5000)]
+    figure = figures.training_figure(result)
+    assert [trace.name for trace in figure.data if trace.yaxis == "y"] == ["LA", "GA"]
+    assert len({trace.yaxis for trace in figure.data}) == 5
+    steps, values = figure.data[0].x, figure.data[0].y
+    assert len(steps) == 400 and (steps[0], steps[-1]) == (1, 5000)
+    assert np.diff(steps.astype(int)).min() >= 12 and np.diff(steps.astype(int)).max() <= 13
+    np.testing.assert_array_equal(values, steps.astype(float) - 1)
+    assert len(figure.to_json()) < 60_000
+
+
+def test_settings_name_what_differs_from_the_preset(case: Case) -> None:
+    def said(config: Config) -> list[str]:
+        return findings.settings({"preset": config.preset, "config": as_json(config)})
+
+    assert findings.settings(case.result) == ["demo", "224 px"]
+    assert said(only(DEMO, "IFC")) == ["demo", "224 px", "only IFC"]
+    assert said(only(DEMO, "none")) == ["demo", "224 px", "no training"]
+    assert said(replace(only(TINY, "LA"), shots=1)) == ["tiny", "96 px", "only LA", "1 shot"]
+    odd = replace(DEMO.training, weights=LossWeights(la=0.3, ga=0.0, lc=1.0, gc=0.0), steps=7)
+    changed = replace(DEMO, training=odd, bank=replace(DEMO.bank, keep_ratio=0.2), shots=10)
+    assert said(changed) == [
+        "demo",
+        "224 px",
+        "only LA + LC",
+        "10 shots",
+        "bank.keep_ratio 0.2",
+        "training.weights.la 0.3",
+        "1 more",
+    ]
+    # Where a run is made, and on which machine, changes no number.
+    moved = replace(DEMO, device="cpu", cache="", data=DataConfig(root="/elsewhere"))
+    assert said(moved) == ["demo", "224 px"]
+    assert said(replace(changed, preset="mine"))[:4] == ["mine", *said(changed)[1:4]]
+    weights = replace(DEMO, point_encoder=replace(DEMO.point_encoder, weights="/home/me/w.pth"))
+    assert said(weights)[2:] == ["point_encoder.weights …/w.pth"]
+
+
+def test_lines_over_seeds_are_mean_deviation_and_interval(case: Case) -> None:
+    runs = []
+    for category, value in (("seal", 0.7), ("seal", 0.8), ("seal", 0.9), ("cookie", 0.5)):
+        run = copy.deepcopy(case.result) | {"category": category}
+        run["modes"]["3d"]["i_auroc"] = value
+        run["modes"]["rgb"]["i_auroc"] = None if value == 0.8 else value
+        runs.append(run)
+    lines = findings.seed_lines(runs)
+    assert len(lines) == 2 * len(MODES)
+    assert lines[0].startswith("seal         3D ") and lines[0].endswith("   3 seeds")
+    # The means of all 27 equally likely draws of three: 0.7 has 1/27, so 2.5 % lies at 0.7.
+    assert "I-AUROC 0.800 ± 0.100 [0.700, 0.900]" in lines[0]
+    assert "I-AUROC –   AUPRO 30 % 0." in lines[1]
+    assert "I-AUROC 0.500 ± – [0.500, 0.500]" in lines[len(MODES)]
 
 
 @pytest.mark.parametrize("mirror", [1.0, -1.0])

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lsfa_lib import report
+from lsfa_lib import findings, report
 from lsfa_lib.results import read_result
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
@@ -77,7 +77,12 @@ def test_quickstart_runs_and_writes_its_numbers(demo_root: Path, tmp_path: Path)
         o for c in _code(notebook) for o in c.outputs if "plotly" in "".join(o.get("data", ""))
     ]
     # Nothing but plotly's own type, which JupyterLab and the page both draw.
-    assert len(figures) >= 7
+    assert len(figures) >= 8
+    (trained,) = [cell for cell in notebook.cells if cell.id == "trained"]
+    (drawn,) = [o.data["application/vnd.plotly.v1+json"] for o in trained.outputs]
+    assert drawn["layout"]["title"]["text"] == findings.training_sentence(result)
+    assert len(result["training"]["history"]) == 6
+    assert (folder / "adaptors.safetensors").exists()
     assert all(set(o.data) == {"application/vnd.plotly.v1+json"} for o in figures)
     text = page.read_text(encoding="utf-8")
     assert auroc in text and str(demo_root) not in text

@@ -189,6 +189,16 @@ def test_dents_sink_along_the_normal_by_the_profile_and_bumps_rise_as_much(tilt,
     np.testing.assert_allclose(moved(bump, sample)[at], -shift, atol=2e-7)
 
 
+def test_a_dent_of_one_pixel_takes_its_normal_from_the_pixels_around():
+    sample = make_sample(tilt=(-0.6, 0.5))
+    settings = replace(DEFAULTS, area_percent=(0.01, 0.01))
+    one = pseudo_defect(sample, sample, "dent", 0, settings)
+    shift = moved(one, sample)[one.defect.numpy()]
+    assert len(shift) == 1
+    normal = np.array([0.6, -0.5, 1]) / np.sqrt(1 + 0.6**2 + 0.5**2)
+    np.testing.assert_allclose(shift[0] / np.linalg.norm(shift), normal, atol=1e-3)
+
+
 def test_depths_fill_their_range(tiny, demo_root):
     sample = real_samples(tiny, demo_root, 96)[0]
     made = [pseudo_defect(sample, sample, "dent", seed) for seed in range(60)]
@@ -237,7 +247,7 @@ def test_a_paste_is_one_quarter_turned_region_of_the_donor_from_another_place(se
     valid = np.zeros((64, 64), bool)
     valid[8:60, 20:60] = True
     donor = make_sample(place_coloured(), valid=valid)
-    settings = replace(DEFAULTS, donor_shift=(0.0, 0.0), area_percent=(8.0, 8.0))
+    settings = replace(DEFAULTS, donor_shift=(0.0, 0.0), area_percent=(6.0, 6.0))
     one = pseudo_defect(sample, donor, "pasted", seed, settings)
     blob = _blob(sample.valid.numpy(), np.random.default_rng(seed), settings).pixels
     source = source_of(one, blob)
@@ -265,7 +275,7 @@ def test_pasted_relief_is_the_donors_on_the_samples_plane():
         return 0.0004 * np.sin(2000 * x) * np.cos(1500 * y)
 
     def bowl(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return 20 * (x**2 + y**2)
+        return 50 * (x**2 + y**2)
 
     def off_plane(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         terms = np.column_stack((np.ones_like(x), x, y))

@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,10 +16,12 @@ import pytest
 from nbformat import v4
 from PIL import Image
 from plotly.offline import get_plotlyjs
-from report_case import Case, make_case, write_run
+from report_case import MODES, Case, make_case, write_run
 
 from lsfa_lib import gallery, report
+from lsfa_lib.config import DEMO, Config, DataConfig, only
 from lsfa_lib.files import InputError
+from lsfa_lib.results import as_json
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 
@@ -84,9 +87,10 @@ def test_figures_of_the_page_hold_the_numbers_of_the_notebook(
     notebook = nbformat.read(reports / "runs/quickstart/cookie-demo-s0/notebook.ipynb", 4)
     shown = [o.data[report_plotly] for o in notebook.cells[6].outputs for report_plotly in o.data]
     specs = Reader(page).specs
-    assert len(specs) == len(shown) == 3
-    assert specs[0]["data"] == json.loads(json.dumps(shown[0]["data"]))
-    for spec, figure in zip(specs[1:], shown[1:], strict=True):
+    assert len(specs) == len(shown) == 4
+    for spec, figure in zip(specs[:2], shown[:2], strict=True):
+        assert spec["data"] == json.loads(json.dumps(figure["data"]))
+    for spec, figure in zip(specs[2:], shown[2:], strict=True):
         packed = next(t for t in spec["data"] if t["type"] == "scatter3d")
         full = next(t for t in figure["data"] if t["type"] == "scatter3d")
         assert packed["marker"] == json.loads(json.dumps(full["marker"]))
@@ -114,12 +118,18 @@ def test_page_shows_head_contents_table_and_provenance(page: str, case: Case) ->
     for part in (
         f"{both['i_auroc']:.3f}",
         f"{both['aupro_30']:.3f}",
-        "demo preset, 224 px",
+        "demo preset · 224 px · seed 0",
         "22 Nov 2026",
         case.result["commit"],
         "efficientnet_lite0",
         "Example 3000",
         "preprocess.image_size",
+        "image_encoder.stages 2, 3",
+        "bank.keep_ratio_rgb –",
+        "detector.blur 0.0178571",
+        "steps 40",
+        f"loss LA {case.result['training']['history'][0]['LA']:.4g} at first",
+        "note batch of 6: few <b>",
         "CC BY-NC-SA 4.0",
     ):
         assert part in text, part
@@ -128,6 +138,33 @@ def test_page_shows_head_contents_table_and_provenance(page: str, case: Case) ->
         assert f'id="{anchor[1:]}"' in page
     assert "What the numbers say" in text and "Where are the defects ?" in text
     assert 'class="metrics"' in page and "Random weights" not in page
+
+
+def test_history_weighs_less_in_the_page_than_in_its_file(case: Case, tmp_path: Path) -> None:
+    result = copy.deepcopy(case.result)
+    last = result["training"]["history"][-1]
+    sizes = []
+    for steps in (40, 4000):
+        result["training"]["history"] = [last] * steps
+        notebook = write_run(tmp_path, Case(result, case.samples, case.predictions), scans=1)
+        report.render(notebook, tmp_path / "report.html")
+        sizes.append((tmp_path / "report.html").stat().st_size)
+    # 4000 steps are a megabyte of result.json.
+    assert (tmp_path / "result.json").stat().st_size > 1e6
+    assert 0 < sizes[1] - sizes[0] < 60_000
+
+
+def test_drawn_scans_and_untrained_features_are_said(case: Case, tmp_path: Path) -> None:
+    result = copy.deepcopy(case.result) | {"training": None}
+    result["config"]["shots"] = 2
+    result["train_scans"] = ["cookie/train/good/003", "cookie/train/good/017"]
+    result["config"]["training"]["weights"] = dict.fromkeys(("la", "ga", "lc", "gc"), 0.0)
+    notebook = write_run(tmp_path, Case(result, case.samples, case.predictions), scans=1)
+    page = report.render(notebook, tmp_path / "report.html").read_text(encoding="utf-8")
+    text = " ".join(" ".join(Reader(page).text).split())
+    assert "demo preset · 224 px · no training · 2 shots · seed 0" in text
+    assert "drawn for training 003, 017" in text
+    assert "adaptors none: features are used as the backbones give them" in text
 
 
 def test_page_names_no_folder_of_this_machine_and_no_widget(page: str) -> None:
@@ -243,8 +280,53 @@ def test_means_take_seeds_first_and_then_categories(case: Case) -> None:
     assert (row["group"], row["runs"], row["categories"]) == ("demo, 224 px", 3, 2)
     # (mean(0.6, 0.8) + 1.0) / 2, not the mean of three runs.
     assert row["cells"][0] == "0.850"
+    assert len(row["cells"]) == 2 * len(MODES)
+    assert row["cells"][9] == f"{case.result['modes']['rgb+3d+disagreement']['aupro_30']:.3f}"
     entries[2].result["modes"]["3d"]["i_auroc"] = None
     assert gallery._means(entries)[0]["cells"][0] == "–"
+
+
+def test_runs_of_other_losses_shots_or_fields_are_never_averaged(case: Case) -> None:
+    def entry(config: Config, category: str = "a") -> gallery.RunEntry:
+        values = {"preset": config.preset, "config": as_json(config), "category": category}
+        return gallery.RunEntry(Path("x"), copy.deepcopy(case.result) | values)
+
+    other = replace(DEMO, bank=replace(DEMO.bank, keep_ratio=0.2))
+    named = replace(DEMO, preset="mine")
+    entries = [
+        entry(DEMO),
+        entry(replace(DEMO, device="cpu", cache="", data=DataConfig("/elsewhere")), "b"),
+        entry(only(DEMO, "IFC")),
+        entry(replace(DEMO, shots=10)),
+        entry(other),
+        entry(named),
+        entry(replace(other, preset="mine")),
+    ]
+    rows = {row["group"]: row["runs"] for row in gallery._means(entries)}
+    last = sorted(key for key in rows if key.startswith("mine"))
+    assert {key: runs for key, runs in rows.items() if key not in last} == {
+        "demo, 224 px": 2,
+        "demo, 224 px, only IFC": 1,
+        "demo, 224 px, 10 shots": 1,
+        "demo, 224 px, bank.keep_ratio 0.2": 1,
+    }
+    # One name was given to two configs: their hashes tell them apart.
+    assert [re.fullmatch(r"mine, 224 px \([0-9a-f]{6}\)", key) is None for key in last] == [
+        False
+    ] * 2
+
+
+def test_modes_that_a_run_lacks_are_dashes(case: Case) -> None:
+    plain = copy.deepcopy(case.result)
+    plain["config"]["training"]["weights"] = dict.fromkeys(("la", "ga", "lc", "gc"), 0.0)
+    for mode in MODES[3:]:
+        del plain["modes"][mode]
+    without = gallery.RunEntry(Path("x"), plain)
+    assert len(gallery._means([without])[0]["cells"]) == 2 * 3
+    rows = gallery._means([without, gallery.RunEntry(Path("y"), case.result)])
+    cells = {row["group"]: row["cells"] for row in rows}
+    assert cells["demo, 224 px, no training"][3:5] == ["–", "–"]
+    assert "–" not in cells["demo, 224 px"]
 
 
 def _notebook(folder: Path, source: str) -> Path:

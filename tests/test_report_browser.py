@@ -12,6 +12,7 @@ from PIL import Image
 from report_case import make_case, write_run
 
 from lsfa_lib import report
+from lsfa_lib.findings import SHORT
 from lsfa_lib.results import write_result
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -119,7 +120,7 @@ def test_clouds_are_drawn_and_buttons_recolour_them(browser, reports: Path, fold
     red, green, blue = photo.reshape(-1, 3).mean(axis=0)
     assert red > green + 10 > blue + 20
     buttons = watch.page.locator(".updatemenu-button")
-    assert buttons.all_text_contents() == ["photo", "ground truth", "3D", "RGB", "RGB + 3D"]
+    assert buttons.all_text_contents() == ["photo", "ground truth", *SHORT.values()]
     buttons.nth(4).click()
     watch.page.wait_for_timeout(1000)
     score = watch.cloud()
@@ -142,7 +143,33 @@ def test_phone_stacks_the_cloud_above_the_pictures_and_code_unfolds(browser, rep
     cloud = watch.page.locator(".canvas canvas").first.bounding_box()
     picture = watch.page.locator(".canvas .imagelayer image").first.bounding_box()
     assert picture["y"] > cloud["y"] + 0.5 * cloud["height"]
-    assert _colors(watch.cloud()) > 8
+    photo = watch.cloud()
+    assert _colors(photo) > 8
+    # Seven colourings do not fit beside each other: they are a menu.
+    watch.page.locator(".updatemenu-header").click()
+    watch.page.locator(".updatemenu-dropdown-button").last.click()
+    watch.page.wait_for_timeout(1000)
+    assert np.abs(watch.cloud() - photo).mean() > 10
+    watch.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_training_rows_do_not_overlap(browser, reports: Path, width: int) -> None:
+    watch = Watch(browser, reports / "runs/quickstart/cookie-demo-s0/report.html", width=width)
+    watch.draw()
+    figure = watch.page.locator(".plot:has(figcaption:text('No collapse'))")
+    text = ".infolayer .annotation, .infolayer [class^=legend], .xy > .overplot, .legendtext"
+    assert figure.locator(".legendtext").all_text_contents()[:4] == ["LA", "GA", "LC", "GC"]
+    boxes = [box.bounding_box() for box in figure.locator(".annotation, g[class^=legend]").all()]
+    boxes = [box for box in boxes if box and box["width"]]
+    assert len(boxes) >= 8, text
+    edge = figure.bounding_box()
+    for i, one in enumerate(boxes):
+        assert edge["x"] <= one["x"] and one["x"] + one["width"] <= edge["x"] + edge["width"]
+        for other in boxes[:i]:
+            apart = one["x"] >= other["x"] + other["width"] or other["x"] >= one["x"] + one["width"]
+            above = one["y"] >= other["y"] + other["height"]
+            assert apart or above or other["y"] >= one["y"] + one["height"]
     watch.close()
 
 

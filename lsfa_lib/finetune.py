@@ -1,0 +1,385 @@
+"""Training the backbones themselves with the losses of the adaptors (LSFA, Tables 8 and 9).
+
+The last blocks, the whole backbone, or low-rank additions to its linear maps (LoRA, AdaLoRA). No
+adaptor stands after them; the projection heads are trained along.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recomputed
+
+from lsfa_lib.adaptors import ScanRows, new_adaptors, scan_rows
+from lsfa_lib.config import Config, config_hash
+from lsfa_lib.encoders.checkpoints import load_strictly, read_tensors, seeded
+from lsfa_lib.encoders.point_mae import PointMAE
+from lsfa_lib.feature_cache import extract
+from lsfa_lib.features import Encoders, described_encoders, distinct_rows
+from lsfa_lib.files import InputError, progress, write_whole
+from lsfa_lib.records import MODALITIES, Modality, PatchFeatures, Sample
+from lsfa_lib.training import Task, Trained, fit, fitted_config
+
+Method = Literal["last_blocks", "whole", "lora", "adalora"]
+LOW_RANK = ("lora", "adalora")
+Tuner = Any
+"""A tuner of peft, whose types nobody checks; importing peft takes seconds, so it is done late."""
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """What of the backbones is trained. Rates, steps and losses are those of TrainingConfig.
+
+    There is no dropout: the backbones stay in eval mode, BatchNorm with the statistics it has.
+    """
+
+    method: Method = "last_blocks"
+    """`whole`: every weight the features depend on."""
+    blocks: int = 1
+    """Of `last_blocks`: transformer blocks, or the stages of a convolutional model."""
+    modalities: tuple[Modality, ...] = MODALITIES
+    """Backbones trained; the others stay frozen, and their heads are trained all the same."""
+    rank: int = 8
+    """Of the additions; AdaLoRA starts at 3/2 of it and comes down to it on average."""
+    alpha: int = 16
+    """The additions count alpha / rank times, for AdaLoRA alpha / (3/2 rank)."""
+    recompute: bool = True
+    """Activations are computed again when gradients need them: memory for those of one scan instead
+    of every scan at hand, for one more forward pass."""
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """Tuned backbones and how they came about."""
+
+    encoders: Encoders
+    """With keys of their own; additions are merged, so these are plain encoders."""
+    trained: Trained
+    """Adaptors of structure `none`: standardisation and heads, for the features of `encoders`."""
+    drift: dict[Modality, float]
+    """How far the features of the training scans moved, see `drift`."""
+    trainable: dict[Modality, int]
+    """Trained weights of each backbone, without the heads."""
+
+
+def finetune(
+    samples: list[Sample],
+    encoders: Encoders,
+    config: Config,
+    finetune: FinetuneConfig,
+    seed: int,
+    checkpoint: Path | None = None,
+) -> Finetuned:
+    """New backbones, trained on the good scans of one category; `encoders` stays as it is.
+
+    Raises InputError where method, backbones or scans do not fit together, and TrainingStopped,
+    with the heads alone, where the training collapses.
+    """
+    _require_weights(samples, encoders, finetune)
+    frozen = [extract(sample, encoders, config) for sample in progress(samples, "frozen features")]
+    adaptors = new_adaptors(frozen, replace(config.adaptor, structure="none"), seed)
+    backbones = nn.ModuleDict(
+        {m: copy.deepcopy(backbone_of(encoders, m)) for m in finetune.modalities}
+    )
+    # The checkpoint's key knows adaptors and scans; backbones and method reach it by the names.
+    start = config_hash(finetune, encoders.keys)
+    names = tuple(f"{sample.name} {start}" for sample in samples)
+    still = Task(adaptors, lambda i: scan_rows(frozen[i], config.adaptor), names, backbones)
+    schedule, _ = fitted_config(still, config.training, seed)
+    tuners = {}
+    for m in finetune.modalities:
+        tuners[m] = open_weights(backbones[m], m, finetune, config, schedule.steps, seed)
+        close_unused(backbones[m], tokens_of(m, backbones[m], samples[0]))
+    trainable = {m: trained_weights(backbones[m]) if m in backbones else 0 for m in MODALITIES}
+    task = replace(still, source=partial(_rows, samples, frozen, backbones, config, finetune))
+    notes: tuple[str, ...] = ()
+    if finetune.method == "adalora":
+        _regularise(tuners, schedule.accumulate)
+        task = replace(task, after_step=partial(_allocate, tuners))
+        if checkpoint and schedule.checkpoint_every:
+            notes = ("no checkpoints: they would not hold the importances AdaLoRA ranks by",)
+        checkpoint = None
+    trained = fit(task, config.training, seed, checkpoint)
+    for m, tuner in tuners.items():
+        backbones[m] = merged(backbones[m], tuner)
+    tuned = _encoders(encoders, backbones, config, finetune.method)
+    after = [extract(sample, tuned, config) for sample in progress(samples, "tuned features")]
+    return Finetuned(
+        tuned, replace(trained, notes=trained.notes + notes), drift(frozen, after), trainable
+    )
+
+
+def _require_weights(samples: list[Sample], encoders: Encoders, finetune: FinetuneConfig) -> None:
+    if not samples:
+        raise InputError("0 training scans were given to finetune; give at least 2")
+    if not finetune.modalities:
+        raise InputError("finetune.modalities is empty; name rgb, 3d or both")
+    if "3d" in finetune.modalities and encoders.points is None:
+        raise InputError(
+            "FPFH has no weights to train; set finetune.modalities to [rgb], or choose "
+            "point_encoder.model point_mae"
+        )
+    if finetune.method in LOW_RANK and finetune.rank < 1:
+        raise InputError(f"finetune.rank is {finetune.rank}, wanted at least 1")
+
+
+def backbone_of(encoders: Encoders, modality: Modality) -> nn.Module:
+    """The backbone of a modality."""
+    backbone = encoders.image if modality == "rgb" else encoders.points
+    assert backbone is not None
+    return backbone
+
+
+def tokens_of(modality: Modality, backbone: nn.Module, sample: Sample) -> Float[Tensor, "T D"]:
+    """The tokens of a sample, with a gradient to the backbone."""
+    if modality == "rgb":
+        return backbone(sample.rgb[None])[0][0]
+    return backbone(sample.xyz[:, sample.valid].T.contiguous())[1]
+
+
+def _rows(
+    samples: list[Sample],
+    frozen: list[PatchFeatures],
+    backbones: nn.ModuleDict,
+    config: Config,
+    finetune: FinetuneConfig,
+    scan: int,
+) -> dict[Modality, ScanRows]:
+    """Rows of a training scan as the backbones now see it.
+
+    Only tokens change: where they lie on the grid follows from the scan, as for the frozen ones.
+    """
+    features = frozen[scan]
+    by_modality = dict(features.by_modality)
+    for m in finetune.modalities:
+        inputs = (m, backbones[m], samples[scan])
+        tokens = (
+            recomputed(tokens_of, *inputs, use_reentrant=False)
+            if finetune.recompute and torch.is_grad_enabled()
+            else tokens_of(*inputs)
+        )
+        by_modality[m] = replace(by_modality[m], tokens=tokens)
+    return scan_rows(replace(features, by_modality=by_modality), config.adaptor)
+
+
+def blocks_of(backbone: Any, modality: Modality, config: Config) -> list[nn.Module]:
+    """The blocks the features pass through, in their order.
+
+    Transformer blocks; of a convolutional model its stages of equal resolution (entries of
+    `blocks` where it has them), up to the last one asked for.
+    """
+    if modality == "3d":
+        return list(backbone.blocks.blocks[: max(backbone.architecture.taps) + 1])
+    model, stages = backbone.backbone, config.image_encoder.stages
+    if not stages:
+        return list(model.blocks)
+    modules = [info["module"] for info in model.feature_info][: max(stages) + 1]
+    if modules[-1].startswith("blocks."):
+        return list(model.blocks[: int(modules[-1].split(".")[1]) + 1])
+    named = [model.get_submodule(name) for name in modules]
+    return [module for module in named if next(module.parameters(), None) is not None]
+
+
+def open_weights(
+    backbone: nn.Module,
+    modality: Modality,
+    finetune: FinetuneConfig,
+    config: Config,
+    steps: int,
+    seed: int,
+) -> Tuner | None:
+    """Lets the weights of `finetune.method` be trained; peft's tuner where these are additions."""
+    blocks = blocks_of(backbone, modality, config)
+    if finetune.method == "whole":
+        backbone.requires_grad_(True)
+    elif finetune.method == "last_blocks":
+        if not 1 <= finetune.blocks <= len(blocks):
+            raise InputError(
+                f"finetune.blocks is {finetune.blocks}, wanted 1 to {len(blocks)}, the blocks of "
+                f"{_model(modality, config)} that its features pass through"
+            )
+        for block in blocks[-finetune.blocks :]:
+            block.requires_grad_(True)
+    else:
+        targets = low_rank_targets(backbone, blocks, finetune.method)
+        if not targets:
+            raise InputError(
+                f"{_model(modality, config)} has no layers for {finetune.method}, which adds to "
+                "linear maps and, lora alone, to 1 x 1 convolutions; choose another method"
+            )
+        return _additions(backbone, targets, finetune, steps, seed)
+    return None
+
+
+def _model(modality: Modality, config: Config) -> str:
+    return config.image_encoder.model if modality == "rgb" else config.point_encoder.model
+
+
+def low_rank_targets(backbone: nn.Module, blocks: list[nn.Module], method: Method) -> list[str]:
+    """Names of the layers in `blocks` that get additions.
+
+    Linear maps: query, key, value, output and MLP of a transformer block. With LoRA 1 x 1
+    convolutions too, the linear maps of convolutional models.
+    """
+    inside = {id(module) for block in blocks for module in block.modules()}
+
+    def fits(layer: nn.Module) -> bool:
+        if isinstance(layer, nn.Conv2d) and method == "lora":
+            return layer.kernel_size == (1, 1) and layer.groups == 1
+        return isinstance(layer, nn.Linear)
+
+    return [n for n, layer in backbone.named_modules() if id(layer) in inside and fits(layer)]
+
+
+def _additions(
+    backbone: nn.Module, targets: list[str], finetune: FinetuneConfig, steps: int, seed: int
+) -> Tuner:
+    """LoRA: W + alpha/r B A, B = 0 at first. AdaLoRA: W + alpha/r P diag(E) Q, E = 0 at first.
+
+    AdaLoRA trains with all its ranks for a tenth of the steps, with those that are left for the
+    last third, and lets go of the least important ones in between.
+    """
+    from peft import AdaLoraConfig, LoraConfig
+    from peft.tuners.adalora import AdaLoraModel
+    from peft.tuners.lora import LoraModel
+
+    with seeded(seed):
+        if finetune.method == "lora":
+            lora = LoraConfig(r=finetune.rank, lora_alpha=finetune.alpha, target_modules=targets)
+            return LoraModel(backbone, lora, "default")
+        adalora = AdaLoraConfig(
+            target_r=finetune.rank,
+            init_r=math.ceil(1.5 * finetune.rank),
+            lora_alpha=finetune.alpha,
+            target_modules=targets,
+            total_step=steps,
+            tinit=steps // 10,
+            tfinal=steps // 3,
+        )
+        return AdaLoraModel(backbone, adalora, "default")
+
+
+def close_unused(backbone: nn.Module, tokens: Float[Tensor, "T D"]) -> None:
+    """Freezes again what the tokens do not depend on: a classifier, later stages."""
+    opened = [p for p in backbone.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(tokens.sum(), opened, allow_unused=True)
+    for parameter, gradient in zip(opened, gradients, strict=True):
+        parameter.requires_grad_(gradient is not None)
+
+
+def trained_weights(backbone: nn.Module) -> int:
+    """How many numbers of the backbone are to be trained."""
+    return sum(p.numel() for p in backbone.parameters() if p.requires_grad)
+
+
+def _allocate(tuners: dict[Modality, Tuner], steps: int) -> None:
+    for tuner in tuners.values():
+        tuner.update_and_allocate(steps)
+
+
+def _regularise(tuners: dict[Modality, Tuner], parts: int) -> None:
+    """Adds AdaLoRA's pull to orthogonal factors to their gradients, once a batch of `parts` parts.
+
+    peft adds it to a loss it is shown, and the losses here are not made by the backbone.
+    """
+    for tuner in tuners.values():
+        named = [(n, p) for n, p in tuner.model.named_parameters() if p.requires_grad]
+        factors = [(n, p) for n, p in named if "lora_A" in n or "lora_B" in n]
+        share = tuner.peft_config["default"].orth_reg_weight / len(factors) / parts
+        for name, factor in factors:
+            factor.register_hook(partial(_pulled, factor, "lora_B" in name, share))
+
+
+def _pulled(factor: Tensor, columns: bool, share: float, gradient: Tensor) -> Tensor:
+    return gradient + share * orthogonality_gradient(factor.detach(), columns)
+
+
+def orthogonality_gradient(factor: Float[Tensor, "a b"], columns: bool) -> Float[Tensor, "a b"]:
+    """Gradient of || Q Q^T - I ||_F, or of || P^T P - I ||_F for the `columns` (AdaLoRA, Eq. 5)."""
+    rows = factor.T if columns else factor
+    off = rows @ rows.T - torch.eye(len(rows), device=rows.device, dtype=rows.dtype)
+    pull = 2 * off @ rows / off.norm().clamp_min(1e-12)
+    return pull.T if columns else pull
+
+
+def merged(backbone: nn.Module, tuner: Tuner | None) -> nn.Module:
+    """The backbone with its additions added to its weights, frozen: same layers as before."""
+    if tuner is not None:
+        backbone = tuner.merge_and_unload()
+    return backbone.requires_grad_(False)
+
+
+def drift(before: list[PatchFeatures], after: list[PatchFeatures]) -> dict[Modality, float]:
+    """Mean over the valid patches of 1 - cos(before, after) by modality: what was forgotten.
+
+    0 exactly for equal features: computed as half the squared distance of the directions.
+    """
+    moved: dict[Modality, float] = {}
+    for m in MODALITIES:
+        each = []
+        for old, new in zip(before, after, strict=True):
+            a, b = (
+                F.normalize(rows, dim=1)[index[f.valid]]
+                for f in (old, new)
+                for rows, index in [distinct_rows(f, m)]
+            )
+            each.append((a - b).square().sum(1) / 2)
+        moved[m] = float(torch.cat(each).mean())
+    return moved
+
+
+def _encoders(
+    encoders: Encoders, backbones: nn.ModuleDict, config: Config, origin: str
+) -> Encoders:
+    """`encoders` with these backbones instead; `origin` is told of them in results and reports."""
+    points = backbones["3d"] if "3d" in backbones else encoders.points
+    assert points is None or isinstance(points, PointMAE)
+    image = backbones["rgb"] if "rgb" in backbones else encoders.image
+    found = described_encoders(image, points, config)
+    about = {
+        m: {**found.about[m], "finetuned": origin} if m in backbones else found.about[m]
+        for m in MODALITIES
+    }
+    return replace(found, about=about)
+
+
+def save_encoders(finetuned: Finetuned, path: Path) -> None:
+    """The weights of the tuned backbones, in safetensors; those left frozen are not in it."""
+    tensors = {
+        f"{m}.{name}": tensor.cpu().contiguous()
+        for m in MODALITIES
+        if finetuned.trainable[m]
+        for name, tensor in backbone_of(finetuned.encoders, m).state_dict().items()
+    }
+    with write_whole(path) as file:
+        file.write_bytes(safetensors_bytes(tensors))
+
+
+def load_finetuned(path: Path, encoders: Encoders, config: Config) -> Encoders:
+    """`encoders` with the weights `save_encoders` wrote; the features come back bit by bit.
+
+    Raises InputError unless every entry fits the backbones of `encoders`.
+    """
+    tensors = read_tensors(path)
+    backbones = nn.ModuleDict()
+    for m in sorted({name.split(".")[0] for name in tensors}):
+        if m not in MODALITIES or (m == "3d" and encoders.points is None):
+            raise InputError(
+                f"{path}: has weights of {m!r}, for which there is no backbone here; "
+                "give a file of save_encoders and the config it was trained with"
+            )
+        backbones[m] = copy.deepcopy(backbone_of(encoders, m))
+        own = {n.removeprefix(f"{m}."): t for n, t in tensors.items() if n.startswith(f"{m}.")}
+        load_strictly(backbones[m], own, path)
+    return _encoders(encoders, backbones, config, path.name)

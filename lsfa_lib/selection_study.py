@@ -1,0 +1,97 @@
+"""Does the selection score predict the test result? Configurations around one, scored by both.
+
+For each category a file holds, by configuration, how it separates pseudo-defects (what `choice`
+reads) and how it did on the test split (what `rank_correlation` compares it with, afterwards).
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lsfa_lib import results
+from lsfa_lib.components import VARIANTS, TestScans, measured, read_test
+from lsfa_lib.config import Config, config_hash, resolve_device
+from lsfa_lib.detector import Detector, predict
+from lsfa_lib.features import load_encoders
+from lsfa_lib.files import InputError, progress, write_whole
+from lsfa_lib.selection import learned, pseudo_set, separation
+
+FORMAT = 1
+
+
+def grid(base: Config) -> dict[str, Config]:
+    """The configurations tried: one field changed at a time, and the parts of the method."""
+    t = base.training
+    bank = t.local_bank or 2 * t.batch * (t.patches_per_scan or 1024)
+    changed = {
+        "as it is": t,
+        "learning rate / 4": replace(t, learning_rate=t.learning_rate / 4),
+        "learning rate / 20": replace(t, learning_rate=t.learning_rate / 20),
+        "half the steps": replace(t, steps=t.steps // 2),
+        "twice the steps": replace(t, steps=2 * t.steps),
+        "temperature 0.03": replace(t, temperature=0.03),
+        "temperature 1": replace(t, temperature=1.0),
+        "K = 4": replace(t, instances=4),
+        "bank of 1 batch": replace(t, local_bank=bank // 2),
+        "bank of 4 batches": replace(t, local_bank=2 * bank),
+        "4 x the patches": replace(t, patches_per_scan=4 * t.patches_per_scan),
+    }
+    found = {name: replace(base, training=training) for name, training in changed.items()}
+    for name in ("IFC", "CLC", "heads", "control", "baseline"):
+        found[name] = VARIANTS[name](base)
+    return found
+
+
+def run_selection(
+    base: Config, categories: tuple[str, ...], folder: Path, workers: int
+) -> Iterator[str]:
+    """Scores every configuration in every category; what is in `folder` already is kept."""
+    threads = (max(1, torch.get_num_threads() // workers),)
+    with ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), torch.set_num_threads, threads
+    ) as pool:
+        running = {name: pool.submit(score_category, base, name, folder) for name in categories}
+        for name, future in running.items():
+            future.result()
+            yield name
+
+
+def score_category(base: Config, category: str, folder: Path, seed: int = 0) -> None:
+    """Writes `<folder>/<category>.json`; finished configurations are not run again."""
+    path, key = folder / f"{category}.json", config_hash(FORMAT, replace(base, cache=""), seed)
+    content: dict[str, Any] = {"key": key, "category": category, "configurations": {}}
+    if path.exists() and (old := json.loads(path.read_text(encoding="utf-8")))["key"] == key:
+        content = old
+    todo = {n: c for n, c in grid(base).items() if n not in content["configurations"]}
+    if not todo:
+        return
+    encoders = load_encoders(base, resolve_device(base.device))
+    pseudo = pseudo_set(category, base, encoders, seed)
+    test = read_test(category, base, encoders)
+    for name, config in progress(todo.items(), category):
+        clock = results.Stopwatch()
+        entry: dict[str, Any] = {"pseudo": {}, "test": {}, "reason": ""}
+        try:
+            with clock("train and fit"):
+                detector = learned(config, pseudo, seed)
+            entry["pseudo"] = asdict(separation(detector, pseudo))
+            entry["test"] = _tested(detector, test)
+        except InputError as error:
+            entry["reason"] = str(error)
+        content["configurations"][name] = {**entry, "seconds": clock.seconds}
+        content["machine"] = results.machine(resolve_device(base.device))
+        with write_whole(path) as file:
+            file.write_text(json.dumps(results.as_json(content), indent=1), encoding="utf-8")
+
+
+def _tested(detector: Detector, test: TestScans) -> dict[str, Any]:
+    found = [predict(detector, features) for features in test.features]
+    return {mode: measured([each[mode] for each in found], test) for mode in detector.modes}
