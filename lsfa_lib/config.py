@@ -165,7 +165,7 @@ class TrainingConfig:
     """Of the row-wise InfoNCE."""
     instances: int = 1
     """K of k-means: instance features a scan; 1 is the mean over valid patches."""
-    steps: int = 200
+    steps: int = 50
     epochs: int = 0
     """Where not 0: this many passes over the training scans, instead of `steps`."""
     batch: int = 8
@@ -185,7 +185,10 @@ class TrainingConfig:
     """Valid patches drawn from each scan in a step; 0 takes all. Keeps a step's cost the same at
     every image size."""
     local_bank: int = 0
-    """Patches the local bank holds; 0: two batches, the paper's ratio (5e4 of 8 x 3136)."""
+    """Patches the local bank holds; 0: `bank_batches`."""
+    bank_batches: int = 4
+    """Batches the local bank holds, where `local_bank` is 0. The paper's 5e4 rows are 2 of its
+    8 x 3136."""
     global_bank: int = 1024
     """Instance features the global bank holds."""
     own_rows: Literal["excluded", "kept"] = "excluded"
@@ -287,7 +290,7 @@ DEMO = replace(
         fpfh_max_neighbours=128,
         spacing_m=0.001,
     ),
-    training=replace(OURS.training, steps=100, patches_per_scan=256),
+    training=replace(OURS.training, patches_per_scan=256),
 )
 TINY = replace(
     DEMO,

@@ -104,8 +104,8 @@ class Panel:
 
 
 PANELS = (
-    Panel("loss terms, log scale", {t: t for t in TERM_LINES}, axis=(("type", "log"),)),
-    Panel("variance of features, first step = 1", {f"variance_{m}": m for m in MODALITIES}, True),
+    Panel("losses", {t: t for t in TERM_LINES}, axis=(("type", "log"),)),
+    Panel("variance, first step = 1", {f"variance_{m}": m for m in MODALITIES}, True),
     Panel("effective rank, first step = 1", {f"rank_{m}": m for m in MODALITIES}, True),
     Panel("mean distance to the nearest bank row", {f"nearest_{m}": m for m in MODALITIES}),
     Panel(
@@ -125,7 +125,7 @@ def metrics_table(result: Result) -> Styler:
     modes = result["modes"]
     values = pd.DataFrame(
         {label: [number(modes[m][key]) for m in modes] for label, key in COLUMNS.items()},
-        index=[NAMES.get(m, m) for m in modes],
+        index=[SHORT.get(m, m) for m in modes],
     )
     cells = values.map(three_digits)
     bold = values.eq(values.max()).map(lambda best: "font-weight: 700" if best else "")
@@ -256,8 +256,14 @@ def training_figure(result: Result) -> go.Figure:
     panels = [p for p in PANELS if any(key in step for key in p.entries for step in history)]
     drawn = np.linspace(0, len(history) - 1, min(len(history), MOST_STEPS)).round().astype(int)
     figure = make_subplots(rows=max(1, len(panels)), shared_xaxes=True, vertical_spacing=0.05)
+    named: set[str] = set()
     for row, panel in enumerate(panels, 1):
-        _add_panel(figure, row, panel, history, drawn)
+        lines = {k: v for k, v in panel.entries.items() if any(k in step for step in history)}
+        # Lines that an earlier row has named keep their colour and dash.
+        legend = len(lines) > 1 and not named.issuperset(lines.values())
+        named.update(lines.values())
+        series = {v: _series(history, k, panel.relative)[drawn] for k, v in lines.items()}
+        _add_panel(figure, row, panel, (drawn + 1, series), legend)
     figure.update_xaxes(title={"text": "step"}, row=max(1, len(panels)))
     return figure.update_layout(
         template=TEMPLATE,
@@ -270,32 +276,32 @@ def _add_panel(
     figure: go.Figure,
     row: int,
     panel: Panel,
-    history: list[dict[str, float]],
-    drawn: Int[np.ndarray, " s"],
+    drawn: tuple[Int[np.ndarray, " s"], dict[str, Float[np.ndarray, " s"]]],
+    with_legend: bool,
 ) -> None:
+    steps, series = drawn
     legend = "legend" if row == 1 else f"legend{row}"
-    entries = {k: line for k, line in panel.entries.items() if any(k in step for step in history)}
-    for key, line in entries.items():
+    for line, values in series.items():
         name = SHORT.get(line, line)
         figure.add_scatter(
-            # One byte or two a number, four for a value: histories may be long.
-            x=(drawn + 1).astype(np.uint16 if len(history) < 2**16 else np.uint32),
-            y=_series(history, key, panel.relative)[drawn].astype(np.float32),
+            # Histories may be long: whole numbers and single precision are half the page.
+            x=steps.astype(np.int32),
+            y=values.astype(np.float32),
             mode="lines",
             name=name,
             legend=legend,
-            showlegend=len(entries) > 1,
+            showlegend=with_legend,
             line={"width": 2, **{**LINES, **TERM_LINES}.get(line, {"color": "#6b7682"})},
             hovertemplate=f"{name}: %{{y:.3g}}, step %{{x}}<extra></extra>",
             row=row,
             col=1,
         )
-    figure.update_yaxes(**dict(panel.axis), nticks=5, row=row)
+    figure.update_yaxes(**dict(panel.axis), nticks=5, tickfont={"size": 11}, row=row)
     top = figure.layout[f"yaxis{row if row > 1 else ''}"].domain[1]
     place = {"yref": "paper", "y": top, "yanchor": "bottom"}
-    figure.add_annotation(
-        text=panel.title, xref="paper", x=0, xanchor="left", showarrow=False, **place
-    )
+    # Above the axis' numbers, to leave the legend its room on a phone.
+    left = {"xref": "paper", "x": 0, "xanchor": "left", "xshift": -48}
+    figure.add_annotation(text=panel.title, showarrow=False, **left, **place)
     figure.update_layout({legend: {**place, "x": 1, "xanchor": "right", "orientation": "h"}})
 
 

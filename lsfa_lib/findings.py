@@ -132,9 +132,9 @@ def training_sentence(result: Result) -> str:
     kept = {m: last[f"variance_{m}"] / (first[f"variance_{m}"] or math.inf) for m in MODALITIES}
     text = "No collapse" if min(kept.values()) >= LITTLE_VARIANCE else "Near collapse"
     return (
-        f"{text}: the variance of 3D features keeps {kept['3d']:.0%}, that of RGB features "
-        f"{kept['rgb']:.0%} of the first step's"
-    ).replace("%", " %")
+        f"{text}: variance of features ends at {100 * kept['3d']:.0f} % (3D) and "
+        f"{100 * kept['rgb']:.0f} % (RGB) of the first step's"
+    )
 
 
 def seed_lines(runs: list[Result]) -> list[str]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +24,6 @@ from torch.utils.checkpoint import checkpoint as recomputed
 from lsfa_lib.adaptors import ScanRows, new_adaptors, scan_rows
 from lsfa_lib.config import Config, config_hash
 from lsfa_lib.encoders.checkpoints import load_strictly, read_tensors, seeded
-from lsfa_lib.encoders.point_mae import PointMAE
 from lsfa_lib.feature_cache import extract
 from lsfa_lib.features import Encoders, described_encoders, distinct_rows
 from lsfa_lib.files import InputError, progress, write_whole
@@ -34,7 +33,7 @@ from lsfa_lib.training import Task, Trained, fit, fitted_config
 Method = Literal["last_blocks", "whole", "lora", "adalora"]
 LOW_RANK = ("lora", "adalora")
 Tuner = Any
-"""A tuner of peft, whose types nobody checks; importing peft takes seconds, so it is done late."""
+"""peft's LoraModel or AdaLoraModel around a backbone."""
 
 
 @dataclass(frozen=True)
@@ -95,17 +94,19 @@ def finetune(
     # The checkpoint's key knows adaptors and scans; backbones and method reach it by the names.
     start = config_hash(finetune, encoders.keys)
     names = tuple(f"{sample.name} {start}" for sample in samples)
-    still = Task(adaptors, lambda i: scan_rows(frozen[i], config.adaptor), names, backbones)
-    schedule, _ = fitted_config(still, config.training, seed)
-    tuners = {}
+    task = Task(adaptors, lambda i: scan_rows(frozen[i], config.adaptor), names, backbones)
+    schedule, _ = fitted_config(task, config.training, seed)
+    tuners = {
+        m: open_weights(backbones[m], m, finetune, config, schedule.steps, seed)
+        for m in finetune.modalities
+    }
     for m in finetune.modalities:
-        tuners[m] = open_weights(backbones[m], m, finetune, config, schedule.steps, seed)
         close_unused(backbones[m], tokens_of(m, backbones[m], samples[0]))
     trainable = {m: trained_weights(backbones[m]) if m in backbones else 0 for m in MODALITIES}
-    task = replace(still, source=partial(_rows, samples, frozen, backbones, config, finetune))
+    task = replace(task, source=partial(_rows, samples, frozen, backbones, config, finetune))
     notes: tuple[str, ...] = ()
     if finetune.method == "adalora":
-        _regularise(tuners, schedule.accumulate)
+        regularise(tuners, schedule.accumulate)
         task = replace(task, after_step=partial(_allocate, tuners))
         if checkpoint and schedule.checkpoint_every:
             notes = ("no checkpoints: they would not hold the importances AdaLoRA ranks by",)
@@ -115,9 +116,8 @@ def finetune(
         backbones[m] = merged(backbones[m], tuner)
     tuned = _encoders(encoders, backbones, config, finetune.method)
     after = [extract(sample, tuned, config) for sample in progress(samples, "tuned features")]
-    return Finetuned(
-        tuned, replace(trained, notes=trained.notes + notes), drift(frozen, after), trainable
-    )
+    trained = replace(trained, notes=trained.notes + notes)
+    return Finetuned(tuned, trained, drift(frozen, after), trainable)
 
 
 def _require_weights(samples: list[Sample], encoders: Encoders, finetune: FinetuneConfig) -> None:
@@ -250,15 +250,14 @@ def _additions(
     AdaLoRA trains with all its ranks for a tenth of the steps, with those that are left for the
     last third, and lets go of the least important ones in between.
     """
-    from peft import AdaLoraConfig, LoraConfig
-    from peft.tuners.adalora import AdaLoraModel
-    from peft.tuners.lora import LoraModel
-
+    peft: Any = import_module("peft")  # here, since it takes seconds
     with seeded(seed):
         if finetune.method == "lora":
-            lora = LoraConfig(r=finetune.rank, lora_alpha=finetune.alpha, target_modules=targets)
-            return LoraModel(backbone, lora, "default")
-        adalora = AdaLoraConfig(
+            lora = peft.LoraConfig(
+                r=finetune.rank, lora_alpha=finetune.alpha, target_modules=targets
+            )
+            return peft.LoraModel(backbone, lora, "default")
+        adalora = peft.AdaLoraConfig(
             target_r=finetune.rank,
             init_r=math.ceil(1.5 * finetune.rank),
             lora_alpha=finetune.alpha,
@@ -267,7 +266,7 @@ def _additions(
             tinit=steps // 10,
             tfinal=steps // 3,
         )
-        return AdaLoraModel(backbone, adalora, "default")
+        return peft.AdaLoraModel(backbone, adalora, "default")
 
 
 def close_unused(backbone: nn.Module, tokens: Float[Tensor, "T D"]) -> None:
@@ -288,7 +287,7 @@ def _allocate(tuners: dict[Modality, Tuner], steps: int) -> None:
         tuner.update_and_allocate(steps)
 
 
-def _regularise(tuners: dict[Modality, Tuner], parts: int) -> None:
+def regularise(tuners: dict[Modality, Tuner], parts: int) -> None:
     """Adds AdaLoRA's pull to orthogonal factors to their gradients, once a batch of `parts` parts.
 
     peft adds it to a loss it is shown, and the losses here are not made by the backbone.
@@ -306,7 +305,10 @@ def _pulled(factor: Tensor, columns: bool, share: float, gradient: Tensor) -> Te
 
 
 def orthogonality_gradient(factor: Float[Tensor, "a b"], columns: bool) -> Float[Tensor, "a b"]:
-    """Gradient of || Q Q^T - I ||_F, or of || P^T P - I ||_F for the `columns` (AdaLoRA, Eq. 5)."""
+    """Gradient of || Q Q^T - I ||_F, or of || P^T P - I ||_F for the `columns`.
+
+    AdaLoRA's paper squares the norms; peft does not, and its weight is for norms as they are.
+    """
     rows = factor.T if columns else factor
     off = rows @ rows.T - torch.eye(len(rows), device=rows.device, dtype=rows.dtype)
     pull = 2 * off @ rows / off.norm().clamp_min(1e-12)
@@ -343,14 +345,12 @@ def _encoders(
     encoders: Encoders, backbones: nn.ModuleDict, config: Config, origin: str
 ) -> Encoders:
     """`encoders` with these backbones instead; `origin` is told of them in results and reports."""
-    points = backbones["3d"] if "3d" in backbones else encoders.points
-    assert points is None or isinstance(points, PointMAE)
-    image = backbones["rgb"] if "rgb" in backbones else encoders.image
-    found = described_encoders(image, points, config)
-    about = {
-        m: {**found.about[m], "finetuned": origin} if m in backbones else found.about[m]
-        for m in MODALITIES
-    }
+    given: dict[str, Any] = {"rgb": encoders.image, "3d": encoders.points, **backbones}
+    found = described_encoders(given["rgb"], given["3d"], config)
+    about = {m: dict(found.about[m]) for m in MODALITIES}
+    for m in MODALITIES:
+        if m in backbones:
+            about[m]["finetuned"] = origin
     return replace(found, about=about)
 
 

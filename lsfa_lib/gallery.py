@@ -138,7 +138,7 @@ def _card(entry: RunEntry, reports: Path) -> dict[str, Any]:
 
 
 def _means(entries: list[RunEntry]) -> list[dict[str, Any]]:
-    """A row for each config: seeds are averaged first, then categories."""
+    """Two rows for each config: seeds are averaged first, then categories."""
     same: dict[str, list[RunEntry]] = {}
     for entry in entries:
         same.setdefault(entry.key, []).append(entry)
@@ -155,10 +155,9 @@ def _means(entries: list[RunEntry]) -> list[dict[str, Any]]:
                 "group": group if groups.count(group) == 1 else key,
                 "runs": len(runs),
                 "categories": len(categories),
-                "cells": [
-                    three_digits(_mean(_value(each, mode, metric) for each in categories.values()))
-                    for metric in METRICS.values()
-                    for mode in _modes(entries)
+                "rows": [
+                    (label, [_cell(categories, mode, key) for mode in _modes(entries)])
+                    for label, key in METRICS.items()
                 ],
             }
         )
@@ -170,9 +169,13 @@ def _modes(entries: list[RunEntry]) -> list[str]:
     return [mode for mode in SHORT if any(mode in entry.result["modes"] for entry in entries)]
 
 
-def _value(runs: list[Result], mode: str, metric: str) -> float:
-    """Mean over runs, NaN where one has no such value."""
-    return _mean(number(run["modes"].get(mode, {}).get(metric)) for run in runs)
+def _cell(categories: dict[str, list[Result]], mode: str, key: str) -> str:
+    """Mean over categories of the mean over runs; a dash where a run has no such value."""
+    values = [
+        _mean(number(run["modes"].get(mode, {}).get(key)) for run in runs)
+        for runs in categories.values()
+    ]
+    return three_digits(_mean(values))
 
 
 def _mean(values: Iterable[float]) -> float:

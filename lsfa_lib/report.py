@@ -241,7 +241,8 @@ def _provenance(
         "peak memory": f"{result['peak_memory_mb']:.0f} MB",
     }
     yield "Machine and code", _rows(machine), True
-    yield "Training", _training(result), False
+    training = _training(result)
+    yield "Training", training, "note" in dict(training)
     drawn = {}
     if result["config"].get("shots"):
         drawn["drawn for training"] = [name.split("/")[-1] for name in result["train_scans"]]

@@ -126,7 +126,7 @@ def scan_figure(
         "photo": uri(photo, "jpeg"),
         "relief (3D)": uri(relief(xyz, valid), "jpeg"),
         "ground truth": uri(marked(photo, defect), "jpeg"),
-        **{f"score, {SHORT[m]}": uri(map_image(v, valid, defect)) for m, v in levels.items()},
+        **{_panel_name(m): uri(map_image(v, valid, defect)) for m, v in levels.items()},
     }
     figure = _picture_grid(list(panels.values()))
     points = spread_points(valid, max_points)
@@ -152,9 +152,14 @@ def scan_figure(
     return figure.update_layout(
         meta={
             "narrow": _narrow(len(panels), len(choices), view["camera"]),
-            "thumbnail": [panels["photo"], panels.get(f"score, {SHORT[BOTH]}", panels["photo"])],
+            "thumbnail": [panels["photo"], panels.get(_panel_name(BOTH), panels["photo"])],
         }
     )
+
+
+def _panel_name(mode: str) -> str:
+    """Short enough for a third of a phone."""
+    return SHORT[mode] if mode == "disagreement" else f"score, {SHORT[mode]}"
 
 
 def _picture_grid(sources: list[str]) -> go.Figure:

@@ -27,10 +27,14 @@ from lsfa_lib.selection import learned, pseudo_set, separation
 FORMAT = 1
 
 
+def start(preset: Config) -> Config:
+    """Where the choice began: the paper's ratio of the bank, and steps that take a minute."""
+    return replace(preset, training=replace(preset.training, steps=100, bank_batches=2))
+
+
 def grid(base: Config) -> dict[str, Config]:
     """The configurations tried: one field changed at a time, and the parts of the method."""
     t = base.training
-    bank = t.local_bank or 2 * t.batch * (t.patches_per_scan or 1024)
     changed = {
         "as it is": t,
         "learning rate / 4": replace(t, learning_rate=t.learning_rate / 4),
@@ -40,8 +44,9 @@ def grid(base: Config) -> dict[str, Config]:
         "temperature 0.03": replace(t, temperature=0.03),
         "temperature 1": replace(t, temperature=1.0),
         "K = 4": replace(t, instances=4),
-        "bank of 1 batch": replace(t, local_bank=bank // 2),
-        "bank of 4 batches": replace(t, local_bank=2 * bank),
+        "bank of 1 batch": replace(t, bank_batches=1),
+        "bank of 4 batches": replace(t, bank_batches=4),
+        "half the steps, bank of 4 batches": replace(t, steps=t.steps // 2, bank_batches=4),
         "4 x the patches": replace(t, patches_per_scan=4 * t.patches_per_scan),
     }
     found = {name: replace(base, training=training) for name, training in changed.items()}

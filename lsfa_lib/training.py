@@ -152,7 +152,8 @@ def fitted_config(
     if config.epochs:
         config = replace(config, steps=config.epochs * (scans // config.batch))
     epoch = sum(len(drawn_rows(task, i, config, seed, 0)["3d"].index) for i in range(scans))
-    local, whole = config.local_bank or 2 * config.batch * epoch // scans, config.global_bank
+    local = config.local_bank or config.bank_batches * config.batch * epoch // scans
+    whole = config.global_bank
     if config.own_rows == "kept" and local > epoch // 2:
         notes.append(
             f"local bank of {epoch // 2} patches instead of {local}: one longer than an epoch of "

@@ -63,8 +63,8 @@ def test_metrics_table_shows_three_digits_and_marks_the_best(case: Case) -> None
         "3D",
         "RGB",
         "RGB + 3D",
-        "Disagreement",
-        "RGB + 3D + disagreement",
+        "disagreement",
+        "all three",
     ]
     for label, key in figures.COLUMNS.items():
         assert list(table[label]) == [f"{case.result['modes'][m][key]:.3f}" for m in MODES]
@@ -247,7 +247,7 @@ def test_pictures_show_photo_truth_and_maps(case: Case, drawn: go.Figure) -> Non
         "score, 3D",
         "score, RGB",
         "score, RGB + 3D",
-        "score, disagreement",
+        "disagreement",
         "score, all three",
     ]
     photo = np.asarray(_image(images["photo"].source), float)
@@ -332,6 +332,8 @@ def test_training_figure_shows_the_history_as_it_was(case: Case) -> None:
             np.testing.assert_allclose(trace.y, expected, rtol=1e-6)
     assert np.isnan(rows["y"][2].y[:4]).all() and rows["y2"][0].y[0] == 1.0
     assert [trace.name for trace in rows["y"]] == ["LA", "GA", "LC", "GC"]
+    legend = [trace.name for trace in figure.data if trace.showlegend]
+    assert legend == ["LA", "GA", "LC", "GC", "3D", "RGB"]
     assert rows["y2"][0].line.color == rows["y3"][0].line.color == figures.LINES["3d"]["color"]
     assert figure.layout.yaxis.type == "log" and figure.layout.xaxis6.title.text == "step"
 
@@ -340,13 +342,15 @@ def test_training_finding_is_the_variance_kept(case: Case) -> None:
     history = case.result["training"]["history"]
     kept = [round(100 * history[-1][k] / history[0][k]) for k in ("variance_3d", "variance_rgb")]
     title = figures.training_figure(case.result).layout.title.text
-    assert title.startswith(f"No collapse: the variance of 3D features keeps {kept[0]} %")
-    assert f"that of RGB features {kept[1]} % of the first" in title
+    assert title == (
+        f"No collapse: variance of features ends at {kept[0]} % (3D) and {kept[1]} % (RGB) of the "
+        "first step's"
+    )
     assert kept == [81, 148]
     result = copy.deepcopy(case.result)
     result["training"]["history"][-1]["variance_rgb"] = 0.09
     assert "Near collapse: " in findings.training_sentence(result)
-    assert "RGB features 9 %" in findings.training_sentence(result)
+    assert "and 9 % (RGB)" in findings.training_sentence(result)
 
 
 def test_quantities_the_training_lacks_have_no_row_and_long_ones_stay_small(case: Case) -> None:

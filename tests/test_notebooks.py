@@ -7,8 +7,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from report_case import make_case
 
-from lsfa_lib import findings, report
+from lsfa_lib import figures, findings, report
 from lsfa_lib.results import read_result
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
@@ -87,3 +88,26 @@ def test_quickstart_runs_and_writes_its_numbers(demo_root: Path, tmp_path: Path)
     text = page.read_text(encoding="utf-8")
     assert auroc in text and str(demo_root) not in text
     assert (folder / "thumbnail.png").exists()
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_training_cell_draws_the_figure_or_says_that_nothing_was_trained(trained: bool) -> None:
+    notebook = nbformat.read(NOTEBOOKS[0], as_version=4)
+    (cell,) = [cell for cell in notebook.cells if cell.id == "trained"]
+    shown: list[str] = []
+    case = make_case(size=48, each=2, trained=trained)
+
+    class Drawn:
+        """The figures module, with `show` noting the title instead."""
+
+        def training_figure(self, result: dict) -> "Drawn":
+            self.title = figures.training_figure(result).layout.title.text
+            return self
+
+        def show(self) -> None:
+            shown.append(self.title)
+
+    names = {"figures": Drawn(), "findings": findings, "run": case, "Markdown": str}
+    exec(cell.source, {**names, "display": shown.append})
+    sentence = findings.training_sentence(case.result)
+    assert shown == [sentence if trained else f"{sentence}."]

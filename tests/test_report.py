@@ -279,11 +279,12 @@ def test_means_take_seeds_first_and_then_categories(case: Case) -> None:
     row = gallery._means(entries)[0]
     assert (row["group"], row["runs"], row["categories"]) == ("demo, 224 px", 3, 2)
     # (mean(0.6, 0.8) + 1.0) / 2, not the mean of three runs.
-    assert row["cells"][0] == "0.850"
-    assert len(row["cells"]) == 2 * len(MODES)
-    assert row["cells"][9] == f"{case.result['modes']['rgb+3d+disagreement']['aupro_30']:.3f}"
+    assert [label for label, _ in row["rows"]] == ["I-AUROC", "AUPRO 30 %"]
+    assert row["rows"][0][1][0] == "0.850"
+    assert [len(cells) for _, cells in row["rows"]] == [len(MODES)] * 2
+    assert row["rows"][1][1][4] == f"{case.result['modes']['rgb+3d+disagreement']['aupro_30']:.3f}"
     entries[2].result["modes"]["3d"]["i_auroc"] = None
-    assert gallery._means(entries)[0]["cells"][0] == "–"
+    assert gallery._means(entries)[0]["rows"][0][1][0] == "–"
 
 
 def test_runs_of_other_losses_shots_or_fields_are_never_averaged(case: Case) -> None:
@@ -322,9 +323,9 @@ def test_modes_that_a_run_lacks_are_dashes(case: Case) -> None:
     for mode in MODES[3:]:
         del plain["modes"][mode]
     without = gallery.RunEntry(Path("x"), plain)
-    assert len(gallery._means([without])[0]["cells"]) == 2 * 3
+    assert [len(cells) for _, cells in gallery._means([without])[0]["rows"]] == [3, 3]
     rows = gallery._means([without, gallery.RunEntry(Path("y"), case.result)])
-    cells = {row["group"]: row["cells"] for row in rows}
+    cells = {row["group"]: row["rows"][0][1] for row in rows}
     assert cells["demo, 224 px, no training"][3:5] == ["–", "–"]
     assert "–" not in cells["demo, 224 px"]
 

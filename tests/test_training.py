@@ -52,9 +52,20 @@ def task(
     source: Callable[[int], dict[Modality, ScanRows]] = rows_of,
 ) -> Task:
     torch.manual_seed(0)
-    return Task(
-        Adaptors(DIMS, config), source, tuple(f"part/train/good/{i:03d}" for i in range(scans))
-    )
+    names = tuple(f"part/train/good/{i:03d}" for i in range(scans))
+    return Task(Adaptors(DIMS, config), source, names)
+
+
+def in_double(scan: int) -> dict[Modality, ScanRows]:
+    return {
+        m: ScanRows(s.rows.double(), s.index, s.copies.double()) for m, s in rows_of(scan).items()
+    }
+
+
+def task_in_double() -> Task:
+    made = task(source=in_double)
+    made.adaptors.double()
+    return made
 
 
 def weights(task: Task) -> dict[str, Tensor]:
@@ -291,10 +302,11 @@ def test_bank_trap_ours_leaves_rows_of_the_same_scan_out() -> None:
     assert all(entry["own_rows_3d"] == 0.0 and entry["nearest_3d"] > 0.1 for entry in history)
 
 
-def test_default_bank_is_two_batches() -> None:
-    assert fitted_config(task(8), QUICK, seed=0)[0].local_bank == 2 * 4 * 20
-    drawn = replace(QUICK, patches_per_scan=5)
-    assert fitted_config(task(8), drawn, seed=0)[0].local_bank == 2 * 4 * 5
+def test_banks_are_counted_in_batches() -> None:
+    two = replace(QUICK, bank_batches=2)
+    assert fitted_config(task(8), two, seed=0)[0].local_bank == 2 * 4 * 20
+    drawn = replace(QUICK, bank_batches=3, patches_per_scan=5)
+    assert fitted_config(task(8), drawn, seed=0)[0].local_bank == 3 * 4 * 5
 
 
 def test_epochs_count_whole_batches() -> None:

@@ -1,0 +1,220 @@
+"""The table of components as sentences, figures and a document; every number from the cells."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from lsfa_lib.components_table import ALL_THREE, Cells, read_cells, table, verdict
+from lsfa_lib.figures import TEMPLATE
+from lsfa_lib.files import InputError, write_whole
+from lsfa_lib.findings import NAMES
+from lsfa_lib.selection import rank_correlation
+
+LOSSES = {"ours": "losses of ours", "published": "losses as printed"}
+TITLES = {"i_auroc": "I-AUROC", "aupro_30": "AUPRO 30 %", "p_auroc": "P-AUROC"}
+COLOURS = {
+    "confirmed": "#009E73",
+    "worse": "#D55E00",
+    "no better than untrained": "#E69F00",
+    "not confirmed with these features": "#8a94a0",
+    "": "#1d2733",
+}
+
+
+def shown(lines: pd.DataFrame) -> pd.DataFrame:
+    """The table as people read it: values, differences to the baseline, intervals, verdicts."""
+    rows = []
+    for line in _records(lines):
+        row = {"": line["row"], "mode": NAMES.get(line["mode"], line["mode"])}
+        for metric, title in TITLES.items():
+            row[title] = _bounded(line, metric, "{:.3f}")
+        for metric in ("i_auroc", "aupro_30"):
+            row[f"Δ {TITLES[metric]}"] = _bounded(line, f"d_{metric}", "{:+.3f}")
+        row["Δ I-AUROC to control"] = _bounded(line, "c_i_auroc", "{:+.3f}")
+        row["by I-AUROC"] = verdict(line)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _records(lines: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in line.items()} for line in lines.to_dict("records")]
+
+
+def _bounded(line: dict[str, Any], name: str, form: str) -> str:
+    if name not in line or np.isnan(line[name]):
+        return ""
+    value, low, high = (form.format(line[name + end]) for end in ("", "_low", "_high"))
+    return f"{value} [{low}, {high}]"
+
+
+def forest_figure(lines: pd.DataFrame, metric: str = "i_auroc") -> go.Figure:
+    """Difference of each row to the baseline, with its 95 % interval; zero is no gain."""
+    compared = [line for line in _records(lines) if verdict(line, metric)]
+    figure = go.Figure()
+    for kind in dict.fromkeys(verdict(line, metric) for line in compared):
+        chosen = [line for line in compared if verdict(line, metric) == kind]
+        gains, lows, highs = (
+            np.array([line[f"d_{metric}{end}"] for line in chosen]) for end in ("", "_low", "_high")
+        )
+        figure.add_scatter(
+            x=gains,
+            y=[_label(line) for line in chosen],
+            mode="markers",
+            name=kind,
+            marker={"size": 9, "color": COLOURS[kind]},
+            error_x={
+                "array": highs - gains,
+                "arrayminus": gains - lows,
+                "color": COLOURS[kind],
+                "thickness": 2,
+            },
+            hovertemplate="%{y}<br>%{x:+.3f}<extra></extra>",
+        )
+    figure.add_vline(0.0, line={"width": 1, "dash": "dash", "color": "#6b7682"})
+    confirmed = sum(verdict(line, metric) == "confirmed" for line in compared)
+    return figure.update_layout(
+        template=TEMPLATE,
+        height=140 + 26 * len(compared),
+        title={"text": f"{confirmed} of {len(compared)} gains in {TITLES[metric]} are confirmed"},
+        xaxis={"title": {"text": f"difference to the baseline, {TITLES[metric]}"}},
+        yaxis={
+            "automargin": True,
+            "autorange": "reversed",
+            "categoryorder": "array",
+            "categoryarray": [_label(line) for line in compared],
+            "showline": False,
+            "ticks": "",
+        },
+        legend={"orientation": "h", "y": -0.12, "yanchor": "top"},
+    )
+
+
+def _label(line: dict[str, Any]) -> str:
+    if line["mode"] in ("disagreement", ALL_THREE):
+        return f"{line['row']} "
+    return f"{line['row']}, {NAMES[line['mode']]} "
+
+
+def answer(cells: Cells, losses: str, lines: pd.DataFrame) -> str:
+    """What each part brings, in sentences made of the numbers."""
+    both = lines[lines["mode"].isin(["rgb+3d", "disagreement", ALL_THREE])]
+    sentences = []
+    for line in _records(both):
+        if (said := verdict(line)) and "control" not in line["row"]:
+            gain = _bounded(line, "d_i_auroc", "{:+.3f}")
+            pro = _bounded(line, "d_aupro_30", "{:+.3f}")
+            sentences.append(
+                f"- **{line['row']}**: {said}. I-AUROC {gain}, AUPRO {pro} against the baseline "
+                "in RGB + 3D."
+            )
+    stopped = [
+        f"{cells.stopped[key]} of {cells.trainings[key]} trainings of {key[1]} collapsed"
+        for key in cells.stopped
+        if key[0] == losses and cells.stopped[key]
+    ]
+    if stopped:
+        sentences.append(f"- {'; '.join(stopped)}: measured with the adaptors before it.")
+    return "\n".join(sentences)
+
+
+def write_components(cells_folder: Path, selection_folder: Path, path: Path) -> Path:
+    """Writes the document of the study as Markdown and returns its path."""
+    with write_whole(path) as file:
+        file.write_text("\n".join(_document(cells_folder, selection_folder)) + "\n", "utf-8")
+    return path
+
+
+def _document(cells_folder: Path, selection_folder: Path) -> Iterator[str]:
+    sizes = read_cells(cells_folder)
+    yield "# What each part brings\n"
+    yield (
+        "Written by `lsfa components` from the cells of the study, not by hand. Paired differences "
+        "to the unadapted baseline with 95 % bootstrap intervals: of I-AUROC over test scans, "
+        "training seeds and coreset seeds, of AUPRO and P-AUROC over seeds alone. The categories "
+        "are these and no sample of all there are. *Confirmed*: the interval of the difference to "
+        "the baseline lies above 0, and so does that to random untrained adaptors. Many rows are "
+        "compared, so one in forty would seem confirmed by chance.\n"
+    )
+    for cells in sizes:
+        for losses in dict.fromkeys(key[0] for key in cells.values):
+            lines = table(cells, losses)
+            yield f"## {cells.image_size} px, {LOSSES[losses]}\n"
+            yield _setting(cells, losses) + "\n"
+            yield answer(cells, losses, lines) + "\n"
+            yield shown(lines).to_markdown(index=False) + "\n"
+    yield "## Time and memory\n"
+    yield _costs(sizes).to_markdown(index=False, floatfmt=".1f") + "\n"
+    if any(selection_folder.glob("*.json")):
+        yield from _selection(selection_folder)
+
+
+def _setting(cells: Cells, losses: str) -> str:
+    shape = next(v["i_auroc"].shape for k, v in cells.values.items() if k[0] == losses)
+    trainings = max(v["i_auroc"].shape[1] for k, v in cells.values.items() if k[0] == losses)
+    tests = ", ".join(
+        f"{name} {int((~d).sum())} good + {int(d.sum())} defective"
+        for name, d in zip(cells.categories, cells.defective, strict=True)
+    )
+    return f"{trainings} training seeds x {shape[2]} coreset seeds. Test scans: {tests}."
+
+
+def _costs(sizes: list[Cells]) -> pd.DataFrame:
+    rows = []
+    for cells in sizes:
+        for (losses, variant), seconds in cells.seconds.items():
+            rows.append(
+                {
+                    "px": cells.image_size,
+                    "losses": losses,
+                    "variant": variant,
+                    "train, s": seconds["train"],
+                    "banks, s": seconds["fit"],
+                    "predict a split, s": seconds["predict"],
+                    "peak memory, MB": cells.peak_memory_mb,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def selection_table(folder: Path, mode: str = ALL_THREE) -> tuple[pd.DataFrame, float]:
+    """Selection score and test score of each configuration, and their rank correlation.
+
+    Means over the categories that have both; a configuration without the mode is scored by RGB +
+    3D. The test score is the mean of I-AUROC and AUPRO, as the selection score is.
+    """
+    contents = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(folder.glob("*.json"))]
+    if not contents:
+        raise InputError(f"{folder} holds no scores; run `lsfa select` first")
+    each = [content["configurations"] for content in contents]
+    rows = []
+    for name in each[0]:
+        if not all(name in found and found[name]["pseudo"] for found in each):
+            continue
+        chosen, tested = [], []
+        for found in each:
+            pseudo, test = found[name]["pseudo"], found[name]["test"]
+            read = mode if mode in test else "rgb+3d"
+            chosen.append((pseudo["i_auroc"][read] + pseudo["aupro_30"][read]) / 2)
+            tested.append((test[read]["i_auroc"] + test[read]["aupro_30"]) / 2)
+        rows.append({"configuration": name, "selection": np.mean(chosen), "test": np.mean(tested)})
+    frame = pd.DataFrame(rows).sort_values("selection", ascending=False)
+    return frame, rank_correlation(frame["selection"].tolist(), frame["test"].tolist())
+
+
+def _selection(folder: Path) -> Iterator[str]:
+    frame, correlation = selection_table(folder)
+    names = ", ".join(sorted(path.stem for path in folder.glob("*.json")))
+    yield "## Does the selection score predict the test result?\n"
+    yield (
+        f"Configurations around the one the choice began with, scored on pseudo-defects of "
+        f"validation/good scans and afterwards on the test split, one seed; means over {names}. "
+        f"Spearman's rank correlation over {len(frame)} configurations: {correlation:.2f}.\n"
+    )
+    yield frame.to_markdown(index=False, floatfmt=".3f") + "\n"

@@ -1,0 +1,459 @@
+"""Tuned backbones: only what was asked for changes, and the result is a plain encoder again."""
+
+import copy
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from lsfa_lib.config import TINY, Config, DataConfig, LossWeights
+from lsfa_lib.datasets.mvtec3d import read_split
+from lsfa_lib.detector import fit, predict
+from lsfa_lib.encoders.checkpoints import fingerprint, seeded
+from lsfa_lib.encoders.image import ImageEncoder, load_image_encoder
+from lsfa_lib.encoders.point_mae import Architecture, PointMAE
+from lsfa_lib.feature_cache import extract
+from lsfa_lib.features import Encoders, described_encoders, load_encoders
+from lsfa_lib.files import InputError
+from lsfa_lib.finetune import (
+    FinetuneConfig,
+    Finetuned,
+    backbone_of,
+    blocks_of,
+    close_unused,
+    drift,
+    finetune,
+    load_finetuned,
+    low_rank_targets,
+    merged,
+    open_weights,
+    orthogonality_gradient,
+    regularise,
+    save_encoders,
+    tokens_of,
+    trained_weights,
+)
+from lsfa_lib.pipeline import read_sample
+from lsfa_lib.records import MODALITIES, Modality, ModalityFeatures, PatchFeatures, Sample
+from lsfa_lib.training import train_adaptors
+
+CPU = torch.device("cpu")
+DIM, DEPTH = 48, 3
+LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+BLOCK_WIDTHS = ((DIM, 3 * DIM), (DIM, DIM), (DIM, 4 * DIM), (4 * DIM, DIM))
+"""In and out of the linear maps of one transformer block."""
+IMAGE, POINTS = "backbone.blocks", "blocks.blocks"
+PREFIX: dict[Modality, str] = {"rgb": IMAGE, "3d": POINTS}
+CONFIG = replace(
+    TINY,
+    device="cpu",
+    cache="",
+    image_encoder=replace(TINY.image_encoder, model="vit_tiny_patch16_224", stages=()),
+    point_encoder=replace(TINY.point_encoder, model="point_mae", weights="random"),
+    training=replace(TINY.training, steps=4, batch=2, learning_rate=1e-3),
+)
+
+
+@pytest.fixture(scope="module")
+def samples(demo_root: Path) -> list[Sample]:
+    entries = read_split(demo_root, "biscuit", "train").entries[:4]
+    return [read_sample(entry, CONFIG) for entry in entries]
+
+
+@pytest.fixture(scope="module")
+def encoders() -> Encoders:
+    """A ViT and a Point-MAE of three narrow blocks, at random."""
+    with seeded(1):
+        vit = timm.create_model(
+            "vit_tiny_patch16_224",
+            embed_dim=DIM,
+            depth=DEPTH,
+            num_heads=2,
+            dynamic_img_size=True,
+        )
+        points = PointMAE(16, 8, architecture=Architecture(DIM, DEPTH, 2, (0, 2)))
+    image = ImageEncoder(vit, (), (0.5,) * 3, (0.5,) * 3)
+    return described_encoders(image, points.requires_grad_(False).eval(), CONFIG)
+
+
+@pytest.fixture(scope="module")
+def lite0(demo_root: Path) -> tuple[Encoders, Config]:
+    """EfficientNet-Lite0 and FPFH."""
+    config = replace(TINY, data=DataConfig(str(demo_root)), device="cpu", cache="")
+    return load_encoders(config, CPU), config
+
+
+def changed(before: nn.Module, after: nn.Module) -> set[str]:
+    """Names of the tensors that are not bitwise the same."""
+    old, new = before.state_dict(), after.state_dict()
+    assert old.keys() == new.keys()
+    return {name for name in old if not torch.equal(old[name], new[name])}
+
+
+def tuned(samples: list[Sample], encoders: Encoders, config: Config = CONFIG, **how) -> Finetuned:
+    return finetune(samples, encoders, config, FinetuneConfig(**how), 3)
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_last_blocks_alone_change(samples, encoders, blocks):
+    before = {m: fingerprint(backbone_of(encoders, m)) for m in MODALITIES}
+    found = tuned(samples, encoders, blocks=blocks)
+    for m in MODALITIES:
+        own, new = backbone_of(encoders, m), backbone_of(found.encoders, m)
+        last = own.get_submodule(PREFIX[m])[-blocks:]
+        names = {
+            f"{PREFIX[m]}.{DEPTH - blocks + k}.{name}"
+            for k, block in enumerate(last)
+            for name, _ in block.named_parameters()
+        }
+        assert changed(own, new) == names
+        assert found.trainable[m] == sum(p.numel() for p in last.parameters())
+        assert fingerprint(own) == before[m]
+        assert not any(p.requires_grad for p in (*own.parameters(), *new.parameters()))
+        assert not any(module.training for module in new.modules())
+        assert found.drift[m] > 0
+        assert found.encoders.keys[m] != encoders.keys[m]
+        assert found.encoders.about[m]["sha256"] == fingerprint(new)
+        assert found.encoders.about[m]["finetuned"] == "last_blocks"
+
+
+def test_one_modality_leaves_the_other_as_it_was(samples, encoders):
+    found = tuned(samples, encoders, modalities=("3d",))
+    assert found.encoders.image is encoders.image
+    assert found.encoders.keys["rgb"] == encoders.keys["rgb"]
+    assert "finetuned" not in found.encoders.about["rgb"]
+    assert found.trainable["rgb"] == 0 and found.drift["rgb"] == 0.0
+    assert found.trainable["3d"] > 0 and found.drift["3d"] > 0
+
+
+@pytest.mark.parametrize("method", ["last_blocks", "whole", "lora", "adalora"])
+def test_nothing_drifts_without_steps_of_any_length(samples, encoders, method):
+    config = replace(CONFIG, training=replace(CONFIG.training, steps=2, learning_rate=0.0))
+    found = tuned(samples, encoders, config, method=method)
+    assert found.drift == {"3d": 0.0, "rgb": 0.0}
+    for m in MODALITIES:
+        assert not changed(backbone_of(encoders, m), backbone_of(found.encoders, m))
+
+
+def test_whole_trains_all_that_the_features_depend_on(samples, encoders):
+    config = replace(CONFIG, training=replace(CONFIG.training, learning_rate=1e-4))
+    found = tuned(samples, encoders, config, method="whole")
+    vit = encoders.image.backbone
+    count = {m: sum(p.numel() for p in backbone_of(encoders, m).parameters()) for m in MODALITIES}
+    assert found.trainable["3d"] == count["3d"]
+    assert found.trainable["rgb"] == count["rgb"] - sum(p.numel() for p in vit.head.parameters())
+    names = {f"backbone.{n}" for n, _ in vit.named_parameters() if not n.startswith("head.")}
+    assert changed(encoders.image, found.encoders.image) == names
+
+
+@pytest.mark.parametrize(("method", "rank"), [("lora", 1), ("lora", 5), ("adalora", 3)])
+def test_additions_have_the_expected_size_and_are_zero_at_first(samples, encoders, method, rank):
+    how = FinetuneConfig(method, rank=rank)
+    for m in MODALITIES:
+        backbone = backbone_of(copy.deepcopy(encoders), m)
+        before = tokens_of(m, backbone, samples[0])
+        open_weights(backbone, m, how, CONFIG, 10, 0)
+        after = tokens_of(m, backbone, samples[0])
+        assert torch.equal(before, after)
+        close_unused(backbone, after)
+        # LoRA: A (r, in) and B (out, r). AdaLoRA starts at 3/2 r and has r singular values.
+        each = {"lora": (rank, 0), "adalora": (math.ceil(1.5 * rank), 1)}[method]
+        expected = DEPTH * sum(each[0] * (a + b + each[1]) for a, b in BLOCK_WIDTHS)
+        assert trained_weights(backbone) == expected
+
+
+@pytest.mark.parametrize("method", ["lora", "adalora"])
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_merged_additions_give_the_features_they_gave_before(samples, encoders, method, modality):
+    own = backbone_of(encoders, modality)
+    backbone = backbone_of(copy.deepcopy(encoders), modality)
+    tuner = open_weights(backbone, modality, FinetuneConfig(method), CONFIG, 10, 0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            if parameter.requires_grad:
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+        apart = tokens_of(modality, backbone, samples[0])
+        plain = merged(backbone, tuner)
+        together = tokens_of(modality, plain, samples[0])
+        assert (apart - tokens_of(modality, own, samples[0])).abs().max() > 0.01
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
+    assert [type(module) for module in plain.modules()] == [type(m) for m in own.modules()]
+    expected = {f"{PREFIX[modality]}.{k}.{n}.weight" for k in range(DEPTH) for n in LAYERS}
+    assert changed(own, plain) == expected
+
+
+def ranks(before: nn.Module, after: nn.Module, prefix: str) -> list[int]:
+    """Rank of what was added to each linear map."""
+    old, new = before.state_dict(), after.state_dict()
+    names = [f"{prefix}.{k}.{layer}.weight" for k in range(DEPTH) for layer in LAYERS]
+    return [int(torch.linalg.matrix_rank(new[n] - old[n], atol=1e-5)) for n in names]
+
+
+def test_low_rank_methods_add_matrices_of_that_rank(samples, encoders):
+    config = replace(CONFIG, training=replace(CONFIG.training, learning_rate=1e-2))
+    for m in MODALITIES:
+        found = tuned(samples, encoders, config, method="lora", rank=2, modalities=(m,))
+        own, new = backbone_of(encoders, m), backbone_of(found.encoders, m)
+        assert ranks(own, new, PREFIX[m]) == [2] * len(LAYERS) * DEPTH
+
+
+def test_adalora_comes_down_to_its_rank_on_average(samples, encoders):
+    training = replace(CONFIG.training, steps=10, learning_rate=1e-2)
+    config = replace(CONFIG, training=training)
+    found = tuned(samples, encoders, config, method="adalora", rank=2, modalities=("rgb",))
+    left = ranks(encoders.image, found.encoders.image, IMAGE)
+    layers = len(LAYERS) * DEPTH
+    assert found.trainable["rgb"] == DEPTH * sum(3 * (a + b + 1) for a, b in BLOCK_WIDTHS)
+    assert sum(left) == 2 * layers and max(left) == 3 and min(left) < 2
+
+
+@pytest.mark.parametrize(("a", "b"), [(3, 7), (7, 3)])
+def test_orthogonality_gradient_is_that_of_the_norm(a, b):
+    factor = torch.randn(a, b, generator=torch.Generator().manual_seed(a), dtype=torch.float64)
+    factor.requires_grad_(True)
+    for columns in (False, True):
+        gram = factor.T @ factor if columns else factor @ factor.T
+        norm = (gram - torch.eye(len(gram))).square().sum().sqrt()
+        (expected,) = torch.autograd.grad(norm, factor)
+        found = orthogonality_gradient(factor.detach(), columns)
+        torch.testing.assert_close(found, expected)
+
+
+def test_adalora_gradients_are_those_of_pefts_regularised_loss(samples, encoders):
+    backbone = backbone_of(copy.deepcopy(encoders), "3d")
+    tuner = open_weights(backbone, "3d", FinetuneConfig("adalora", rank=2), CONFIG, 10, 0)
+
+    def gradients(parts: int, with_term: bool) -> dict[str, torch.Tensor]:
+        backbone.zero_grad()
+        named = {n: p for n, p in backbone.named_parameters() if p.requires_grad}
+        for _ in range(parts):
+            loss = tokens_of("3d", backbone, samples[0]).square().mean() / parts
+            if with_term:
+                factors = {n: p for n, p in named.items() if "lora_E" not in n}
+                grams = [p @ p.T if "lora_A" in n else p.T @ p for n, p in factors.items()]
+                term = sum(torch.norm(g - torch.eye(len(g))) for g in grams) / len(grams)
+                loss = loss + 0.5 * term / parts
+            loss.backward()
+        return {n: p.grad.clone() for n, p in named.items()}
+
+    expected = gradients(2, with_term=True)
+    regularise({"3d": tuner}, parts=2)
+    found = gradients(2, with_term=False)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-4)
+
+
+def test_drift_is_one_minus_the_mean_cosine_of_valid_patches(samples):
+    generator = torch.Generator().manual_seed(0)
+
+    def features(seed: int) -> PatchFeatures:
+        weights = torch.rand(6, 4, generator=torch.Generator().manual_seed(9))
+        copies = torch.eye(4)[[0, 0, 1, 3, 2, 2]]
+        tokens = torch.randn(4, 5, generator=generator)
+        valid = torch.tensor([True, True, False, True, True, True])
+        return PatchFeatures(
+            {
+                "3d": ModalityFeatures(tokens, weights.to_sparse_csr()),
+                "rgb": ModalityFeatures(tokens, copies.to_sparse_csr()),
+            },
+            valid,
+            (2, 3),
+            str(seed),
+        )
+
+    before, after = [features(i) for i in range(2)], [features(i) for i in range(2, 4)]
+    for m in MODALITIES:
+        each = []
+        for old, new in zip(before, after, strict=True):
+            a, b = (
+                f.by_modality[m].weights.to_dense() @ f.by_modality[m].tokens for f in (old, new)
+            )
+            for patch in range(6):
+                if old.valid[patch]:
+                    cosine = float(a[patch] @ b[patch] / (a[patch].norm() * b[patch].norm()))
+                    each.append(1 - cosine)
+        assert drift(before, after)[m] == pytest.approx(sum(each) / len(each), rel=1e-5)
+    assert drift(before, before) == {"3d": 0.0, "rgb": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("method", "rate", "alpha"),
+    # AdaLoRA starts from factors near 0 and is slow to leave them.
+    [("last_blocks", 1e-3, 16), ("whole", 1e-3, 16), ("lora", 1e-3, 16), ("adalora", 1e-2, 128)],
+)
+def test_the_loss_falls_below_that_of_the_heads_alone(samples, encoders, method, rate, alpha):
+    # Each step sees every patch of the same two scans, so that only the weights differ.
+    training = replace(
+        CONFIG.training,
+        weights=LossWeights(la=1.0, ga=0.0, lc=0.0, gc=0.0),
+        steps=10,
+        patches_per_scan=0,
+        learning_rate=rate,
+    )
+    adaptor = replace(CONFIG.adaptor, structure="none")
+    config = replace(CONFIG, training=training, adaptor=adaptor)
+    frozen = [extract(sample, encoders, config) for sample in samples[:2]]
+    heads = [step["loss"] for step in train_adaptors(frozen, config, 3).history]
+    found = tuned(samples[:2], encoders, config, method=method, alpha=alpha)
+    losses = [step["loss"] for step in found.trained.history]
+    assert losses[0] == pytest.approx(heads[0], abs=0.01)  # heads see half precision
+    assert losses[-1] < heads[-1] - 0.05 < heads[0]
+
+
+def test_recomputed_activations_train_the_same_weights(samples, encoders):
+    states = []
+    for recompute in (True, False):
+        found = tuned(samples, encoders, method="lora", rank=2, recompute=recompute)
+        states.append({m: backbone_of(found.encoders, m).state_dict() for m in MODALITIES})
+    for m in MODALITIES:
+        torch.testing.assert_close(states[0][m], states[1][m], atol=1e-6, rtol=1e-5)
+
+
+def test_stages_of_a_convolutional_model(samples, lite0):
+    encoders, config = lite0
+    config = replace(config, training=replace(CONFIG.training, steps=1))
+    model = encoders.image.backbone
+    # Features of reductions 8 and 16 end with entry 4 of the 7 in `blocks`.
+    assert blocks_of(encoders.image, "rgb", config) == list(model.blocks[:5])
+    found = tuned(samples[:2], encoders, config, blocks=2, modalities=("rgb",))
+    names = {
+        f"backbone.blocks.{k}.{name}"
+        for k in (3, 4)
+        for name, _ in model.blocks[k].named_parameters()
+    }
+    assert changed(encoders.image, found.encoders.image) == names
+    assert found.encoders.points is None and found.drift["3d"] == 0.0
+
+
+def test_lora_of_a_convolutional_model_adds_to_its_pointwise_convolutions(samples, lite0):
+    encoders, config = lite0
+    config = replace(config, training=replace(CONFIG.training, steps=2))
+    found = tuned(samples[:2], encoders, config, method="lora", rank=2, modalities=("rgb",))
+    model = encoders.image.backbone
+    pointwise = {
+        f"backbone.{name}.weight": layer
+        for name, layer in model.named_modules()
+        if name.split("_")[-1] in ("pw", "pwl") and int(name.split(".")[1]) < 5
+    }
+    assert changed(encoders.image, found.encoders.image) == pointwise.keys()
+    width = sum(layer.in_channels + layer.out_channels for layer in pointwise.values())
+    assert found.trainable["rgb"] == 2 * width
+
+
+def test_blocks_of_residual_stages():
+    image = replace(CONFIG.image_encoder, model="resnet18", weights="random", stages=(0, 2))
+    encoder = load_image_encoder(image, 96, CPU)
+    model = encoder.backbone
+    found = blocks_of(encoder, "rgb", replace(CONFIG, image_encoder=image))
+    assert found == [model.layer1, model.layer2]
+    # Its 3 x 3 convolutions are no linear maps of a pixel.
+    assert low_rank_targets(encoder, found, "lora") == ["backbone.layer2.0.downsample.0"]
+    assert low_rank_targets(encoder, found, "adalora") == []
+
+
+def test_blocks_after_the_last_tap_are_left_out():
+    points = PointMAE(16, 8, architecture=Architecture(DIM, DEPTH, 2, (0, 1)))
+    assert blocks_of(points, "3d", CONFIG) == list(points.blocks.blocks[:2])
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"blocks": 0}, r"blocks is 0, wanted 1 to 3, the blocks of (vit_tiny|point_mae)"),
+        ({"blocks": 4}, r"blocks is 4, wanted 1 to 3"),
+        ({"method": "lora", "rank": 0}, r"rank is 0, wanted at least 1"),
+        ({"modalities": ()}, r"modalities is empty; name rgb, 3d or both"),
+    ],
+)
+def test_what_does_not_fit_is_refused(samples, encoders, how, message):
+    with pytest.raises(InputError, match=message):
+        tuned(samples[:2], encoders, **how)
+
+
+def test_what_does_not_fit_the_demo_backbones_is_refused(samples, lite0):
+    encoders, config = lite0
+    with pytest.raises(InputError, match=r"FPFH has no weights to train; .* \[rgb\], or choose"):
+        tuned(samples, encoders, config)
+    with pytest.raises(InputError, match=r"efficientnet_lite0 has no layers for adalora"):
+        tuned(samples[:2], encoders, config, method="adalora", modalities=("rgb",))
+    with pytest.raises(InputError, match=r"0 training scans"):
+        tuned([], encoders, config, modalities=("rgb",))
+
+
+def test_saved_encoders_come_back_exactly_and_serve_a_detector(samples, encoders, tmp_path):
+    found = tuned(samples, encoders, method="lora", modalities=("3d",))
+    path = tmp_path / "tuned.safetensors"
+    save_encoders(found, path)
+    again = load_finetuned(path, encoders, CONFIG)
+    assert again.image is encoders.image and again.keys == found.encoders.keys
+    assert again.about["3d"]["finetuned"] == "tuned.safetensors"
+    features = [extract(sample, again, CONFIG) for sample in samples]
+    for sample, scan in zip(samples, features, strict=True):
+        expected = extract(sample, found.encoders, CONFIG)
+        for m in MODALITIES:
+            assert torch.equal(scan.by_modality[m].tokens, expected.by_modality[m].tokens)
+    assert drift([extract(s, encoders, CONFIG) for s in samples], features) == found.drift
+    detector = fit(features[:2], features[2:], CONFIG, 0, found.trained.adaptors)
+    prediction = predict(detector, features[3])["rgb+3d+disagreement"]
+    assert math.isfinite(prediction.image_score) and prediction.anomaly_map.isfinite().all()
+
+
+def test_weights_of_other_backbones_are_refused(samples, encoders, lite0, tmp_path):
+    found = tuned(samples[:2], encoders)
+    path = tmp_path / "tuned.safetensors"
+    save_encoders(found, path)
+    with pytest.raises(InputError, match=r"has weights of '3d', for which there is no backbone"):
+        load_finetuned(path, *lite0)
+    save_file({"rgb.backbone.cls_token": torch.zeros(1, 1, DIM)}, path)
+    with pytest.raises(InputError, match=r"lacks 'backbone.pos_embed'"):
+        load_finetuned(path, encoders, CONFIG)
+    save_file({"backbone.cls_token": torch.zeros(1, 1, DIM)}, path)
+    with pytest.raises(InputError, match=r"has weights of 'backbone'"):
+        load_finetuned(path, encoders, CONFIG)
+
+
+def test_an_interrupted_training_goes_on_and_another_does_not_take_it_up(
+    samples, encoders, tmp_path, caplog
+):
+    config = replace(CONFIG, training=replace(CONFIG.training, steps=3, checkpoint_every=2))
+    path = tmp_path / "checkpoint.pt"
+    how = FinetuneConfig("lora", rank=2)
+    first = finetune(samples, encoders, config, how, 3, path)
+    # The checkpoint is of step 2: a mark in it shows that the third step goes on from there.
+    content = torch.load(path, weights_only=True)
+    assert content["step"] == 2
+    content["history"][0]["mark"] = 1.0
+    torch.save(content, path)
+    again = finetune(samples, encoders, config, how, 3, path)
+    assert again.trained.history[0]["mark"] == 1.0
+    assert again.trained.history[2] == first.trained.history[2]
+    assert again.encoders.keys == first.encoders.keys
+    assert not caplog.records
+    other = finetune(samples, encoders, config, replace(how, alpha=8), 3, path)
+    assert "mark" not in other.trained.history[0]
+    assert "is of another training" in caplog.text
+
+
+def test_adalora_says_that_it_writes_no_checkpoints(samples, encoders, tmp_path):
+    config = replace(CONFIG, training=replace(CONFIG.training, steps=2, checkpoint_every=1))
+    path = tmp_path / "checkpoint.pt"
+    how = FinetuneConfig("adalora", rank=2, modalities=("rgb",))
+    found = finetune(samples[:2], encoders, config, how, 3, path)
+    assert not path.exists()
+    assert found.trained.notes[-1].startswith("no checkpoints")
+
+
+def test_the_same_seed_gives_the_same_encoders(samples, encoders):
+    torch.manual_seed(1)
+    first = tuned(samples[:2], encoders, method="lora", rank=2)
+    torch.manual_seed(2)
+    again = tuned(samples[:2], encoders, method="lora", rank=2)
+    assert first.encoders.keys == again.encoders.keys
+    other = finetune(samples[:2], encoders, CONFIG, FinetuneConfig("lora", rank=2), 4)
+    assert first.encoders.keys != other.encoders.keys
