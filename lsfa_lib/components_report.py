@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from pandas.io.formats.style import Styler
 
 from lsfa_lib.components_table import ALL_THREE, Cells, read_cells, table, verdict
 from lsfa_lib.figures import TEMPLATE
@@ -54,7 +55,22 @@ def _bounded(line: dict[str, Any], name: str, form: str) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def forest_figure(lines: pd.DataFrame, metric: str = "i_auroc") -> go.Figure:
+def styled(lines: pd.DataFrame) -> Styler:
+    """`shown` for a page."""
+    return shown(lines).style.hide(axis="index").set_table_attributes('class="metrics"')
+
+
+def losses_of(cells: Cells) -> list[str]:
+    """The forms of the losses these cells were trained with."""
+    return list(dict.fromkeys(losses for losses, _, _ in cells.values))
+
+
+def heading(cells: Cells, losses: str) -> str:
+    """Image size and losses of one table."""
+    return f"{cells.image_size} px, {LOSSES[losses]}"
+
+
+def forest_figure(lines: pd.DataFrame, metric: str = "i_auroc", title: str = "") -> go.Figure:
     """Difference of each row to the baseline, with its 95 % interval; zero is no gain."""
     compared = [line for line in _records(lines) if verdict(line, metric)]
     figure = go.Figure()
@@ -82,7 +98,10 @@ def forest_figure(lines: pd.DataFrame, metric: str = "i_auroc") -> go.Figure:
     return figure.update_layout(
         template=TEMPLATE,
         height=140 + 26 * len(compared),
-        title={"text": f"{confirmed} of {len(compared)} gains in {TITLES[metric]} are confirmed"},
+        title={
+            "text": f"{confirmed} of {len(compared)} gains in {TITLES[metric]} are confirmed",
+            "subtitle": {"text": title},
+        },
         xaxis={"title": {"text": f"difference to the baseline, {TITLES[metric]}"}},
         yaxis={
             "automargin": True,
@@ -143,14 +162,14 @@ def _document(cells_folder: Path, selection_folder: Path) -> Iterator[str]:
         "compared, so one in forty would seem confirmed by chance.\n"
     )
     for cells in sizes:
-        for losses in dict.fromkeys(key[0] for key in cells.values):
+        for losses in losses_of(cells):
             lines = table(cells, losses)
-            yield f"## {cells.image_size} px, {LOSSES[losses]}\n"
+            yield f"## {heading(cells, losses)}\n"
             yield _setting(cells, losses) + "\n"
             yield answer(cells, losses, lines) + "\n"
             yield shown(lines).to_markdown(index=False) + "\n"
     yield "## Time and memory\n"
-    yield _costs(sizes).to_markdown(index=False, floatfmt=".1f") + "\n"
+    yield costs(sizes).to_markdown(index=False, floatfmt=".1f") + "\n"
     if any(selection_folder.glob("*.json")):
         yield from _selection(selection_folder)
 
@@ -165,7 +184,8 @@ def _setting(cells: Cells, losses: str) -> str:
     return f"{trainings} training seeds x {shape[2]} coreset seeds. Test scans: {tests}."
 
 
-def _costs(sizes: list[Cells]) -> pd.DataFrame:
+def costs(sizes: list[Cells]) -> pd.DataFrame:
+    """Seconds and memory of each variant, means over trainings and categories."""
     rows = []
     for cells in sizes:
         for (losses, variant), seconds in cells.seconds.items():
@@ -206,6 +226,26 @@ def selection_table(folder: Path, mode: str = ALL_THREE) -> tuple[pd.DataFrame, 
         rows.append({"configuration": name, "selection": np.mean(chosen), "test": np.mean(tested)})
     frame = pd.DataFrame(rows).sort_values("selection", ascending=False)
     return frame, rank_correlation(frame["selection"].tolist(), frame["test"].tolist())
+
+
+def selection_figure(folder: Path) -> go.Figure:
+    """Selection score against test score, a dot a configuration."""
+    frame, correlation = selection_table(folder)
+    figure = go.Figure()
+    figure.add_scatter(
+        x=frame["selection"],
+        y=frame["test"],
+        text=frame["configuration"],
+        mode="markers",
+        marker={"size": 10, "color": "#0072B2"},
+        hovertemplate="%{text}<br>selection %{x:.3f}<br>test %{y:.3f}<extra></extra>",
+    )
+    return figure.update_layout(
+        template=TEMPLATE,
+        title={"text": f"Rank correlation {correlation:.2f} over {len(frame)} configurations"},
+        xaxis={"title": {"text": "score on pseudo-defects of validation scans"}},
+        yaxis={"title": {"text": "score on the test split"}},
+    )
 
 
 def _selection(folder: Path) -> Iterator[str]:

@@ -53,6 +53,8 @@ class Task:
     """Trained along with the adaptors, where its parameters want a gradient."""
     after_step: Callable[[int], None] | None = None
     """Called with the number of steps made, after each of them, while its gradients exist."""
+    key: str = ""
+    """Changes with what made the rows: a checkpoint is taken up by its own training alone."""
 
     @property
     def network(self) -> nn.ModuleList:
@@ -99,7 +101,11 @@ def train_adaptors(
     """
     adaptors = new_adaptors(train, config.adaptor, seed)
     rows = [scan_rows(features, config.adaptor) for features in train]
-    task = Task(adaptors, rows.__getitem__, tuple(features.name for features in train))
+    key = config_hash(
+        config.preprocess, config.projection, config.image_encoder, config.point_encoder
+    )
+    names = tuple(features.name for features in train)
+    task = Task(adaptors, rows.__getitem__, names, key=key)
     return fit(task, config.training, seed, checkpoint)
 
 
@@ -111,7 +117,7 @@ def fit(task: Task, config: TrainingConfig, seed: int, checkpoint: Path | None =
     config, notes = fitted_config(task, config, seed)
     for note in notes:
         _log.warning(note)
-    key = config_hash(config, task.adaptors.config, list(task.names), seed)
+    key = config_hash(config, task.adaptors.config, list(task.names), task.key, seed)
     state = _start(task, config, seed)
     if not (checkpoint and _resume(checkpoint, key, task, state)):
         _fill(task, state.banks, config, seed)
@@ -133,6 +139,7 @@ def fit(task: Task, config: TrainingConfig, seed: int, checkpoint: Path | None =
     return Trained(task.adaptors, state.history, notes)
 
 
+@torch.no_grad()
 def fitted_config(
     task: Task, config: TrainingConfig, seed: int
 ) -> tuple[TrainingConfig, tuple[str, ...]]:
@@ -245,6 +252,7 @@ def collapse(history: list[Step], config: TrainingConfig) -> str:
     return ""
 
 
+@torch.no_grad()
 def _start(task: Task, config: TrainingConfig, seed: int) -> State:
     """Empty banks and a new optimiser."""
     # Rows a patch: image tokens that four patches share take one place in the bank.
