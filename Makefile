@@ -5,12 +5,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 
-.PHONY: demo test test-gpu bench lock clean
+.PHONY: demo study test test-gpu bench lock clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.ready
 	$(BIN)/lsfa data demo
 	$(BIN)/lsfa run all
+
+# What each part of the method brings, with seeds and intervals: two to three hours on two cores.
+study: .venv/.ready
+	$(BIN)/lsfa study data
+	$(BIN)/lsfa study select biscuit orange
+	$(BIN)/lsfa study components all
+	$(BIN)/lsfa study components all --image-size 448 --losses ours --coreset-seeds 1 --variants baseline,control,heads,both
+	$(BIN)/lsfa study page --document docs/components.md
 
 test: .venv/.ready
 	$(BIN)/ruff check .

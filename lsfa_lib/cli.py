@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lsfa_lib import cli_study
 from lsfa_lib.files import InputError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 data = typer.Typer(help="Make demo scans, or check a data set.", no_args_is_help=True)
 app.add_typer(data, name="data")
+app.add_typer(cli_study.app, name="study")
 
 DataRoot = Annotated[
     str,

@@ -154,7 +154,7 @@ def _document(cells_folder: Path, selection_folder: Path) -> Iterator[str]:
     sizes = read_cells(cells_folder)
     yield "# What each part brings\n"
     yield (
-        "Written by `lsfa components` from the cells of the study, not by hand. Paired differences "
+        "Written by `lsfa study page` from the cells of the study, not by hand. Paired differences "
         "to the unadapted baseline with 95 % bootstrap intervals: of I-AUROC over test scans, "
         "training seeds and coreset seeds, of AUPRO and P-AUROC over seeds alone. The categories "
         "are these and no sample of all there are. *Confirmed*: the interval of the difference to "
@@ -211,7 +211,7 @@ def selection_table(folder: Path, mode: str = ALL_THREE) -> tuple[pd.DataFrame, 
     """
     contents = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(folder.glob("*.json"))]
     if not contents:
-        raise InputError(f"{folder} holds no scores; run `lsfa select` first")
+        raise InputError(f"{folder} holds no scores; run `lsfa study select` first")
     each = [content["configurations"] for content in contents]
     rows = []
     for name in each[0]:

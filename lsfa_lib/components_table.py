@@ -68,7 +68,7 @@ def read_cells(folder: Path) -> list[Cells]:
     """
     contents = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(folder.rglob("*.json"))]
     if not contents:
-        raise InputError(f"{folder} holds no cells; run `lsfa components` first")
+        raise InputError(f"{folder} holds no cells; run `lsfa study components` first")
     sizes = sorted({content["image_size"] for content in contents})
     return [_cells([c for c in contents if c["image_size"] == size], folder) for size in sizes]
 
@@ -93,7 +93,7 @@ def _cells(contents: list[dict[str, Any]], folder: Path) -> Cells:
         if lacking:
             raise InputError(
                 f"{folder}: {', '.join(name)} lacks {len(lacking)} cells, such as those of "
-                f"{lacking[0][0]}; run `lsfa components` again, it makes what is missing"
+                f"{lacking[0][0]}; run `lsfa study components` again, it makes what is missing"
             )
         values[name] = {
             metric: np.array([[[cells[p][metric] for p in t] for t in c] for c in places])

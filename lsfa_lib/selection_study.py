@@ -71,7 +71,7 @@ def run_selection(
 
 def score_category(base: Config, category: str, folder: Path, seed: int = 0) -> None:
     """Writes `<folder>/<category>.json`; finished configurations are not run again."""
-    path, key = folder / f"{category}.json", config_hash(FORMAT, replace(base, cache=""), seed)
+    path, key = folder / f"{category}.json", _key(base, seed)
     content: dict[str, Any] = {"key": key, "category": category, "configurations": {}}
     if path.exists() and (old := json.loads(path.read_text(encoding="utf-8")))["key"] == key:
         content = old
@@ -95,6 +95,10 @@ def score_category(base: Config, category: str, folder: Path, seed: int = 0) -> 
         content["machine"] = results.machine(resolve_device(base.device))
         with write_whole(path) as file:
             file.write_text(json.dumps(results.as_json(content), indent=1), encoding="utf-8")
+
+
+def _key(base: Config, seed: int) -> str:
+    return config_hash(FORMAT, replace(base, device="", cache=""), seed)
 
 
 def _tested(detector: Detector, test: TestScans) -> dict[str, Any]:

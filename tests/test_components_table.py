@@ -121,7 +121,7 @@ def test_a_gain_the_control_has_too_is_not_confirmed(tmp_path: Path) -> None:
 
 
 def test_what_lacks_cells_says_so(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no cells; run `lsfa components` first"):
+    with pytest.raises(InputError, match="holds no cells; run `lsfa study components` first"):
         read_cells(tmp_path)
     write_cells(tmp_path, LIFT, missing="ring-IFC-2.json")
     with pytest.raises(InputError, match="ours, IFC, 3d lacks 2 cells, such as those of ring"):

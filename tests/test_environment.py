@@ -73,6 +73,7 @@ LAYERS = [
     {"clouds"},
     {"scan_figures", "notebook_html", "gallery"},
     {"report"},
+    {"cli_study"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
