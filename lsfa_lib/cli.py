@@ -173,6 +173,7 @@ def _usable_categories(categories: list[str], config: Config, seed: int) -> list
     from lsfa_lib.config import resolve_device
     from lsfa_lib.datasets import mvtec3d
     from lsfa_lib.pipeline import few_shot
+    from lsfa_lib.training import require_scans
 
     resolve_device(config.device)
     root = Path(config.data.root)
@@ -180,7 +181,8 @@ def _usable_categories(categories: list[str], config: Config, seed: int) -> list
     found = known if categories == ["all"] else list(dict.fromkeys(categories))
     for category in found:
         splits = {name: mvtec3d.read_split(root, category, name) for name in mvtec3d.SPLITS}
-        few_shot(splits["train"], config.shots, seed)
+        drawn = few_shot(splits["train"], config.shots, seed)
+        require_scans(len(drawn), config.training.weights)
     return found
 
 

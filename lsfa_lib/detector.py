@@ -83,10 +83,7 @@ def fit(
         train = [adapt(adaptors, features) for features in train]
     banks = fit_banks(train, config, seed)
     raw = [evidence(banks, adaptors, features, config) for features in validation]
-    scales = dict.fromkeys(raw[0], Scale())
-    if config.detector.calibrate:
-        inside = [map_valid(features, config) for features in validation]
-        scales = {e: _scale([found[e] for found in raw], inside) for e in raw[0]}
+    scales = scales_of(raw, validation, config)
     scores: dict[Mode, list[float]] = {}
     for found in raw:
         for mode, prediction in fuse(standardise(found, scales), config.detector).items():
@@ -254,6 +251,16 @@ def map_valid(features: PatchFeatures, config: Config) -> Bool[Tensor, "S S"]:
     """Pixels of valid patches."""
     px = config.projection.patch_px
     return features.valid.view(features.grid).repeat_interleave(px, 0).repeat_interleave(px, 1)
+
+
+def scales_of(
+    raw: Sequence[dict[Evidence, Prediction]], scans: Sequence[PatchFeatures], config: Config
+) -> dict[Evidence, Scale]:
+    """Scale of each evidence from what it says of good scans; 0 and 1 where `calibrate` is off."""
+    if not config.detector.calibrate:
+        return dict.fromkeys(raw[0], Scale())
+    inside = [map_valid(features, config) for features in scans]
+    return {e: _scale([found[e] for found in raw], inside) for e in raw[0]}
 
 
 def _scale(predictions: list[Prediction], inside: list[Bool[Tensor, "S S"]]) -> Scale:

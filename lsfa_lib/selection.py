@@ -20,7 +20,7 @@ from torch import Tensor
 from lsfa_lib import metrics
 from lsfa_lib.config import Config, fields_of
 from lsfa_lib.datasets.mvtec3d import read_split
-from lsfa_lib.detector import Detector, Scale, _scale, evidence, fit, fuse, map_valid, standardise
+from lsfa_lib.detector import Detector, evidence, fit, fuse, scales_of, standardise
 from lsfa_lib.feature_cache import extract
 from lsfa_lib.features import Encoders
 from lsfa_lib.files import InputError, progress
@@ -91,7 +91,8 @@ def pseudo_set(category: str, config: Config, encoders: Encoders, seed: int) -> 
     """Features of the training scans, of validation/good and of every kind of pseudo-defect on it.
 
     `seed` draws places and strengths of the defects, and the training scans where `shots` says so.
-    Features of real scans come from the cache; those of pseudo-defects are not stored.
+    Features of real scans come from the cache; those of pseudo-defects are not stored. Texture that
+    is pasted or blended comes from the next validation scan, which mostly is in the other half.
     """
     root = Path(config.data.root)
     train = few_shot(read_split(root, category, "train"), config.shots, seed)
@@ -128,7 +129,11 @@ def separation(detector: Detector, pseudo: PseudoSet) -> Separation:
     good, defective = (_evidence(detector, scans) for scans in (pseudo.good, pseudo.pseudo))
     areas: dict[Mode, list[tuple[float, float]]] = {}
     for calibrating, scored in folds(len(pseudo.good)):
-        scales = _scales(detector, pseudo.good, good, calibrating)
+        scales = scales_of(
+            [good[i] for i in calibrating],
+            [pseudo.good[i] for i in calibrating],
+            detector.config,
+        )
         names = {pseudo.good[i].name for i in scored}
         made = [i for i, f in enumerate(pseudo.pseudo) if f.name.rpartition("#")[0] in names]
         raw = [good[i] for i in scored] + [defective[i] for i in made]
@@ -224,19 +229,6 @@ def _evidence(
 ) -> list[dict[Evidence, Prediction]]:
     config = detector.config
     return [evidence(detector.banks, detector.adaptors, features, config) for features in scans]
-
-
-def _scales(
-    detector: Detector,
-    good: Sequence[PatchFeatures],
-    found: Sequence[dict[Evidence, Prediction]],
-    calibrating: Sequence[int],
-) -> dict[Evidence, Scale]:
-    """As `detector.fit` sets them, from the calibrating scans alone."""
-    if not detector.config.detector.calibrate:
-        return dict.fromkeys(found[0], Scale())
-    inside = [map_valid(good[i], detector.config) for i in calibrating]
-    return {e: _scale([found[i][e] for i in calibrating], inside) for e in found[0]}
 
 
 def _areas(

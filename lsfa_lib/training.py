@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -176,14 +176,19 @@ def fitted_config(
     return replace(config, local_bank=local, global_bank=whole), tuple(notes)
 
 
-def _require_trainable(task: Task, config: TrainingConfig) -> None:
-    scans, w = len(task.names), config.weights
-    if scans < 2 and (w.lc or w.gc or not w.la):
+def require_scans(scans: int, weights: LossWeights) -> None:
+    """Raises InputError where so few training scans cannot serve the losses."""
+    if scans < 2 and any(asdict(weights).values()) and (weights.lc or weights.gc or not weights.la):
         raise InputError(
             f"{scans} training scan, but LC and GC need rows of other scans and GA tells scans "
             "apart; give at least 2 training scans, or train with --only LA"
         )
-    if not (w.la or w.ga or w.lc or w.gc):
+
+
+def _require_trainable(task: Task, config: TrainingConfig) -> None:
+    w = config.weights
+    require_scans(len(task.names), w)
+    if not any(asdict(w).values()):
         raise InputError("training.weights are all 0: nothing is to be trained")
     learns_rows = task.adaptors.config.structure != "none" or task.backbones is not None
     if not learns_rows and not (w.la or w.ga):

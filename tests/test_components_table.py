@@ -22,7 +22,7 @@ def write_cells(folder: Path, lift: dict[str, float], missing: str = "") -> None
             for training in range(1 if variant == "baseline" else 3):
                 cells = []
                 for coreset in range(2):
-                    noise = 0.05 * np.random.default_rng([c, training, coreset]).normal(size=30)
+                    noise = 0.3 * np.random.default_rng([c, training, coreset]).normal(size=30)
                     scores = base + noise + gain * np.array(DEFECTIVE)
                     for mode in ("3d", "rgb", "rgb+3d"):
                         cells.append(

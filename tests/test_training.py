@@ -11,7 +11,15 @@ from torch import Tensor
 
 from lsfa_lib import training
 from lsfa_lib.adaptors import Adaptors, ScanRows
-from lsfa_lib.config import OURS, AdaptorConfig, LossWeights, TrainingConfig
+from lsfa_lib.config import (
+    OURS,
+    PUBLISHED,
+    RELEASED,
+    AdaptorConfig,
+    Config,
+    LossWeights,
+    TrainingConfig,
+)
 from lsfa_lib.files import InputError
 from lsfa_lib.objective import Banks, adapted_scan, alignment_terms, compactness_terms
 from lsfa_lib.records import MODALITIES, Modality
@@ -412,3 +420,18 @@ def test_the_same_seed_gives_the_same_adaptors() -> None:
         fit(trained, replace(QUICK, steps=2), seed)
     assert all(torch.equal(t, weights(again)[n]) for n, t in weights(first).items())
     assert any(not torch.equal(t, weights(other)[n]) for n, t in weights(first).items())
+
+
+@pytest.mark.parametrize("preset", [PUBLISHED, RELEASED])
+def test_the_papers_recipes_run(preset: Config) -> None:
+    whole = task(16, replace(preset.adaptor, projection=8, mlp_ratio=1.0))
+    config = replace(preset.training, steps=2, local_bank=100, global_bank=4)
+    trained = fit(whole, config, seed=0)
+    assert not trained.notes and len(trained.history) == (4 if config.epochs else 2)
+    first = trained.history[0]
+    if preset is PUBLISHED:
+        # Sums over 20 patches with one denominator: no term is below the floor of its logarithm.
+        assert first["LA"] > math.log(20) and first["GA"] > math.log(8) - 1e-6
+        assert first["LC"] > 20 * first["nearest_3d"]
+    else:
+        assert "LC" not in first

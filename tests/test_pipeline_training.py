@@ -1,0 +1,136 @@
+"""Training on the whole path: adaptors, third score, few shots, and what must stop a run."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from lsfa_lib.adaptors import adapt, disagreement, load_adaptors
+from lsfa_lib.config import Config, only
+from lsfa_lib.datasets.mvtec3d import read_split
+from lsfa_lib.detector import evidence, load, predict, save
+from lsfa_lib.features import load_encoders
+from lsfa_lib.files import InputError
+from lsfa_lib.pipeline import good_features, learn, run_category
+from lsfa_lib.records import MODALITIES, PatchFeatures
+from lsfa_lib.results import Stopwatch
+
+CPU = torch.device("cpu")
+
+
+def good(config: Config, split: str) -> list[PatchFeatures]:
+    encoders = load_encoders(config, CPU)
+    entries = read_split(Path(config.data.root), "seal", split)  # type: ignore[arg-type]
+    return good_features(entries, encoders, config)
+
+
+def learned(config: Config, seed: int = 0, folder: Path | None = None):
+    return learn("seal", config, seed, load_encoders(config, CPU), Stopwatch(), folder)
+
+
+def test_a_run_keeps_its_adaptors_and_its_history(tiny: Config, tmp_path: Path) -> None:
+    run = run_category("seal", tiny, 0, tmp_path / "run")
+    kept = load_adaptors(tmp_path / "run" / "adaptors.safetensors", CPU)
+    assert run.detector.adaptors is not None
+    for name, tensor in run.detector.adaptors.state_dict().items():
+        assert torch.equal(tensor, kept.state_dict()[name])
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "adaptors.safetensors",
+        "adaptors.json",
+    }
+    assert len(run.result["training"]["history"]) == tiny.training.steps
+    assert list(run.result["modes"]) == [
+        "3d",
+        "rgb",
+        "rgb+3d",
+        "disagreement",
+        "rgb+3d+disagreement",
+    ]
+    assert len(run.result["train_scans"]) == 6
+
+
+def test_saved_detector_with_adaptors_predicts_the_same(tiny: Config, tmp_path: Path) -> None:
+    detector = learned(tiny).detector
+    save(detector, tmp_path / "detector.safetensors")
+    again = load(tmp_path / "detector.safetensors", CPU)
+    for features in good(tiny, "validation"):
+        first, second = predict(detector, features), predict(again, features)
+        assert list(first) == list(second) == list(detector.modes)
+        for mode in first:
+            assert torch.equal(first[mode].anomaly_map, second[mode].anomaly_map)
+            assert first[mode].image_score == second[mode].image_score
+
+
+def test_disagreement_is_an_equal_third_on_the_scale_of_validation(tiny: Config) -> None:
+    plain = replace(tiny, detector=replace(tiny.detector, blur=0.0, edge_correction=False))
+    detector = learned(plain).detector
+    validation = good(plain, "validation")
+    found = [predict(detector, features) for features in validation]
+    for prediction in found:
+        parts = [prediction[e].anomaly_map for e in (*MODALITIES, "disagreement")]
+        torch.testing.assert_close(
+            prediction["rgb+3d+disagreement"].anomaly_map, torch.stack(parts).mean(0)
+        )
+        parts = [prediction[e].image_score for e in (*MODALITIES, "disagreement")]
+        assert prediction["rgb+3d+disagreement"].image_score == pytest.approx(sum(parts) / 3)
+    scores = torch.tensor([p["disagreement"].image_score for p in found], dtype=torch.float64)
+    assert float(scores.mean()) == pytest.approx(0, abs=1e-6)
+    assert float(scores.std()) == pytest.approx(1, abs=1e-6)
+    # Raw, a patch's value is 1 - cos of its own projections, in the middle of its pixels too.
+    assert detector.adaptors is not None
+    raw = evidence(detector.banks, detector.adaptors, validation[0], plain)["disagreement"]
+    values = disagreement(detector.adaptors, adapt(detector.adaptors, validation[0]))
+    assert float(raw.anomaly_map.max()) <= float(values.max()) + 1e-6 <= 2 + 1e-6
+
+
+def test_without_alignment_there_is_no_third_score(tiny: Config) -> None:
+    assert learned(only(tiny, "IFC")).detector.modes == ("3d", "rgb", "rgb+3d")
+    off = replace(tiny, detector=replace(tiny.detector, disagreement=False))
+    assert learned(off).detector.modes == ("3d", "rgb", "rgb+3d")
+
+
+def test_none_leaves_features_as_they_are(tiny: Config) -> None:
+    found = learned(only(tiny, "none"))
+    assert found.trained is None and found.detector.adaptors is None
+
+
+def test_shots_are_drawn_by_the_seed_and_named(tiny: Config) -> None:
+    few = only(replace(tiny, shots=3), "none")
+    names = [learned(few, seed).train for seed in (0, 0, 1, 2, 3)]
+    assert names[0] == names[1] and len({frozenset(drawn) for drawn in names}) > 1
+    every = learned(replace(few, shots=0)).train
+    assert all(len(drawn) == 3 and set(drawn) < set(every) for drawn in names)
+    with pytest.raises(InputError, match=r"7 shots of 6 scans; ask for 1 to 6"):
+        learned(replace(few, shots=7))
+
+
+def test_one_shot_trains_local_alignment_alone(tiny: Config) -> None:
+    one = replace(tiny, shots=1)
+    with pytest.raises(InputError, match="1 training scan, but LC and GC"):
+        learned(one)
+    assert learned(only(one, "LA")).trained is not None
+
+
+def test_a_training_that_stops_leaves_its_last_good_adaptors(tiny: Config, tmp_path: Path) -> None:
+    wild = replace(tiny, training=replace(tiny.training, learning_rate=1e18, steps=20))
+    with pytest.raises(InputError, match=r"step \d+ of 20: .*adaptors-last-good\.safetensors"):
+        learned(wild, folder=tmp_path)
+    kept = load_adaptors(tmp_path / "adaptors-last-good.safetensors", CPU)
+    assert all(bool(tensor.isfinite().all()) for tensor in kept.state_dict().values())
+
+
+def test_a_run_cut_short_goes_on_from_its_checkpoint(tiny: Config, tmp_path: Path) -> None:
+    config = replace(tiny, training=replace(tiny.training, checkpoint_every=2))
+    whole = learned(config).detector.adaptors
+    kept = tmp_path / "checkpoint.pt"
+    longer = replace(config, training=replace(config.training, steps=5))
+    from lsfa_lib.training import train_adaptors
+
+    train_adaptors(good(config, "train"), longer, 0, kept)
+    assert kept.exists()
+    # Of another number of steps: not this training, and replaced.
+    again = learned(config, folder=tmp_path).detector.adaptors
+    assert whole is not None and again is not None and not kept.exists()
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name])
