@@ -21,21 +21,33 @@ input, taking turns, with pinned threads; a ratio above 1 means that ours is fas
 
 
 def main() -> None:
-    """Measures the named benchmarks, or all; a table per device is kept beside the others'."""
+    """Measures the named benchmarks, or all; a table per device is kept beside the others'.
+
+    Stages that were not measured now keep their lines.
+    """
     names = sys.argv[1:] or sorted(p.stem.removeprefix("bench_") for p in FOLDER.glob("bench_*.py"))
     rows: list[Row] = []
     for name in names:
         found = importlib.import_module(f"benchmarks.bench_{name}").rows()
         print(markdown(found), flush=True)
         rows += found
-    if sys.argv[1:]:
-        return
     title = f"## {device_name()}"
-    section = f"{title}\n\nMeasured {now()[:10]} at {commit()}.\n\n{markdown(rows)}"
     others = [part for part in _sections() if part.splitlines()[0] != title]
+    lines = markdown(rows).splitlines()
+    if sys.argv[1:]:
+        lines = lines[:2] + _kept(title, {row.stage for row in rows}) + lines[2:]
+    last = f"Measured last on {now()[:10]} at {commit()}"
+    section = f"{title}\n\n{last}: {', '.join(names)}.\n\n" + "\n".join(lines) + "\n"
     with write_whole(RESULTS) as file:
         file.write_text(INTRODUCTION + "\n".join([*others, section]), encoding="utf-8")
     print(f"written: {RESULTS}")
+
+
+def _kept(title: str, measured: set[str]) -> list[str]:
+    """Lines of this device's table about other stages."""
+    own = "\n".join(part for part in _sections() if part.splitlines()[0] == title)
+    lines = [line for line in own.splitlines() if line.startswith("| ")][1:]
+    return [line for line in lines if line.split("|")[1].strip() not in measured]
 
 
 def _sections() -> list[str]:

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
-from lsfa_lib.config import AdaptorConfig, from_dict_as
+from lsfa_lib.config import AdaptorConfig
+from lsfa_lib.config_io import from_dict_as
 from lsfa_lib.features import distinct_rows
 from lsfa_lib.files import InputError, write_whole
 from lsfa_lib.records import MODALITIES, Modality, ModalityFeatures, PatchFeatures

@@ -122,7 +122,7 @@ def run(
     `lsfa run all --only IFC --shots 10 --seeds 3`.
     """
     from lsfa_lib import gallery, report
-    from lsfa_lib.config import chosen_config
+    from lsfa_lib.config_io import chosen_config
 
     if preset and config:
         raise InputError(
@@ -208,7 +208,8 @@ def presets(
     ] = "",
 ) -> None:
     """Show every field of the presets; `*` marks those that differ between them."""
-    from lsfa_lib.config import OURS, PRESETS, fields_of
+    from lsfa_lib.config import OURS, PRESETS
+    from lsfa_lib.config_io import fields_of
 
     for name in [*(names or []), *([yaml] if yaml else [])]:
         if name not in PRESETS:

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from lsfa_lib import metrics, results
 from lsfa_lib.adaptors import Adaptors
-from lsfa_lib.config import Config, config_hash, only, resolve_device
+from lsfa_lib.config import Config, only, resolve_device
+from lsfa_lib.config_io import config_hash
 from lsfa_lib.datasets.mvtec3d import read_split
 from lsfa_lib.detector import fit, predict
 from lsfa_lib.feature_cache import cached_features

@@ -17,7 +17,8 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from lsfa_lib.adaptors import Adaptors, adapt, described, disagreement, restored
-from lsfa_lib.config import Config, DetectorConfig, from_dict
+from lsfa_lib.config import Config, DetectorConfig
+from lsfa_lib.config_io import from_dict
 from lsfa_lib.features import distinct_rows
 from lsfa_lib.files import InputError, write_whole
 from lsfa_lib.memory import build_bank, nearest_rows, restandardised, reweighted_score

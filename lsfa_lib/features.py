@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lsfa_lib.config import Config, ImageEncoderConfig, PointEncoderConfig, config_hash
+from lsfa_lib.config import Config, ImageEncoderConfig, PointEncoderConfig
+from lsfa_lib.config_io import config_hash
 from lsfa_lib.encoders.checkpoints import fingerprint, load_point_mae
 from lsfa_lib.encoders.fpfh import fpfh_patches
 from lsfa_lib.encoders.image import load_image_encoder

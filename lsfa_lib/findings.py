@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from lsfa_lib.config import PARTS, PRESETS, fields_of
+from lsfa_lib.config import PARTS, PRESETS
+from lsfa_lib.config_io import fields_of
 from lsfa_lib.metrics import mean_interval
 from lsfa_lib.records import MODALITIES
 

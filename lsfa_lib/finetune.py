@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from lsfa_lib.adaptors import ScanRows, new_adaptors, scan_rows
-from lsfa_lib.config import Config, config_hash
+from lsfa_lib.config import Config
+from lsfa_lib.config_io import config_hash
 from lsfa_lib.encoders.checkpoints import load_strictly, read_tensors, seeded
 from lsfa_lib.feature_cache import extract
 from lsfa_lib.features import Encoders, described_encoders, distinct_rows

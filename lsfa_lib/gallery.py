@@ -14,7 +14,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from lsfa_lib.config import config_hash
+from lsfa_lib.config_io import config_hash
 from lsfa_lib.files import InputError, write_whole
 from lsfa_lib.findings import BOTH, PLACES, SHORT, Result, flat, number, settings, three_digits
 from lsfa_lib.results import read_result

@@ -18,7 +18,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from lsfa_lib import metrics
-from lsfa_lib.config import Config, fields_of
+from lsfa_lib.config import Config
+from lsfa_lib.config_io import fields_of
 from lsfa_lib.datasets.mvtec3d import read_split
 from lsfa_lib.detector import Detector, evidence, fit, fuse, scales_of, standardise
 from lsfa_lib.feature_cache import extract

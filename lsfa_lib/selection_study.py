@@ -18,7 +18,8 @@ import torch
 
 from lsfa_lib import results
 from lsfa_lib.components import VARIANTS, TestScans, measured, read_test
-from lsfa_lib.config import Config, config_hash, resolve_device
+from lsfa_lib.config import Config, resolve_device
+from lsfa_lib.config_io import config_hash
 from lsfa_lib.detector import Detector, predict
 from lsfa_lib.features import load_encoders
 from lsfa_lib.files import InputError, progress, write_whole

@@ -19,7 +19,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lsfa_lib.adaptors import Adaptors, ScanRows, new_adaptors, sampled, scan_rows
-from lsfa_lib.config import Config, LossWeights, TrainingConfig, config_hash
+from lsfa_lib.config import Config, LossWeights, TrainingConfig
+from lsfa_lib.config_io import config_hash
 from lsfa_lib.files import InputError, progress, write_whole
 from lsfa_lib.objective import (
     AdaptedScan,

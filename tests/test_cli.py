@@ -12,7 +12,8 @@ import yaml
 from PIL import Image
 
 from lsfa_lib import cli
-from lsfa_lib.config import PRESETS, TINY, fields_of, load_config
+from lsfa_lib.config import PRESETS, TINY
+from lsfa_lib.config_io import fields_of, load_config
 from lsfa_lib.metrics import mean_interval
 from lsfa_lib.results import read_result
 

@@ -15,13 +15,11 @@ from lsfa_lib.config import (
     RELEASED,
     TINY,
     DataConfig,
-    chosen_config,
-    config_hash,
     configure,
-    from_dict,
     only,
     resolve_device,
 )
+from lsfa_lib.config_io import chosen_config, config_hash, from_dict
 from lsfa_lib.files import InputError
 
 

@@ -56,6 +56,7 @@ def test_installed_packages_import_together(name: str) -> None:
 LAYERS = [
     {"files", "open3d_import"},
     {"records", "config"},
+    {"config_io"},
     {"geometry", "datasets", "coreset", "curves", "plane"},
     {"losses", "feature_queue", "instances", "monitors"},
     {"metrics", "preprocess", "encoders", "memory", "pseudo_defects"},

@@ -9,7 +9,8 @@ import sklearn.metrics
 import torch
 
 from lsfa_lib import results
-from lsfa_lib.config import Config, DataConfig, from_dict
+from lsfa_lib.config import Config, DataConfig
+from lsfa_lib.config_io import from_dict
 from lsfa_lib.datasets.mvtec3d import read_split
 from lsfa_lib.files import InputError
 from lsfa_lib.pipeline import Run, run_category
