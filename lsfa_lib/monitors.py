@@ -10,6 +10,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lsfa_lib.records import MODALITIES
+
+LEAST_VARIANCE = 0.01
+"""Of that at the first step: features that shrank to a tenth have collapsed."""
+LEAST_RANK = 1.2
+"""Directions: less, and the patches differ along one line."""
+MOST_OWN_ROWS = 0.5
+
 
 @torch.no_grad()
 def feature_variance(rows: Float[Tensor, "R D"], counts: Float[Tensor, " R"]) -> float:
@@ -61,6 +69,31 @@ def alignment_accuracy(
     found_b = scores.masked_fill(absent_b, -torch.inf).argmax(1)[index_a] == index_b
     found_a = scores.masked_fill(absent_a[:, None], -torch.inf).argmax(0)[index_b] == index_a
     return torch.cat((found_a, found_b)).double().mean().item()
+
+
+def collapse(history: list[dict[str, float]]) -> str:
+    """What shows in the latest step that the training must stop, and what to try; "" if nothing."""
+    first, last = history[0], history[-1]
+    for m in MODALITIES:
+        if last[f"variance_{m}"] < LEAST_VARIANCE * first[f"variance_{m}"]:
+            return (
+                f"the variance of {m} features fell to {last[f'variance_{m}']:.3g} from "
+                f"{first[f'variance_{m}']:.3g}, they collapse towards one point; lower "
+                "training.learning_rate or training.weights.lc and gc, or train with CLC too"
+            )
+        if last[f"rank_{m}"] < min(LEAST_RANK, 0.9 * first[f"rank_{m}"]):
+            return (
+                f"the effective rank of {m} features fell to {last[f'rank_{m}']:.2f} from "
+                f"{first[f'rank_{m}']:.2f}, they collapse onto a line; lower "
+                "training.learning_rate or training.weights.lc and gc, or train with CLC too"
+            )
+        if len(history) == 1 and last.get(f"own_rows_{m}", 0.0) > MOST_OWN_ROWS:
+            return (
+                f"{last[f'own_rows_{m}']:.0%} of the {m} patches find an old copy of themselves in "
+                "the bank, so that LC trains on nothing; set training.own_rows to excluded, or a "
+                "smaller training.local_bank"
+            )
+    return ""
 
 
 def _deviations(rows: Float[Tensor, "R D"], counts: Float[Tensor, " R"]) -> Float[Tensor, "U D"]:

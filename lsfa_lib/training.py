@@ -22,6 +22,7 @@ from lsfa_lib.adaptors import Adaptors, ScanRows, new_adaptors, sampled, scan_ro
 from lsfa_lib.config import Config, LossWeights, TrainingConfig
 from lsfa_lib.config_io import config_hash
 from lsfa_lib.files import InputError, progress, write_whole
+from lsfa_lib.monitors import collapse
 from lsfa_lib.objective import (
     AdaptedScan,
     Banks,
@@ -31,12 +32,8 @@ from lsfa_lib.objective import (
     spread_monitors,
 )
 from lsfa_lib.records import MODALITIES, Modality, PatchFeatures
+from lsfa_lib.schedule import batch_scans, epoch_order, generator_of, learning_rate
 
-LEAST_VARIANCE = 0.01
-"""Of that at the first step: features that shrank to a tenth have collapsed."""
-LEAST_RANK = 1.2
-"""Directions: less, and the patches differ along one line."""
-MOST_OWN_ROWS = 0.5
 Step = dict[str, float]
 _log = logging.getLogger(__name__)
 
@@ -126,7 +123,7 @@ def fit(task: Task, config: TrainingConfig, seed: int, checkpoint: Path | None =
         reason, entry = _update(task, state, config, seed)
         if not reason:
             state.history.append(entry)
-            reason = collapse(state.history, config)
+            reason = collapse(state.history)
         if reason:
             task.network.requires_grad_(False)
             raise TrainingStopped(
@@ -199,27 +196,6 @@ def _require_trainable(task: Task, config: TrainingConfig) -> None:
         )
 
 
-def learning_rate(step: int, config: TrainingConfig) -> float:
-    """Linear warm-up over the first `warmup` of the steps, then a half-cosine to 0."""
-    warm = round(config.warmup * config.steps)
-    if step < warm:
-        return config.learning_rate * (step + 1) / warm
-    share = (step - warm) / max(1, config.steps - warm)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
-
-
-def batch_scans(step: int, scans: int, batch: int, seed: int) -> list[int]:
-    """Scans of one step: whole batches of a new random order each epoch, no scan twice in one."""
-    a_epoch = scans // batch
-    first = step % a_epoch * batch
-    return epoch_order(step // a_epoch, scans, seed)[first : first + batch]
-
-
-def epoch_order(epoch: int, scans: int, seed: int) -> list[int]:
-    """The scans in the random order of one epoch."""
-    return torch.randperm(scans, generator=_generator(seed, epoch)).tolist()
-
-
 def drawn_rows(
     task: Task, scan: int, config: TrainingConfig, seed: int, step: int
 ) -> dict[Modality, ScanRows]:
@@ -228,34 +204,9 @@ def drawn_rows(
     patches = len(rows["3d"].index)
     if not 0 < config.patches_per_scan < patches:
         return rows
-    order = torch.randperm(patches, generator=_generator(seed, step, scan))
+    order = torch.randperm(patches, generator=generator_of(seed, step, scan))
     chosen = order[: config.patches_per_scan].sort().values
     return {m: sampled(s, chosen.to(s.index.device)) for m, s in rows.items()}
-
-
-def collapse(history: list[Step], config: TrainingConfig) -> str:
-    """What shows in the latest step that the training must stop, and what to try; "" if nothing."""
-    first, last = history[0], history[-1]
-    for m in MODALITIES:
-        if last[f"variance_{m}"] < LEAST_VARIANCE * first[f"variance_{m}"]:
-            return (
-                f"the variance of {m} features fell to {last[f'variance_{m}']:.3g} from "
-                f"{first[f'variance_{m}']:.3g}, they collapse towards one point; lower "
-                "training.learning_rate or training.weights.lc and gc, or train with CLC too"
-            )
-        if last[f"rank_{m}"] < min(LEAST_RANK, 0.9 * first[f"rank_{m}"]):
-            return (
-                f"the effective rank of {m} features fell to {last[f'rank_{m}']:.2f} from "
-                f"{first[f'rank_{m}']:.2f}, they collapse onto a line; lower "
-                "training.learning_rate or training.weights.lc and gc, or train with CLC too"
-            )
-        if len(history) == 1 and last.get(f"own_rows_{m}", 0.0) > MOST_OWN_ROWS:
-            return (
-                f"{last[f'own_rows_{m}']:.0%} of the {m} patches find an old copy of themselves in "
-                "the bank, so that LC trains on nothing; set training.own_rows to excluded, or a "
-                "smaller training.local_bank"
-            )
-    return ""
 
 
 @torch.no_grad()
@@ -362,11 +313,6 @@ def total(terms: dict[str, Float[Tensor, ""]], weights: LossWeights) -> Float[Te
     """The weighted sum of the terms; one of weight 0 adds nothing, not even 0 times infinity."""
     used = {name: getattr(weights, name.lower()) for name in terms}
     return torch.stack([used[name] * term for name, term in terms.items() if used[name]]).sum()
-
-
-def _generator(*parts: int) -> torch.Generator:
-    """A generator that follows from these numbers alone."""
-    return torch.Generator().manual_seed(int(config_hash(*parts), 16) >> 1)
 
 
 def _write_checkpoint(path: Path, key: str, task: Task, state: State) -> None:

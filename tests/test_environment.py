@@ -58,7 +58,7 @@ LAYERS = [
     {"records", "config"},
     {"config_io"},
     {"geometry", "datasets", "coreset", "curves", "plane"},
-    {"losses", "feature_queue", "instances", "monitors"},
+    {"losses", "feature_queue", "instances", "monitors", "schedule"},
     {"metrics", "preprocess", "encoders", "memory", "pseudo_defects"},
     {"features"},
     {"adaptors"},

@@ -21,17 +21,16 @@ from lsfa_lib.config import (
     TrainingConfig,
 )
 from lsfa_lib.files import InputError
+from lsfa_lib.monitors import collapse
 from lsfa_lib.objective import Banks, adapted_scan, alignment_terms, compactness_terms
 from lsfa_lib.records import MODALITIES, Modality
+from lsfa_lib.schedule import batch_scans, learning_rate
 from lsfa_lib.training import (
     Task,
     TrainingStopped,
-    batch_scans,
-    collapse,
     drawn_rows,
     fit,
     fitted_config,
-    learning_rate,
     total,
 )
 
@@ -336,17 +335,17 @@ def entry(**changed: float) -> dict[str, float]:
     ],
 )
 def test_collapse_names_the_monitor(last: dict[str, float], message: str) -> None:
-    found = collapse([entry(), last], QUICK)
+    found = collapse([entry(), last])
     assert message in found and bool(message) == bool(found)
 
 
 def test_collapse_tells_a_bank_of_old_copies() -> None:
-    assert "60% of the 3d patches find an old copy" in collapse([entry(own_rows_3d=0.6)], QUICK)
-    assert collapse([entry(own_rows_3d=0.4)], QUICK) == ""
+    assert "60% of the 3d patches find an old copy" in collapse([entry(own_rows_3d=0.6)])
+    assert collapse([entry(own_rows_3d=0.4)]) == ""
 
 
 def test_features_that_start_on_a_line_are_no_collapse() -> None:
-    assert collapse([entry(rank_3d=1.05), entry(rank_3d=1.0)], QUICK) == ""
+    assert collapse([entry(rank_3d=1.05), entry(rank_3d=1.0)]) == ""
 
 
 def test_a_collapse_stops_the_training() -> None:
