@@ -1,0 +1,57 @@
+"""Documents name only what exists."""
+
+import re
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from lsfa_lib.cli import app
+from lsfa_lib.config import OURS
+from lsfa_lib.config_io import fields_of
+
+ROOT = Path(__file__).parents[1]
+METHOD = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+SECTIONS = {name.partition(".")[0] for name in fields_of(OURS)}
+
+
+def named_fields(text: str) -> list[str]:
+    """Names such as `training.steps`; `.steps` alone belongs to the section named before it."""
+    found, section = [], ""
+    for name in re.findall(r"`([a-z_]*\.[a-z_.]+)`", text):
+        section = name.partition(".")[0] or section
+        if section in SECTIONS:
+            found.append(section + "." + name.partition(".")[2])
+    return found
+
+
+def test_every_field_the_method_names_exists() -> None:
+    named = named_fields(METHOD)
+    assert len(set(named)) > 25
+    known = set(fields_of(OURS)) | {"training.weights"}
+    assert [name for name in named if name not in known] == []
+
+
+def test_every_choice_of_the_method_has_its_field() -> None:
+    rows = [
+        line for line in METHOD.splitlines() if line.startswith("| ") and "| paper |" not in line
+    ]
+    assert len(rows) > 20
+    assert [row for row in rows if not named_fields(row.rpartition(" | ")[2])] == []
+
+
+def test_modules_the_method_names_exist() -> None:
+    modules = {path.stem for path in (ROOT / "lsfa_lib").iterdir()}
+    for heading in re.findall(r"^## .*\((.*)\)$", METHOD, flags=re.MULTILINE):
+        assert set(re.findall(r"`(\w+)`", heading)) <= modules
+
+
+def test_commands_the_readme_names_exist() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = set(re.findall(r"lsfa ((?:data|study) [a-z]+|[a-z]+)", readme))
+    assert {"run", "presets", "data check", "study components"} <= commands
+    for command in commands:
+        found = CliRunner().invoke(app, [*command.split(), "--help"])
+        assert found.exit_code == 0, command
+    options = CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "200"}).output
+    for option in set(re.findall(r"lsfa run .*?(--[a-z-]+)", readme)):
+        assert option in options
