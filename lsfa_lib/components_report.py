@@ -12,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from pandas.io.formats.style import Styler
 
-from lsfa_lib.components_table import ALL_THREE, Cells, read_cells, table, verdict
+from lsfa_lib.components_table import ALL_THREE, DISAGREEMENT, Cells, read_cells, table, verdict
 from lsfa_lib.figures import TEMPLATE
 from lsfa_lib.files import InputError, write_whole
 from lsfa_lib.findings import NAMES
@@ -29,14 +29,13 @@ COLOURS = {
 }
 
 
-def shown(lines: pd.DataFrame) -> pd.DataFrame:
+def shown(lines: pd.DataFrame, metrics: tuple[str, ...] = tuple(TITLES)) -> pd.DataFrame:
     """The table as people read it: values, differences to the baseline, intervals, verdicts."""
     rows = []
     for line in _records(lines):
-        row = {"": line["row"], "mode": NAMES.get(line["mode"], line["mode"])}
-        for metric, title in TITLES.items():
-            row[title] = _bounded(line, metric, "{:.3f}")
-        for metric in ("i_auroc", "aupro_30"):
+        row = {"row": line["row"], "mode": NAMES.get(line["mode"], line["mode"])}
+        for metric in metrics:
+            row[TITLES[metric]] = _bounded(line, metric, "{:.3f}")
             row[f"Δ {TITLES[metric]}"] = _bounded(line, f"d_{metric}", "{:+.3f}")
         row["Δ I-AUROC to control"] = _bounded(line, "c_i_auroc", "{:+.3f}")
         row["by I-AUROC"] = verdict(line)
@@ -56,8 +55,11 @@ def _bounded(line: dict[str, Any], name: str, form: str) -> str:
 
 
 def styled(lines: pd.DataFrame) -> Styler:
-    """`shown` for a page."""
-    return shown(lines).style.hide(axis="index").set_table_attributes('class="metrics"')
+    """`shown` for a page, narrow enough for it: P-AUROC and control are in the document alone."""
+    cells = shown(lines, ("i_auroc", "aupro_30")).drop(columns="Δ I-AUROC to control")
+    narrow = cells.map(lambda text: text.replace(" [", "<br>["))
+    narrow["mode"] = narrow["mode"].str.replace("RGB + 3D + disagreement", "all three")
+    return narrow.style.hide(axis="index").set_table_attributes('class="metrics"')
 
 
 def losses_of(cells: Cells) -> list[str]:
@@ -71,17 +73,24 @@ def heading(cells: Cells, losses: str) -> str:
 
 
 def forest_figure(lines: pd.DataFrame, metric: str = "i_auroc", title: str = "") -> go.Figure:
-    """Difference of each row to the baseline, with its 95 % interval; zero is no gain."""
-    compared = [line for line in _records(lines) if verdict(line, metric)]
+    """Difference of each row to the baseline, with its 95 % interval; zero is no gain.
+
+    Disagreement alone is left out: far below the baseline, it would hide the others' differences.
+    """
+    compared = [
+        line for line in _records(lines) if verdict(line, metric) and line["mode"] != DISAGREEMENT
+    ]
     figure = go.Figure()
     for kind in dict.fromkeys(verdict(line, metric) for line in compared):
-        chosen = [line for line in compared if verdict(line, metric) == kind]
+        chosen = [i for i, line in enumerate(compared) if verdict(line, metric) == kind]
         gains, lows, highs = (
-            np.array([line[f"d_{metric}{end}"] for line in chosen]) for end in ("", "_low", "_high")
+            np.array([compared[i][f"d_{metric}{end}"] for i in chosen])
+            for end in ("", "_low", "_high")
         )
         figure.add_scatter(
             x=gains,
-            y=[_label(line) for line in chosen],
+            y=chosen,
+            text=[_label(compared[i]) for i in chosen],
             mode="markers",
             name=kind,
             marker={"size": 9, "color": COLOURS[kind]},
@@ -91,34 +100,44 @@ def forest_figure(lines: pd.DataFrame, metric: str = "i_auroc", title: str = "")
                 "color": COLOURS[kind],
                 "thickness": 2,
             },
-            hovertemplate="%{y}<br>%{x:+.3f}<extra></extra>",
+            hovertemplate="%{text}<br>%{x:+.3f}<extra></extra>",
+        )
+    for place, line in enumerate(compared):
+        # Above its line instead of beside it: on a phone there is no room to the left.
+        figure.add_annotation(
+            x=0,
+            xref="paper",
+            xanchor="left",
+            y=place,
+            yshift=12,
+            text=_label(line),
+            showarrow=False,
+            font={"size": 12},
         )
     figure.add_vline(0.0, line={"width": 1, "dash": "dash", "color": "#6b7682"})
     confirmed = sum(verdict(line, metric) == "confirmed" for line in compared)
+    found = f"{confirmed} of {len(compared)} gains in {TITLES[metric]} are confirmed"
     return figure.update_layout(
         template=TEMPLATE,
-        height=140 + 26 * len(compared),
-        title={
-            "text": f"{confirmed} of {len(compared)} gains in {TITLES[metric]} are confirmed",
-            "subtitle": {"text": title},
-        },
-        xaxis={"title": {"text": f"difference to the baseline, {TITLES[metric]}"}},
+        height=190 + 36 * len(compared),
+        title={"text": f"{title}: {found}" if title else found},
+        margin={"l": 16},
+        xaxis={"title": {"text": f"Δ {TITLES[metric]} to the baseline"}, "nticks": 6},
         yaxis={
-            "automargin": True,
-            "autorange": "reversed",
-            "categoryorder": "array",
-            "categoryarray": [_label(line) for line in compared],
+            "range": [len(compared) - 0.5, -1],
+            "showticklabels": False,
+            "showgrid": False,
             "showline": False,
             "ticks": "",
         },
-        legend={"orientation": "h", "y": -0.12, "yanchor": "top"},
+        legend={"orientation": "h", "y": -0.11, "yanchor": "top", "x": 0},
     )
 
 
 def _label(line: dict[str, Any]) -> str:
-    if line["mode"] in ("disagreement", ALL_THREE):
-        return f"{line['row']} "
-    return f"{line['row']}, {NAMES[line['mode']]} "
+    if line["mode"] in (DISAGREEMENT, ALL_THREE):
+        return str(line["row"])
+    return f"{line['row']}, {NAMES[line['mode']]}"
 
 
 def answer(cells: Cells, losses: str, lines: pd.DataFrame) -> str:

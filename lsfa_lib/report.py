@@ -171,7 +171,7 @@ def render(
     write_page(
         html_path,
         "report.html.j2",
-        title=title or (result["category"] if result else notebook_path.stem),
+        title=title or (result["category"] if result else notebook_path.parent.name),
         eyebrow=_eyebrow(result),
         index=_relative(home / "index.html", html_path) if home != html_path.parent else "",
         random=[NAMES[m] for m, w in result["weights"].items() if w["random"]] if result else [],
