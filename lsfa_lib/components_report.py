@@ -12,7 +12,15 @@ import pandas as pd
 import plotly.graph_objects as go
 from pandas.io.formats.style import Styler
 
-from lsfa_lib.components_table import ALL_THREE, DISAGREEMENT, Cells, read_cells, table, verdict
+from lsfa_lib.components_table import (
+    ALL_THREE,
+    DISAGREEMENT,
+    PATCHCORE,
+    Cells,
+    read_cells,
+    table,
+    verdict,
+)
 from lsfa_lib.figures import TEMPLATE
 from lsfa_lib.files import InputError, write_whole
 from lsfa_lib.findings import NAMES
@@ -162,6 +170,20 @@ def answer(cells: Cells, losses: str, lines: pd.DataFrame) -> str:
     return "\n".join(sentences)
 
 
+def resolution(sizes: list[Cells]) -> str:
+    """What the image size alone brings to the unadapted baseline."""
+    if len(sizes) < 2:
+        return f"One image size was run: {sizes[0].image_size} px."
+    said = []
+    for mode in PATCHCORE:
+        name = ("ours", "baseline", mode)
+        for metric in ("i_auroc", "aupro_30"):
+            means = [f"{c.values[name][metric].mean():.3f}" for c in sizes]
+            said.append(f"{NAMES[mode]} {TITLES[metric]} {' → '.join(means)}")
+    pixels = " → ".join(str(c.image_size) for c in sizes)
+    return f"**Image size alone**, {pixels} px, unadapted: {'; '.join(said)}."
+
+
 def write_components(cells_folder: Path, selection_folder: Path, path: Path) -> Path:
     """Writes the document of the study as Markdown and returns its path."""
     with write_whole(path) as file:
@@ -187,7 +209,8 @@ def _document(cells_folder: Path, selection_folder: Path) -> Iterator[str]:
             yield _setting(cells, losses) + "\n"
             yield answer(cells, losses, lines) + "\n"
             yield shown(lines).to_markdown(index=False) + "\n"
-    yield "## Time and memory\n"
+    yield "## Image size, time and memory\n"
+    yield resolution(sizes) + "\n"
     yield costs(sizes).to_markdown(index=False, floatfmt=".1f") + "\n"
     if any(selection_folder.glob("*.json")):
         yield from _selection(selection_folder)
