@@ -12,6 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from pandas.io.formats.style import Styler
 
+from lsfa_lib.components import VARIANTS
 from lsfa_lib.components_table import (
     ALL_THREE,
     DISAGREEMENT,
@@ -223,7 +224,11 @@ def _setting(cells: Cells, losses: str) -> str:
         f"{name} {int((~d).sum())} good + {int(d.sum())} defective"
         for name, d in zip(cells.categories, cells.defective, strict=True)
     )
-    return f"{trainings} training seeds x {shape[2]} coreset seeds. Test scans: {tests}."
+    there = {variant for form, variant, _ in cells.values if form in (losses, "ours")}
+    lacking = [variant for variant in VARIANTS if variant not in there]
+    left_out = f" Not run at this size: {', '.join(lacking)}." if lacking else ""
+    seeds = f"{trainings} training seeds x {shape[2]} coreset seeds."
+    return f"{seeds} Test scans: {tests}.{left_out}"
 
 
 def costs(sizes: list[Cells]) -> pd.DataFrame:
