@@ -87,8 +87,9 @@ def test_a_study_becomes_a_document(study: Study, tmp_path: Path) -> None:
     (cells,) = read_cells(tmp_path / "cells")
     lines = table(cells, "ours")
     assert len(lines) == len(shown(lines)) == 5 * 3 + 7
-    named = [row for trace in forest_figure(lines).data for row in trace.y]
-    assert len(named) == len(lines) - 3  # all but the three lines of the baseline
+    named = {label for trace in forest_figure(lines).data for label in trace.text}
+    # All but the three lines of the baseline and the three of disagreement alone.
+    assert len(named) == len(lines) - 6 and "IFC + CLC, RGB" in named
     assert answer(cells, "ours", lines).count("\n- **") + 1 == 8
     assert set(costs([cells])["variant"]) == set(study.variants)
     frame, correlation = selection_table(tmp_path / "selection")
