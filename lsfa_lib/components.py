@@ -7,6 +7,7 @@ cells are files, so that a study goes on where it was stopped. `components_table
 from __future__ import annotations
 
 import json
+import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -118,14 +119,21 @@ def units(study: Study, category: str) -> list[Unit]:
 
 def run_study(study: Study, folder: Path, workers: int) -> Iterator[str]:
     """Makes the cells that are missing in `folder`; categories side by side, each as it ends."""
-    threads = max(1, (torch.get_num_threads()) // workers)
-    with ProcessPoolExecutor(
-        workers, initializer=torch.set_num_threads, initargs=(threads,)
-    ) as pool:
+    with worker_pool(workers) as pool:
         running = {name: pool.submit(run_units, study, name, folder) for name in study.categories}
         for name, future in running.items():
             future.result()
             yield name
+
+
+def worker_pool(workers: int) -> ProcessPoolExecutor:
+    """Processes that share the cores; new ones, since a fork of a process that has used torch's
+    threads can wait for them forever.
+    """
+    threads = max(1, torch.get_num_threads() // workers)
+    return ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), torch.set_num_threads, (threads,)
+    )
 
 
 def run_units(study: Study, category: str, folder: Path) -> None:

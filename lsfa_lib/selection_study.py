@@ -7,17 +7,13 @@ reads) and how it did on the test split (what `rank_correlation` compares it wit
 from __future__ import annotations
 
 import json
-import multiprocessing
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lsfa_lib import results
-from lsfa_lib.components import VARIANTS, TestScans, measured, read_test
+from lsfa_lib.components import VARIANTS, TestScans, measured, read_test, worker_pool
 from lsfa_lib.config import Config, resolve_device
 from lsfa_lib.config_io import config_hash
 from lsfa_lib.detector import Detector, predict
@@ -60,10 +56,7 @@ def run_selection(
     base: Config, categories: tuple[str, ...], folder: Path, workers: int
 ) -> Iterator[str]:
     """Scores every configuration in every category; what is in `folder` already is kept."""
-    threads = (max(1, torch.get_num_threads() // workers),)
-    with ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), torch.set_num_threads, threads
-    ) as pool:
+    with worker_pool(workers) as pool:
         running = {name: pool.submit(score_category, base, name, folder) for name in categories}
         for name, future in running.items():
             future.result()

@@ -29,7 +29,7 @@ def test_a_study_ends_as_a_page(
     lines = table(cells, "ours")
     document, page = (Path(name).read_text("utf-8") for name in shown)
     for mean in lines["i_auroc"]:
-        assert f"{mean:.3f} [" in document and f"{mean:.3f}<br>[" in page
+        assert f"{mean:.3f} [" in document and f"{mean:.3f}<br/>[" in page
     assert "96 px, losses of ours" in page and "against the baseline in RGB + 3D" in page
     assert str(tmp_path) not in page
 
