@@ -17,7 +17,7 @@ study: .venv/.ready
 	$(BIN)/lsfa study data
 	$(BIN)/lsfa study select biscuit orange
 	$(BIN)/lsfa study components all
-	$(BIN)/lsfa study components all --image-size 448 --losses ours --coreset-seeds 1 --variants baseline,control,heads,both
+	$(BIN)/lsfa study components all --image-size 448 --losses ours --coreset-seeds 1
 	$(BIN)/lsfa study page --document docs/components.md
 
 test: .venv/.ready
