@@ -20,11 +20,11 @@ from lsfa_lib.components_table import (
     Cells,
     read_cells,
     table,
-    verdict,
 )
 from lsfa_lib.figures import TEMPLATE
 from lsfa_lib.files import InputError, write_whole
 from lsfa_lib.findings import NAMES
+from lsfa_lib.paired import verdict
 from lsfa_lib.selection import rank_correlation
 
 LOSSES = {"ours": "losses of ours", "published": "losses as printed"}

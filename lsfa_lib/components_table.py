@@ -8,7 +8,6 @@ AUPRO and P-AUROC the seeds alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from lsfa_lib.files import InputError
+from lsfa_lib.paired import Measured, draws, resampled, with_interval
 
 Metric = str
 METRICS: tuple[Metric, ...] = ("i_auroc", "aupro_30", "p_auroc")
@@ -38,7 +38,6 @@ ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
     "IFC + CLC + disagreement": ("both", (ALL_THREE,)),
 }
 """Row of the table: the variant it was trained as, and the modes it is read in."""
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,13 @@ def table(cells: Cells, losses: str, seed: int = 0) -> pd.DataFrame:
     Columns `d_<metric>` are differences to the baseline, `c_<metric>` to the control, both in the
     same mode (in RGB + 3D for rows with disagreement); `_low` and `_high` are 95 % intervals.
     """
-    draws = _draws(cells, seed)
+    drawn = draws(cells.defective, seed)
+    variants = sorted({name[1] for name in cells.values})
+
+    def means(name: tuple[str, str, str], metric: Metric) -> Float[np.ndarray, " B"]:
+        found = Measured(cells.values[name], cells.scores[name])
+        return resampled(found, metric, drawn, variants.index(name[1]))
+
     lines = []
     for row, (variant, modes) in ROWS.items():
         for mode in modes:
@@ -134,99 +139,17 @@ def table(cells: Cells, losses: str, seed: int = 0) -> pd.DataFrame:
             line = {"row": row, "mode": mode, "stopped": cells.stopped[name[:2]]}
             line["trainings"] = cells.trainings[name[:2]]
             for metric in METRICS:
-                own = _resampled(cells, name, metric, draws)
-                line |= _interval(metric, float(cells.values[name][metric].mean()), own)
+                own = means(name, metric)
+                line |= with_interval(metric, float(cells.values[name][metric].mean()), own)
                 for prefix, other in (("d", "baseline"), ("c", "control")):
                     against = _name(cells, losses, other, reference)
                     if (variant == other and mode == reference) or against is None:
                         continue
                     gain = cells.values[name][metric].mean() - cells.values[against][metric].mean()
-                    paired = own - _resampled(cells, against, metric, draws)
-                    line |= _interval(f"{prefix}_{metric}", float(gain), paired)
+                    paired = own - means(against, metric)
+                    line |= with_interval(f"{prefix}_{metric}", float(gain), paired)
             lines.append(line)
     return pd.DataFrame(lines)
-
-
-def verdict(line: dict[str, Any] | pd.Series, metric: Metric = "i_auroc") -> str:
-    """What the intervals of the differences to the baseline and to the control allow to say."""
-    low, high = line.get(f"d_{metric}_low"), line.get(f"d_{metric}_high")
-    if low is None or high is None or np.isnan(low):
-        return ""
-    if high < 0:
-        return "worse"
-    if low <= 0:
-        return "not confirmed with these features"
-    control = line.get(f"c_{metric}_low")
-    if control is not None and control <= 0:
-        return "no better than untrained"
-    return "confirmed"
-
-
-@dataclass(frozen=True)
-class _Draws:
-    """The same resamples for all rows, which makes their differences paired."""
-
-    good: list[Float[np.ndarray, "B g"]]
-    bad: list[Float[np.ndarray, "B d"]]
-    """How often each scan was drawn, an array a category; good and defective ones apart."""
-    seeds: Callable[[str, int, int], Float[np.ndarray, "B k"]]
-
-
-def _draws(cells: Cells, seed: int) -> _Draws:
-    rng = np.random.default_rng(seed)
-
-    def counts(size: int) -> Float[np.ndarray, "B n"]:
-        return rng.multinomial(size, np.full(size, 1 / size), RESAMPLES).astype(float)
-
-    good = [counts(int((~defective).sum())) for defective in cells.defective]
-    bad = [counts(int(defective.sum())) for defective in cells.defective]
-
-    def seeds(kind: str, variant: int, size: int) -> Float[np.ndarray, "B k"]:
-        # Coreset seeds are shared by all variants, training seeds are each variant's own.
-        own = np.random.default_rng([seed, 1 if kind == "coreset" else 2 + variant])
-        return own.multinomial(size, np.full(size, 1 / size), RESAMPLES) / size
-
-    return _Draws(good, bad, seeds)
-
-
-def _resampled(
-    cells: Cells, name: tuple[str, str, str], metric: Metric, draws: _Draws
-) -> Float[np.ndarray, " B"]:
-    """The mean over categories and seeds of one metric in each resample."""
-    values = cells.values[name][metric]
-    _, trainings, coresets = values.shape
-    variant = sorted({key[1] for key in cells.values}).index(name[1])
-    by_training = draws.seeds("training", variant, trainings)
-    by_coreset = draws.seeds("coreset", 0, coresets)
-    if metric != "i_auroc":
-        return np.einsum("bt,bs,ts->b", by_training, by_coreset, values.mean(0))
-    total = np.zeros(RESAMPLES)
-    for category, scores in enumerate(cells.scores[name]):
-        areas = _areas(scores, cells.defective[category], draws, category)
-        total += np.einsum("bt,bs,bts->b", by_training, by_coreset, areas)
-    return total / len(cells.categories)
-
-
-def _areas(
-    scores: Float[np.ndarray, "T S n"],
-    defective: Bool[np.ndarray, " n"],
-    draws: _Draws,
-    category: int,
-) -> Float[np.ndarray, "B T S"]:
-    """AUROC of each resample: p U n / (P N) with U = [bad > good] + [bad = good] / 2."""
-    bad, good = scores[..., defective], scores[..., ~defective]
-    wins = (bad[..., :, None] > good[..., None, :]) + 0.5 * (
-        bad[..., :, None] == good[..., None, :]
-    )
-    drawn_bad, drawn_good = draws.bad[category], draws.good[category]
-    weighted = np.einsum("bd,tsdg->btsg", drawn_bad, wins, optimize=True)
-    areas = np.einsum("btsg,bg->bts", weighted, drawn_good, optimize=True)
-    return areas / (bad.shape[-1] * good.shape[-1])
-
-
-def _interval(name: str, mean: float, resampled: Float[np.ndarray, " B"]) -> dict[str, float]:
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return {name: mean, f"{name}_low": float(low), f"{name}_high": float(high)}
 
 
 def _name(cells: Cells, losses: str, variant: str, mode: str) -> tuple[str, str, str] | None:

@@ -65,7 +65,7 @@ LAYERS = [
     {"objective"},
     {"training"},
     {"feature_cache", "detector", "finetune"},
-    {"results", "findings"},
+    {"results", "findings", "paired"},
     {"pipeline", "figures"},
     {"selection", "components"},
     {"selection_study", "components_table"},
