@@ -131,12 +131,11 @@ def run(
         )
     asked = {"data_root": data_root, "device": device, "image_size": image_size, "shots": shots}
     # Every mistake the user can have made is found before the first kernel starts.
-    chosen = chosen_config(preset or "demo", file=config, part=only, **asked)  # type: ignore[arg-type]
+    chosen = chosen_config(config or preset or "demo", part=only, **asked)  # type: ignore[arg-type]
     found = _usable_categories(categories, chosen, seed)
     same = {
         **asked,
-        "preset": preset or "demo",
-        "config_file": str(Path(config).resolve()) if config else "",
+        "preset": str(Path(config).resolve()) if config else preset or "demo",
         "data_root": str(Path(chosen.data.root).resolve()),
         "only": only,
     }

@@ -323,6 +323,33 @@ def checked(config: Config) -> Config:
     return config
 
 
+def with_recipe(config: Config, recipe: str) -> Config:
+    """The recipe of a preset, such as `published`, with the data and backbones of `config`.
+
+    Image size and plane distance stay as well: they belong to the data.
+    """
+    if recipe not in PRESETS:
+        near = difflib.get_close_matches(recipe, PRESETS, n=1, cutoff=0.0)[0]
+        raise InputError(
+            f"there is no recipe {recipe!r}; the nearest of {', '.join(PRESETS)} is {near}"
+        )
+    base = PRESETS[recipe]
+    return replace(
+        base,
+        preset=f"{recipe}-{config.preset}",
+        data=config.data,
+        preprocess=replace(
+            base.preprocess,
+            image_size=config.preprocess.image_size,
+            plane_distance_m=config.preprocess.plane_distance_m,
+        ),
+        image_encoder=config.image_encoder,
+        point_encoder=replace(config.point_encoder, norm=base.point_encoder.norm),
+        device=config.device,
+        cache=config.cache,
+    )
+
+
 PARTS = {
     "none": (),
     "LA": ("la",),

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from lsfa_lib.config import PRESETS, Config, DataConfig, checked, configure, only
+from lsfa_lib.config import PRESETS, Config, DataConfig, checked, configure, only, with_recipe
 from lsfa_lib.files import InputError
 
 T = TypeVar("T")
@@ -25,26 +25,32 @@ T = TypeVar("T")
 def chosen_config(
     preset: str,
     *,
-    file: str = "",
     data_root: str = "",
     device: str = "auto",
     image_size: int = 0,
     part: str = "",
     shots: int = 0,
+    recipe: str = "",
+    fields: dict[str, Any] | None = None,
 ) -> Config:
-    """What a run's user asked for: a preset, or a YAML file instead, and the fields changed most.
+    """What a run's user asked for: a preset or the path of a YAML file, and what differs from it.
 
-    "", 0 and device `auto` keep the preset's or file's own. A file without a name of its own is
-    called by its file name, so that its runs are not taken for those of the preset it changes.
+    "", 0 and device `auto` keep the preset's or file's own. `fields` are others by full name, such
+    as `{"training.temperature": 0.03}`. A file without a name of its own is called by its file
+    name, so that its runs are not taken for those of the preset it changes.
     """
-    config = load_config(Path(file)) if file else configure(preset)
-    if file and config.preset in PRESETS and config != PRESETS[config.preset]:
-        if Path(file).stem in PRESETS:
+    file = Path(preset)
+    is_file = preset not in PRESETS and (file.suffix in (".yaml", ".yml") or file.is_file())
+    config = load_config(file) if is_file else configure(preset)
+    if is_file and config.preset in PRESETS and config != PRESETS[config.preset]:
+        if file.stem in PRESETS:
             raise InputError(
                 f"{file} changes fields of preset {config.preset} under the name of a preset; add "
                 "`name:` and a new name to the file"
             )
-        config = replace(config, preset=Path(file).stem)
+        config = replace(config, preset=file.stem)
+    if recipe:
+        config = with_recipe(config, recipe)
     if data_root:
         config = replace(config, data=DataConfig(root=data_root))
     if device != "auto":
@@ -53,7 +59,18 @@ def chosen_config(
         config = replace(config, preprocess=replace(config.preprocess, image_size=image_size))
     if shots:
         config = replace(config, shots=shots)
-    return checked(only(config, part) if part else config)
+    config = only(config, part) if part else config
+    return checked(with_fields(config, fields or {}))
+
+
+def with_fields(config: Config, fields: dict[str, Any]) -> Config:
+    """`config` with fields replaced by their full names; InputError names the nearest right one."""
+    for name, value in fields.items():
+        nested = value
+        for part in reversed(str(name).split(".")):
+            nested = {part: nested}
+        config = _updated(config, nested, "")
+    return config
 
 
 def load_config(path: Path) -> Config:

@@ -18,6 +18,7 @@ from lsfa_lib.config import (
     configure,
     only,
     resolve_device,
+    with_recipe,
 )
 from lsfa_lib.config_io import chosen_config, config_hash, from_dict
 from lsfa_lib.files import InputError
@@ -98,12 +99,12 @@ def test_a_file_takes_the_place_of_the_preset_under_its_own_name(tmp_path: Path)
     file = tmp_path / "small.yaml"
     file.write_text("preset: tiny\ndevice: cpu\nshots: 4\ndata:\n  root: there\n")
     found = replace(TINY, preset="small", device="cpu", shots=4, data=DataConfig(root="there"))
-    assert chosen_config("demo", file=str(file)) == found
-    assert chosen_config("demo", file=str(file), shots=2) == replace(found, shots=2)
+    assert chosen_config(str(file)) == found
+    assert chosen_config(str(file), shots=2) == replace(found, shots=2)
     file.write_text("preset: tiny\nname: mine\n")
-    assert chosen_config("demo", file=str(file)) == replace(TINY, preset="mine")
+    assert chosen_config(str(file)) == replace(TINY, preset="mine")
     file.write_text("preset: tiny\n")
-    assert chosen_config("demo", file=str(file)) == TINY
+    assert chosen_config(str(file)) == TINY
 
 
 def test_a_changed_preset_may_not_keep_its_name(tmp_path: Path) -> None:
@@ -112,4 +113,35 @@ def test_a_changed_preset_may_not_keep_its_name(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match="changes fields of preset tiny under the name of a preset; add"
     ):
-        chosen_config("demo", file=str(file))
+        chosen_config(str(file))
+
+
+def test_fields_are_changed_by_their_full_names() -> None:
+    changed = chosen_config("demo", fields={"training.temperature": 1, "shots": 3})
+    expected = replace(DEMO, shots=3, training=replace(DEMO.training, temperature=1.0))
+    assert changed == expected
+    assert chosen_config("demo", fields={"training.weights.la": 0.0}).training.weights.la == 0.0
+    with pytest.raises(
+        InputError, match=r"no field training\.temprature; .* training\.temperature"
+    ):
+        chosen_config("demo", fields={"training.temprature": 1})
+    with pytest.raises(InputError, match="bank is 3, wanted its fields"):
+        chosen_config("demo", fields={"bank": 3})
+
+
+def test_a_recipe_keeps_data_and_backbones_of_the_preset() -> None:
+    found = chosen_config("demo", recipe="published", image_size=96)
+    assert found.preset == "published-demo"
+    assert (found.data, found.image_encoder) == (DEMO.data, DEMO.image_encoder)
+    assert found.point_encoder == replace(DEMO.point_encoder, norm=PUBLISHED.point_encoder.norm)
+    assert (found.training, found.bank, found.adaptor) == (
+        PUBLISHED.training,
+        PUBLISHED.bank,
+        PUBLISHED.adaptor,
+    )
+    assert found.preprocess == replace(
+        PUBLISHED.preprocess, image_size=96, plane_distance_m=DEMO.preprocess.plane_distance_m
+    )
+    assert with_recipe(TINY, "released").training == RELEASED.training
+    with pytest.raises(InputError, match=r"nearest of .* is published"):
+        chosen_config("demo", recipe="publised")
