@@ -46,26 +46,23 @@ class ScanRows:
 
 def scan_rows(features: PatchFeatures, config: AdaptorConfig) -> dict[Modality, ScanRows]:
     """Distinct rows of the valid patches by modality; with `attend="all"` the background's too."""
+    valid, attending = features.valid, features
+    if config.attend == "all":
+        attending = replace(features, valid=torch.ones_like(valid))
     found: dict[Modality, ScanRows] = {}
     for m in MODALITIES:
-        rows, index = distinct_rows(features, m)
-        index = index[features.valid]
-        copies = torch.bincount(index.clamp_min(0), minlength=len(rows)).to(rows)
-        if int(index.min()) < 0:
+        rows, index = distinct_rows(attending, m)
+        none = index < 0
+        if bool(none[valid].any()):
             raise InputError(
                 f"{features.name}: a valid patch has no feature row in {m}; extract it again"
             )
-        if config.attend == "all":
-            # Background patches: tokens no valid patch copies, or zeros where there are none.
-            everywhere = replace(features, valid=torch.ones_like(features.valid))
-            rows, every = distinct_rows(everywhere, m)
-            outside = every < 0
-            if bool(outside.any()):
-                rows = torch.cat((rows, torch.zeros_like(rows[:1])))
-                every = every.masked_fill(outside, len(rows) - 1)
-            index = every[features.valid]
-            copies = torch.bincount(every, minlength=len(rows)).to(rows)
-        found[m] = ScanRows(rows, index, copies)
+        if bool(none[attending.valid].any()):
+            # Background without a token of its own attends as zeros.
+            rows = torch.cat((rows, torch.zeros_like(rows[:1])))
+            index = index.masked_fill(none, len(rows) - 1)
+        copies = torch.bincount(index[attending.valid], minlength=len(rows)).to(rows)
+        found[m] = ScanRows(rows, index[valid], copies)
     return found
 
 
@@ -193,7 +190,8 @@ def adapt(adaptors: Adaptors, features: PatchFeatures) -> PatchFeatures:
     return replace(
         features,
         by_modality={
-            m: ModalityFeatures(s.rows, selection(s, features.valid)) for m, s in adapted.items()
+            m: ModalityFeatures(s.rows, copying_weights(s, features.valid))
+            for m, s in adapted.items()
         },
     )
 
@@ -208,7 +206,7 @@ def disagreement(adaptors: Adaptors, adapted: PatchFeatures) -> Float[Tensor, " 
     return 1 - (sides[0] * sides[1]).sum(1)
 
 
-def selection(scan: ScanRows, valid: Bool[Tensor, " P"]) -> Float[Tensor, "P R"]:
+def copying_weights(scan: ScanRows, valid: Bool[Tensor, " P"]) -> Float[Tensor, "P R"]:
     """The sparse weights that copy each row to its valid patches."""
     starts = F.pad(valid.long().cumsum(0), (1, 0))
     ones = torch.ones_like(scan.index, dtype=scan.rows.dtype)

@@ -119,8 +119,15 @@ def units(study: Study, category: str) -> list[Unit]:
 
 def run_study(study: Study, folder: Path, workers: int) -> Iterator[str]:
     """Makes the cells that are missing in `folder`; categories side by side, each as it ends."""
+    return each_category(partial(run_units, study, folder=folder), study.categories, workers)
+
+
+def each_category(
+    work: Callable[[str], None], categories: Sequence[str], workers: int
+) -> Iterator[str]:
+    """Does the work of each category in a process; yields the categories in order, once done."""
     with worker_pool(workers) as pool:
-        running = {name: pool.submit(run_units, study, name, folder) for name in study.categories}
+        running = {name: pool.submit(work, name) for name in categories}
         for name, future in running.items():
             future.result()
             yield name

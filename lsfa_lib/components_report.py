@@ -27,7 +27,7 @@ from lsfa_lib.findings import NAMES
 from lsfa_lib.paired import verdict
 from lsfa_lib.selection import rank_correlation
 
-LOSSES = {"ours": "losses of ours", "published": "losses as printed"}
+LOSSES_IN_WORDS = {"ours": "losses of ours", "published": "losses as printed"}
 TITLES = {"i_auroc": "I-AUROC", "aupro_30": "AUPRO 30 %", "p_auroc": "P-AUROC"}
 COLOURS = {
     "confirmed": "#009E73",
@@ -78,7 +78,7 @@ def losses_of(cells: Cells) -> list[str]:
 
 def heading(cells: Cells, losses: str) -> str:
     """Image size and losses of one table."""
-    return f"{cells.image_size} px, {LOSSES[losses]}"
+    return f"{cells.image_size} px, {LOSSES_IN_WORDS[losses]}"
 
 
 def forest_figure(lines: pd.DataFrame, metric: str = "i_auroc", title: str = "") -> go.Figure:

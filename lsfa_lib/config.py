@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 
 from lsfa_lib.files import InputError
+from lsfa_lib.records import MODALITIES, Modality
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,29 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
+class FinetuneConfig:
+    """What of the backbones is trained. Rates, steps and losses are those of TrainingConfig.
+
+    There is no dropout: the backbones stay in eval mode, BatchNorm with the statistics it has.
+    """
+
+    method: Literal["none", "last_blocks", "whole", "lora", "adalora"] = "none"
+    """`none` trains adaptors on frozen backbones; the others train backbones, without adaptors.
+    `whole`: every weight the features depend on."""
+    blocks: int = 1
+    """Of `last_blocks`: transformer blocks, or the stages of a convolutional model."""
+    modalities: tuple[Modality, ...] = MODALITIES
+    """Backbones trained; the others stay frozen, and their heads are trained all the same."""
+    rank: int = 8
+    """Of the additions; AdaLoRA starts at 3/2 of it and comes down to it on average."""
+    alpha: int = 16
+    """The additions count alpha / rank times, for AdaLoRA alpha / (3/2 rank)."""
+    recompute: bool = True
+    """Activations are computed again when gradients need them: memory for those of one scan instead
+    of every scan at hand, for one more forward pass."""
+
+
+@dataclass(frozen=True)
 class Config:
     preset: str = "ours"
     data: DataConfig = field(default_factory=DataConfig)
@@ -203,6 +227,7 @@ class Config:
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     adaptor: AdaptorConfig = field(default_factory=AdaptorConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     shots: int = 0
     """Training scans drawn by the seed; 0 takes all."""
     device: str = "auto"
@@ -319,6 +344,13 @@ def checked(config: Config) -> Config:
         raise InputError(
             "adaptor.attend all needs training.patches_per_scan 0: drawn patches leave out the "
             "background it attends to"
+        )
+    if config.finetune.method != "none" and not any(
+        dataclasses.asdict(config.training.weights).values()
+    ):
+        raise InputError(
+            f"finetune.method {config.finetune.method} without a loss trains nothing; give "
+            "training.weights a weight that is not 0, or set finetune.method to none"
         )
     return config
 

@@ -155,13 +155,14 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
 
 def fields_of(config: Config) -> dict[str, Any]:
     """Every field by its full name, such as `training.weights.la`; for tables."""
-    return dict(_flat(dataclasses.asdict(config), ""))
+    return dict(flat(dataclasses.asdict(config)))
 
 
-def _flat(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Entries of nested dicts under names such as `training.weights.la`."""
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
 

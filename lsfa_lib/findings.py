@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lsfa_lib.config import PARTS, PRESETS
-from lsfa_lib.config_io import fields_of
+from lsfa_lib.config_io import fields_of, flat
 from lsfa_lib.metrics import mean_interval
 from lsfa_lib.records import MODALITIES
 
@@ -204,15 +204,6 @@ def _changed(config: dict[str, Any], start: dict[str, Any]) -> Iterator[str]:
         before = list(start[name]) if isinstance(start[name], tuple) else start[name]
         if not left_out and value != before:
             yield name
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Entries of nested dicts under names such as `training.weights.la`."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def shown(value: Any) -> str:

@@ -7,12 +7,10 @@ adaptor stands after them; the projection heads are trained along.
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,41 +20,25 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from lsfa_lib.adaptors import ScanRows, new_adaptors, scan_rows
-from lsfa_lib.config import Config
+from lsfa_lib.config import Config, FinetuneConfig
 from lsfa_lib.config_io import config_hash
 from lsfa_lib.encoders.checkpoints import load_strictly, read_tensors, seeded
 from lsfa_lib.feature_cache import extract
 from lsfa_lib.features import Encoders, described_encoders, distinct_rows
 from lsfa_lib.files import InputError, progress, write_whole
+from lsfa_lib.low_rank import (
+    LOW_RANK,
+    LowRank,
+    Tuner,
+    add_adalora,
+    add_lora,
+    allocate,
+    low_rank_targets,
+    merged,
+    regularise,
+)
 from lsfa_lib.records import MODALITIES, Modality, PatchFeatures, Sample
-from lsfa_lib.training import Task, Trained, fit, fitted_config
-
-Method = Literal["last_blocks", "whole", "lora", "adalora"]
-LOW_RANK = ("lora", "adalora")
-Tuner = Any
-"""peft's LoraModel or AdaLoraModel around a backbone."""
-
-
-@dataclass(frozen=True)
-class FinetuneConfig:
-    """What of the backbones is trained. Rates, steps and losses are those of TrainingConfig.
-
-    There is no dropout: the backbones stay in eval mode, BatchNorm with the statistics it has.
-    """
-
-    method: Method = "last_blocks"
-    """`whole`: every weight the features depend on."""
-    blocks: int = 1
-    """Of `last_blocks`: transformer blocks, or the stages of a convolutional model."""
-    modalities: tuple[Modality, ...] = MODALITIES
-    """Backbones trained; the others stay frozen, and their heads are trained all the same."""
-    rank: int = 8
-    """Of the additions; AdaLoRA starts at 3/2 of it and comes down to it on average."""
-    alpha: int = 16
-    """The additions count alpha / rank times, for AdaLoRA alpha / (3/2 rank)."""
-    recompute: bool = True
-    """Activations are computed again when gradients need them: memory for those of one scan instead
-    of every scan at hand, for one more forward pass."""
+from lsfa_lib.training import Task, Trained, fit, fitted_schedule
 
 
 @dataclass(frozen=True)
@@ -92,11 +74,10 @@ def finetune(
     backbones = nn.ModuleDict(
         {m: copy.deepcopy(backbone_of(encoders, m)) for m in finetune.modalities}
     )
-    # The checkpoint's key knows adaptors and scans; backbones and method reach it by the names.
-    start = config_hash(finetune, encoders.keys)
-    names = tuple(f"{sample.name} {start}" for sample in samples)
-    task = Task(adaptors, lambda i: scan_rows(frozen[i], config.adaptor), names, backbones)
-    schedule, _ = fitted_config(task, config.training, seed)
+    source = partial(_rows, samples, frozen, backbones, config, finetune)
+    names = tuple(sample.name for sample in samples)
+    task = Task(adaptors, source, names, backbones, key=config_hash(finetune, encoders.keys))
+    schedule, _ = fitted_schedule(task, config.training)
     tuners = {
         m: open_weights(backbones[m], m, finetune, config, schedule.steps, seed)
         for m in finetune.modalities
@@ -104,11 +85,10 @@ def finetune(
     for m in finetune.modalities:
         close_unused(backbones[m], tokens_of(m, backbones[m], samples[0]))
     trainable = {m: trained_weights(backbones[m]) if m in backbones else 0 for m in MODALITIES}
-    task = replace(task, source=partial(_rows, samples, frozen, backbones, config, finetune))
     notes: tuple[str, ...] = ()
     if finetune.method == "adalora":
         regularise(tuners, schedule.accumulate)
-        task = replace(task, after_step=partial(_allocate, tuners))
+        task = replace(task, after_step=partial(allocate, tuners))
         if checkpoint and schedule.checkpoint_every:
             notes = ("no checkpoints: they would not hold the importances AdaLoRA ranks by",)
         checkpoint = None
@@ -213,61 +193,22 @@ def open_weights(
         for block in blocks[-finetune.blocks :]:
             block.requires_grad_(True)
     else:
-        targets = low_rank_targets(backbone, blocks, finetune.method)
+        method: LowRank = "lora" if finetune.method == "lora" else "adalora"
+        targets = low_rank_targets(backbone, blocks, method)
         if not targets:
             raise InputError(
-                f"{_model(modality, config)} has no layers for {finetune.method}, which adds to "
+                f"{_model(modality, config)} has no layers for {method}, which adds to "
                 "linear maps and, lora alone, to 1 x 1 convolutions; choose another method"
             )
-        return _additions(backbone, targets, finetune, steps, seed)
+        with seeded(seed):
+            if method == "lora":
+                return add_lora(backbone, targets, finetune.rank, finetune.alpha)
+            return add_adalora(backbone, targets, finetune.rank, finetune.alpha, steps)
     return None
 
 
 def _model(modality: Modality, config: Config) -> str:
     return config.image_encoder.model if modality == "rgb" else config.point_encoder.model
-
-
-def low_rank_targets(backbone: nn.Module, blocks: list[nn.Module], method: Method) -> list[str]:
-    """Names of the layers in `blocks` that get additions.
-
-    Linear maps: query, key, value, output and MLP of a transformer block. With LoRA 1 x 1
-    convolutions too, the linear maps of convolutional models.
-    """
-    inside = {id(module) for block in blocks for module in block.modules()}
-
-    def fits(layer: nn.Module) -> bool:
-        if isinstance(layer, nn.Conv2d) and method == "lora":
-            return layer.kernel_size == (1, 1) and layer.groups == 1
-        return isinstance(layer, nn.Linear)
-
-    return [n for n, layer in backbone.named_modules() if id(layer) in inside and fits(layer)]
-
-
-def _additions(
-    backbone: nn.Module, targets: list[str], finetune: FinetuneConfig, steps: int, seed: int
-) -> Tuner:
-    """LoRA: W + alpha/r B A, B = 0 at first. AdaLoRA: W + alpha/r P diag(E) Q, E = 0 at first.
-
-    AdaLoRA trains with all its ranks for a tenth of the steps, with those that are left for the
-    last third, and lets go of the least important ones in between.
-    """
-    peft: Any = import_module("peft")  # here, since it takes seconds
-    with seeded(seed):
-        if finetune.method == "lora":
-            lora = peft.LoraConfig(
-                r=finetune.rank, lora_alpha=finetune.alpha, target_modules=targets
-            )
-            return peft.LoraModel(backbone, lora, "default")
-        adalora = peft.AdaLoraConfig(
-            target_r=finetune.rank,
-            init_r=math.ceil(1.5 * finetune.rank),
-            lora_alpha=finetune.alpha,
-            target_modules=targets,
-            total_step=steps,
-            tinit=steps // 10,
-            tfinal=steps // 3,
-        )
-        return peft.AdaLoraModel(backbone, adalora, "default")
 
 
 def close_unused(backbone: nn.Module, tokens: Float[Tensor, "T D"]) -> None:
@@ -281,46 +222,6 @@ def close_unused(backbone: nn.Module, tokens: Float[Tensor, "T D"]) -> None:
 def trained_weights(backbone: nn.Module) -> int:
     """How many numbers of the backbone are to be trained."""
     return sum(p.numel() for p in backbone.parameters() if p.requires_grad)
-
-
-def _allocate(tuners: dict[Modality, Tuner], steps: int) -> None:
-    for tuner in tuners.values():
-        tuner.update_and_allocate(steps)
-
-
-def regularise(tuners: dict[Modality, Tuner], parts: int) -> None:
-    """Adds AdaLoRA's pull to orthogonal factors to their gradients, once a batch of `parts` parts.
-
-    peft adds it to a loss it is shown, and the losses here are not made by the backbone.
-    """
-    for tuner in tuners.values():
-        named = [(n, p) for n, p in tuner.model.named_parameters() if p.requires_grad]
-        factors = [(n, p) for n, p in named if "lora_A" in n or "lora_B" in n]
-        share = tuner.peft_config["default"].orth_reg_weight / len(factors) / parts
-        for name, factor in factors:
-            factor.register_hook(partial(_pulled, factor, "lora_B" in name, share))
-
-
-def _pulled(factor: Tensor, columns: bool, share: float, gradient: Tensor) -> Tensor:
-    return gradient + share * orthogonality_gradient(factor.detach(), columns)
-
-
-def orthogonality_gradient(factor: Float[Tensor, "a b"], columns: bool) -> Float[Tensor, "a b"]:
-    """Gradient of || Q Q^T - I ||_F, or of || P^T P - I ||_F for the `columns`.
-
-    AdaLoRA's paper squares the norms; peft does not, and its weight is for norms as they are.
-    """
-    rows = factor.T if columns else factor
-    off = rows @ rows.T - torch.eye(len(rows), device=rows.device, dtype=rows.dtype)
-    pull = 2 * off @ rows / off.norm().clamp_min(1e-12)
-    return pull.T if columns else pull
-
-
-def merged(backbone: nn.Module, tuner: Tuner | None) -> nn.Module:
-    """The backbone with its additions added to its weights, frozen: same layers as before."""
-    if tuner is not None:
-        backbone = tuner.merge_and_unload()
-    return backbone.requires_grad_(False)
 
 
 def drift(before: list[PatchFeatures], after: list[PatchFeatures]) -> dict[Modality, float]:

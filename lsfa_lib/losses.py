@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 Reduction = Literal["mean", "sum", "mean_squared"]
@@ -78,39 +78,3 @@ def compactness(
         return difference.square().sum(1) @ counts / counts.sum()
     total = torch.linalg.vector_norm(difference, dim=1) @ counts
     return total if reduction == "sum" else total / counts.sum()
-
-
-@torch.no_grad()
-def nearest_bank_rows(
-    rows: Float[Tensor, "R D"],
-    bank: Float[Tensor, "M D"],
-    allowed: Bool[Tensor, " M"] | None = None,
-    chunk: int = 1024,
-) -> Int[Tensor, " R"]:
-    """Index of the closest bank row among those `allowed`, for each row.
-
-    argmin_m ||b_m||^2 - 2 f.b_m, both about the bank's mean row, where float32 loses least.
-
-    `chunk` rows and bank rows are compared at once, which bounds memory. ValueError where the bank
-    has no row to choose.
-    """
-    if len(bank) == 0 or (allowed is not None and not bool(allowed.any())):
-        raise ValueError(f"none of the {len(bank)} bank rows may be chosen; allow one at least")
-    centre = bank.mean(0)
-    queries = rows.to(bank.dtype) - centre
-    best = torch.full_like(queries[:, 0], torch.inf)
-    index = torch.zeros(len(rows), dtype=torch.long, device=rows.device)
-    for start in range(0, len(bank), chunk):
-        block = bank[start : start + chunk] - centre
-        norms = block.square().sum(1)
-        if allowed is not None:
-            norms.masked_fill_(~allowed[start : start + chunk], torch.inf)
-        for first in range(0, len(queries), chunk):
-            at = slice(first, first + chunk)
-            products = torch.addmm(norms, queries[at], block.T, alpha=-2)
-            least = products.amin(1)
-            # Later blocks improve on few rows: only those pay for finding the place.
-            closer = (least < best[at]).nonzero().squeeze(1)
-            best[at] = torch.minimum(best[at], least)
-            index[first + closer] = start + products[closer].argmin(1)
-    return index

@@ -11,6 +11,7 @@ from torch import Tensor
 from lsfa_lib.config import BankConfig
 from lsfa_lib.coreset import greedy_k_centre
 from lsfa_lib.files import InputError
+from lsfa_lib.nearest import nearest_index
 from lsfa_lib.records import Bank
 
 
@@ -42,42 +43,18 @@ def restandardised(bank: Bank, mean: float, std: float) -> Bank:
     return replace(bank, rows=(bank.rows * bank.std + bank.mean - mean) / std, mean=mean, std=std)
 
 
-def nearest_distance(
-    patches: Float[Tensor, "P D"], bank: Bank, chunk: int = 1024
-) -> Float[Tensor, " P"]:
-    """Anomaly score of each patch: its distance to the closest normal patch.
-
-    s_p = min_m || (f_p - mean) / std - bank_m ||_2        (PatchCore, Eq. 6)
-
-    `chunk` patches and bank rows are compared at once, which bounds peak memory.
-    """
-    return nearest_rows(patches, bank, chunk)[0]
-
-
 def nearest_rows(
     patches: Float[Tensor, "P D"], bank: Bank, chunk: int = 1024
 ) -> tuple[Float[Tensor, " P"], Int[Tensor, " P"]]:
-    """Distance to the closest bank row, and the index of that row, for each patch.
+    """Anomaly score of each patch, its distance to the closest normal patch, and which that is.
 
-    The row is found by ||b||^2 - 2 f.b about the bank's mean row, where float32 loses least; its
-    distance is then taken from the difference itself.
+    s_p = min_m || (f_p - mean) / std - bank_m ||_2        (PatchCore, Eq. 6)
+
+    `chunk` patches and bank rows are compared at once, which bounds peak memory. They are compared
+    by products, which round; the distance is then taken from the difference itself.
     """
-    centre = bank.rows.mean(0)
-    standard = (patches.to(centre.dtype) - bank.mean) / bank.std
-    queries = standard - centre
-    best = torch.full_like(queries[:, 0], torch.inf)
-    index = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
-    for start in range(0, len(bank.rows), chunk):
-        rows = bank.rows[start : start + chunk] - centre
-        norms = rows.square().sum(1)
-        for first in range(0, len(queries), chunk):
-            at = slice(first, first + chunk)
-            products = torch.addmm(norms, queries[at], rows.T, alpha=-2)
-            least = products.amin(1)
-            # Later blocks improve on few patches: only those pay for finding the place.
-            closer = (least < best[at]).nonzero().squeeze(1)
-            best[at] = torch.minimum(best[at], least)
-            index[first + closer] = start + products[closer].argmin(1)
+    standard = (patches.to(bank.rows.dtype) - bank.mean) / bank.std
+    index = nearest_index(standard, bank.rows, chunk=chunk)
     return torch.linalg.vector_norm(standard.sub_(bank.rows[index]), dim=1), index
 
 

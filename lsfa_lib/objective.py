@@ -16,8 +16,9 @@ from lsfa_lib.adaptors import Adaptors, ScanRows
 from lsfa_lib.config import TrainingConfig
 from lsfa_lib.feature_queue import FeatureQueue
 from lsfa_lib.instances import instance_features
-from lsfa_lib.losses import compactness, global_alignment, local_alignment, nearest_bank_rows
+from lsfa_lib.losses import compactness, global_alignment, local_alignment
 from lsfa_lib.monitors import alignment_accuracy, effective_rank, feature_variance
+from lsfa_lib.nearest import nearest_index
 from lsfa_lib.records import MODALITIES, Modality
 
 
@@ -127,7 +128,7 @@ def _nearest(
     """The nearest bank row of each row, and 1 where that is of the same scan."""
     bank, scans = queue.held
     allowed = scans != scan if config.own_rows == "excluded" else None
-    index = nearest_bank_rows(rows, bank, allowed)
+    index = nearest_index(rows, bank, allowed)
     return bank[index], (scans[index] == scan).to(rows)
 
 

@@ -46,6 +46,8 @@ def draws(defective: Sequence[Bool[np.ndarray, " n"]], seed: int) -> Draws:
     rng = np.random.default_rng(seed)
 
     def counts(size: int) -> Float[np.ndarray, "B n"]:
+        if size == 0:
+            return np.zeros((RESAMPLES, 0))
         return rng.multinomial(size, np.full(size, 1 / size), RESAMPLES).astype(float)
 
     def seeds(stream: int, size: int) -> Float[np.ndarray, "B k"]:
@@ -81,7 +83,10 @@ def resampled(
 def areas_under_roc(
     scores: Float[np.ndarray, "T S n"], drawn: Draws, category: int
 ) -> Float[np.ndarray, "B T S"]:
-    """AUROC of each resample: p U n / (P N) with U = [bad > good] + [bad = good] / 2."""
+    """AUROC of each resample: p U n / (P N) with U = [bad > good] + [bad = good] / 2.
+
+    NaN where the split lacks good or defective scans.
+    """
     defective = drawn.defective[category]
     bad, good = scores[..., defective], scores[..., ~defective]
     wins = (bad[..., :, None] > good[..., None, :]) + 0.5 * (
@@ -89,7 +94,9 @@ def areas_under_roc(
     )
     weighted = np.einsum("bd,tsdg->btsg", drawn.bad[category], wins, optimize=True)
     areas = np.einsum("btsg,bg->bts", weighted, drawn.good[category], optimize=True)
-    return areas / (bad.shape[-1] * good.shape[-1])
+    # Without good or without defective scans there is no area.
+    pairs = bad.shape[-1] * good.shape[-1]
+    return areas / pairs if pairs else np.full_like(areas, np.nan)
 
 
 def with_interval(name: str, mean: float, found: Float[np.ndarray, " B"]) -> dict[str, float]:

@@ -18,6 +18,7 @@ from lsfa_lib.detector import Detector, fit, predict
 from lsfa_lib.feature_cache import cached_features
 from lsfa_lib.features import Encoders, load_encoders
 from lsfa_lib.files import InputError, progress
+from lsfa_lib.finetune import Finetuned, finetune, save_encoders
 from lsfa_lib.preprocess import prepare
 from lsfa_lib.records import Mode, PatchFeatures, Prediction, Sample
 from lsfa_lib.training import Trained, TrainingStopped, train_adaptors
@@ -42,13 +43,17 @@ class Learned:
     """None where the config adapts nothing."""
     train: tuple[str, ...]
     """Names of the training scans, those drawn where `shots` says so."""
+    encoders: Encoders
+    """Those the detector's features come from: tuned ones where the config trains backbones."""
+    finetuned: Finetuned | None = None
 
 
 def run_category(category: str, config: Config, seed: int, folder: Path | None = None) -> Run:
     """Learns the good parts of a category and measures the detector on the test split.
 
-    Deterministic: the same scans, config and seed give the same numbers on one machine. Adaptors
-    and checkpoints are kept in `folder`. Raises InputError where the data cannot be used.
+    Deterministic: the same scans, config and seed give the same numbers on one machine. Adaptors,
+    trained backbones and checkpoints are kept in `folder`. Raises InputError where the data cannot
+    be used.
     """
     device, clock = resolve_device(config.device), results.Stopwatch()
     with clock("load encoders"):
@@ -57,7 +62,8 @@ def run_category(category: str, config: Config, seed: int, folder: Path | None =
     detector = learned.detector
     with clock("predict test"):
         split = read_split(Path(config.data.root), category, "test")
-        samples, predictions = score_split(split, detector, encoders, config)
+        own = untracked(config) if learned.finetuned else config
+        samples, predictions = score_split(split, detector, learned.encoders, own)
     with clock("metrics"):
         modes = {mode: evaluate(samples, predictions[mode], seed) for mode in detector.modes}
     result = {
@@ -67,7 +73,7 @@ def run_category(category: str, config: Config, seed: int, folder: Path | None =
         "seed": seed,
         "created": results.now(),
         "config": config,
-        "weights": encoders.about,
+        "weights": learned.encoders.about,
         "counts": {
             "train": len(learned.train),
             "validation": len(detector.validation_scores["3d"]),
@@ -78,6 +84,9 @@ def run_category(category: str, config: Config, seed: int, folder: Path | None =
         "training": None
         if learned.trained is None
         else {"history": learned.trained.history, "notes": learned.trained.notes},
+        "finetuned": None
+        if learned.finetuned is None
+        else {"drift": learned.finetuned.drift, "trainable": learned.finetuned.trainable},
         "modes": {
             mode: {**values, "threshold": detector.thresholds[mode]}
             for mode, values in modes.items()
@@ -115,6 +124,8 @@ def learn(
     """
     root = Path(config.data.root)
     split = few_shot(read_split(root, category, "train"), config.shots, seed)
+    if config.finetune.method != "none":
+        return _learn_tuned(category, split, config, seed, encoders, clock, folder)
     with clock("features of train and validation"):
         train = good_features(split, encoders, config)
         validation = good_features(read_split(root, category, "validation"), encoders, config)
@@ -125,7 +136,40 @@ def learn(
     with clock("fit banks"):
         adaptors = trained.adaptors if trained else None
         detector = fit(train, validation, config, seed, adaptors)
-    return Learned(detector, trained, tuple(entry.name for entry in split.entries))
+    return Learned(detector, trained, _names(split), encoders)
+
+
+def _learn_tuned(
+    category: str,
+    split: Split,
+    config: Config,
+    seed: int,
+    encoders: Encoders,
+    clock: results.Stopwatch,
+    folder: Path | None,
+) -> Learned:
+    """The detector on features of backbones trained here, with the heads trained along."""
+    with clock("finetune"):
+        samples = [read_sample(entry, config) for entry in split.entries]
+        tuned = finetune(samples, encoders, config, config.finetune, seed)
+    if folder:
+        save_encoders(tuned, folder / "backbones.safetensors")
+    own = untracked(config)
+    validation = read_split(Path(config.data.root), category, "validation")
+    with clock("features of train and validation"):
+        train, held = (good_features(each, tuned.encoders, own) for each in (split, validation))
+    with clock("fit banks"):
+        detector = fit(train, held, config, seed, tuned.trained.adaptors)
+    return Learned(detector, tuned.trained, _names(split), tuned.encoders, tuned)
+
+
+def untracked(config: Config) -> Config:
+    """`config` without a cache: features of backbones trained for one run are of no other use."""
+    return replace(config, cache="")
+
+
+def _names(split: Split) -> tuple[str, ...]:
+    return tuple(entry.name for entry in split.entries)
 
 
 def few_shot(split: Split, shots: int, seed: int) -> Split:

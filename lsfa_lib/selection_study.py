@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lsfa_lib import results
-from lsfa_lib.components import VARIANTS, TestScans, measured, read_test, worker_pool
+from lsfa_lib.components import VARIANTS, TestScans, each_category, measured, read_test
 from lsfa_lib.config import Config, resolve_device
 from lsfa_lib.config_io import config_hash
 from lsfa_lib.detector import Detector, predict
@@ -56,11 +57,7 @@ def run_selection(
     base: Config, categories: tuple[str, ...], folder: Path, workers: int
 ) -> Iterator[str]:
     """Scores every configuration in every category; what is in `folder` already is kept."""
-    with worker_pool(workers) as pool:
-        running = {name: pool.submit(score_category, base, name, folder) for name in categories}
-        for name, future in running.items():
-            future.result()
-            yield name
+    return each_category(partial(score_category, base, folder=folder), categories, workers)
 
 
 def score_category(base: Config, category: str, folder: Path, seed: int = 0) -> None:

@@ -71,6 +71,15 @@ class Trained:
     """What was done otherwise than the config says, and why."""
 
 
+@dataclass(frozen=True)
+class Epoch:
+    """How much all training scans give together."""
+
+    patches: int
+    rows: dict[Modality, int]
+    """Fewer than patches where patches share one."""
+
+
 class TrainingStopped(InputError):
     """A training that collapsed or whose loss is no number; `trained` is its last good state."""
 
@@ -112,11 +121,11 @@ def fit(task: Task, config: TrainingConfig, seed: int, checkpoint: Path | None =
 
     A checkpoint of another task, config or seed is replaced.
     """
-    config, notes = fitted_config(task, config, seed)
+    config, epoch, notes = fitted_config(task, config, seed)
     for note in notes:
         _log.warning(note)
     key = config_hash(config, task.adaptors.config, list(task.names), task.key, seed)
-    state = _start(task, config, seed)
+    state = _start(task, config, epoch)
     if not (checkpoint and _resume(checkpoint, key, task, state)):
         _fill(task, state.banks, config, seed)
     for step in progress(range(state.step, config.steps), "training"):
@@ -137,18 +146,43 @@ def fit(task: Task, config: TrainingConfig, seed: int, checkpoint: Path | None =
     return Trained(task.adaptors, state.history, notes)
 
 
-@torch.no_grad()
 def fitted_config(
     task: Task, config: TrainingConfig, seed: int
-) -> tuple[TrainingConfig, tuple[str, ...]]:
-    """`config` with the numbers that follow from the scans, and what had to give way to them.
+) -> tuple[TrainingConfig, Epoch, tuple[str, ...]]:
+    """`config` with the numbers that follow from the scans, what these give, what gave way to them.
+
+    Raises InputError for losses these scans cannot serve.
+    """
+    config, notes = fitted_schedule(task, config)
+    epoch = _epoch(task, config, seed)
+    patches, instances = epoch.patches, len(task.names) * config.instances
+    local = config.local_bank or config.bank_batches * config.batch * patches // len(task.names)
+    whole = config.global_bank
+    if config.own_rows == "kept" and local > patches // 2:
+        notes += (
+            f"local bank of {patches // 2} patches instead of {local}: one longer than an epoch of "
+            f"{patches} holds each patch's own old copy, and LC would train on nothing",
+        )
+        local = patches // 2
+    if config.own_rows == "kept" and whole > instances // 2:
+        notes += (
+            f"global bank of {instances // 2} instead of {whole}, so that it holds "
+            "less than an epoch",
+        )
+        whole = max(1, instances // 2)
+    return replace(config, local_bank=local, global_bank=whole), epoch, notes
+
+
+def fitted_schedule(task: Task, config: TrainingConfig) -> tuple[TrainingConfig, tuple[str, ...]]:
+    """`config` with the batch and steps that follow from the scans, and what gave way to them.
 
     Raises InputError for losses these scans cannot serve.
     """
     _require_trainable(task, config)
-    scans, notes = len(task.names), []
+    scans = len(task.names)
+    notes: tuple[str, ...] = ()
     if scans < config.batch:
-        notes.append(f"batch of {scans} instead of {config.batch}: there are no more scans")
+        notes = (f"batch of {scans} instead of {config.batch}: there are no more scans",)
         config = replace(config, batch=scans)
     if not 1 <= config.accumulate <= config.batch:
         raise InputError(
@@ -156,22 +190,19 @@ def fitted_config(
         )
     if config.epochs:
         config = replace(config, steps=config.epochs * (scans // config.batch))
-    epoch = sum(len(drawn_rows(task, i, config, seed, 0)["3d"].index) for i in range(scans))
-    local = config.local_bank or config.bank_batches * config.batch * epoch // scans
-    whole = config.global_bank
-    if config.own_rows == "kept" and local > epoch // 2:
-        notes.append(
-            f"local bank of {epoch // 2} patches instead of {local}: one longer than an epoch of "
-            f"{epoch} holds each patch's own old copy, and LC would train on nothing"
-        )
-        local = epoch // 2
-    if config.own_rows == "kept" and whole > scans * config.instances // 2:
-        notes.append(
-            f"global bank of {scans * config.instances // 2} instead of {whole}, so that it holds "
-            "less than an epoch"
-        )
-        whole = max(1, scans * config.instances // 2)
-    return replace(config, local_bank=local, global_bank=whole), tuple(notes)
+    return config, notes
+
+
+@torch.no_grad()
+def _epoch(task: Task, config: TrainingConfig, seed: int) -> Epoch:
+    """What step 0 would draw from all scans; every step draws as many patches of each."""
+    patches, rows = 0, dict.fromkeys(MODALITIES, 0)
+    for scan in range(len(task.names)):
+        drawn = drawn_rows(task, scan, config, seed, 0)
+        patches += len(drawn["3d"].index)
+        for m in MODALITIES:
+            rows[m] += len(drawn[m].rows)
+    return Epoch(patches, rows)
 
 
 def require_scans(scans: int, weights: LossWeights) -> None:
@@ -209,20 +240,14 @@ def drawn_rows(
     return {m: sampled(s, chosen.to(s.index.device)) for m, s in rows.items()}
 
 
-@torch.no_grad()
-def _start(task: Task, config: TrainingConfig, seed: int) -> State:
+def _start(task: Task, config: TrainingConfig, epoch: Epoch) -> State:
     """Empty banks and a new optimiser."""
     # Rows a patch: image tokens that four patches share take one place in the bank.
-    firsts = [drawn_rows(task, scan, config, seed, 0) for scan in range(len(task.names))]
-    patches = sum(len(rows["3d"].index) for rows in firsts)
-    local = {
-        m: max(1, config.local_bank * sum(len(r[m].rows) for r in firsts) // patches)
-        for m in MODALITIES
-    }
+    local = {m: max(1, config.local_bank * epoch.rows[m] // epoch.patches) for m in MODALITIES}
     banks = Banks(task.adaptors.dims, local, config.global_bank)
     parameters = [p for p in task.network.parameters() if p.requires_grad]
     return State(
-        banks.to(firsts[0]["3d"].rows),
+        banks.to(next(task.adaptors.parameters())),
         torch.optim.AdamW(
             parameters, config.learning_rate, config.betas, weight_decay=config.weight_decay
         ),

@@ -1,84 +1,44 @@
 """Tuned backbones: only what was asked for changes, and the result is a plain encoder again."""
 
-import copy
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import timm
 import torch
+from finetune_case import CONFIG, DEPTH, DIM, PREFIX, changed, good_samples, narrow_encoders, tuned
 from safetensors.torch import save_file
-from torch import nn
 
-from lsfa_lib.config import TINY, Config, DataConfig, LossWeights
-from lsfa_lib.datasets.mvtec3d import read_split
+from lsfa_lib.config import TINY, Config, DataConfig, FinetuneConfig, LossWeights
 from lsfa_lib.detector import fit, predict
-from lsfa_lib.encoders.checkpoints import fingerprint, seeded
-from lsfa_lib.encoders.image import ImageEncoder, load_image_encoder
+from lsfa_lib.encoders.checkpoints import fingerprint
+from lsfa_lib.encoders.image import load_image_encoder
 from lsfa_lib.encoders.point_mae import Architecture, PointMAE
 from lsfa_lib.feature_cache import extract
-from lsfa_lib.features import Encoders, described_encoders, load_encoders
+from lsfa_lib.features import Encoders, load_encoders
 from lsfa_lib.files import InputError
 from lsfa_lib.finetune import (
-    FinetuneConfig,
-    Finetuned,
     backbone_of,
     blocks_of,
-    close_unused,
     drift,
     finetune,
     load_finetuned,
-    low_rank_targets,
-    merged,
-    open_weights,
-    orthogonality_gradient,
-    regularise,
     save_encoders,
-    tokens_of,
-    trained_weights,
 )
-from lsfa_lib.pipeline import read_sample
-from lsfa_lib.records import MODALITIES, Modality, ModalityFeatures, PatchFeatures, Sample
+from lsfa_lib.records import MODALITIES, ModalityFeatures, PatchFeatures, Sample
 from lsfa_lib.training import train_adaptors
 
 CPU = torch.device("cpu")
-DIM, DEPTH = 48, 3
-LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
-BLOCK_WIDTHS = ((DIM, 3 * DIM), (DIM, DIM), (DIM, 4 * DIM), (4 * DIM, DIM))
-"""In and out of the linear maps of one transformer block."""
-IMAGE, POINTS = "backbone.blocks", "blocks.blocks"
-PREFIX: dict[Modality, str] = {"rgb": IMAGE, "3d": POINTS}
-CONFIG = replace(
-    TINY,
-    device="cpu",
-    cache="",
-    image_encoder=replace(TINY.image_encoder, model="vit_tiny_patch16_224", stages=()),
-    point_encoder=replace(TINY.point_encoder, model="point_mae", weights="random"),
-    training=replace(TINY.training, steps=4, batch=2, learning_rate=1e-3),
-)
 
 
 @pytest.fixture(scope="module")
 def samples(demo_root: Path) -> list[Sample]:
-    entries = read_split(demo_root, "biscuit", "train").entries[:4]
-    return [read_sample(entry, CONFIG) for entry in entries]
+    return good_samples(demo_root)
 
 
 @pytest.fixture(scope="module")
 def encoders() -> Encoders:
-    """A ViT and a Point-MAE of three narrow blocks, at random."""
-    with seeded(1):
-        vit = timm.create_model(
-            "vit_tiny_patch16_224",
-            embed_dim=DIM,
-            depth=DEPTH,
-            num_heads=2,
-            dynamic_img_size=True,
-        )
-        points = PointMAE(16, 8, architecture=Architecture(DIM, DEPTH, 2, (0, 2)))
-    image = ImageEncoder(vit, (), (0.5,) * 3, (0.5,) * 3)
-    return described_encoders(image, points.requires_grad_(False).eval(), CONFIG)
+    return narrow_encoders()
 
 
 @pytest.fixture(scope="module")
@@ -86,17 +46,6 @@ def lite0(demo_root: Path) -> tuple[Encoders, Config]:
     """EfficientNet-Lite0 and FPFH."""
     config = replace(TINY, data=DataConfig(str(demo_root)), device="cpu", cache="")
     return load_encoders(config, CPU), config
-
-
-def changed(before: nn.Module, after: nn.Module) -> set[str]:
-    """Names of the tensors that are not bitwise the same."""
-    old, new = before.state_dict(), after.state_dict()
-    assert old.keys() == new.keys()
-    return {name for name in old if not torch.equal(old[name], new[name])}
-
-
-def tuned(samples: list[Sample], encoders: Encoders, config: Config = CONFIG, **how) -> Finetuned:
-    return finetune(samples, encoders, config, FinetuneConfig(**how), 3)
 
 
 @pytest.mark.parametrize("blocks", [1, 2])
@@ -149,104 +98,6 @@ def test_whole_trains_all_that_the_features_depend_on(samples, encoders):
     assert found.trainable["rgb"] == count["rgb"] - sum(p.numel() for p in vit.head.parameters())
     names = {f"backbone.{n}" for n, _ in vit.named_parameters() if not n.startswith("head.")}
     assert changed(encoders.image, found.encoders.image) == names
-
-
-@pytest.mark.parametrize(("method", "rank"), [("lora", 1), ("lora", 5), ("adalora", 3)])
-def test_additions_have_the_expected_size_and_are_zero_at_first(samples, encoders, method, rank):
-    how = FinetuneConfig(method, rank=rank)
-    for m in MODALITIES:
-        backbone = backbone_of(copy.deepcopy(encoders), m)
-        before = tokens_of(m, backbone, samples[0])
-        open_weights(backbone, m, how, CONFIG, 10, 0)
-        after = tokens_of(m, backbone, samples[0])
-        assert torch.equal(before, after)
-        close_unused(backbone, after)
-        # LoRA: A (r, in) and B (out, r). AdaLoRA starts at 3/2 r and has r singular values.
-        each = {"lora": (rank, 0), "adalora": (math.ceil(1.5 * rank), 1)}[method]
-        expected = DEPTH * sum(each[0] * (a + b + each[1]) for a, b in BLOCK_WIDTHS)
-        assert trained_weights(backbone) == expected
-
-
-@pytest.mark.parametrize("method", ["lora", "adalora"])
-@pytest.mark.parametrize("modality", MODALITIES)
-def test_merged_additions_give_the_features_they_gave_before(samples, encoders, method, modality):
-    own = backbone_of(encoders, modality)
-    backbone = backbone_of(copy.deepcopy(encoders), modality)
-    tuner = open_weights(backbone, modality, FinetuneConfig(method), CONFIG, 10, 0)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in backbone.parameters():
-            if parameter.requires_grad:
-                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
-        apart = tokens_of(modality, backbone, samples[0])
-        plain = merged(backbone, tuner)
-        together = tokens_of(modality, plain, samples[0])
-        assert (apart - tokens_of(modality, own, samples[0])).abs().max() > 0.01
-    torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
-    assert [type(module) for module in plain.modules()] == [type(m) for m in own.modules()]
-    expected = {f"{PREFIX[modality]}.{k}.{n}.weight" for k in range(DEPTH) for n in LAYERS}
-    assert changed(own, plain) == expected
-
-
-def ranks(before: nn.Module, after: nn.Module, prefix: str) -> list[int]:
-    """Rank of what was added to each linear map."""
-    old, new = before.state_dict(), after.state_dict()
-    names = [f"{prefix}.{k}.{layer}.weight" for k in range(DEPTH) for layer in LAYERS]
-    return [int(torch.linalg.matrix_rank(new[n] - old[n], atol=1e-5)) for n in names]
-
-
-def test_low_rank_methods_add_matrices_of_that_rank(samples, encoders):
-    config = replace(CONFIG, training=replace(CONFIG.training, learning_rate=1e-2))
-    for m in MODALITIES:
-        found = tuned(samples, encoders, config, method="lora", rank=2, modalities=(m,))
-        own, new = backbone_of(encoders, m), backbone_of(found.encoders, m)
-        assert ranks(own, new, PREFIX[m]) == [2] * len(LAYERS) * DEPTH
-
-
-def test_adalora_comes_down_to_its_rank_on_average(samples, encoders):
-    training = replace(CONFIG.training, steps=10, learning_rate=1e-2)
-    config = replace(CONFIG, training=training)
-    found = tuned(samples, encoders, config, method="adalora", rank=2, modalities=("rgb",))
-    left = ranks(encoders.image, found.encoders.image, IMAGE)
-    layers = len(LAYERS) * DEPTH
-    assert found.trainable["rgb"] == DEPTH * sum(3 * (a + b + 1) for a, b in BLOCK_WIDTHS)
-    assert sum(left) == 2 * layers and max(left) == 3 and min(left) < 2
-
-
-@pytest.mark.parametrize(("a", "b"), [(3, 7), (7, 3)])
-def test_orthogonality_gradient_is_that_of_the_norm(a, b):
-    factor = torch.randn(a, b, generator=torch.Generator().manual_seed(a), dtype=torch.float64)
-    factor.requires_grad_(True)
-    for columns in (False, True):
-        gram = factor.T @ factor if columns else factor @ factor.T
-        norm = (gram - torch.eye(len(gram))).square().sum().sqrt()
-        (expected,) = torch.autograd.grad(norm, factor)
-        found = orthogonality_gradient(factor.detach(), columns)
-        torch.testing.assert_close(found, expected)
-
-
-def test_adalora_gradients_are_those_of_pefts_regularised_loss(samples, encoders):
-    backbone = backbone_of(copy.deepcopy(encoders), "3d")
-    tuner = open_weights(backbone, "3d", FinetuneConfig("adalora", rank=2), CONFIG, 10, 0)
-
-    def gradients(parts: int, with_term: bool) -> dict[str, torch.Tensor]:
-        backbone.zero_grad()
-        named = {n: p for n, p in backbone.named_parameters() if p.requires_grad}
-        for _ in range(parts):
-            loss = tokens_of("3d", backbone, samples[0]).square().mean() / parts
-            if with_term:
-                factors = {n: p for n, p in named.items() if "lora_E" not in n}
-                grams = [p @ p.T if "lora_A" in n else p.T @ p for n, p in factors.items()]
-                term = sum(torch.norm(g - torch.eye(len(g))) for g in grams) / len(grams)
-                loss = loss + 0.5 * term / parts
-            loss.backward()
-        return {n: p.grad.clone() for n, p in named.items()}
-
-    expected = gradients(2, with_term=True)
-    regularise({"3d": tuner}, parts=2)
-    found = gradients(2, with_term=False)
-    for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-4)
 
 
 def test_drift_is_one_minus_the_mean_cosine_of_valid_patches(samples):
@@ -352,9 +203,6 @@ def test_blocks_of_residual_stages():
     model = encoder.backbone
     found = blocks_of(encoder, "rgb", replace(CONFIG, image_encoder=image))
     assert found == [model.layer1, model.layer2]
-    # Its 3 x 3 convolutions are no linear maps of a pixel.
-    assert low_rank_targets(encoder, found, "lora") == ["backbone.layer2.0.downsample.0"]
-    assert low_rank_targets(encoder, found, "adalora") == []
 
 
 def test_blocks_after_the_last_tap_are_left_out():

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lsfa_lib.losses import compactness, global_alignment, local_alignment, nearest_bank_rows
+from lsfa_lib.losses import compactness, global_alignment, local_alignment
+from lsfa_lib.nearest import nearest_index
 
 
 def normal(n: int, width: int, seed: int = 0) -> Tensor:
@@ -158,7 +159,7 @@ def compactness_by_loops(rows: Tensor, nearest: Tensor) -> dict[str, float]:
 @pytest.mark.parametrize("reduction", ["mean", "sum", "mean_squared"])
 def test_compactness_equals_loops_over_the_expanded_patches(reduction):
     rows, bank, index = normal(7, 4, 1), normal(20, 4, 2), places(25, 7, 3)
-    nearest = bank[nearest_bank_rows(rows, bank)]
+    nearest = bank[nearest_index(rows, bank)]
     counts = torch.bincount(index, minlength=7).double()
     found = compactness(rows, counts, nearest, reduction).item()
     expected = compactness_by_loops(rows[index], nearest[index])[reduction]
@@ -179,7 +180,7 @@ def test_compactness_by_hand():
 def test_a_bank_that_holds_the_rows_gives_zero_and_gradient_zero(reduction):
     bank = normal(30, 8)
     rows = bank[[4, 20, 7]].requires_grad_()
-    chosen = nearest_bank_rows(rows, bank)
+    chosen = nearest_index(rows, bank)
     assert chosen.tolist() == [4, 20, 7]
     loss = compactness(rows, torch.tensor([1.0, 4.0, 2.0]).double(), bank[chosen], reduction)
     loss.backward()
@@ -191,64 +192,8 @@ def test_a_bank_that_holds_the_rows_gives_zero_and_gradient_zero(reduction):
 def test_gradcheck_of_compactness_and_no_gradient_to_the_bank(reduction):
     rows, bank = normal(6, 4, 1).requires_grad_(), normal(9, 4, 2).requires_grad_()
     counts = torch.tensor([1.0, 4.0, 0.0, 2.0, 1.0, 3.0]).double()
-    nearest = bank[nearest_bank_rows(rows, bank)]
+    nearest = bank[nearest_index(rows, bank)]
     assert torch.autograd.gradcheck(lambda x: compactness(x, counts, nearest, reduction), (rows,))
     compactness(rows, counts, nearest, reduction).backward()
     assert rows.grad is not None and bank.grad is None
     assert (rows.grad[2] == 0).all() and (rows.grad[[0, 1, 3, 4, 5]].norm(dim=1) > 0).all()
-
-
-@pytest.mark.parametrize("rows", [1, 15, 16, 17, 33])
-@pytest.mark.parametrize("bank", [1, 16, 17, 48])
-@pytest.mark.parametrize("some", [False, True])
-def test_nearest_bank_rows_equal_all_distances_around_chunk_boundaries(rows, bank, some):
-    queries, held = normal(rows, 8, 1), normal(bank, 8, 2)
-    allowed = torch.arange(bank) % 3 == 0
-    table = (queries[:, None] - held).norm(dim=-1)
-    if some:
-        table[:, ~allowed] = torch.inf
-    found = nearest_bank_rows(queries, held, allowed if some else None, chunk=16)
-    assert torch.equal(found, table.argmin(1))
-
-
-@pytest.mark.parametrize("only", [0, 15, 16, 31, 32])
-def test_one_allowed_row_is_the_answer_wherever_it_lies(only):
-    queries, bank = normal(40, 3, 1), normal(33, 3, 2)
-    allowed = torch.arange(33) == only
-    assert (nearest_bank_rows(queries, bank, allowed, chunk=16) == only).all()
-
-
-def test_rows_of_the_same_scan_can_be_left_out():
-    bank = normal(60, 6).float()
-    scans = torch.arange(60) // 20
-    found = nearest_bank_rows(bank[20:40], bank, scans != 1)
-    table = torch.cdist(bank[20:40].double(), bank.double())
-    table[:, 20:40] = torch.inf
-    assert torch.equal(found, table.argmin(1))
-
-
-def test_default_chunks_and_a_large_common_offset():
-    bank = normal(2100, 8, 1).float() * 0.05 + 500
-    rows = bank[:1030] + 0.001
-    assert torch.equal(nearest_bank_rows(rows, bank), torch.arange(1030))
-    # The plain expansion, in the same precision, mistakes most of them.
-    plain = (bank.square().sum(1) - 2 * rows @ bank.T).argmin(1)
-    assert (plain != torch.arange(1030)).float().mean() > 0.5
-
-
-def test_the_search_passes_no_gradient_and_leaves_its_input_alone():
-    rows, bank = normal(5, 3, 1).requires_grad_(), normal(9, 3, 2).requires_grad_()
-    allowed = torch.arange(9) > 2
-    before = rows.detach().clone(), bank.detach().clone()
-    found = nearest_bank_rows(rows, bank, allowed)
-    assert not found.requires_grad
-    assert torch.equal(rows, before[0]) and torch.equal(bank, before[1])
-    # The answer must be usable in a differentiable expression.
-    (rows * bank[found]).sum().backward()
-
-
-@pytest.mark.parametrize("bank", [0, 4])
-def test_a_bank_without_an_allowed_row_is_refused(bank):
-    allowed = None if bank == 0 else torch.zeros(bank, dtype=torch.bool)
-    with pytest.raises(ValueError, match=f"none of the {bank} bank rows may be chosen"):
-        nearest_bank_rows(torch.zeros(2, 3), torch.zeros(bank, 3), allowed)

@@ -8,7 +8,6 @@ from lsfa_lib.config import BankConfig
 from lsfa_lib.files import InputError
 from lsfa_lib.memory import (
     build_bank,
-    nearest_distance,
     nearest_rows,
     restandardised,
     reweighted_score,
@@ -90,7 +89,7 @@ def test_a_bank_under_shared_statistics_is_the_raw_bank_under_them():
     bank = restandardised(build_bank(rows, origins(50), 50, CONFIG, seed=0), 1.25, 0.5)
     order = bank.source[:, 0] * 10 + bank.source[:, 1]
     torch.testing.assert_close(bank.rows, (rows[order] - 1.25) / 0.5, rtol=0, atol=1e-4)
-    assert nearest_distance(rows, bank).max() < 1e-3
+    assert nearest_rows(rows, bank)[0].max() < 1e-3
 
 
 @pytest.mark.parametrize("patches", [1, 15, 16, 17, 50])
@@ -101,15 +100,15 @@ def test_nearest_rows_equal_all_distances_around_chunk_boundaries(patches, rows)
     expected, places = all_distances(queries, bank).min(1)
     torch.testing.assert_close(distances, expected.float(), rtol=1e-5, atol=0)
     assert torch.equal(indices, places)
-    assert torch.equal(nearest_distance(queries, bank, chunk=16), distances)
+    assert torch.equal(nearest_rows(queries, bank)[0], distances)
 
 
-def test_nearest_distance_equals_cdist_with_the_default_chunk():
+def test_nearest_rows_equal_cdist_with_the_default_chunk():
     queries, bank = features(2050, 48, seed=1), plain_bank(features(2100, 48, seed=2), 3.0, 2.0)
     bank = Bank((bank.rows - 3) / 2, 3.0, 2.0, bank.source)
     standard = (queries.double() - 3) / 2
     expected = torch.cdist(standard, bank.rows.double()).amin(1)
-    torch.testing.assert_close(nearest_distance(queries, bank), expected.float())
+    torch.testing.assert_close(nearest_rows(queries, bank)[0], expected.float())
 
 
 def test_defect_11_small_distances_survive_a_large_common_offset():
@@ -125,12 +124,12 @@ def test_defect_11_small_distances_survive_a_large_common_offset():
 
 def test_a_patch_that_is_in_the_bank_has_distance_zero():
     bank = plain_bank(features(100))
-    assert nearest_distance(bank.rows, bank).abs().max() == 0
+    assert nearest_rows(bank.rows, bank)[0].abs().max() == 0
 
 
 def test_half_precision_patches_score_like_their_float_values():
     queries, bank = features(20).half(), plain_bank(features(30, seed=1))
-    assert torch.equal(nearest_distance(queries, bank), nearest_distance(queries.float(), bank))
+    assert torch.equal(nearest_rows(queries, bank)[0], nearest_rows(queries.float(), bank)[0])
 
 
 def test_nearest_rows_leave_their_input_alone():

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from lsfa_lib.adaptors import adapt, disagreement, load_adaptors
-from lsfa_lib.config import Config, only
+from lsfa_lib.config import Config, checked, only
+from lsfa_lib.config_io import with_fields
 from lsfa_lib.datasets.mvtec3d import read_split
 from lsfa_lib.detector import evidence, load, predict, save
 from lsfa_lib.features import load_encoders
 from lsfa_lib.files import InputError
+from lsfa_lib.finetune import load_finetuned
 from lsfa_lib.pipeline import good_features, learn, run_category
 from lsfa_lib.records import MODALITIES, PatchFeatures
 from lsfa_lib.results import Stopwatch
@@ -134,3 +136,37 @@ def test_a_run_cut_short_goes_on_from_its_checkpoint(tiny: Config, tmp_path: Pat
     assert whole is not None and again is not None and not kept.exists()
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name])
+
+
+def test_a_config_may_train_the_backbone_instead_of_an_adaptor(
+    tiny: Config, tmp_path: Path
+) -> None:
+    how = {"finetune.method": "last_blocks", "finetune.modalities": ["rgb"], "training.steps": 2}
+    config = with_fields(tiny, how)
+    found = run_category("seal", config, 1, tmp_path / "run")
+    tuned = found.result["finetuned"]
+    assert tuned["drift"]["3d"] == 0.0 and 0.0 < tuned["drift"]["rgb"] < 1.0
+    assert tuned["trainable"]["3d"] == 0 and tuned["trainable"]["rgb"] > 0
+    assert found.result["weights"]["rgb"]["finetuned"] == "last_blocks"
+    assert found.result["weights"]["3d"] == run_weights(tiny)["3d"]
+    assert len(found.result["training"]["history"]) == 2
+    assert "disagreement" in found.result["modes"]
+    kept = tmp_path / "run" / "backbones.safetensors"
+    again = load_finetuned(kept, load_encoders(config, CPU), config)
+    assert again.keys["rgb"] != load_encoders(config, CPU).keys["rgb"]
+    # Only the frozen features may stand in the cache, if any.
+    keys = {path.parent.name for path in Path(tiny.cache).glob("*/*.safetensors")}
+    assert keys <= set(load_encoders(tiny, CPU).keys.values())
+    frozen = run_category("seal", only(tiny, "none"), seed=1).result
+    assert frozen["finetuned"] is None
+    assert frozen["scans"][0]["scores"]["rgb"] != found.result["scans"][0]["scores"]["rgb"]
+
+
+def run_weights(config: Config) -> dict:
+    return load_encoders(config, CPU).about
+
+
+def test_training_a_backbone_without_a_loss_is_refused(tiny: Config) -> None:
+    config = with_fields(only(tiny, "none"), {"finetune.method": "whole"})
+    with pytest.raises(InputError, match=r"finetune\.method whole without a loss trains nothing"):
+        checked(config)
