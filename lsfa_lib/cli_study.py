@@ -101,7 +101,7 @@ def page(
     parameters = {"cells": str(cells.resolve()), "selection": str(selection.resolve())}
     if document:
         typer.echo(write_components(cells, selection, Path(document)))
-    typer.echo(report.run_page("04_components", reports / "components", parameters))
+    typer.echo(report.run_page("04_components_in_depth", reports / "components", parameters))
 
 
 def _there(root: Path, categories: list[str]) -> list[str]:

@@ -1,0 +1,186 @@
+"""What the notebooks of studies show is what the tables hold."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from study_case import LIFT, SEEDS, write_study
+
+from lsfa_lib import study_figures, study_report, study_table
+from lsfa_lib.config import DEMO, only
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_study(tmp_path_factory.mktemp("reports") / "studies" / "parts-demo")
+
+
+def read(folder: Path) -> tuple[study_table.StudyRuns, pd.DataFrame]:
+    study = study_table.load(folder)
+    return study, study_table.table(study)
+
+
+def cells_of(html: str) -> pd.DataFrame:
+    (frame,) = pd.read_html(html, index_col=0)
+    return frame
+
+
+def test_comparison_holds_values_differences_and_the_papers(folder: Path) -> None:
+    study, lines = read(folder)
+    shown = study_report.comparison(study, lines)
+    frame, line = shown.data, lines[(lines["row"] == "IFC") & (lines["mode"] == "rgb+3d")].iloc[0]
+    assert list(frame.index) == list(LIFT)
+    assert frame.loc["IFC", "I-AUROC"].startswith(f"{line['i_auroc']:.3f} [")
+    assert frame.loc["IFC", "Δ I-AUROC"].startswith(f"{line['d_i_auroc']:+.3f} [")
+    assert frame.loc["none", "Δ I-AUROC"] == "–"
+    assert list(frame["I-AUROC, paper"]) == ["0.929", "–", "–", "0.971"]
+    html = shown.to_html()
+    assert "2 categories and 2 seeds" in html and "Δ to none" in html
+    # The paper is about RGB + 3D: other modes have no such column.
+    assert "I-AUROC, paper" not in study_report.comparison(study, lines, "3d").data
+
+
+def test_answer_says_what_is_confirmed_what_is_not_and_what_the_paper_reports(folder: Path) -> None:
+    study, lines = read(folder)
+    text = study_report.answer(study, lines)
+    assert text.startswith("**1 of 3 gains confirmed in RGB + 3D; the largest: IFC")
+    assert "- **IFC**: confirmed. I-AUROC +" in text
+    assert "- **both**: not confirmed here." in text
+    assert "; the paper reports +0.042." in text and text.count("the paper reports") == 1
+    assert "- **CLC**: worse." in text
+    assert "runs failed" not in text and "One seed" not in text
+
+
+def test_answer_says_what_failed_and_that_one_seed_is_one(tmp_path: Path) -> None:
+    lost = (("IFC", "ring", 0),)
+    folder = write_study(tmp_path / "studies" / "parts-demo", failed=lost, seeds=(0,))
+    text = study_report.answer(*read(folder))
+    assert "1 of 8 runs failed (IFC)" in text
+    assert "One seed: intervals are over test scans alone" in text
+
+
+def test_names_of_cells_and_categories_stay_text(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>"
+    folder = write_study(tmp_path / "studies" / "x-demo", {"none": 0.0, evil: 2.0})
+    study, lines = read(folder)
+    shown = [
+        study_report.answer(study, lines),
+        study_report.comparison(study, lines).to_html(),
+        study_report.category_table(study, "i_auroc", "3d").to_html(),
+        study_report.cost_table(study).to_html(),
+    ]
+    for text in shown:
+        assert "<script>" not in text and "&lt;script&gt;" in text
+
+
+def test_gains_figure_draws_the_differences(folder: Path) -> None:
+    study, lines = read(folder)
+    figure = study_figures.gains_figure(study, lines)
+    drawn = sorted(x for trace in figure.data for x in trace.x)
+    patchcore = lines[lines["row"] != "none"]
+    assert drawn == pytest.approx(sorted(patchcore["d_i_auroc"]))
+    assert "none" in figure.layout.xaxis.title.text
+    confirmed = sum(study_table.verdict(line) == "confirmed" for _, line in patchcore.iterrows())
+    assert figure.layout.title.text == f"{confirmed} of 9 gains in I-AUROC are confirmed"
+
+
+def test_category_table_has_every_cell_and_every_published_method(folder: Path) -> None:
+    study, lines = read(folder)
+    frame = study_report.category_table(study, "i_auroc", "rgb+3d").data
+    rows = study_table.published_file("lsfa_mvtec3d_per_category")
+    methods = [r for r in rows if (r["metric"], r["modality"]) == ("i_auroc", "rgb+3d")]
+    assert len(frame) == len(LIFT) + len(methods) and len(methods) == 12
+    own = frame.loc["IFC (this run)"]
+    values = [study.results["IFC", "cap", s]["modes"]["rgb+3d"]["i_auroc"] for s in SEEDS]
+    assert own["cap"] == pytest.approx(sum(values) / 2)
+    line = lines[(lines["row"] == "IFC") & (lines["mode"] == "rgb+3d")].iloc[0]
+    assert own["mean"] == pytest.approx(line["i_auroc"])
+    assert frame.loc["LSFA", "mean, published"] == 0.971
+    assert pd.isna(frame.loc["LSFA", "cap"])
+
+
+def test_a_category_of_the_papers_stands_beside_theirs(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "studies" / "mvtec-ours", categories=("bagel", "tire"))
+    frame = study_report.category_table(read(folder)[0], "aupro_30", "3d").data
+    assert (frame.loc["LSFA", "bagel"], frame.loc["LSFA", "tire"]) == (0.974, 0.981)
+
+
+def test_costs_are_means_over_runs(folder: Path) -> None:
+    frame = study_report.cost_table(read(folder)[0]).data
+    assert frame.loc["IFC"].to_dict() == {
+        "train, s": 2.0,
+        "fit banks, s": 1.0,
+        "predict, s": 4.0,
+        "largest bank, rows": 100.0,
+    }
+
+
+def test_sensitivity_draws_the_one_number_that_was_changed(tmp_path: Path) -> None:
+    configs = {
+        "none": DEMO,
+        "IFC": replace(DEMO, training=replace(DEMO.training, temperature=0.03)),
+        "CLC": replace(DEMO, training=replace(DEMO.training, temperature=0.3)),
+        "both": replace(DEMO, training=replace(DEMO.training, instances=4)),
+    }
+    study, lines = read(write_study(tmp_path / "studies" / "s-demo", configs=configs))
+    fields = study_figures.changed_fields(study)
+    assert fields == {
+        "training.temperature": {"none": 0.1, "IFC": 0.03, "CLC": 0.3},
+        "training.instances": {"none": 1.0, "both": 4.0},
+    }
+    figure = study_figures.sensitivity_figure(study, lines)
+    temperature, instances = figure.data
+    assert list(temperature.x) == [0.03, 0.1, 0.3] and list(instances.x) == [1.0, 4.0]
+    by_cell = lines[lines["mode"] == "rgb+3d"].set_index("row")["i_auroc"]
+    assert list(temperature.y) == pytest.approx([by_cell[c] for c in ("IFC", "none", "CLC")])
+    most = by_cell[["IFC", "none", "CLC"]]
+    moved = most.max() - most.min()
+    assert figure.layout.title.text == f"training.temperature moves I-AUROC most, by {moved:.3f}"
+    # Two numbers changed at once, or a loss left out, are not a sensitivity.
+    study, lines = read(
+        write_study(tmp_path / "studies" / "t-demo", configs={"IFC": only(DEMO, "IFC")})
+    )
+    assert study_figures.changed_fields(study) == {}
+
+
+def test_shots_are_drawn_over_their_number(tmp_path: Path) -> None:
+    lift = {"all": 1.0, "5 shots": -0.5, "all, unadapted": 0.8, "5 shots, unadapted": 0.0}
+    configs = {name: replace(DEMO, shots=5) for name in lift if name.startswith("5")}
+    folder = write_study(
+        tmp_path / "studies" / "shots-demo",
+        lift,
+        configs=configs,
+        about={
+            "cells": {
+                name: {"only": "none"} if "unadapted" in name else {"only": "both"} for name in lift
+            }
+        },
+    )
+    study, lines = read(folder)
+    figure = study_figures.shots_figure(study, lines)
+    by_cell = lines[lines["mode"] == "rgb+3d"].set_index("row")["i_auroc"]
+    adapted, unadapted = figure.data
+    assert (adapted.name, list(adapted.x)) == ("adapted", [5, 32])
+    assert list(adapted.y) == pytest.approx([by_cell["5 shots"], by_cell["all"]])
+    assert list(unadapted.y) == pytest.approx(
+        [by_cell["5 shots, unadapted"], by_cell["all, unadapted"]]
+    )
+    best = max(by_cell["5 shots"], by_cell["5 shots, unadapted"])
+    assert figure.layout.title.text.startswith(f"5 scans give {best:.3f}, all 32 give ")
+
+
+def test_differences_list_the_fields_that_differ(tmp_path: Path) -> None:
+    configs = {"IFC": only(DEMO, "IFC"), "CLC": DEMO, "both": DEMO}
+    study, _ = read(write_study(tmp_path / "studies" / "d-demo", configs=configs))
+    frame = study_report.differences(study).data
+    assert set(frame.index) == {"training.weights.la", "training.weights.ga"}
+    assert list(frame.loc["training.weights.la"]) == ["0.6", "0", "0.6", "0.6"]
+
+
+def test_frontier_lists_what_was_collected() -> None:
+    rows = [r for r in study_table.published_file("frontier") if r["dataset"] == "mvtec3d"]
+    frame = study_report.frontier_table("mvtec3d").data
+    assert len(frame) == len(rows)
+    assert frame.loc["LSFA", "I-AUROC"] == "0.971"
+    assert frame.loc["LSFA", "provenance"] == "primary"
