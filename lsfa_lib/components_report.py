@@ -29,12 +29,13 @@ from lsfa_lib.selection import rank_correlation
 
 LOSSES_IN_WORDS = {"ours": "losses of ours", "published": "losses as printed"}
 TITLES = {"i_auroc": "I-AUROC", "aupro_30": "AUPRO 30 %", "p_auroc": "P-AUROC"}
+NO_INTERVAL = "one seed, no interval"
 COLOURS = {
     "confirmed": "#009E73",
     "worse": "#D55E00",
     "no better than untrained": "#E69F00",
     "not confirmed with these features": "#8a94a0",
-    "": "#1d2733",
+    NO_INTERVAL: "#8a94a0",
 }
 
 
@@ -87,11 +88,14 @@ def forest_figure(lines: pd.DataFrame, metric: str = "i_auroc", title: str = "")
     Disagreement alone is left out: far below the baseline, it would hide the others' differences.
     """
     compared = [
-        line for line in _records(lines) if verdict(line, metric) and line["mode"] != DISAGREEMENT
+        line
+        for line in _records(lines)
+        if not np.isnan(line.get(f"d_{metric}", np.nan)) and line["mode"] != DISAGREEMENT
     ]
+    kinds = [verdict(line, metric) or NO_INTERVAL for line in compared]
     figure = go.Figure()
-    for kind in dict.fromkeys(verdict(line, metric) for line in compared):
-        chosen = [i for i, line in enumerate(compared) if verdict(line, metric) == kind]
+    for kind in dict.fromkeys(kinds):
+        chosen = [i for i, other in enumerate(kinds) if other == kind]
         gains, lows, highs = (
             np.array([compared[i][f"d_{metric}{end}"] for i in chosen])
             for end in ("", "_low", "_high")
@@ -124,8 +128,11 @@ def forest_figure(lines: pd.DataFrame, metric: str = "i_auroc", title: str = "")
             font={"size": 12},
         )
     figure.add_vline(0.0, line={"width": 1, "dash": "dash", "color": "#6b7682"})
-    confirmed = sum(verdict(line, metric) == "confirmed" for line in compared)
-    found = f"{confirmed} of {len(compared)} gains in {TITLES[metric]} are confirmed"
+    found = f"{kinds.count('confirmed')} of {len(kinds)} gains in {TITLES[metric]} are confirmed"
+    if set(kinds) <= {NO_INTERVAL}:
+        largest = max(compared, key=lambda line: line[f"d_{metric}"], default={})
+        gain = f"{largest[f'd_{metric}']:+.3f}, {_label(largest)}" if largest else "none"
+        found = f"Largest gain in {TITLES[metric]}: {gain}"
     return figure.update_layout(
         template=TEMPLATE,
         height=190 + 36 * len(compared),

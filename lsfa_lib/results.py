@@ -11,7 +11,7 @@ import resource
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,12 @@ def peak_memory_mb() -> float:
     """Largest resident memory this process has had, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if platform.system() == "Darwin" else peak / 1e3
+
+
+def restart_peak_memory() -> None:
+    """`peak_memory_mb` is from now on that of what follows; on Linux only."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # see proc(5)
 
 
 def machine(device: torch.device) -> dict[str, Any]:

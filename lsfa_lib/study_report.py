@@ -51,7 +51,8 @@ def comparison(study: StudyRuns, lines: pd.DataFrame, mode: str = BOTH) -> Style
         f"{NAMES[mode]}; means over {categories} and {seeds}, 95 % intervals; "
         f"Δ to {study.about['reference']}."
     )
-    return marked(pd.DataFrame(texts, rows), pd.DataFrame(values, rows), caption=caption)
+    frame = pd.DataFrame(texts, rows).rename_axis(columns=NAMES[mode])
+    return marked(frame, pd.DataFrame(values, rows), caption=caption)
 
 
 def cost_table(study: StudyRuns) -> Styler:
@@ -96,7 +97,8 @@ def category_table(study: StudyRuns, metric: str, mode: str) -> Styler:
             known = {c: float(row[c]) if row.get(c) else np.nan for c in categories}
             rows[row["method"]] = {**known, "mean, published": float(row["mean"])}
     frame = pd.DataFrame(rows).T
-    return marked(frame, frame, caption=f"{METRICS[metric]}, {NAMES[mode]}")
+    named = frame.rename_axis(columns=NAMES[mode])
+    return marked(named, named, caption=f"{METRICS[metric]}; published: MVTec 3D-AD.")
 
 
 def frontier_table(dataset: str) -> Styler:

@@ -240,8 +240,8 @@ def finding(study: StudyRuns, lines: pd.DataFrame, mode: str = BOTH) -> str:
     sure = [line for line in gains if verdict(line) == "confirmed"]
     said = f"{best['row']} {spread(best, f'd_{AREA}', '+.3f')} I-AUROC against {reference}"
     if sure:
-        return f"{len(sure)} of {len(gains)} gains confirmed in {name}; the largest: {said}"
-    return f"No gain is confirmed here in {name}; the largest: {said}"
+        return f"{len(sure)} of {len(gains)} gains confirmed in {name}; best: {said}"
+    return f"No gain is confirmed here in {name}; best: {said}"
 
 
 def spread(line: dict[str, Any], name: str, form: str = ".3f") -> str:

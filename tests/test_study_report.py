@@ -44,7 +44,7 @@ def test_comparison_holds_values_differences_and_the_papers(folder: Path) -> Non
 def test_answer_says_what_is_confirmed_what_is_not_and_what_the_paper_reports(folder: Path) -> None:
     study, lines = read(folder)
     text = study_report.answer(study, lines)
-    assert text.startswith("**1 of 3 gains confirmed in RGB + 3D; the largest: IFC")
+    assert text.startswith("**1 of 3 gains confirmed in RGB + 3D; best: IFC")
     assert "- **IFC**: confirmed. I-AUROC +" in text
     assert "- **both**: not confirmed here." in text
     assert "; the paper reports +0.042." in text and text.count("the paper reports") == 1
@@ -184,3 +184,11 @@ def test_frontier_lists_what_was_collected() -> None:
     assert len(frame) == len(rows)
     assert frame.loc["LSFA", "I-AUROC"] == "0.971"
     assert frame.loc["LSFA", "provenance"] == "primary"
+
+
+def test_gains_without_intervals_are_drawn_and_not_called_confirmed(tmp_path: Path) -> None:
+    study, lines = read(write_study(tmp_path / "studies" / "one-demo", seeds=(0,)))
+    figure = study_figures.gains_figure(study, lines, "aupro_30")
+    (trace,) = figure.data
+    assert trace.name == "one seed, no interval" and len(trace.x) == 9
+    assert figure.layout.title.text == "Largest gain in AUPRO 30 %: +0.200, IFC, 3D"

@@ -72,7 +72,7 @@ def test_findings_follow_the_intervals(tmp_path: Path) -> None:
     assert verdict(line_of(lines, "both")) == "not confirmed with these features"
     said = study_table.finding(study, lines)
     gain = line_of(lines, "IFC")["d_i_auroc"]
-    assert said.startswith("1 of 3 gains confirmed in RGB + 3D; the largest: IFC ")
+    assert said.startswith("1 of 3 gains confirmed in RGB + 3D; best: IFC ")
     assert f"IFC {gain:+.3f} [" in said and said.endswith("against none")
     fewer = write_study(tmp_path / "studies" / "few-demo", {"none": 0.0, "CLC": -0.9})
     less = study_table.load(fewer)

@@ -1,0 +1,166 @@
+"""Studies executed: every run once, side by side, then their tables and pages and the index.
+
+What is finished stays finished: a sweep that is stopped, killed or changed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lsfa_lib import gallery
+from lsfa_lib.files import InputError, write_whole
+from lsfa_lib.notebook_run import find_notebook
+from lsfa_lib.results import now
+from lsfa_lib.study import Study
+from lsfa_lib.study_runs import Run, runs_of
+from lsfa_lib.study_table import write_tables
+from lsfa_lib.sweep_cluster import cluster_client, performed
+from lsfa_lib.sweep_worker import Job, Outcome, failed, finished, tidy
+
+SCHEMA = 1
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Swept:
+    """What a sweep left."""
+
+    index: Path
+    folders: list[Path] = field(default_factory=list)
+    """One a study, with study.json, its tables and its page."""
+    failures: dict[Path, str] = field(default_factory=dict)
+    """Folder of each run, table or page that failed, and why."""
+
+
+@dataclass
+class _Plan:
+    """The runs of all studies, each once, and what became of them."""
+
+    reports: Path
+    runs: dict[str, list[Run]]
+    """By the study's name."""
+    jobs: dict[str, Job]
+    """By the run's key."""
+    outcomes: dict[str, Outcome]
+
+    @property
+    def todo(self) -> list[Job]:
+        """Jobs without an outcome, in order."""
+        return [job for key, job in self.jobs.items() if key not in self.outcomes]
+
+
+def run_sweep(
+    studies: list[Study],
+    reports: Path,
+    workers: int = 2,
+    scheduler: str = "",
+    force: bool = False,
+) -> Swept:
+    """Executes what is not finished of the studies, then writes their tables, pages and the index.
+
+    `workers` processes on this machine share its cores; the address of a dask scheduler takes that
+    one's workers instead. Runs that fail are told in the answer, with their folder; the tables and
+    pages are made from the others. Raises InputError before the first run where one cannot work.
+    """
+    start = time.perf_counter()
+    plan = _plan(studies, reports.resolve(), force)
+    todo, swept = plan.todo, Swept(plan.reports / "index.html")
+    _log.info("%d runs, %d of them finished before", len(plan.jobs), len(plan.outcomes))
+    try:
+        with cluster_client(min(workers, max(1, len(todo))), scheduler) as (client, threads):
+            for job, outcome in performed(client, [replace(job, threads=threads) for job in todo]):
+                plan.outcomes[job.key] = outcome
+                _note(swept, job, outcome)
+            for study in studies:
+                about = _about(study, plan) | {"wall_seconds": time.perf_counter() - start}
+                _write_tables(swept, plan.reports / "studies" / study.folder, about)
+            pages = [_page(study, plan.reports, threads) for study in studies if study.page]
+            there = [page for page in pages if (page.folder / "table.parquet").exists()]
+            for job, outcome in performed(client, there):
+                _note(swept, job, outcome)
+    except KeyboardInterrupt:
+        for job in () if scheduler else todo:
+            tidy(job.folder)
+        raise
+    gallery.write_index(plan.reports)
+    return swept
+
+
+def _plan(studies: Iterable[Study], reports: Path, force: bool) -> _Plan:
+    """Every run of the studies, checked; those that are finished have their outcome already."""
+    runs = {study.name: runs_of(study) for study in studies}
+    jobs: dict[str, Job] = {}
+    for run in (run for each in runs.values() for run in each):
+        folder = reports / "runs" / "sweep" / run.folder
+        parameters = {**run.parameters, "out": str(folder)}
+        job = Job(run.notebook, folder, parameters, run.key, again=force, place=str(Path.cwd()))
+        jobs.setdefault(run.key, job)
+    outcomes = {} if force else {k: finished(job.folder, k) for k, job in jobs.items()}
+    return _Plan(reports, runs, jobs, {key: known for key, known in outcomes.items() if known})
+
+
+def _note(swept: Swept, job: Job, outcome: Outcome) -> None:
+    if outcome.state == "failed":
+        swept.failures[job.folder] = outcome.error
+
+
+def _page(study: Study, reports: Path, threads: int) -> Job:
+    folder = reports / "studies" / study.folder
+    notebook = find_notebook(study.page, study.file.parent).resolve()
+    about: dict[str, Any] = {"title": study.title, "threads": threads, "place": str(Path.cwd())}
+    return Job(notebook, folder, {"study": str(folder)}, **about)
+
+
+def _about(study: Study, plan: _Plan) -> dict[str, Any]:
+    """What study.json says, before the tables are made."""
+    folder, runs = plan.reports / "studies" / study.folder, plan.runs[study.name]
+    return {
+        "schema": SCHEMA,
+        "name": study.name,
+        "title": study.title,
+        "preset": study.preset_name,
+        "page": study.page,
+        "categories": list(dict.fromkeys(run.category for run in runs)),
+        "seeds": list(study.seeds),
+        "cells": study.cells,
+        "reference": study.reference,
+        "published": study.published,
+        "runs": [
+            {
+                "cell": run.cell,
+                "category": run.category,
+                "seed": run.seed,
+                "folder": Path(os.path.relpath(plan.jobs[run.key].folder, folder)).as_posix(),
+                **asdict(plan.outcomes[run.key]),
+            }
+            for run in runs
+        ],
+        "finding": "",
+        "created": now(),
+    }
+
+
+def _write_tables(swept: Swept, folder: Path, about: dict[str, Any]) -> None:
+    """Writes study.json and the tables of the runs that are there, then the finding from them."""
+    swept.folders.append(folder)
+    _write_json(folder / "study.json", about)
+    try:
+        finding = write_tables(folder)
+    except InputError as error:
+        for name in ("runs.parquet", "table.parquet", "table.csv"):
+            (folder / name).unlink(missing_ok=True)
+        swept.failures[folder] = failed(folder, error).error
+        return
+    _write_json(folder / "study.json", {**about, "finding": finding})
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    with write_whole(path) as file:
+        file.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")

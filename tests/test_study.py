@@ -1,0 +1,319 @@
+"""Study files: what they expand into, and a sentence for everything that can be wrong in one."""
+
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from sweep_case import write_notebook
+
+from lsfa_lib.config import PRESETS
+from lsfa_lib.config_io import chosen_config
+from lsfa_lib.files import InputError
+from lsfa_lib.notebook_run import notebook_names
+from lsfa_lib.study import Choices, cell_name, read_studies
+from lsfa_lib.study_runs import Run, fingerprint, runs_of
+
+ROOT = Path(__file__).parents[1]
+STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
+CELLS: dict[str, Any] = {"none": {"only": "none"}, "IFC": {"only": "IFC"}}
+
+
+def write(folder: Path, name: str = "asked", **fields: Any) -> Path:
+    """A study file of these fields; `cells` where neither cells, grid nor include is given."""
+    if not {"cells", "grid", "include"} & set(fields):
+        fields["cells"] = CELLS
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(fields, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def expanded(path: Path, root: Path, **choices: Any) -> list[Run]:
+    """The runs of a study file, on tiny data."""
+    (study,) = read_studies(path, Choices(**{"preset": "tiny", "data_root": str(root), **choices}))
+    return runs_of(study)
+
+
+def test_seeds_are_outermost_then_cells_then_categories(demo_root: Path, tmp_path: Path) -> None:
+    runs = expanded(write(tmp_path, categories="all", seeds=[3, 1]), demo_root)
+    assert [(run.seed, run.cell, run.category) for run in runs] == [
+        (seed, cell, category)
+        for seed in (3, 1)
+        for cell in ("none", "IFC")
+        for category in ("biscuit", "seal")
+    ]
+    first = runs[0]
+    assert first.parameters == {
+        "category": "biscuit",
+        "seed": 3,
+        "preset": "tiny",
+        "data_root": str(demo_root),
+        "device": "auto",
+        "only": "none",
+    }
+    assert first.notebook == ROOT / "notebooks" / "00_quickstart.ipynb"
+    assert first.folder == f"biscuit-tiny-96_px-no_training-s3-{first.key[:8]}"
+    assert len({run.key for run in runs}) == len({run.folder for run in runs}) == 8
+
+
+def test_a_grid_is_every_combination_and_names_its_cells(demo_root: Path, tmp_path: Path) -> None:
+    fields = [{"training.temperature": 0.03}, {"training.temperature": 0.3}]
+    grid = {"only": ["IFC", "both"], "shots": [3, 5], "fields": fields}
+    runs = expanded(write(tmp_path, grid=grid, categories=["seal"]), demo_root)
+    assert len(runs) == 8
+    assert runs[0].cell == "only IFC, shots 3, training.temperature 0.03"
+    assert runs[-1].parameters["shots"] == 5 and runs[-1].parameters["fields"] == fields[1]
+    assert "only_IFC-3_shots-training.temperature_0.03" in runs[0].folder
+    assert cell_name({"fields": {}, "only": ""}) == "no fields, only –"
+
+
+def test_choices_come_before_the_file_and_cells_before_choices(
+    demo_root: Path, tmp_path: Path
+) -> None:
+    cells = {"as asked": {}, "large": {"image_size": 128}, "other": {"preset": "demo"}}
+    path = write(
+        tmp_path, cells=cells, seeds=[0, 1], categories="all", parameters={"image_size": 48}
+    )
+    chosen = {"seeds": (7,), "categories": ("seal",), "image_size": 64, "device": "cpu"}
+    runs = expanded(path, demo_root, **chosen)
+    assert [run.parameters["image_size"] for run in runs] == [64, 128, 64]
+    assert [run.parameters["preset"] for run in runs] == ["tiny", "tiny", "demo"]
+    assert {(run.seed, run.category, run.parameters["device"]) for run in runs} == {
+        (7, "seal", "cpu")
+    }
+    (study,) = read_studies(path, Choices(preset="tiny", image_size=64))
+    assert (study.name, study.folder) == ("asked", "asked-tiny-64px")
+    assert [run.parameters["image_size"] for run in expanded(path, demo_root)][:1] == [48]
+
+
+def test_the_key_follows_what_the_numbers_follow(demo_root: Path, tmp_path: Path) -> None:
+    path = write(tmp_path, categories=["seal"])
+    (first, _) = expanded(path, demo_root)
+    same = write(tmp_path, "same", cells={"renamed": {"fields": {"cache": "elsewhere"}}})
+    again = expanded(same, demo_root, device="cpu", categories=("seal",))[0]
+    assert again.key != first.key  # trained with both losses
+    cell = {"only": "none", "scans": 2, "fields": {"cache": "elsewhere"}}
+    again = expanded(
+        write(tmp_path, "same", cells={"renamed": cell}, categories=["seal"]), demo_root
+    )[0]
+    assert (again.key, again.folder) == (first.key, first.folder)
+    moved = tmp_path / "moved"
+    shutil.copytree(demo_root, moved)
+    assert expanded(path, moved)[0].key == first.key
+    scan = next((moved / "seal").rglob("*.png"))
+    os.utime(scan, ns=(1, 1))
+    fingerprint.cache_clear()
+    assert expanded(path, moved)[0].key != first.key
+    others = [
+        expanded(path, demo_root, seeds=(1,))[0],
+        expanded(path, demo_root, image_size=48)[0],
+        expanded(path, demo_root, categories=("biscuit",))[0],
+    ]
+    assert len({first.key, *(run.key for run in others)}) == 4
+
+
+def test_a_notebook_beside_the_study_counts_its_parameters_and_its_cells(
+    demo_root: Path, tmp_path: Path
+) -> None:
+    declared = (
+        'category: str = ""  # a\nseed: int = 0  # b\nout: str = ""  # c\nword: str = ""  # d'
+    )
+    write_notebook(tmp_path / "own.ipynb", declared, "print(word)")
+    cells = {"a": {"word": "x"}, "b": {"word": "<y>/.."}}
+    path = write(tmp_path, run="own.ipynb", cells=cells, categories=["seal"])
+    runs = expanded(path, demo_root)
+    assert runs[0].parameters == {"category": "seal", "seed": 0, "word": "x"}
+    assert runs[0].key != runs[1].key
+    assert runs[1].folder == f"seal-tiny-word_y_..-s0-{runs[1].key[:8]}"
+    write_notebook(tmp_path / "own.ipynb", declared, "print(word, 2)")
+    assert expanded(path, demo_root)[0].key != runs[0].key
+
+
+def test_presets_may_be_files_found_from_the_study_file(demo_root: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("preset: tiny\nbank: {keep_ratio: 0.5}\n", encoding="utf-8")
+    cells = {"mine": {"preset": "mine.yaml"}, "theirs": {}}
+    runs = expanded(write(tmp_path, cells=cells, categories=["seal"]), demo_root)
+    assert [run.parameters["preset"] for run in runs] == [str(mine), "tiny"]
+    assert runs[0].folder.startswith("seal-mine-96_px-")
+    path = write(tmp_path, "both", preset="mine.yaml", categories=["seal"])
+    (study,) = read_studies(path, Choices(data_root=str(demo_root)))
+    assert (study.preset, study.folder) == (str(mine), "both-mine")
+    assert runs_of(study)[0].parameters["preset"] == str(mine)
+    (study,) = read_studies(path, Choices(preset=str(mine)))
+    assert study.preset == str(mine)
+    with pytest.raises(
+        InputError, match=r"--preset: .*yours\.yaml was not found; give its path fr"
+    ):
+        read_studies(path, Choices(preset="yours.yaml"))
+    with pytest.raises(InputError, match="--preset: there is no preset 'tny'; the nearest is tiny"):
+        read_studies(path, Choices(preset="tny"))
+
+
+def test_included_studies_come_in_order(tmp_path: Path) -> None:
+    write(tmp_path, "one")
+    write(tmp_path, "two", title="Why?")
+    inner = write(tmp_path, "inner", include=["two.yaml"])
+    path = write(tmp_path, "all", include=["one.yaml", inner.name])
+    studies = read_studies(path, Choices(seeds=(4,)))
+    assert [(study.name, study.title, study.seeds) for study in studies] == [
+        ("one", "one", (4,)),
+        ("two", "Why?", (4,)),
+    ]
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "field": ({"seed": [0]}, "there is no field seed; the nearest is seeds"),
+    "notebook": ({"run": "00_quickstar"}, "no notebook '00_quickstar'; the nearest is 00_quicksta"),
+    "notebook's path": (
+        {"run": "own.ipynb"},
+        r"own\.ipynb was not found; give the notebook's path",
+    ),
+    "page": ({"page": "04_component"}, "no notebook '04_component'; the nearest is 04_components"),
+    "page without study": (
+        {"page": "00_quickstart"},
+        "page 00_quickstart has no parameter `study`",
+    ),
+    "parameter": (
+        {"cells": {"a": {"onyl": "IFC"}}},
+        "cell 'a': .* parameter 'onyl'; the nea.*only",
+    ),
+    "shared parameter": (
+        {"parameters": {"shot": 1}},
+        "`parameters`: .*'shot'; the nearest is shots",
+    ),
+    "type": ({"cells": {"a": {"shots": "five"}}}, "cell 'a': shots is 'five', wanted int"),
+    "flag for a number": ({"cells": {"a": {"shots": True}}}, "shots is True, wanted int"),
+    "owned": ({"cells": {"a": {"seed": 3}}}, "cell 'a' gives seed, .* write `seeds:`"),
+    "owned root": ({"parameters": {"data_root": "x"}}, "gives data_root, .* give `--data`"),
+    "shared preset": ({"parameters": {"preset": "demo"}}, "gives preset; write it as `preset:`"),
+    "config field": (
+        {"cells": {"a": {"fields": {"training.temprature": 1.0}}}},
+        "cell 'a': there is no field training.temprature; the nearest is training.temperature",
+    ),
+    "config value": (
+        {"cells": {"a": {"fields": {"training.steps": "many"}}}},
+        "cell 'a': training.steps is 'many', wanted int",
+    ),
+    "loss": ({"cells": {"a": {"only": "IFCC"}}}, "cell 'a': there is no loss 'IFCC'; .* is IFC"),
+    "recipe": ({"cells": {"a": {"recipe": "publish"}}}, "cell 'a': .*'publish'; .* is published"),
+    "cell's preset": ({"cells": {"a": {"preset": "dmo"}}}, "no preset 'dmo'; the nearest is demo"),
+    "image size": ({"cells": {"a": {"image_size": 97}}}, "cell 'a': image size 97 is not a multip"),
+    "category": ({"categories": ["seel"]}, "no category 'seel'; the nearest is seal"),
+    "category twice": ({"categories": ["seal", "seal"]}, "categories lists 'seal' twice"),
+    "categories": ({"categories": 3}, "categories is 3, wanted `all` or a list"),
+    "seed twice": ({"seeds": [0, 1, 0]}, "seeds lists 0 twice; take one out"),
+    "seed": ({"seeds": [-1]}, r"seeds is \[-1\], wanted a list such as \[0, 1, 2\]"),
+    "no seeds": ({"seeds": []}, r"seeds is \[\], wanted a list"),
+    "shots": ({"cells": {"a": {"shots": 7}}}, "cell 'a': .*7 shots of 6 scans; ask for 1 to 6"),
+    "one shot": ({"cells": {"a": {"shots": 1}}}, "cell 'a': 1 training scan, but LC and GC need"),
+    "same cells": (
+        {"cells": {"a": {"only": "both"}, "b": {"fields": {}}}},
+        "cells 'a' and 'b' are the same run; change one or take it out",
+    ),
+    "no cells": ({"cells": {}}, "has neither `grid` nor `cells` with anything in"),
+    "both": ({"cells": CELLS, "grid": {"only": ["IFC"]}}, "has both `grid` and `cells`; write one"),
+    "grid of none": ({"grid": {"only": []}}, r"grid only is \[\], wanted a list of its values"),
+    "grid of a word": ({"grid": {"only": "IFC"}}, "grid only is 'IFC', wanted a list"),
+    "grid twice": ({"grid": {"shots": [3, 3]}}, "grid shots lists 3 twice; take one out"),
+    "cell": ({"cells": {"a": "IFC"}}, "cell 'a' is 'IFC', wanted parameters such as {only: IFC}"),
+    "cells as a list": ({"cells": ["a"]}, r"cells is \['a'\], wanted indented fields"),
+    "title": ({"title": ["a"]}, r"title is \['a'\], wanted text"),
+    "reference": ({"reference": "nothing"}, "reference: there is no cell 'nothing'; .* is none"),
+    "table": (
+        {"published": {"table": "table4_component"}},
+        "no table 'table4_component'; .*_components",
+    ),
+    "published field": (
+        {"published": {"tabel": "x"}},
+        "no field published.tabel; .*published.table",
+    ),
+    "published cell": (
+        {"published": {"table": "table4_components", "rows": {"IFCC": "IFC"}}},
+        "published.rows: there is no cell 'IFCC'; the nearest is IFC",
+    ),
+    "row": (
+        {"published": {"table": "table4_components", "rows": {"IFC": "IF"}}},
+        "published.rows of table4_components: there is no row 'IF'; the nearest is IFC",
+    ),
+    "include with more": (
+        {"include": ["a.yaml"], "seeds": [1]},
+        "`include` stands alone; .*`seeds`",
+    ),
+    "include of none": ({"include": []}, "`include` lists no study file; write at least one"),
+    "included file": ({"include": ["askd.yaml"]}, "no such study file; the nearest there is asked"),
+    "include of itself": ({"include": ["asked.yaml"]}, "includes itself .asked.yaml -> asked.yaml"),
+}
+
+
+@pytest.mark.parametrize("fields, message", WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_said_with_the_way_out(
+    fields: dict[str, Any], message: str, demo_root: Path, tmp_path: Path
+) -> None:
+    path = write(tmp_path, **fields)
+    with pytest.raises(InputError, match=message) as error:
+        expanded(path, demo_root)
+    said = str(error.value)
+    assert str(tmp_path) in said and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("cells: {a: {only: none}", "is not a readable YAML file .*; mend it"),
+        ("- a\n- b\n", "holds no fields; a study has at least `cells:`"),
+        ("", "holds no fields"),
+        ("cells:\n  a: {only: none}\n  a: {only: IFC}\n", "'a' is there twice, line 2 on"),
+        ("preset: dmo\ncells: {a: {}}\n", "preset: there is no preset 'dmo'; the nearest is demo"),
+        ("cells: {? [x] : {}}\n", "is not a readable YAML file"),
+    ],
+)
+def test_a_broken_file_is_named(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=message) as error:
+        read_studies(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_study_included_twice_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "one")
+    path = write(tmp_path, "all", include=["one.yaml", "one.yaml"])
+    with pytest.raises(InputError, match="includes a study called one twice; take one out"):
+        read_studies(path)
+
+
+def test_data_that_are_not_there_are_said_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere: no such folder; give the folder"):
+        expanded(write(tmp_path), tmp_path / "nowhere")
+
+
+def test_a_run_notebook_needs_what_every_run_is_given(tmp_path: Path) -> None:
+    write_notebook(tmp_path / "own.ipynb", 'category: str = ""  # a\nseed: int = 0  # b')
+    with pytest.raises(InputError, match=r"own\.ipynb has no parameter `out`, .*; add it"):
+        read_studies(write(tmp_path, run="own.ipynb"))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_studies_of_the_project_can_be_run(path: Path) -> None:
+    for study in read_studies(path):
+        assert study.title.endswith("?")
+        assert study.run.stem in notebook_names() and study.page in notebook_names()
+        for given in study.cells.values():
+            config = chosen_config(
+                study.preset,
+                part=given.get("only", ""),
+                recipe=given.get("recipe", ""),
+                fields=given.get("fields"),
+            )
+            assert config.data.root == PRESETS[study.preset].data.root
+        if study.published:
+            assert set(study.published["rows"]) <= set(study.cells)
+
+
+def test_the_paper_is_every_study() -> None:
+    included = Counter(study.name for study in read_studies(ROOT / "studies" / "paper.yaml"))
+    assert included == Counter(path.stem for path in STUDIES if path.stem != "paper")
