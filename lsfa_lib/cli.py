@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lsfa_lib import cli_study
+from lsfa_lib import cli_report, cli_study, cli_sweep
 from lsfa_lib.files import InputError
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ app = typer.Typer(
 data = typer.Typer(help="Make demo scans, or check a data set.", no_args_is_help=True)
 app.add_typer(data, name="data")
 app.add_typer(cli_study.app, name="study")
+app.command()(cli_sweep.sweep)
+app.command()(cli_report.report)
 
 DataRoot = Annotated[
     str,
@@ -252,14 +254,6 @@ def _short(value: Any) -> str:
 
     text = shown(value)
     return text if len(text) <= 24 else f"{text[:23]}…"
-
-
-@app.command(name="report")
-def report_command(reports: Reports = Path("reports")) -> None:
-    """Write every page again from the runs that are there, and the index."""
-    from lsfa_lib import report
-
-    typer.echo(f"open {report.rebuild(reports).resolve()}")
 
 
 @app.command()

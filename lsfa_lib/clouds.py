@@ -11,7 +11,7 @@ from PIL import Image
 from plotly.colors import get_colorscale
 
 from lsfa_lib.figures import DEFECTIVE
-from lsfa_lib.findings import NAMES
+from lsfa_lib.findings import BOTH, NAMES, SHORT
 from lsfa_lib.records import Mode
 from lsfa_lib.scan_pictures import COLORSCALE, TOP
 
@@ -34,20 +34,28 @@ def colorings(
     levels: dict[Mode, UInt8[np.ndarray, " N"]],
 ) -> dict[str, dict[str, Any]]:
     """Button label -> trace attributes; one byte a point, the photo by its 250 main colours."""
-    picture = Image.fromarray(photo[None]).quantize(TOP, dither=Image.Dither.NONE)
-    colors = np.array(picture.getpalette(), dtype=int).reshape(-1, 3)
-    colors = np.pad(colors, ((0, max(0, 2 - len(colors))), (0, 0)), mode="edge")
-    palette = [[i / (len(colors) - 1), f"rgb({r},{g},{b})"] for i, (r, g, b) in enumerate(colors)]
+    index, palette = photo_palette(photo)
     place = "%{x:.2f}, %{y:.2f}, %{z:.2f} mm<extra></extra>"
     truth = [[0, "#a9b4c0"], [1, DEFECTIVE]]
     found = {
-        "photo": _coloring(np.asarray(picture)[0], palette, place),
+        "photo": _coloring(index, palette, place),
         "ground truth": _coloring(defect.astype(np.uint8), truth, place),
     }
     for mode, level in levels.items():
         text = f"{NAMES[mode]} score %{{marker.color}} %<br>{place}"
-        found[NAMES[mode]] = _coloring(level, get_colorscale(COLORSCALE), text, TOP)
+        found[SHORT[mode]] = _coloring(level, get_colorscale(COLORSCALE), text, TOP)
     return found
+
+
+def photo_palette(
+    photo: UInt8[np.ndarray, "N 3"],
+) -> tuple[UInt8[np.ndarray, " N"], list[tuple[float, str]]]:
+    """Each colour's place among the 250 main ones, and those as a plotly colour scale."""
+    picture = Image.fromarray(photo[None]).quantize(TOP, dither=Image.Dither.NONE)
+    colors = np.array(picture.getpalette(), dtype=int).reshape(-1, 3)
+    colors = np.pad(colors, ((0, max(0, 2 - len(colors))), (0, 0)), mode="edge")
+    palette = [(i / (len(colors) - 1), f"rgb({r},{g},{b})") for i, (r, g, b) in enumerate(colors)]
+    return np.asarray(picture)[0], palette
 
 
 def _coloring(
@@ -56,10 +64,7 @@ def _coloring(
     marker = {
         "size": 3,
         # plotly turns arrays of traces into bytes by itself, but not those of buttons.
-        "color": {
-            "dtype": "u1",
-            "bdata": base64.b64encode(index.astype(np.uint8).tobytes()).decode(),
-        },
+        "color": _packed(index, "u1"),
         "colorscale": colorscale,
         "cmin": 0,
         "cmax": len(colorscale) - 1 if top is None else top,
@@ -89,6 +94,31 @@ def buttons(choices: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "bordercolor": "#aab5c1",
         "font": {"color": "#1d2733", "size": 12},
     }
+
+
+def linked(
+    points: tuple[Shaped[np.ndarray, " N"], Shaped[np.ndarray, " N"]], choices: list[str]
+) -> dict[str, Any]:
+    """What a page needs to show one place in all views: the pixel of each point of the cloud.
+
+    `scores` lists name and place of the buttons whose colours are scores, `lead` the place of the
+    one a page begins with; the second button is the truth.
+    """
+    rows, columns = points
+    scores = [[name, i] for i, name in enumerate(choices) if i >= 2]
+    return {
+        "rows": _packed(rows, "u2"),
+        "columns": _packed(columns, "u2"),
+        "scores": scores,
+        "lead": choices.index(SHORT[BOTH]) if SHORT[BOTH] in choices else len(choices) - 1,
+        "top": TOP,
+    }
+
+
+def _packed(values: Shaped[np.ndarray, " N"], dtype: str) -> dict[str, str]:
+    """Whole numbers as plotly writes arrays: little-endian bytes in base64."""
+    data = values.astype(f"<{dtype}").tobytes()
+    return {"dtype": dtype, "bdata": base64.b64encode(data).decode()}
 
 
 def scene(points: Float[np.ndarray, "N 3"]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from lsfa_lib.findings import (
     training_sentence,
 )
 from lsfa_lib.records import MODALITIES
+from lsfa_lib.tables import marked
 
 LINES = {
     "3d": {"color": "#0072B2", "dash": "dash"},
@@ -128,12 +129,9 @@ def metrics_table(result: Result) -> Styler:
         index=[SHORT.get(m, m) for m in modes],
     )
     cells = values.map(three_digits)
-    bold = values.eq(values.max()).map(lambda best: "font-weight: 700" if best else "")
     cells.insert(1, "95 % interval", [interval(modes[m]["i_auroc_interval"]) for m in modes])
-    bold.insert(1, "95 % interval", "")
     notes = dict.fromkeys(note for mode in modes.values() for note in mode["notes"])
-    style = cells.style.apply(lambda _: bold, axis=None).set_table_attributes('class="metrics"')
-    return style.set_caption(html.escape("; ".join(notes))) if notes else style
+    return marked(cells, values, caption="; ".join(notes))
 
 
 def score_histogram(result: Result, mode: str = BOTH) -> go.Figure:

@@ -1,194 +1,160 @@
-"""The index of all runs: reports/index.html, from the result.json files below reports/runs."""
+"""The gallery of a reports folder, reports/index.html: every run, every study, side by side."""
 
 from __future__ import annotations
 
-import base64
-import statistics
-from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import datetime
+import posixpath
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup
+from lsfa_lib.config_io import flat
+from lsfa_lib.findings import BOTH, SHORT, shown, three_digits
+from lsfa_lib.gallery_data import DAMAGE, Contents, Problem, RunEntry, StudyEntry, find_contents
+from lsfa_lib.gallery_means import METRICS, blocks, modes
+from lsfa_lib.pages import day, embedded_json, page_text, write_text
 
-from lsfa_lib.config_io import config_hash
-from lsfa_lib.files import InputError, write_whole
-from lsfa_lib.findings import BOTH, PLACES, SHORT, Result, flat, number, settings, three_digits
-from lsfa_lib.results import read_result
-
-METRICS = {"I-AUROC": "i_auroc", "AUPRO 30 %": "aupro_30"}
-TERMS = (
-    "Scans of MVTec 3D-AD are shown under CC BY-NC-SA 4.0 (MVTec Software GmbH). "
-    "Scans of the generated demo data are this project's own, under its licence."
-)
-_TEMPLATES = Path(__file__).parent / "templates"
-_environment = Environment(
-    loader=FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
-)
-
-
-@dataclass(frozen=True)
-class RunEntry:
-    """A finished run as the index shows it."""
-
-    folder: Path
-    result: Result
-
-    @property
-    def group(self) -> str:
-        """What its numbers follow from, in words: preset, image size, losses, shots, changes."""
-        return ", ".join(settings(self.result))
-
-    @property
-    def key(self) -> str:
-        """Equal for runs that may be averaged with each other: of one group and one config."""
-        config = {n: v for n, v in flat(self.result["config"]) if n not in PLACES}
-        return f"{self.group} ({config_hash(config)[:6]})"
+Exists = Callable[[str], bool]
+"""Whether a page may link to a path below the reports folder."""
+_KEPT = ("place", "category", "preset", "created", "studies", "about", "text", "values")
 
 
 def write_index(reports: Path) -> Path:
     """Writes `reports/index.html` and returns its path.
 
-    A run that is unfinished, damaged or of another version is listed with what to do about it.
+    What is unfinished, damaged or of another version is listed with what to do about it.
     """
-    entries, problems = find_runs(reports)
-    cards = []
-    for entry in entries:
-        try:
-            cards.append((entry, _card(entry, reports)))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            problems.append(
-                f"{_name(entry.folder)}: result.json lacks or garbles {error}; run it again"
-            )
     path = reports / "index.html"
-    write_page(
-        path,
-        "index.html.j2",
-        cards=[card for _, card in cards],
-        means=_means([entry for entry, _ in cards]),
-        metrics=list(METRICS),
-        modes=[SHORT[mode] for mode in _modes([entry for entry, _ in cards])],
-        problems=problems,
-        terms=TERMS,
-    )
+    write_text(path, index_page(find_contents(reports), lambda name: (reports / name).exists()))
     return path
 
 
-def find_runs(reports: Path) -> tuple[list[RunEntry], list[str]]:
-    """Finished runs by folder name, and one sentence about each that is not."""
-    entries, problems = [], []
-    for folder in sorted(path for path in reports.glob("runs/*/*") if path.is_dir()):
-        name = _name(folder)
-        if (folder / "notebook-failed.ipynb").exists():
-            problems.append(f"{name}: its last attempt failed; notebook-failed.ipynb says where")
-        elif not (folder / "result.json").exists():
-            problems.append(f"{name}: unfinished, it has no result.json; run it again")
-        if not (folder / "result.json").exists():
-            continue
+def index_page(contents: Contents, exists: Exists) -> str:
+    """The gallery as HTML; files that do not exist are not linked."""
+    used = _used_in(contents.studies)
+    entries, cards, problems = [], [], list(contents.problems)
+    for entry in contents.runs:
         try:
-            entries.append(RunEntry(folder, read_result(folder / "result.json")))
-        except InputError as error:
-            problems.append(str(error).replace(str(folder), name))
-    return entries, problems
+            cards.append(_card(entry, used.get(entry.place, []), exists))
+            entries.append(entry)
+        except DAMAGE as error:
+            problems.append(_garbled(entry, error))
+    return page_text(
+        "index.html.j2",
+        ("base.css", "gallery.css"),
+        ("gallery.js",),
+        cards=cards,
+        studies=[_study_card(study, exists) for study in contents.studies],
+        pages=[(title, quote(f"{path.parent.name}/{path.name}")) for title, path in contents.pages],
+        blocks=blocks(entries),
+        metrics=METRICS,
+        modes={mode: SHORT[mode] for mode in modes(entries)},
+        lead=BOTH,
+        problems=[text for _, text in problems],
+        data=embedded_json(_data(cards)),
+    )
 
 
-def write_page(path: Path, template: str, **values: Any) -> None:
-    """Fills a template of this package and writes it whole; all text is escaped."""
-    style = Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8"))
-    text = _environment.get_template(template).render(style=style, **values)
-    with write_whole(path) as file:
-        file.write_text(text, encoding="utf-8")
+def _garbled(entry: RunEntry, error: Exception) -> Problem:
+    name = f"{entry.folder.parent.name}/{entry.folder.name}"
+    return entry.place, f"{name}: result.json lacks or garbles {error}; run it again"
 
 
-def day(created: str) -> str:
-    """22 Nov 2026, from the time in result.json."""
-    moment = datetime.fromisoformat(created)
-    return f"{moment.day} {moment:%b %Y}"
+def _used_in(studies: list[StudyEntry]) -> dict[str, list[str]]:
+    """Place of a run -> names of the studies that use it."""
+    used: dict[str, list[str]] = {}
+    for study in studies:
+        for place in dict.fromkeys(run.place for run in study.runs):
+            used.setdefault(place, []).append(study.name)
+    return used
 
 
-def _name(folder: Path) -> str:
-    return f"{folder.parent.name}/{folder.name}"
-
-
-def _card(entry: RunEntry, reports: Path) -> dict[str, Any]:
-    result, folder = entry.result, entry.folder
-    modes = result["modes"]
-    about = [entry.group, f"seed {result['seed']}", day(result["created"]), folder.parent.name]
-    picture = folder / "thumbnail.png"
+def _card(entry: RunEntry, studies: list[str], exists: Exists) -> dict[str, Any]:
+    result, place = entry.result, entry.place
+    category, preset = str(result["category"]), str(result["preset"])
+    about = [entry.group, f"seed {result['seed']}"]
+    date = day(result["created"])
+    folder = entry.folder.parent.name
     return {
-        "category": str(result["category"]),
+        "place": place,
+        "category": category,
+        "preset": preset,
         "created": str(result["created"]),
-        "auroc": _sortable(modes[BOTH]["i_auroc"]),
-        "aupro": _sortable(modes[BOTH]["aupro_30"]),
-        "text": " ".join([str(result["category"]), *about]).lower(),
+        "studies": studies,
         "about": " · ".join(about),
+        "when": f"{date} · {folder}",
+        "text": " ".join([category, *about, date, folder, *studies]).lower(),
         "random": any(weights["random"] for weights in result["weights"].values()),
-        "rows": [
-            (SHORT.get(m, m), [three_digits(v[key]) for key in METRICS.values()], m == BOTH)
-            for m, v in modes.items()
-        ],
-        "thumbnail": _data_uri(picture) if picture.exists() else "",
-        "page": _link(folder / "report.html", reports),
-        "notebook": _link(folder / "notebook.ipynb", reports),
-        "result": _link(folder / "result.json", reports),
+        "values": {mode: _values(values) for mode, values in result["modes"].items()},
+        "number": three_digits(result["modes"].get(BOTH, {}).get("i_auroc")),
+        "first": [(mode, three_digits(v["i_auroc"])) for mode, v in result["modes"].items()],
+        "settings": _settings(entry),
+        "thumbnail": _link(f"{place}/thumbnail.png", exists),
+        "page": _link(f"{place}/report.html", exists),
+        "notebook": _link(f"{place}/notebook.ipynb", exists),
+        "result": _link(f"{place}/result.json", exists),
     }
 
 
-def _means(entries: list[RunEntry]) -> list[dict[str, Any]]:
-    """Two rows for each config: seeds are averaged first, then categories."""
-    same: dict[str, list[RunEntry]] = {}
-    for entry in entries:
-        same.setdefault(entry.key, []).append(entry)
-    groups = [runs[0].group for runs in same.values()]
-    rows = []
-    for key, runs in sorted(same.items()):
-        categories: dict[str, list[Result]] = {}
-        for entry in runs:
-            categories.setdefault(entry.result["category"], []).append(entry.result)
-        group = runs[0].group
-        rows.append(
+def _values(values: dict[str, Any]) -> list[float | None]:
+    """The metrics in the order of METRICS, then the interval of I-AUROC."""
+    found = [*map(values.get, METRICS.values()), *values["i_auroc_interval"]]
+    return [None if value is None else round(float(value), 4) for value in found]
+
+
+def _settings(entry: RunEntry) -> dict[str, str]:
+    """What two runs may differ in: category, seed and weights, then the fields of the config."""
+    result = entry.result
+    named = {name: shown(result[name]) for name in ("category", "preset", "seed", "commit")}
+    weights = {f"weights, {SHORT[m]}": shown(w["model"]) for m, w in result["weights"].items()}
+    fields = {name: shown(value) for name, value in flat(result["config"]) if name != "preset"}
+    return named | weights | fields
+
+
+def _data(cards: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the page's script needs; settings that all runs share are left out."""
+    settings = [card["settings"] for card in cards]
+    names = list(dict.fromkeys(name for own in settings for name in own))
+    differing = [name for name in names if len({own.get(name, "–") for own in settings}) > 1]
+    return {
+        "metrics": METRICS,
+        "modes": SHORT,
+        "settings": differing,
+        "runs": [
             {
-                # The words of two configs may be equal: one of their names was given twice.
-                "group": group if groups.count(group) == 1 else key,
-                "runs": len(runs),
-                "categories": len(categories),
-                "rows": [
-                    (label, [_cell(categories, mode, key) for mode in _modes(entries)])
-                    for label, key in METRICS.items()
-                ],
+                **{name: card[name] for name in _KEPT},
+                "settings": [card["settings"].get(name, "–") for name in differing],
             }
-        )
-    return rows
+            for card in cards
+        ],
+    }
 
 
-def _modes(entries: list[RunEntry]) -> list[str]:
-    """The modes that at least one run has, in the order of tables."""
-    return [mode for mode in SHORT if any(mode in entry.result["modes"] for entry in entries)]
-
-
-def _cell(categories: dict[str, list[Result]], mode: str, key: str) -> str:
-    """Mean over categories of the mean over runs; a dash where a run has no such value."""
-    values = [
-        _mean(number(run["modes"].get(mode, {}).get(key)) for run in runs)
-        for runs in categories.values()
+def _study_card(study: StudyEntry, exists: Exists) -> dict[str, Any]:
+    place = f"studies/{study.name}"
+    counts = [
+        _count(len(study.categories), "category"),
+        _count(len(study.seeds), "seed"),
+        f"{study.preset} preset",
+        day(study.created),
     ]
-    return three_digits(_mean(values))
+    return {
+        "name": study.name,
+        "title": study.title,
+        "finding": study.finding,
+        "about": " · ".join(counts),
+        "runs": _count(len(study.runs), "run"),
+        "failed": len(study.failed),
+        "page": _link(f"{place}/report.html", exists),
+        "table": _link(f"{place}/table.csv", exists),
+    }
 
 
-def _mean(values: Iterable[float]) -> float:
-    return statistics.fmean(values)
+def _count(number: int, word: str) -> str:
+    """2 categories, 1 seed."""
+    plural = f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
+    return f"{number} {word if number == 1 else plural}"
 
 
-def _sortable(value: float | None) -> float:
-    return -1.0 if value is None else float(value)
-
-
-def _link(path: Path, reports: Path) -> str:
-    return quote(path.relative_to(reports).as_posix()) if path.exists() else ""
-
-
-def _data_uri(picture: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+def _link(place: str, exists: Exists) -> str:
+    return quote(posixpath.normpath(place)) if exists(place) else ""

@@ -7,7 +7,6 @@ import binascii
 import copy
 import html
 import io
-import json
 import re
 from typing import Any
 
@@ -17,6 +16,7 @@ from nbformat import NotebookNode
 from PIL import Image
 
 from lsfa_lib.files import InputError
+from lsfa_lib.pages import embedded_json, packed, without_folders
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -24,16 +24,23 @@ STEP_MM = 0.01
 """Resolution of a cloud's coordinates in a page; 16 bits then reach 327 mm either way."""
 
 
-def body_html(notebook: NotebookNode) -> str:
-    """The cells as HTML, figures as JSON for figures.js; injected parameters are left out."""
+def body_html(notebook: NotebookNode, title: str = "", compressed: bool = False) -> str:
+    """The cells as HTML, figures as JSON for figures.js, gzipped if `compressed`.
+
+    Folders of this machine are left out, and a first heading that is the page's title.
+    """
     cells = []
     for cell in notebook.cells:
         if "injected-parameters" in cell.metadata.get("tags", []):
             continue  # They hold folders of this machine; the page lists them in its provenance.
         cell = copy.deepcopy(cell)
         if cell.cell_type == "code":
-            cell.outputs = [_offline(o) for o in cell.outputs if WIDGET not in o.get("data", {})]
+            cell.outputs = [
+                _offline(o, compressed) for o in cell.outputs if WIDGET not in o.get("data", {})
+            ]
         cells.append(cell)
+    if title and question(notebook) == title:
+        cells[0].source = cells[0].source.partition("\n")[2]
     exporter: Any = HTMLExporter(template_name="basic")  # type: ignore[no-untyped-call]
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     page = copy.copy(notebook)
@@ -41,32 +48,43 @@ def body_html(notebook: NotebookNode) -> str:
     return exporter.from_notebook_node(page)[0]
 
 
-def _offline(output: NotebookNode) -> NotebookNode:
-    figure = output.get("data", {}).get(PLOTLY)
-    if figure is None:
-        return output
+def question(notebook: NotebookNode) -> str:
+    """The heading a notebook begins with; empty where it begins otherwise."""
+    first = notebook.cells[0] if notebook.cells else None
+    if first is None or first.cell_type != "markdown" or not first.source.startswith("# "):
+        return ""
+    return first.source.partition("\n")[0].removeprefix("# ").strip()
+
+
+def _offline(output: NotebookNode, compressed: bool) -> NotebookNode:
     drawn = copy.copy(output)
-    drawn.data = {"text/html": _figure_html(figure)}
+    if PLOTLY in output.get("data", {}):
+        drawn.data = {"text/html": _figure_html(output.data[PLOTLY], compressed)}
+    elif output.output_type == "stream":
+        drawn.text = without_folders(output.text)
+    elif "text/plain" in output.get("data", {}):
+        drawn.data = {**output.data, "text/plain": without_folders(output.data["text/plain"])}
     return drawn
 
 
-def _figure_html(figure: dict[str, Any]) -> str:
+def _figure_html(figure: dict[str, Any], compressed: bool) -> str:
     """The figure's JSON in a script element, its title as a caption that wraps on a phone."""
     data = [_compact(trace) for trace in figure["data"]]
     layout = dict(figure["layout"])
     caption = _caption(layout.pop("title", {}).get("text", ""))
     meta = layout.get("meta", {})
-    layout["meta"] = {"narrow": meta.get("narrow", {})}
+    layout["meta"] = {name: meta[name] for name in ("narrow", "linked") if name in meta}
     margin = layout.get("template", {}).get("layout", {}).get("margin", {})
     layout["margin"] = {**margin, "t": 34, **layout.get("margin", {})}
     height = layout.get("height", 380)
-    # A "<" inside a script element could end it or open a comment.
-    spec = json.dumps({"data": data, "layout": layout}).replace("<", "\\u003c")
+    spec, kind = str(embedded_json({"data": data, "layout": layout})), "application/json"
+    if compressed:
+        spec, kind = packed(spec), "text/gzip"
     return (
         f'<figure class="plot{"" if "scene" in layout else " small"}">'
         f"<figcaption>{caption}</figcaption>"
         f'<div class="canvas" style="height:{height}px">'
-        f'<script type="application/json">{spec}</script></div></figure>'
+        f'<script type="{kind}">{spec}</script></div></figure>'
     )
 
 

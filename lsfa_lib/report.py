@@ -1,4 +1,4 @@
-"""A notebook executed with parameters, and an executed notebook as one HTML page without network.
+"""An executed notebook as one HTML page without network.
 
 Pages need no server and ask nothing of any host: pictures and data lie in the page, plotly.js
 either once beside all reports ("shared") or, compressed, in the page ("inline", for mailing).
@@ -6,54 +6,29 @@ either once beside all reports ("shared") or, compressed, in the page ("inline",
 
 from __future__ import annotations
 
-import base64
-import gzip
 import logging
 import os
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
 
 import nbformat
-import papermill
-from jupyter_client.kernelspec import KernelSpecManager
-from jupyter_client.manager import AsyncKernelManager
 from markupsafe import Markup
-from nbclient.exceptions import DeadKernelError
-from papermill.exceptions import PapermillExecutionError
 from plotly.offline import get_plotlyjs
 
 from lsfa_lib.files import InputError, progress, write_whole
-from lsfa_lib.findings import (
-    BOTH,
-    NAMES,
-    Result,
-    counts,
-    flat,
-    number,
-    settings,
-    shown,
-    three_digits,
-)
-from lsfa_lib.gallery import TERMS, day, write_page
 from lsfa_lib.gallery import write_index as write_index
-from lsfa_lib.notebook_html import body_html, contents, thumbnail
+from lsfa_lib.gallery_data import read_study
+from lsfa_lib.notebook_html import body_html, contents, question, thumbnail
+from lsfa_lib.notebook_run import execute, find_notebook
+from lsfa_lib.pages import packed, page_text, write_text
+from lsfa_lib.report_head import provenance, relative, run_head, study_head
 from lsfa_lib.results import read_result
 
-_SCRIPT = Path(__file__).parent / "templates" / "figures.js"
+PAGES = ("runs/*/*", "studies/*", "*")
+"""Folders below the reports that hold an executed notebook and its page."""
 _log = logging.getLogger(__name__)
-
-
-class ThisInterpreter(AsyncKernelManager):
-    """Starts kernels in the running interpreter, wherever a `python3` kernel points to."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        # Without folders to search, `python3` can only be the ipykernel of this environment.
-        self.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])
 
 
 def run_page(notebook: str, folder: Path, parameters: dict[str, Any]) -> Path:
@@ -86,64 +61,6 @@ def _use_threads(count: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(count)
 
 
-def find_notebook(name: str) -> Path:
-    """`notebooks/<name>.ipynb` of the checkout, or of the working folder."""
-    folders = [Path(__file__).parents[1] / "notebooks", Path("notebooks")]
-    for folder in folders:
-        if (folder / f"{name}.ipynb").exists():
-            return folder / f"{name}.ipynb"
-    raise InputError(f"notebooks/{name}.ipynb was not found; run from the project's folder")
-
-
-def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> Path:
-    """Runs a notebook with parameters into `folder/notebook.ipynb` and returns that path.
-
-    Raises InputError for a parameter the notebook does not declare, before anything runs, and
-    when a cell fails: then `folder/notebook-failed.ipynb` holds the cells up to the error.
-    """
-    known = papermill.inspect_notebook(str(notebook))
-    for name in parameters:
-        if name not in known:
-            raise InputError(
-                f"{notebook.name} has no parameter {name!r}; it takes {', '.join(known)}"
-            )
-    # Its warnings are about widgets' channels no page needs; failures are raised.
-    logging.getLogger("papermill").setLevel(logging.ERROR)
-    path, failed = folder / "notebook.ipynb", folder / "notebook-failed.ipynb"
-    with write_whole(path) as file:
-        try:
-            papermill.execute_notebook(
-                notebook,
-                file,
-                parameters,
-                kernel_name="python3",
-                kernel_manager_class=ThisInterpreter,
-                # The kernel's own log tells of its sockets, when it is stopped say; what a cell
-                # raises comes with the cell.
-                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
-                progress_bar={
-                    "desc": folder.name,
-                    "delay": 1.0,
-                    "leave": False,
-                    "disable": not sys.stderr.isatty(),
-                },
-            )
-        except PapermillExecutionError as error:
-            file.replace(failed)
-            reason = str(error.evalue).rstrip(".")
-            if error.ename != InputError.__name__:
-                reason = f"{notebook.name} failed with {error.ename}: {reason}"
-            raise InputError(f"{reason} (the cells up to the error: {failed})") from error
-        except DeadKernelError as error:
-            file.replace(failed)
-            raise InputError(
-                f"{notebook.name}: its Python process was killed, most likely for lack of memory; "
-                f"choose a smaller image size (the cells up to then: {failed})"
-            ) from error
-    failed.unlink(missing_ok=True)
-    return path
-
-
 def render(
     notebook_path: Path,
     html_path: Path,
@@ -152,44 +69,65 @@ def render(
 ) -> Path:
     """Writes an executed notebook as one page and returns its path.
 
-    Numbers in its head and its provenance come from the result.json beside the notebook, where
-    there is one. Writes `thumbnail.png` beside the page and, if shared, `plotly.min.js` in the
-    reports folder.
+    Its head and its provenance come from the result.json or study.json beside the notebook, where
+    there is one. "shared" links the gallery and the neighbours, writes `thumbnail.png` beside the
+    page and `plotly.min.js` in the reports folder; "inline" writes and links nothing else.
     """
-    try:
-        notebook = nbformat.read(notebook_path, as_version=4)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError, nbformat.reader.NotJSONError) as error:
-        raise InputError(f"{notebook_path} is not a readable notebook; run it again") from error
-    source = notebook_path.parent / "result.json"
-    result = read_result(source) if source.exists() else None
-    picture = thumbnail(notebook)
+    notebook = _read(notebook_path)
+    folder, alone = notebook_path.parent, plotly == "inline"
+    home = _reports_folder(html_path)
+
+    def link(path: Path) -> str:
+        return "" if alone or not path.exists() else relative(path, html_path)
+
+    head: dict[str, Any] = {"title": question(notebook) or folder.name}
+    result = None
+    if (folder / "result.json").exists():
+        result = read_result(folder / "result.json")
+        head = {"title": str(result["category"]), **run_head(result)}
+    elif (folder / "study.json").exists():
+        study = read_study(folder / "study.json")
+        head = {"title": study.title, **study_head(study, home, link)}
+    head["title"] = title or head["title"]
+    picture = b"" if alone else thumbnail(notebook)
     if picture:
         with write_whole(html_path.parent / "thumbnail.png") as file:
             file.write_bytes(picture)
-    body = body_html(notebook)
-    home = _reports_folder(html_path)
-    write_page(
-        html_path,
+    body = body_html(notebook, head["title"], compressed=alone)
+    text = page_text(
         "report.html.j2",
-        title=title or (result["category"] if result else notebook_path.parent.name),
-        eyebrow=_eyebrow(result),
-        index=_relative(home / "index.html", html_path) if home != html_path.parent else "",
-        random=[NAMES[m] for m, w in result["weights"].items() if w["random"]] if result else [],
-        numbers=_numbers(result) if result else [],
+        ("base.css", "report.css"),
+        ("linked.js", "figures.js"),
+        **head,
+        index="" if alone or home == html_path.parent else relative(home / "index.html", html_path),
         contents=contents(body),
         body=Markup(body),
-        provenance=list(_provenance(notebook, result)),
-        terms=TERMS,
-        script=Markup(_SCRIPT.read_text(encoding="utf-8")),
-        shared=_relative(_write_shared(home), html_path) if plotly == "shared" else "",
-        packed=_packed_plotly() if plotly == "inline" else "",
+        provenance=list(provenance(notebook, result)),
+        shared="" if alone else relative(_write_shared(home), html_path),
+        packed=packed(get_plotlyjs()) if alone else "",
     )
+    write_text(html_path, text)
     return html_path
+
+
+def mail(name: str, reports: Path, path: Path) -> Path:
+    """Writes the page of one run or study as a single file that opens anywhere; its path.
+
+    `name` is its folder, or the name of one below `reports`.
+    """
+    named = [f for pattern in PAGES for f in sorted(reports.glob(pattern)) if f.name == name]
+    found = [f for f in dict.fromkeys([Path(name), *named]) if (f / "notebook.ipynb").exists()]
+    if not found:
+        raise InputError(f"{name} is no run or study with a notebook.ipynb; `lsfa run` makes them")
+    if len(found) > 1:
+        raise InputError(f"{name}: give the folder, one of {', '.join(map(str, found))}")
+    return render(found[0] / "notebook.ipynb", path, plotly="inline")
 
 
 def rebuild(reports: Path) -> Path:
     """Writes every page again from the executed notebooks that are there, then the index."""
-    for notebook in sorted(reports.glob("runs/*/*/notebook.ipynb")):
+    found = [f for pattern in PAGES for f in sorted(reports.glob(f"{pattern}/notebook.ipynb"))]
+    for notebook in progress(found, "pages"):
         try:
             render(notebook, notebook.parent / "report.html")
         except InputError as error:
@@ -197,97 +135,26 @@ def rebuild(reports: Path) -> Path:
     return write_index(reports)
 
 
-def _eyebrow(result: Result | None) -> list[str]:
-    if result is None:
-        return []
-    preset, *rest = settings(result)
-    return [f"{preset} preset", *rest, f"seed {result['seed']}", day(result["created"])]
-
-
-def _numbers(result: Result) -> list[tuple[str, str, str]]:
-    """(label, value, detail) of the four numbers in the page's head."""
-    both = result["modes"][BOTH]
-    low, high = both["i_auroc_interval"]
-    found, bad, rejected, good = counts(result)
-    return [
-        (
-            f"I-AUROC, {NAMES[BOTH]}",
-            three_digits(both["i_auroc"]),
-            f"95 % interval {three_digits(low)} to {three_digits(high)}",
-        ),
-        (f"AUPRO 30 %, {NAMES[BOTH]}", three_digits(both["aupro_30"]), "defects located"),
-        ("Defective parts found", f"{found} of {bad}", _threshold(result)),
-        ("Good parts rejected", f"{rejected} of {good}", "at the same threshold"),
-    ]
-
-
-def _threshold(result: Result) -> str:
-    return f"score above {number(result['modes'][BOTH]['threshold']):.2f}"
-
-
-def _provenance(
-    notebook: nbformat.NotebookNode, result: Result | None
-) -> Iterator[tuple[str, list[tuple[str, str]], bool]]:
-    """(caption, rows, open at first) of the tables that say how the page came about."""
-    parameters = notebook.metadata.get("papermill", {}).get("parameters", {})
-    if parameters:
-        yield "Parameters", _rows(parameters), True
-    if result is None:
-        return
-    yield "Weights", _rows(result["weights"]), True
-    machine = {
-        **result["machine"],
-        "commit": result["commit"] or "outside a checkout",
-        "peak memory": f"{result['peak_memory_mb']:.0f} MB",
-    }
-    yield "Machine and code", _rows(machine), True
-    training = _training(result)
-    yield "Training", training, "note" in dict(training)
-    drawn = {}
-    if result["config"].get("shots"):
-        drawn["drawn for training"] = [name.split("/")[-1] for name in result["train_scans"]]
-    yield "Scans", _rows({**result["counts"], **drawn}), False
-    yield "Seconds", [(k, f"{v:.1f}") for k, v in result["seconds"].items()], False
-    yield "Configuration", _rows(result["config"]), False
-
-
-def _training(result: Result) -> list[tuple[str, str]]:
-    """Steps, first and last value of each loss, and what was done otherwise than asked for."""
-    training = result.get("training")
-    if not training:
-        return [("adaptors", "none: features are used as the backbones give them")]
-    history = training["history"]
-    rows = [("steps", str(len(history)))]
-    for term in ("loss", "LA", "GA", "LC", "GC"):
-        if values := [step[term] for step in history if term in step]:
-            name = term if term == "loss" else f"loss {term}"
-            rows.append((name, f"{values[0]:.4g} at first, {values[-1]:.4g} at last"))
-    return rows + [("note", note) for note in training["notes"]]
-
-
-def _rows(values: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(name, shown(value)) for name, value in flat(values)]
+def _read(path: Path) -> nbformat.NotebookNode:
+    try:
+        return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError, nbformat.reader.NotJSONError) as error:
+        raise InputError(f"{path} is not a readable notebook; run it again") from error
 
 
 def _reports_folder(page: Path) -> Path:
-    """The folder that holds `runs`, if the page lies below such a one; else the page's own."""
+    """The folder that holds the gallery, if the page lies where one links it; else its own."""
     for parent in page.parents:
-        if parent.name == "runs":
+        if parent.name in ("runs", "studies"):
             return parent.parent
+    above = page.parent.parent
+    if any((above / name).is_dir() for name in ("runs", "studies")):
+        return above
     return page.parent
 
 
 def _write_shared(folder: Path) -> Path:
     path, text = folder / "plotly.min.js", get_plotlyjs()
     if not path.exists() or path.read_text(encoding="utf-8") != text:
-        with write_whole(path) as file:
-            file.write_text(text, encoding="utf-8")
+        write_text(path, text)
     return path
-
-
-def _packed_plotly() -> str:
-    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()
-
-
-def _relative(target: Path, page: Path) -> str:
-    return quote(os.path.relpath(target, page.parent).replace(os.sep, "/"))

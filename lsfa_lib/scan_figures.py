@@ -14,9 +14,9 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from lsfa_lib.clouds import buttons, colorings, scene, spread_points
+from lsfa_lib.clouds import buttons, colorings, linked, scene, spread_points
 from lsfa_lib.figures import TEMPLATE
-from lsfa_lib.findings import BOTH, NAMES, SHORT, Result, number
+from lsfa_lib.findings import BOTH, SHORT, Result, number
 from lsfa_lib.records import Mode, Prediction, Sample
 from lsfa_lib.scan_pictures import (
     COLORSCALE,
@@ -34,7 +34,6 @@ from lsfa_lib.scan_pictures import (
 
 MOST_BUTTONS = 5
 """In a row on a phone; more become a menu."""
-_SHORTER = {name: SHORT[mode] for mode, name in NAMES.items()}
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,8 @@ def scan_figure(
 
     Buttons colour the cloud by photo, ground truth or the score of a mode. Coordinates are
     millimetres from the part's middle along the photo's axes, height towards the camera.
-    `layout.meta.narrow` holds the changes that stack it on a phone.
+    `layout.meta.narrow` holds the changes that stack it on a phone, `layout.meta.linked` what a
+    page needs to show the place one points at in all views.
     """
     valid, defect = sample.valid.cpu().numpy(), sample.defect.cpu().numpy()
     xyz = sample.xyz.double().cpu().permute(1, 2, 0).numpy() * 1000
@@ -134,7 +134,6 @@ def scan_figure(
     surface -= (surface.min(axis=0) + surface.max(axis=0)) / 2
     x, y, z = np.round(surface, 2).T.astype(np.float32)
     choices = colorings(photo[points], defect[points], {m: v[points] for m, v in levels.items()})
-    choices = {_SHORTER.get(label, label): coloring for label, coloring in choices.items()}
     figure.add_scatter3d(x=x, y=y, z=z, mode="markers", row=1, col=1, showlegend=False)
     figure.update_traces(choices["photo"], selector={"type": "scatter3d"})
     _add_score_bar(figure)
@@ -152,6 +151,7 @@ def scan_figure(
     return figure.update_layout(
         meta={
             "narrow": _narrow(len(panels), len(choices), view["camera"]),
+            "linked": linked(points, list(choices)),
             "thumbnail": [panels["photo"], panels.get(_panel_name(BOTH), panels["photo"])],
         }
     )

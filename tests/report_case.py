@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
@@ -30,6 +31,12 @@ KINDS = {
     "stain": (0.0, 0.6, 0.1, 1.3),
     "scratch": (-0.6, 0.25, 0.5, 0.7),
 }
+
+DATA = replace(DEMO.data, root="/home/someone/scans")
+TRACEBACK = (
+    'Traceback (most recent call last):\n  File "/home/someone/x/training.py", line 3\n'
+    "lsfa_lib.files.InputError: /home/someone/scans/rgb/007.png is missing; add it\n"
+)
 
 
 @dataclass(frozen=True)
@@ -175,7 +182,7 @@ def _result(samples, predictions, random):
         "preset": "demo",
         "seed": 0,
         "created": "2026-11-22T14:35:00+00:00",
-        "config": as_json(replace(DEMO, data=replace(DEMO.data, root="/home/someone/scans"))),
+        "config": as_json(replace(DEMO, data=DATA)),
         "weights": {
             "3d": {"model": "fpfh", "sha256": "", "random": False},
             "rgb": {"model": "efficientnet_lite0", "sha256": "ab" * 32, "random": False},
@@ -213,6 +220,96 @@ def _result(samples, predictions, random):
 
 def _limits():
     return [(f, np.linspace(0, f, 301)) for f in (0.3, 0.1, 0.05, 0.01)]
+
+
+class Reader(HTMLParser):
+    """Text, addresses and JSON of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.text: list[str] = []
+        self.specs: list[dict] = []
+        self.tag = ""
+        self.inside = {}
+        self.feed(page)
+
+    @property
+    def words(self) -> str:
+        """All text, with single spaces."""
+        return " ".join(" ".join(self.text).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tag, self.inside = tag, dict(attrs)
+        self.links += [value for name, value in attrs if name in ("src", "href")]
+
+    def handle_endtag(self, tag):
+        self.tag = ""
+
+    def handle_data(self, data):
+        if self.tag == "script" and self.inside.get("type") == "application/json":
+            self.specs.append(json.loads(data))
+        elif self.tag not in ("script", "style"):
+            self.text.append(data)
+
+
+def write_study(reports: Path, case: Case, name: str = "components", **changes) -> Path:
+    """A swept study in `reports`: two settings in two categories, one run failed; its folder."""
+    folder = reports / "studies" / f"{name}-demo"
+    runs = []
+    for cell in ("baseline", "IFC"):
+        for category in ("cookie", "zipper"):
+            run = reports / "runs" / "sweep" / f"{category}-demo-{cell}-s0-{name[:4]}0000"
+            failed = (cell, category) == ("IFC", "zipper")
+            if failed:
+                run.mkdir(parents=True)
+                (run / "error.txt").write_text(TRACEBACK, encoding="utf-8")
+                (run / "notebook-failed.ipynb").write_text("{}", encoding="utf-8")
+            else:
+                only = as_json(replace(DEMO, data=DATA, shots=3 if cell == "IFC" else 0))
+                result = case.result | {"category": category, "config": only}
+                write_run(run, Case(result, case.samples, case.predictions), scans=1)
+                (run / "run.json").write_text('{"schema": 1, "key": "0"}', encoding="utf-8")
+            runs.append(
+                {
+                    "cell": cell,
+                    "category": category,
+                    "seed": 0,
+                    "folder": f"../../runs/sweep/{run.name}",
+                    "state": "failed" if failed else "done",
+                    "error": TRACEBACK if failed else "",
+                    "seconds": 1.5,
+                    "reused": False,
+                }
+            )
+    about = {
+        "schema": 1,
+        "name": name,
+        "title": "What does IFC bring & is it <sure>?",
+        "preset": "demo",
+        "page": "04_components",
+        "categories": ["cookie", "zipper"],
+        "seeds": [0],
+        "cells": {"baseline": {"only": "none"}, "IFC": {"only": "IFC"}},
+        "reference": "baseline",
+        "published": None,
+        "runs": runs,
+        "finding": "IFC +0.010 I-AUROC against baseline",
+        "created": "2026-11-23T08:00:00+00:00",
+        "wall_seconds": 6.0,
+    }
+    notebook = v4.new_notebook(
+        cells=[
+            v4.new_markdown_cell(f"# {about['title']}\n\nAsked of two categories."),
+            v4.new_markdown_cell("## All numbers\n\nSee the [method](../../docs/method.md)."),
+            v4.new_code_cell("1", outputs=[v4.new_output("stream", text="/home/someone/x/y.py\n")]),
+        ]
+    )
+    folder.mkdir(parents=True)
+    (folder / "study.json").write_text(json.dumps(about | changes), encoding="utf-8")
+    (folder / "table.csv").write_text("row,mode\nbaseline,rgb\n", encoding="utf-8")
+    nbformat.write(notebook, folder / "notebook.ipynb")
+    return folder
 
 
 def write_run(folder: Path, case: Case, scans: int = 2) -> Path:

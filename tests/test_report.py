@@ -5,25 +5,19 @@ import copy
 import gzip
 import json
 import re
-import sys
-from dataclasses import replace
-from html.parser import HTMLParser
+import shutil
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
-from nbformat import v4
 from PIL import Image
 from plotly.offline import get_plotlyjs
-from report_case import MODES, Case, make_case, write_run
+from report_case import Case, Reader, make_case, write_run, write_study
 
-from lsfa_lib import gallery, report
-from lsfa_lib.config import DEMO, Config, DataConfig, only
+from lsfa_lib import report
 from lsfa_lib.files import InputError
-from lsfa_lib.results import as_json
-
-KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+from lsfa_lib.pages import without_folders
 
 
 @pytest.fixture(scope="module")
@@ -43,32 +37,6 @@ def reports(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def page(reports: Path) -> str:
     return (reports / "runs/quickstart/cookie-demo-s0/report.html").read_text(encoding="utf-8")
-
-
-class Reader(HTMLParser):
-    """Text, addresses and script elements of a page."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.links: list[str] = []
-        self.text: list[str] = []
-        self.specs: list[dict] = []
-        self.tag = ""
-        self.inside = {}
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        self.tag, self.inside = tag, dict(attrs)
-        self.links += [value for name, value in attrs if name in ("src", "href")]
-
-    def handle_endtag(self, tag):
-        self.tag = ""
-
-    def handle_data(self, data):
-        if self.tag == "script" and self.inside.get("type") == "application/json":
-            self.specs.append(json.loads(data))
-        elif self.tag not in ("script", "style"):
-            self.text.append(data)
 
 
 def test_page_links_only_to_itself_and_its_neighbours(page: str, reports: Path) -> None:
@@ -99,7 +67,10 @@ def test_figures_of_the_page_hold_the_numbers_of_the_notebook(
             steps = np.frombuffer(base64.b64decode(packed[axis]["bdata"]), "<i2")
             values = np.frombuffer(base64.b64decode(full[axis]["bdata"]), "<f4")
             np.testing.assert_allclose(steps * packed["meta"]["step"], values, atol=1e-4)
-        assert spec["layout"]["meta"]["narrow"]["height"] > figure["layout"]["height"]
+        meta = spec["layout"]["meta"]
+        assert meta["narrow"]["height"] > figure["layout"]["height"]
+        assert meta["linked"] == figure["layout"]["meta"]["linked"]
+        assert "thumbnail" not in meta
 
 
 def test_a_cloud_too_large_for_16_bits_keeps_its_floats() -> None:
@@ -190,19 +161,133 @@ def test_random_weights_are_announced(case: Case, tmp_path: Path) -> None:
     assert 'role="alert"' in page and "RGB ran without" in " ".join(page.split())
 
 
-def test_inline_page_carries_plotly_and_needs_no_neighbour(
-    reports: Path, case: Case, tmp_path: Path
+def test_inline_page_carries_all_and_needs_no_neighbour(
+    reports: Path, page: str, tmp_path: Path
 ) -> None:
     notebook = reports / "runs/quickstart/cookie-demo-s0/notebook.ipynb"
     path = report.render(notebook, tmp_path / "mail.html", plotly="inline", title="A & <b>")
+    mailed = path.read_text(encoding="utf-8")
+    assert [file.name for file in tmp_path.iterdir()] == ["mail.html"]
+    packed = re.findall(r'<script type="text/gzip"[^>]*>([^<]+)<', mailed)
+    *figures, plotly = [gzip.decompress(base64.b64decode(text)).decode() for text in packed]
+    assert plotly == get_plotlyjs()
+    assert [json.loads(figure) for figure in figures] == Reader(page).specs
+    assert all(link.startswith(("data:", "#")) for link in Reader(mailed).links)
+    assert "<title>A &amp; &lt;b&gt;</title>" in mailed
+
+
+def test_a_category_with_its_clouds_can_be_mailed(tmp_path: Path) -> None:
+    notebook = write_run(tmp_path / "run", make_case(size=224, each=2), scans=6)
+    path = report.render(notebook, tmp_path / "mail.html", plotly="inline")
     page = path.read_text(encoding="utf-8")
-    assert {p.name for p in tmp_path.iterdir()} == {"mail.html", "thumbnail.png"}
-    packed = re.search(r'id="plotly-gzip">([^<]+)<', page)
-    assert packed is not None
-    assert gzip.decompress(base64.b64decode(packed.group(1))).decode() == get_plotlyjs()
-    assert all(link.startswith(("data:", "#")) for link in Reader(page).links)
-    assert "<title>A &amp; &lt;b&gt;</title>" in page
-    assert path.stat().st_size < 5e6
+    figures = re.findall(r'<script type="text/gzip">([^<]+)<', page)
+    layouts = [json.loads(gzip.decompress(base64.b64decode(f)))["layout"] for f in figures]
+    assert sum("scene" in layout for layout in layouts) == 5
+    assert all(len(layout["updatemenus"][0]["buttons"]) == 7 for layout in layouts[2:])
+    assert 2e6 < path.stat().st_size < 5e6
+
+
+def test_one_run_or_study_is_mailed_by_name_or_folder(case: Case, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "quickstart" / "cookie-demo-s0"
+    write_run(folder, case, scans=1)
+    write_study(tmp_path, case)
+    out = tmp_path / "out.html"
+    for name, title in (("cookie-demo-s0", "cookie"), (str(folder), "cookie")):
+        page = report.mail(name, tmp_path, out).read_text(encoding="utf-8")
+        assert f"<title>{title}</title>" in page
+    page = report.mail("components-demo", tmp_path, out).read_text(encoding="utf-8")
+    assert "<title>What does IFC bring &amp; is it &lt;sure&gt;?</title>" in page
+    assert all(link.startswith(("data:", "#", "../../docs")) for link in Reader(page).links)
+    with pytest.raises(InputError, match=r"^nothing is no run or study with a notebook\.ipynb"):
+        report.mail("nothing", tmp_path, out)
+    write_run(tmp_path / "runs" / "other" / "cookie-demo-s0", case, scans=1)
+    with pytest.raises(InputError, match=r"give the folder, one of .*other/cookie.*quickstart/"):
+        report.mail("cookie-demo-s0", tmp_path, out)
+
+
+def test_study_page_lists_its_runs_and_says_why_one_failed(case: Case, tmp_path: Path) -> None:
+    folder = write_study(tmp_path, case)
+    for run in sorted(tmp_path.glob("runs/*/*/notebook.ipynb")):
+        report.render(run, run.parent / "report.html")
+    page = report.render(folder / "notebook.ipynb", folder / "report.html").read_text("utf-8")
+    reader = Reader(page)
+    for part in (
+        "All reports · demo preset · 23 Nov 2026",
+        "IFC +0.010 I-AUROC against baseline",
+        "Runs 3 2 settings in 2 categories",
+        "Failed 1 listed below",
+        "Seeds 1 0",
+        "Categories 2 cookie, zipper",
+        "1 failed; the numbers above are without it.",
+        "IFC, zipper, seed 0 : lsfa_lib.files.InputError: …/007.png is missing; add it",
+        "setting cookie zipper baseline seed 0 seed 0 IFC seed 0 seed 0: failed",
+    ):
+        assert part in reader.words, part
+    runs = [link for link in reader.links if link.startswith("../../runs/")]
+    assert [link.split("/")[4] for link in runs] == [
+        "cookie-demo-baseline-s0-comp0000",
+        "zipper-demo-baseline-s0-comp0000",
+        "cookie-demo-IFC-s0-comp0000",
+    ]
+    for link in [*runs, "table.csv", "notebook.ipynb", "../../plotly.min.js"]:
+        assert link in reader.links and (folder / link).exists()
+    assert "../../index.html" in reader.links and "runs.parquet" not in reader.links
+    assert "/home/someone" not in page
+
+
+def test_a_heading_that_is_the_title_is_not_said_twice(case: Case, tmp_path: Path) -> None:
+    folder = write_study(tmp_path, case)
+    page = report.render(folder / "notebook.ipynb", folder / "report.html").read_text("utf-8")
+    assert len(re.findall("<h1", page)) == 1 and "Asked of two categories." in page
+    named = report.render(folder / "notebook.ipynb", folder / "report.html", title="Other")
+    assert len(re.findall("<h1", named.read_text("utf-8"))) == 2
+
+
+def test_a_page_beside_the_runs_finds_the_gallery_and_takes_the_question_as_title(
+    case: Case, tmp_path: Path
+) -> None:
+    folder = write_study(tmp_path, case)
+    other = tmp_path / "components"
+    other.mkdir()
+    (folder / "notebook.ipynb").rename(other / "notebook.ipynb")
+    page = report.render(other / "notebook.ipynb", other / "report.html").read_text("utf-8")
+    assert "<title>What does IFC bring &amp; is it &lt;sure&gt;?</title>" in page
+    links = Reader(page).links
+    assert "../index.html" in links and "../plotly.min.js" in links
+    assert not (other / "plotly.min.js").exists()
+    alone = tmp_path / "elsewhere" / "deep"
+    page = report.render(other / "notebook.ipynb", alone / "report.html").read_text("utf-8")
+    assert "plotly.min.js" in Reader(page).links and "All reports" not in page
+
+
+def test_rebuild_writes_the_pages_of_runs_studies_and_others(case: Case, tmp_path: Path) -> None:
+    folder = write_study(tmp_path, case)
+    (tmp_path / "deep").mkdir()
+    shutil.copy(folder / "notebook.ipynb", tmp_path / "deep")
+    assert report.rebuild(tmp_path) == tmp_path / "index.html"
+    written = {page.parent.name for page in tmp_path.rglob("report.html")}
+    assert written == {
+        "deep",
+        "components-demo",
+        "cookie-demo-baseline-s0-comp0000",
+        "zipper-demo-baseline-s0-comp0000",
+        "cookie-demo-IFC-s0-comp0000",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/home/someone/scans/rgb/007.png is missing", "…/007.png is missing"),
+        ('File "/opt/x/y.py", line 3', 'File "…/y.py", line 3'),
+        (r"C:\Users\someone\x.png and D:/data/y.png", "…/x.png and …/y.png"),
+        ("see https://arxiv.org/abs/2401.03145", "see https://arxiv.org/abs/2401.03145"),
+        ("3D/RGB/both, 1/2/3 and a / b", "3D/RGB/both, 1/2/3 and a / b"),
+        ("</div></p>", "</div></p>"),
+    ],
+)
+def test_folders_of_the_machine_leave_a_text(text: str, shown: str) -> None:
+    assert without_folders(text) == shown
 
 
 def test_hostile_names_stay_text(case: Case, tmp_path: Path) -> None:
@@ -211,13 +296,10 @@ def test_hostile_names_stay_text(case: Case, tmp_path: Path) -> None:
     result["category"] = evil
     for scan in result["scans"]:
         scan["kind"] = evil if scan["defective"] else "good"
-    folder = tmp_path / "runs" / "quickstart" / "evil"
-    notebook = write_run(folder, Case(result, case.samples, case.predictions), scans=2)
-    page = report.render(notebook, folder / "report.html").read_text(encoding="utf-8")
-    index = report.write_index(tmp_path).read_text(encoding="utf-8")
-    for text in (page, index):
-        assert "<script>alert" not in text
-    assert evil in "".join(Reader(index).text)
+    notebook = write_run(tmp_path, Case(result, case.samples, case.predictions), scans=2)
+    page = report.render(notebook, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<script>alert" not in page
+    assert evil in "".join(Reader(page).text)
 
 
 def test_rendering_twice_gives_the_same_page(reports: Path, page: str) -> None:
@@ -236,149 +318,3 @@ def test_a_broken_notebook_is_said_so(tmp_path: Path, caplog: pytest.LogCaptureF
     report.rebuild(tmp_path)
     assert "page not written" in caplog.text
     assert not (folder / "report.html").exists()
-
-
-def test_index_lists_finished_runs_and_says_what_to_do_about_the_others(
-    case: Case, tmp_path: Path
-) -> None:
-    runs = tmp_path / "runs" / "quickstart"
-    write_run(runs / "cookie-demo-s0", case, scans=1)
-    for name, text in {
-        "cut-short": '{"schema": 1, "cat',
-        "older": '{"schema": 0}',
-        "lacking": '{"schema": 1, "category": "x"}',
-        "odd": '{"schema": 1, "category": "x", "modes": [], "config": {}, "preset": "p"}',
-    }.items():
-        (runs / name).mkdir(parents=True)
-        (runs / name / "result.json").write_text(text, encoding="utf-8")
-    (runs / "unfinished").mkdir()
-    (runs / "failed").mkdir()
-    (runs / "failed" / "notebook-failed.ipynb").write_text("{}", encoding="utf-8")
-    page = report.write_index(tmp_path).read_text(encoding="utf-8")
-    cards, _, problems = page.partition("<h2>Not shown</h2>")
-    assert cards.count('<li class="card"') == 1
-    for name in ("cut-short", "older", "lacking", "odd", "unfinished", "failed"):
-        assert f"quickstart/{name}" in problems and f"quickstart/{name}" not in cards
-    assert problems.count("<li>") == 6
-    assert str(tmp_path) not in page
-    assert "runs/quickstart/cookie-demo-s0/notebook.ipynb" in Reader(cards).links
-
-
-def test_index_without_a_run_says_how_to_make_one(tmp_path: Path) -> None:
-    page = report.write_index(tmp_path).read_text(encoding="utf-8")
-    assert "lsfa run all" in page and "Not shown" not in page
-
-
-def test_means_take_seeds_first_and_then_categories(case: Case) -> None:
-    entries = []
-    for category, seed, value in (("a", 0, 0.6), ("a", 1, 0.8), ("b", 0, 1.0)):
-        result = copy.deepcopy(case.result)
-        result |= {"category": category, "seed": seed}
-        result["modes"]["3d"]["i_auroc"] = value
-        entries.append(gallery.RunEntry(Path(f"{category}{seed}"), result))
-    row = gallery._means(entries)[0]
-    assert (row["group"], row["runs"], row["categories"]) == ("demo, 224 px", 3, 2)
-    # (mean(0.6, 0.8) + 1.0) / 2, not the mean of three runs.
-    assert [label for label, _ in row["rows"]] == ["I-AUROC", "AUPRO 30 %"]
-    assert row["rows"][0][1][0] == "0.850"
-    assert [len(cells) for _, cells in row["rows"]] == [len(MODES)] * 2
-    assert row["rows"][1][1][4] == f"{case.result['modes']['rgb+3d+disagreement']['aupro_30']:.3f}"
-    entries[2].result["modes"]["3d"]["i_auroc"] = None
-    assert gallery._means(entries)[0]["rows"][0][1][0] == "–"
-
-
-def test_runs_of_other_losses_shots_or_fields_are_never_averaged(case: Case) -> None:
-    def entry(config: Config, category: str = "a") -> gallery.RunEntry:
-        values = {"preset": config.preset, "config": as_json(config), "category": category}
-        return gallery.RunEntry(Path("x"), copy.deepcopy(case.result) | values)
-
-    other = replace(DEMO, bank=replace(DEMO.bank, keep_ratio=0.2))
-    named = replace(DEMO, preset="mine")
-    entries = [
-        entry(DEMO),
-        entry(replace(DEMO, device="cpu", cache="", data=DataConfig("/elsewhere")), "b"),
-        entry(only(DEMO, "IFC")),
-        entry(replace(DEMO, shots=10)),
-        entry(other),
-        entry(named),
-        entry(replace(other, preset="mine")),
-    ]
-    rows = {row["group"]: row["runs"] for row in gallery._means(entries)}
-    last = sorted(key for key in rows if key.startswith("mine"))
-    assert {key: runs for key, runs in rows.items() if key not in last} == {
-        "demo, 224 px": 2,
-        "demo, 224 px, only IFC": 1,
-        "demo, 224 px, 10 shots": 1,
-        "demo, 224 px, bank.keep_ratio 0.2": 1,
-    }
-    # One name was given to two configs: their hashes tell them apart.
-    assert [re.fullmatch(r"mine, 224 px \([0-9a-f]{6}\)", key) is None for key in last] == [
-        False
-    ] * 2
-
-
-def test_modes_that_a_run_lacks_are_dashes(case: Case) -> None:
-    plain = copy.deepcopy(case.result)
-    plain["config"]["training"]["weights"] = dict.fromkeys(("la", "ga", "lc", "gc"), 0.0)
-    for mode in MODES[3:]:
-        del plain["modes"][mode]
-    without = gallery.RunEntry(Path("x"), plain)
-    assert [len(cells) for _, cells in gallery._means([without])[0]["rows"]] == [3, 3]
-    rows = gallery._means([without, gallery.RunEntry(Path("y"), case.result)])
-    cells = {row["group"]: row["rows"][0][1] for row in rows}
-    assert cells["demo, 224 px, no training"][3:5] == ["–", "–"]
-    assert "–" not in cells["demo, 224 px"]
-
-
-def _notebook(folder: Path, source: str) -> Path:
-    parameters = v4.new_code_cell("word: str = 'a'  # said", metadata={"tags": ["parameters"]})
-    notebook = v4.new_notebook(cells=[parameters, v4.new_code_cell(source)], metadata=KERNEL)
-    nbformat.write(notebook, folder / "question.ipynb")
-    return folder / "question.ipynb"
-
-
-def test_unknown_parameters_are_refused_before_anything_runs(tmp_path: Path) -> None:
-    notebook = _notebook(tmp_path, "1 / 0")
-    with pytest.raises(InputError, match="has no parameter 'wrod'; it takes word"):
-        report.execute(notebook, tmp_path / "run", {"wrod": "b"})
-    assert not (tmp_path / "run").exists()
-
-
-def test_execution_runs_this_interpreter_with_the_parameters(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A `python3` kernel of the user's that points elsewhere must not be taken.
-    kernel = tmp_path / "jupyter" / "kernels" / "python3"
-    kernel.mkdir(parents=True)
-    spec = {"argv": ["/bin/false"], "display_name": "other", "language": "python"}
-    (kernel / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
-    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
-    notebook = _notebook(tmp_path, "import sys; print(word, sys.executable)")
-    before = notebook.read_bytes()
-    path = report.execute(notebook, tmp_path / "run", {"word": "b"})
-    assert path == tmp_path / "run" / "notebook.ipynb"
-    output = nbformat.read(path, 4).cells[-1].outputs[0].text
-    assert output == f"b {sys.executable}\n"
-    assert [p.name for p in path.parent.iterdir()] == ["notebook.ipynb"]
-    assert notebook.read_bytes() == before
-
-
-def test_a_failed_run_keeps_its_cells_and_passes_on_the_sentence(tmp_path: Path) -> None:
-    notebook = _notebook(
-        tmp_path,
-        "print('so far')\nfrom lsfa_lib.files import InputError\n"
-        "raise InputError('rgb/007.png is missing; add it')",
-    )
-    with pytest.raises(InputError, match=r"^rgb/007\.png is missing; add it \(") as error:
-        report.execute(notebook, tmp_path / "run", {})
-    failed = tmp_path / "run" / "notebook-failed.ipynb"
-    assert str(failed) in str(error.value)
-    assert [p.name for p in failed.parent.iterdir()] == [failed.name]
-    assert "so far" in failed.read_text(encoding="utf-8")
-
-
-def test_a_killed_kernel_is_an_error_that_names_the_likely_reason(tmp_path: Path) -> None:
-    notebook = _notebook(tmp_path, "import os; os._exit(9)")
-    with pytest.raises(InputError, match="its Python process was killed, most likely for lack"):
-        report.execute(notebook, tmp_path / "run", {})
-    assert [p.name for p in (tmp_path / "run").iterdir()] == ["notebook-failed.ipynb"]

@@ -1,11 +1,14 @@
 // Draws every figure of the page from the JSON beside it, those near the window first.
 (async () => {
-  const packed = document.getElementById("plotly-gzip");
-  if (packed) {
-    const bytes = Uint8Array.from(atob(packed.textContent.trim()), (c) => c.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const text = (element) => {
+    if (element.type !== "text/gzip") return element.textContent;
+    const bytes = Uint8Array.from(atob(element.textContent.trim()), (c) => c.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  };
+  const plotly = document.getElementById("plotly-gzip");
+  if (plotly) {
     const script = document.createElement("script");
-    script.textContent = await new Response(stream).text();
+    script.textContent = await text(plotly);
     document.head.append(script);
   }
   const canvases = [...document.querySelectorAll(".plot .canvas")];
@@ -20,7 +23,14 @@
 
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+  const touch = matchMedia("(hover: none)").matches;
+  const config = {
+    responsive: true,
+    displaylogo: false,
+    modeBarButtonsToRemove: ["select2d", "lasso2d"],
+    // Without a pointer that hovers it would always lie on the figure.
+    ...(touch && { displayModeBar: false }),
+  };
 
   const set = (layout, path, value) => {
     const keys = path.replace(/\[(\d+)\]/g, ".$1").split(".");
@@ -47,6 +57,13 @@
     set(layout, "paper_bgcolor", "rgba(0,0,0,0)");
     set(layout, "plot_bgcolor", "rgba(0,0,0,0)");
     set(layout, "font.color", color("--ink"));
+    if (layout.meta?.linked) {
+      // linked.js shows more of a point than a label would.
+      layout.scene.hovermode = false;
+      // A finger on a picture scrolls the page or points; it does not zoom.
+      if (touch) layout.dragmode = false;
+    }
+    layout.modebar = { bgcolor: "rgba(0,0,0,0)", color: color("--axis"), activecolor: color("--ink") };
     for (const axis of ["xaxis", "yaxis"]) {
       set(layout, `template.layout.${axis}.gridcolor`, color("--grid"));
       set(layout, `template.layout.${axis}.linecolor`, color("--axis"));
@@ -59,16 +76,39 @@
   };
 
   const drawn = new Map();
-  const draw = (canvas) => {
+  const clouds = () => [...drawn.keys()].filter((canvas) => drawn.get(canvas).base?.scene);
+  const away = (canvas) => {
+    const box = canvas.getBoundingClientRect();
+    return Math.max(box.top - innerHeight, -box.bottom);
+  };
+  // Browsers keep few 3D views alive, phones about eight: the farthest makes room.
+  const mostClouds = 7;
+  const makeRoom = () => {
+    const there = clouds().sort((a, b) => away(b) - away(a));
+    for (const canvas of there.slice(0, Math.max(0, there.length - mostClouds))) {
+      drawn.get(canvas).unlink?.();
+      drawn.delete(canvas);
+      Plotly.purge(canvas);
+    }
+  };
+  const draw = async (canvas) => {
     if (drawn.has(canvas)) return;
-    const figure = JSON.parse(canvas.querySelector("script").textContent);
-    drawn.set(canvas, { base: figure.layout, narrow: canvas.clientWidth < 640 });
-    Plotly.newPlot(canvas, figure.data.map(unpack), layoutFor(canvas, figure.layout), config);
+    const state = { base: null, narrow: false };
+    drawn.set(canvas, state);
+    const { data, layout } = JSON.parse(await text(canvas.querySelector("script")));
+    Object.assign(state, { base: layout, narrow: canvas.clientWidth < 640 });
+    if (layout.scene) makeRoom();
+    await Plotly.newPlot(canvas, data.map(unpack), layoutFor(canvas, layout), config);
+    state.unlink = linkScan(canvas, layout);
   };
   const redraw = (canvas) => {
-    const state = drawn.get(canvas);
-    state.narrow = canvas.clientWidth < 640;
-    Plotly.react(canvas, canvas.data, layoutFor(canvas, state.base), config);
+    const state = drawn.get(canvas), narrow = canvas.clientWidth < 640;
+    if (!state.base) return;
+    const layout = layoutFor(canvas, state.base), now = canvas.layout;
+    layout.updatemenus?.forEach((menu, i) => { menu.active = now.updatemenus[i].active; });
+    if (layout.scene && narrow === state.narrow) layout.scene.camera = now.scene.camera;
+    state.narrow = narrow;
+    Plotly.react(canvas, canvas.data, layout, config);
   };
 
   const near = new IntersectionObserver(
@@ -79,7 +119,8 @@
   // The others follow one by one while the top is read: nothing is blank when one scrolls or prints.
   const idle = window.requestIdleCallback ?? ((then) => setTimeout(then, 50));
   const drawNext = () => {
-    const next = canvases.find((canvas) => !drawn.has(canvas));
+    const room = clouds().length < mostClouds;
+    const next = canvases.find((c) => !drawn.has(c) && (room || c.closest(".plot").matches(".small")));
     if (next) {
       draw(next);
       idle(drawNext);

@@ -1,0 +1,309 @@
+"""The gallery shows what is finished, says what to do about the rest, averages what is alike."""
+
+import copy
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from report_case import MODES, Case, Reader, make_case, write_run, write_study
+
+from lsfa_lib import gallery, gallery_data
+from lsfa_lib.config import DEMO, Config, DataConfig, only
+from lsfa_lib.files import InputError
+from lsfa_lib.gallery_means import blocks
+from lsfa_lib.results import as_json
+
+EVIL = "</script><script>alert(1)</script>\"'&amp;"
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    return make_case(size=48, each=2)
+
+
+@pytest.fixture(scope="module")
+def swept(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reports folder with a study and a run of its own."""
+    reports = tmp_path_factory.mktemp("gallery") / "reports"
+    write_study(reports, case)
+    write_run(reports / "runs" / "quickstart" / "cookie-demo-s0", case, scans=1)
+    return reports
+
+
+@pytest.fixture
+def reports(swept: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(swept, tmp_path / "reports"))
+
+
+def index(reports: Path) -> str:
+    return gallery.write_index(reports).read_text(encoding="utf-8")
+
+
+def not_shown(page: str) -> list[str]:
+    """The sentences below `Not shown`."""
+    return [part.partition("</li>")[0] for part in page.partition("Not shown")[2].split("<li>")[1:]]
+
+
+def test_every_run_has_a_card_with_its_numbers_and_links(reports: Path, case: Case) -> None:
+    reader = Reader(index(reports))
+    (data,) = reader.specs
+    places = [run["place"] for run in data["runs"]]
+    assert places == [
+        "runs/quickstart/cookie-demo-s0",
+        "runs/sweep/cookie-demo-IFC-s0-comp0000",
+        "runs/sweep/cookie-demo-baseline-s0-comp0000",
+        "runs/sweep/zipper-demo-baseline-s0-comp0000",
+    ]
+    modes = case.result["modes"]
+    for mode in MODES:
+        keys = ("i_auroc", "aupro_30", "aupro_05", "p_auroc")
+        expected = [round(modes[mode][key], 4) for key in keys]
+        bounds = [round(bound, 4) for bound in modes[mode]["i_auroc_interval"]]
+        assert data["runs"][0]["values"][mode] == expected + bounds
+    for place in places:
+        assert f"{place}/notebook.ipynb" in reader.links and f"{place}/result.json" in reader.links
+        # Pages and pictures that were not written are not linked.
+        assert f"{place}/report.html" not in reader.links
+    assert f"cookie {modes['rgb+3d']['i_auroc']:.3f} I-AUROC, RGB + 3D" in reader.words
+    assert "4 finished runs and 1 study" in reader.words
+
+
+def test_settings_are_kept_where_runs_differ(reports: Path) -> None:
+    (data,) = Reader(index(reports)).specs
+    assert data["settings"] == ["category", "shots"]
+    assert [run["settings"] for run in data["runs"]] == [
+        ["cookie", "0"],
+        ["cookie", "3"],
+        ["cookie", "0"],
+        ["zipper", "0"],
+    ]
+    assert [run["studies"] for run in data["runs"]] == [[], *[["components-demo"]] * 3]
+
+
+def test_a_study_has_an_entry_with_finding_counts_and_links(reports: Path) -> None:
+    reader = Reader(index(reports))
+    assert (
+        "What does IFC bring & is it <sure>? IFC +0.010 I-AUROC against baseline 4 runs · 1 failed "
+        "· 2 categories · 1 seed · demo preset · 23 Nov 2026"
+    ) in reader.words
+    assert "studies/components-demo/table.csv" in reader.links
+    assert "studies/components-demo/report.html" not in reader.links
+    (reports / "studies/components-demo/report.html").write_text("<title>x</title>")
+    assert "studies/components-demo/report.html#runs" in Reader(index(reports)).links
+
+
+def test_other_pages_are_linked_by_their_title(reports: Path) -> None:
+    (reports / "deep study").mkdir()
+    page = "<!DOCTYPE html><head><title>How deep &amp; why?</title>"
+    (reports / "deep study" / "report.html").write_text(page, encoding="utf-8")
+    reader = Reader(index(reports))
+    assert "How deep & why?" in reader.words
+    assert "deep%20study/report.html" in reader.links
+
+
+def test_unfinished_and_damaged_runs_are_listed_with_what_to_do(case: Case, tmp_path: Path) -> None:
+    runs = tmp_path / "runs" / "quickstart"
+    write_run(runs / "cookie-demo-s0", case, scans=1)
+    for name, text in {
+        "cut-short": '{"schema": 1, "cat',
+        "older": '{"schema": 0}',
+        "list": "[]",
+        "lacking": '{"schema": 1, "category": "x"}',
+        "odd": '{"schema": 1, "category": "x", "modes": [], "config": {}, "preset": "p"}',
+    }.items():
+        (runs / name).mkdir(parents=True)
+        (runs / name / "result.json").write_text(text, encoding="utf-8")
+    (runs / "unfinished").mkdir()
+    (runs / "failed").mkdir()
+    (runs / "failed" / "notebook-failed.ipynb").write_text("{}", encoding="utf-8")
+    swept = tmp_path / "runs" / "sweep" / "half"
+    write_run(swept, case, scans=1)
+    page = index(tmp_path)
+    cards = page.partition("Not shown")[0]
+    problems = not_shown(page)
+    assert cards.count('<li class="card"') == 1
+    for name in ("cut-short", "older", "list", "lacking", "odd", "unfinished", "failed"):
+        assert f"quickstart/{name}" not in cards
+        assert sum(f"quickstart/{name}" in problem for problem in problems) == 1
+    assert "sweep/half: unfinished, it has no run.json; start the sweep again" in problems
+    assert "quickstart/unfinished: unfinished, it has no result.json; run it again" in problems
+    assert len(problems) == 8
+    assert all("again" in problem for problem in problems)
+    assert str(tmp_path) not in page
+
+
+def test_a_failed_run_says_the_last_line_of_its_traceback(reports: Path) -> None:
+    (problem,) = not_shown(index(reports))
+    assert problem == (
+        "sweep/zipper-demo-IFC-s0-comp0000: its last attempt failed with "
+        "lsfa_lib.files.InputError: …/007.png is missing; add it; mend that and start the sweep "
+        "again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "studies/components-demo: unfinished, it has no study.json; start the sweep again"),
+        ("{", "studies/components-demo/study.json is damaged; start the sweep of that study again"),
+        ("[]", "studies/components-demo/study.json is damaged"),
+        ('{"schema": 1, "title": "x"}', "studies/components-demo/study.json is damaged"),
+        (
+            '{"schema": 0}',
+            "studies/components-demo/study.json has schema 0, this version reads 1; sweep",
+        ),
+    ],
+)
+def test_a_study_that_cannot_be_read_leaves_the_others_unharmed(
+    reports: Path, case: Case, text: str | None, said: str
+) -> None:
+    write_study(reports, case, "other", finding="Still here")
+    path = reports / "studies" / "components-demo" / "study.json"
+    path.unlink()
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    page = index(reports)
+    assert [problem for problem in not_shown(page) if problem.startswith(said)]
+    assert "Still here" in page and page.count('<li class="card"') == 7
+
+
+def test_a_study_whose_page_failed_is_listed_and_keeps_its_entry(reports: Path) -> None:
+    (reports / "studies/components-demo/notebook-failed.ipynb").write_text("{}", encoding="utf-8")
+    page = index(reports)
+    assert "studies/components-demo: its page failed, notebook-failed.ipynb says where" in page
+    assert "IFC +0.010 I-AUROC against baseline" in page
+
+
+def test_an_empty_folder_says_how_to_make_a_run(tmp_path: Path) -> None:
+    page = index(tmp_path)
+    assert "lsfa run all" in page and "Not shown" not in page
+
+
+def test_hostile_names_stay_text(case: Case, tmp_path: Path) -> None:
+    config = as_json(replace(DEMO, data=DataConfig(EVIL)))
+    result = copy.deepcopy(case.result) | {"category": EVIL, "preset": EVIL, "config": config}
+    write_run(tmp_path / "runs" / "quick<b>" / 'a"b#c', Case(result, [], {}), scans=0)
+    (tmp_path / "runs" / "quick<b>" / EVIL.replace("/", "_")).mkdir()
+    folder = write_study(tmp_path, case, finding=EVIL, title=EVIL)
+    about = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    about["cells"] = {EVIL: {}}
+    folder = folder.rename(folder.with_name("x'\"<script>y"))
+    (folder / "study.json").write_text(json.dumps(about), encoding="utf-8")
+    page = index(tmp_path)
+    assert "<script>alert" not in page and "quick<b>" not in page and "<script>y" not in page
+    reader = Reader(page)
+    assert reader.words.count(EVIL) >= 4
+    assert "runs/quick%3Cb%3E/a%22b%23c/result.json" in reader.links
+    assert any(run["category"] == EVIL for run in reader.specs[0]["runs"])
+
+
+def test_three_hundred_runs_stay_light(case: Case, tmp_path: Path) -> None:
+    for i in range(300):
+        config = replace(DEMO, bank=replace(DEMO.bank, keep_ratio=0.01 * (1 + i % 30)), shots=i % 7)
+        result = case.result | {"category": f"category {i % 10}", "config": as_json(config)}
+        folder = tmp_path / "runs" / "sweep" / f"category_{i % 10}-demo-{i}-s0-0123abcd"
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
+        for name in ("run.json", "thumbnail.png", "report.html", "notebook.ipynb"):
+            (folder / name).touch()
+    path = gallery.write_index(tmp_path)
+    assert path.read_text(encoding="utf-8").count('<li class="card"') == 300
+    assert path.stat().st_size < 1.2e6
+
+
+def entry(case: Case, config: Config = DEMO, category: str = "a", **changes) -> object:
+    values = {"preset": config.preset, "config": as_json(config), "category": category} | changes
+    return gallery_data.RunEntry(Path("runs/x/y"), copy.deepcopy(case.result) | values)
+
+
+def test_means_take_seeds_first_and_then_categories(case: Case) -> None:
+    entries = [entry(case, DEMO, c, seed=s) for c, s in (("a", 0), ("a", 1), ("b", 0))]
+    for run, value in zip(entries, (0.6, 0.8, 1.0), strict=True):
+        run.result["modes"]["3d"]["i_auroc"] = value
+    (block,) = blocks(entries)
+    (row,) = block.rows
+    assert (row.group, row.runs, block.categories) == ("demo, 224 px", 3, ("a", "b"))
+    assert list(row.values) == ["I-AUROC", "AUPRO 30 %", "AUPRO 5 %", "P-AUROC"]
+    # (mean(0.6, 0.8) + 1.0) / 2, not the mean of three runs.
+    assert block.cells(row, "I-AUROC")[0][0] == "0.850"
+    strict = case.result["modes"]["rgb+3d+disagreement"]["aupro_05"]
+    assert block.cells(row, "AUPRO 5 %")[4][0] == f"{strict:.3f}"
+    entries[2].result["modes"]["3d"]["i_auroc"] = None
+    (block,) = blocks(entries)
+    assert block.cells(block.rows[0], "I-AUROC")[0] == ("–", False)
+
+
+def test_the_best_mean_is_marked_among_runs_of_the_same_categories(case: Case) -> None:
+    shots = [replace(DEMO, shots=n) for n in (0, 5, 10)]
+    entries = [entry(case, shots[0]), entry(case, shots[1]), entry(case, shots[2], "b")]
+    for run, value in zip(entries, (0.71, 0.7132, 0.99), strict=True):
+        for mode in run.result["modes"].values():
+            mode["p_auroc"] = 0.5
+        run.result["modes"]["rgb"]["p_auroc"] = value
+    marked = {
+        (block.categories, row.group): [best for _, best in block.cells(row, "P-AUROC")]
+        for block in blocks(entries)
+        for row in block.rows
+    }
+    assert marked == {
+        (("a",), "demo, 224 px"): [False] * 5,
+        (("a",), "demo, 224 px, 5 shots"): [False, True, False, False, False],
+        (("b",), "demo, 224 px, 10 shots"): [False, True, False, False, False],
+    }
+
+
+def test_runs_of_other_losses_shots_or_fields_are_never_averaged(case: Case) -> None:
+    other = replace(DEMO, bank=replace(DEMO.bank, keep_ratio=0.2))
+    entries = [
+        entry(case, DEMO),
+        entry(case, replace(DEMO, device="cpu", cache="", data=DataConfig("/elsewhere"))),
+        entry(case, only(DEMO, "IFC")),
+        entry(case, replace(DEMO, shots=10)),
+        entry(case, other),
+        entry(case, replace(DEMO, preset="mine")),
+        entry(case, replace(other, preset="mine")),
+    ]
+    (block,) = blocks(entries)
+    rows = {row.group: row.runs for row in block.rows}
+    mine = sorted(key for key in rows if key.startswith("mine"))
+    assert {key: runs for key, runs in rows.items() if key not in mine} == {
+        "demo, 224 px": 2,
+        "demo, 224 px, only IFC": 1,
+        "demo, 224 px, 10 shots": 1,
+        "demo, 224 px, bank.keep_ratio 0.2": 1,
+    }
+    # One name was given to two configs: their hashes tell them apart.
+    assert len(mine) == 2 and all(len(key) == len("mine, 224 px (012345)") for key in mine)
+
+
+def test_modes_that_a_run_lacks_are_dashes(case: Case) -> None:
+    plain = entry(case, only(DEMO, "none"))
+    for mode in MODES[3:]:
+        del plain.result["modes"][mode]
+    (block,) = blocks([plain])
+    assert [len(values) for values in block.rows[0].values.values()] == [3] * 4
+    (block,) = blocks([plain, entry(case)])
+    cells = {row.group: [text for text, _ in block.cells(row, "I-AUROC")] for row in block.rows}
+    assert cells["demo, 224 px, no training"][3:] == ["–", "–"]
+    assert "–" not in cells["demo, 224 px"]
+
+
+def test_a_study_alone_keeps_its_runs_and_their_problems(reports: Path, case: Case) -> None:
+    write_study(reports, case, "other")
+    (reports / "runs" / "quickstart" / "broken").mkdir()
+    contents = gallery_data.find_contents(reports)
+    for name in ("components", "components-demo"):
+        own = contents.of_study(name)
+        assert [study.name for study in own.studies] == ["components-demo"]
+        assert {run.place.split("-")[-1] for run in own.runs} == {"comp0000"}
+        assert len(own.runs) == 3
+        assert [place for place, _ in own.problems] == ["runs/sweep/zipper-demo-IFC-s0-comp0000"]
+    with pytest.raises(
+        InputError, match="'x' is not one of those here: other-demo, components-demo"
+    ):
+        contents.of_study("x")
+    empty = gallery_data.find_contents(reports / "nowhere")
+    with pytest.raises(InputError, match="there is no study 'x' here; `lsfa sweep` makes"):
+        empty.of_study("x")
