@@ -1,16 +1,36 @@
-# Two commands do all the set-up on a machine with Python 3.11+, make and pip:
+# Three commands do all the set-up on a machine with Python 3.11+, make and pip:
 #   make demo   scans -> detector -> reports/index.html
 #   make test   linters, types and tests
+#   make lab    JupyterLab with the demo data and the live explorer
 PYTHON ?= python3
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 
-.PHONY: demo study test test-gpu bench lock clean
+.PHONY: demo lab lab-server study test test-gpu bench lock clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.ready
 	$(BIN)/lsfa data demo
 	$(BIN)/lsfa run all
+
+lab: .venv/.ready
+	$(BIN)/lsfa data demo
+	$(MAKE) --no-print-directory lab-server
+
+# labconfig/ is read, all that Jupyter and IPython write goes to LAB_HOME. A browser is opened;
+# LAB_ARGS=--no-browser opens none, and takes any other option of `jupyter lab`.
+LAB_HOME ?= $(CURDIR)/.venv/jupyter
+LAB_FOLDER ?= notebooks
+LAB_ARGS ?=
+
+lab-server: export JUPYTER_CONFIG_PATH = $(CURDIR)
+lab-server: export JUPYTER_CONFIG_DIR = $(LAB_HOME)/config
+lab-server: export JUPYTER_DATA_DIR = $(LAB_HOME)/data
+lab-server: export JUPYTER_RUNTIME_DIR = $(LAB_HOME)/runtime
+lab-server: export IPYTHONDIR = $(LAB_HOME)/ipython
+lab-server:
+	$(BIN)/jupyter lab $(LAB_FOLDER) --LabApp.default_url=/lab/tree/explore.ipynb \
+		$(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
 
 # What each part of the method brings, with seeds and intervals: two to three hours on two cores.
 study: .venv/.ready

@@ -11,7 +11,7 @@ from statistics import NormalDist
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
@@ -62,6 +62,17 @@ class Detector:
         return tuple(self.thresholds)
 
 
+@dataclass(frozen=True)
+class Searched:
+    """What one modality says of a sample, as a whole and patch by patch."""
+
+    prediction: Prediction
+    distances: Float[Tensor, " P"]
+    """To the nearest bank row; 0 where there is no patch."""
+    nearest: Int[Tensor, " P"]
+    """That row; -1 where there is no patch."""
+
+
 def fit(
     train: Sequence[PatchFeatures],
     validation: Sequence[PatchFeatures],
@@ -90,7 +101,7 @@ def fit(
         for mode, prediction in fuse(standardise(found, scales), config.detector).items():
             scores.setdefault(mode, []).append(prediction.image_score)
     rate = config.detector.false_alarm_rate
-    thresholds = {mode: _quantile(values, 1 - rate) for mode, values in scores.items()}
+    thresholds = {mode: threshold_of(values, rate) for mode, values in scores.items()}
     return Detector(banks, scales, thresholds, scores, config, adaptors)
 
 
@@ -156,17 +167,27 @@ def predict_modalities(
     banks: dict[Modality, Bank], features: PatchFeatures, config: Config
 ) -> dict[Modality, Prediction]:
     """Map and score of one sample by each modality alone, in that modality's distances."""
-    found: dict[Modality, Prediction] = {}
+    return {m: found.prediction for m, found in search(banks, features, config).items()}
+
+
+def search(
+    banks: dict[Modality, Bank], features: PatchFeatures, config: Config
+) -> dict[Modality, Searched]:
+    """The nearest bank row of every patch of one sample, and what follows from the distances."""
+    found: dict[Modality, Searched] = {}
     for m in MODALITIES:
         rows, index = distinct_rows(features, m)
         distances, nearest = nearest_rows(rows, banks[m])
+        held = index >= 0
         patches = torch.zeros_like(index, dtype=distances.dtype)
-        patches[index >= 0] = distances[index[index >= 0]]
+        patches[held] = distances[index[held]]
         if config.detector.image_score == "reweighted":
             largest = reweighted_score(rows, distances, nearest, banks[m])
         else:
             largest = float(distances.max())
-        found[m] = _prediction(patches, largest, features, config)
+        prediction = _prediction(patches, largest, features, config)
+        index[held] = nearest[index[held]]
+        found[m] = Searched(prediction, patches, index)
     return found
 
 
@@ -277,10 +298,10 @@ def _scale(predictions: list[Prediction], inside: list[Bool[Tensor, "S S"]]) -> 
     )
 
 
-def _quantile(scores: list[float], share: float) -> float:
-    """The score that `share` of good parts stay below, if their scores are normal."""
+def threshold_of(scores: list[float], false_alarm_rate: float) -> float:
+    """The score that this share of good parts exceed, if the scores of good parts are normal."""
     values = torch.tensor(scores, dtype=torch.float64)
-    return float(values.mean() + values.std() * NormalDist().inv_cdf(share))
+    return float(values.mean() + values.std() * NormalDist().inv_cdf(1 - false_alarm_rate))
 
 
 def save(detector: Detector, path: Path) -> None:

@@ -6,14 +6,19 @@ import errno
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TypeVar
 
 from tqdm.auto import tqdm
 
 T = TypeVar("T")
+CHECKOUT = Path(__file__).parents[1]
+Listener = Callable[[str, int, int], None]
+"""Told the label, how many items are done, and of how many."""
+_LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 class InputError(ValueError):
@@ -63,10 +68,48 @@ def _umask() -> int:
     return value
 
 
+def located(path: Path) -> Path:
+    """`path` if it is there, else the same place in the checkout, else `path`.
+
+    Jupyter starts kernels in notebooks/, from where data/demo is one folder up. A path that is
+    nowhere lies where its first folder is.
+    """
+    if path.is_absolute():
+        return path
+    places = (path, CHECKOUT / path)
+    for place in places:
+        if place.exists():
+            return place
+    above = len(path.parts) - 2
+    return next((p for p in places if above >= 0 and p.parents[above].exists()), path)
+
+
+@contextmanager
+def progress_told_to(listener: Listener) -> Iterator[None]:
+    """Inside, `progress` tells the listener instead of drawing a bar."""
+    before = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(before)
+
+
 def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterable[T]:
     """`items`, with a progress bar once it has taken a second."""
+    if (listener := _LISTENER.get()) is not None:
+        return _told(items, label, total, listener)
     # Into a log file a line every ten seconds will do.
     interval = 0.1 if sys.stderr.isatty() else 10.0
     return tqdm(
         items, label, total, delay=1.0, mininterval=interval, leave=False, dynamic_ncols=True
     )
+
+
+def _told(
+    items: Iterable[T], label: str, total: int | None, listener: Listener
+) -> Iterator[T]:
+    count = len(items) if total is None and isinstance(items, Sized) else total or 0
+    for done, item in enumerate(items):
+        listener(label, done, count)
+        yield item
+    listener(label, count, count)

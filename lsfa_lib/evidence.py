@@ -1,0 +1,189 @@
+"""Why a detector says what it says: the normal patch behind each patch, and modalities blended.
+
+A position from 0 (RGB alone) over 0.5 (the detector's RGB + 3D) to 1 (3D alone) blends the two
+modalities; maps, scores and threshold all follow it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+
+from lsfa_lib.config import Config
+from lsfa_lib.detector import Detector, Scale, Searched, smooth_map, threshold_of
+from lsfa_lib.features import patch_valid
+from lsfa_lib.records import MODALITIES, Modality
+
+Value = TypeVar("Value", float, np.ndarray)
+Distances = dict[Modality, Float[np.ndarray, " N"]]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """N test scans patch by patch, as one detector sees them."""
+
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    valid: Bool[np.ndarray, "N S S"]
+    distances: dict[Modality, Float[np.ndarray, "N P"]]
+    """To the nearest bank row; 0 off the part."""
+    nearest: dict[Modality, Int[np.ndarray, "N P"]]
+    """That row; -1 off the part."""
+    scores: dict[Modality, Float[np.ndarray, " N"]]
+    """Image scores, standardised."""
+
+    @property
+    def defective(self) -> Bool[np.ndarray, " N"]:
+        """True for the scans that do not lie in a `good` folder."""
+        return np.array([kind != "good" for kind in self.kinds])
+
+
+@dataclass(frozen=True)
+class Reason:
+    """The normal patch closest to a patch, in one modality."""
+
+    modality: Modality
+    distance: float
+    nearer: float
+    """Share of the patches of good validation parts that are nearer to the bank."""
+    median: float
+    """Distance half of those patches have at most."""
+    usual: float
+    """Distance 99 % of those patches have at most."""
+    source: int
+    """Training scan the normal patch came from."""
+    patch: int
+    """Its place on that scan's grid."""
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Test parts by what they are and what they are called."""
+
+    found: int
+    missed: int
+    rejected: int
+    passed: int
+
+
+def gathered(
+    searched: Sequence[dict[Modality, Searched]],
+    valid: Sequence[Bool[torch.Tensor, "S S"]],
+    named: Sequence[tuple[str, str]],
+    scales: dict[Any, Scale],
+) -> Evidence:
+    """What `detector.search` found of each scan, together; `named` are their (name, kind)."""
+    scores: dict[Modality, np.ndarray] = {}
+    for m in MODALITIES:
+        raw = np.array([found[m].prediction.image_score for found in searched])
+        scores[m] = (raw - scales[m].score_mean) / scales[m].score_std
+    return Evidence(
+        names=tuple(name for name, _ in named),
+        kinds=tuple(kind for _, kind in named),
+        valid=np.stack([mask.cpu().numpy() for mask in valid]),
+        distances={
+            m: np.stack([found[m].distances.float().cpu().numpy() for found in searched])
+            for m in MODALITIES
+        },
+        nearest={
+            m: np.stack([found[m].nearest.cpu().numpy() for found in searched]) for m in MODALITIES
+        },
+        scores=scores,
+    )
+
+
+def good_distances(searched: Sequence[dict[Modality, Searched]]) -> Distances:
+    """Distances of all patches of good parts to the bank, in order."""
+    return {
+        m: np.sort(
+            torch.cat([f[m].distances[f[m].nearest >= 0] for f in searched]).float().cpu().numpy()
+        )
+        for m in MODALITIES
+    }
+
+
+def reasons(
+    evidence: Evidence, scan: int, patch: int, detector: Detector, good: Distances
+) -> list[Reason]:
+    """The closest normal patch of a patch in RGB and in 3D; nothing off the part."""
+    found = []
+    for m in ("rgb", "3d"):
+        row = int(evidence.nearest[m][scan, patch])
+        if row < 0:
+            continue
+        distance = float(evidence.distances[m][scan, patch])
+        source, place = detector.banks[m].source[row].tolist()
+        median, usual = np.quantile(good[m], (0.5, 0.99)).tolist()
+        nearer = float(np.searchsorted(good[m], distance) / len(good[m]))
+        found.append(Reason(m, distance, nearer, median, usual, source, place))
+    return found
+
+
+def patch_at(row: int, column: int, config: Config) -> int:
+    """Number of the patch that holds a pixel of the encoders' image."""
+    px = config.projection.patch_px
+    return row // px * config.grid + column // px
+
+
+def middle_of(patch: int, config: Config) -> tuple[int, int]:
+    """Row and column of the pixel in the middle of a patch."""
+    px = config.projection.patch_px
+    row, column = divmod(patch, config.grid)
+    return row * px + px // 2, column * px + px // 2
+
+
+def standardised_map(
+    evidence: Evidence, scan: int, m: Modality, detector: Detector
+) -> Float[np.ndarray, "S S"]:
+    """The map `detector.predict` gives of this scan in this modality."""
+    config = detector.config
+    px, side = config.projection.patch_px, config.grid
+    inside = patch_valid(torch.from_numpy(evidence.valid[scan]), px).view(side, side)
+    inside = inside.repeat_interleave(px, 0).repeat_interleave(px, 1)
+    patches = torch.from_numpy(evidence.distances[m][scan]).view(side, side)
+    scale = detector.scales[m]
+    return ((smooth_map(patches, inside, config) - scale.map_mean) / scale.map_std).numpy()
+
+
+def blended(
+    by_modality: dict[Modality, Value],
+    position: float,
+    fusion: Literal["mean", "sum", "product"],
+) -> Value:
+    """RGB and 3D at a position between them, fused as the detector fuses.
+
+    mean: (1 - p) rgb + p 3d.  sum, product: each modality counts in full up to the middle and
+    fades out beyond it. The ends are thus a modality alone, the middle is the detector's own.
+    """
+    shape, colour = by_modality["3d"], by_modality["rgb"]
+    if fusion == "mean":
+        return position * shape + (1 - position) * colour
+    of_shape, of_colour = min(1.0, 2 * position), min(1.0, 2 * (1 - position))
+    if fusion == "sum":
+        return of_shape * shape + of_colour * colour
+    return shape**of_shape * colour**of_colour
+
+
+def blended_threshold(detector: Detector, position: float) -> float:
+    """The detector's threshold at a position, from its validation/good scores as always."""
+    rules = detector.config.detector
+    scores = {m: np.array(detector.validation_scores[m]) for m in MODALITIES}
+    return threshold_of(blended(scores, position, rules.fusion).tolist(), rules.false_alarm_rate)
+
+
+def confusion(
+    scores: Float[np.ndarray, " N"], defective: Bool[np.ndarray, " N"], threshold: float
+) -> Confusion:
+    """How many parts lie above the threshold, of those with a defect and of those without."""
+    above = scores > threshold
+    return Confusion(
+        found=int((above & defective).sum()),
+        missed=int((~above & defective).sum()),
+        rejected=int((above & ~defective).sum()),
+        passed=int((~above & ~defective).sum()),
+    )
