@@ -16,7 +16,7 @@ from lsfa_lib.data_report import percent
 from lsfa_lib.figures import TEMPLATE
 from lsfa_lib.picture_grid import ColorBar, PictureRow, picture_grid
 from lsfa_lib.scan_pictures import marked, photo_axes, uri
-from lsfa_lib.scan_statistics import REGIONS, Measured, Region
+from lsfa_lib.scan_statistics import REGIONS, Mask, Measured, Region
 
 COLORS: dict[Region, str] = {
     "part": "#0072B2",
@@ -73,7 +73,7 @@ def clouds(measured: Measured, most: int = CLOUD_POINTS) -> go.Figure:
     figure = go.Figure()
     shares = {r: float(measured.regions[r].mean()) for r in REGIONS[:3]}
     for region, share in shares.items():
-        some = spread_points(measured.regions[region], round(most * share / sum(shares.values())))
+        some = _spread(measured.regions[region], round(most * share / sum(shares.values())))
         figure.add_scatter3d(
             **_coordinates(points[some]),
             mode="markers",
@@ -83,7 +83,7 @@ def clouds(measured: Measured, most: int = CLOUD_POINTS) -> go.Figure:
             scene="scene",
             visible=True if len(some[0]) else "legendonly",
         )
-    part = spread_points(measured.regions["part"], most)
+    part = _spread(measured.regions["part"], most)
     colored = colorings(measured.scan.rgb[part], measured.scan.defect[part], {})
     if not measured.scan.defect.any():
         del colored["ground truth"]
@@ -151,6 +151,13 @@ def _level(measured: Measured) -> Float[np.ndarray, "H W 3"]:
     flat = xyz @ np.stack((right, np.cross(normal, right))).T
     flat -= flat[measured.regions["part"]].mean(axis=0)
     return np.concatenate((flat, measured.height_mm[..., None]), axis=2)
+
+
+def _spread(mask: Mask, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """`spread_points` of a mask that need not be square."""
+    rows, columns = spread_points(_square(mask), most)
+    above, left = ((max(mask.shape) - n) // 2 for n in mask.shape)
+    return rows - above, columns - left
 
 
 def _coordinates(points: Float[np.ndarray, "N 3"]) -> dict[str, Float[np.ndarray, " N"]]:

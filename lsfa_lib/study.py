@@ -65,6 +65,8 @@ class Study:
     reference: str
     published: dict[str, Any] | None
     choices: Choices = field(default_factory=Choices)
+    has_numbers: bool = True
+    """False where the run notebook has no `out`: each run gives a page, and no table follows."""
 
     @property
     def name(self) -> str:
@@ -125,9 +127,14 @@ def _study(fields: Fields, choices: Choices) -> Study:
     run = _notebook(fields, fields.take("run", str, "00_quickstart"))
     page = fields.take("page", str, "")
     declared = notebook_parameters(run)
-    for name in ("category", "seed", "out"):
+    has_numbers = "out" in declared
+    for name in ("category", "seed") if has_numbers else ("category",):
         if name not in declared:
             raise InputError(f"{run} has no parameter `{name}`, which every run is given; add it")
+    if page and not has_numbers:
+        raise InputError(
+            f"{path}: {run.stem} has no parameter `out` and writes no numbers; take `page` out"
+        )
     if page and "study" not in notebook_parameters(_notebook(fields, page)):
         raise InputError(f"{path}: page {page} has no parameter `study`; choose another notebook")
     cells = _cells(fields)
@@ -143,12 +150,13 @@ def _study(fields: Fields, choices: Choices) -> Study:
         page=page,
         preset=preset,
         categories=choices.categories or _categories(fields),
-        seeds=choices.seeds or _seeds(fields),
+        seeds=(choices.seeds or _seeds(fields))[: None if "seed" in declared else 1],
         parameters=fields.take("parameters", dict, {}),
         cells=cells,
         reference=reference,
         published=_published(fields, cells),
         choices=choices,
+        has_numbers=has_numbers,
     )
     _no_repeats(path, "categories", study.categories)
     _no_repeats(path, "seeds", study.seeds)

@@ -78,10 +78,11 @@ def run_sweep(
             for job, outcome in performed(client, [replace(job, threads=threads) for job in todo]):
                 plan.outcomes[job.key] = outcome
                 _note(swept, job, outcome)
-            for study in studies:
+            compared = [study for study in studies if study.has_numbers]
+            for study in compared:
                 about = _about(study, plan) | {"wall_seconds": time.perf_counter() - start}
                 _write_tables(swept, plan.reports / "studies" / study.folder, about)
-            pages = [_page(study, plan.reports, threads) for study in studies if study.page]
+            pages = [_page(study, plan.reports, threads) for study in compared if study.page]
             there = [page for page in pages if (page.folder / "table.parquet").exists()]
             for job, outcome in performed(client, there):
                 _note(swept, job, outcome)
@@ -97,13 +98,23 @@ def _plan(studies: Iterable[Study], reports: Path, force: bool) -> _Plan:
     """Every run of the studies, checked; those that are finished have their outcome already."""
     runs = {study.name: runs_of(study) for study in studies}
     jobs: dict[str, Job] = {}
-    for run in (run for each in runs.values() for run in each):
-        folder = reports / "runs" / "sweep" / run.folder
-        parameters = {**run.parameters, "out": str(folder)}
-        job = Job(run.notebook, folder, parameters, run.key, again=force, place=str(Path.cwd()))
-        jobs.setdefault(run.key, job)
-    outcomes = {} if force else {k: finished(job.folder, k) for k, job in jobs.items()}
+    for study in studies:
+        for run in runs[study.name]:
+            jobs.setdefault(run.key, _job(study, run, reports, force))
+    outcomes = {} if force else {key: finished(job) for key, job in jobs.items()}
     return _Plan(reports, runs, jobs, {key: known for key, known in outcomes.items() if known})
+
+
+def _job(study: Study, run: Run, reports: Path, force: bool) -> Job:
+    about: dict[str, Any] = {"again": force, "place": str(Path.cwd())}
+    if study.has_numbers:
+        folder = reports / "runs" / "sweep" / run.folder
+        return Job(run.notebook, folder, {**run.parameters, "out": str(folder)}, run.key, **about)
+    # Beside the studies, where the gallery looks for pages that are no runs.
+    folder = reports / f"{run.notebook.stem}-{run.folder}"
+    title = f"{study.title} ({run.category})"
+    about |= {"title": title, "has_numbers": False}
+    return Job(run.notebook, folder, run.parameters, run.key, **about)
 
 
 def _note(swept: Swept, job: Job, outcome: Outcome) -> None:

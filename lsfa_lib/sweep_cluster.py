@@ -73,7 +73,8 @@ def _local(workers: int) -> Iterator[Any]:
             processes=True,
             # Of what a worker holds after a run nothing could be spilled: it would wait for ever.
             memory_limit=None,
-            dashboard_address=None,
+            # No dashboard; what dask serves all the same takes any free port, for this machine.
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             silence_logs=logging.CRITICAL,
         )
     finally:

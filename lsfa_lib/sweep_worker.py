@@ -40,6 +40,8 @@ class Job:
     """Also where it is finished already."""
     threads: int = 0
     """For torch; 0 leaves it what the worker's environment says."""
+    has_numbers: bool = True
+    """A run whose notebook writes result.json."""
     place: str = ""
     """Working folder that relative paths start from, "" for the worker's own."""
 
@@ -64,7 +66,7 @@ def perform(job: Job) -> Outcome:
     """
     try:
         with locked(job.folder), chdir(job.place or "."):
-            if job.key and not job.again and (before := finished(job.folder, job.key)):
+            if job.key and not job.again and (before := finished(job)):
                 return before
             return _performed(job)
     except Exception as error:
@@ -78,7 +80,7 @@ def _performed(job: Job) -> Outcome:
     clear(job.folder, ("run.json", "result.json", TRACEBACK, ".partial-*") if job.key else ())
     restart_peak_memory()
     page = execute(job.notebook, job.folder, job.parameters, kernel=False)
-    if job.key and not (job.folder / "result.json").exists():
+    if job.key and job.has_numbers and not (job.folder / "result.json").exists():
         raise InputError(f"{job.notebook} wrote no result.json into its folder `out`; let it do so")
     report.render(page, job.folder / "report.html", title=job.title)
     seconds = time.perf_counter() - start
@@ -95,13 +97,14 @@ def _mark(job: Job, seconds: float) -> None:
         file.write_text(json.dumps(about, indent=1), encoding="utf-8")
 
 
-def finished(folder: Path, key: str) -> Outcome | None:
-    """The outcome of the run with that key, if it was finished in `folder`."""
+def finished(job: Job) -> Outcome | None:
+    """The outcome of a run, if it was finished in its folder."""
     try:
-        about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        if about["schema"] != SCHEMA or about["key"] != key:
+        about = json.loads((job.folder / "run.json").read_text(encoding="utf-8"))
+        if about["schema"] != SCHEMA or about["key"] != job.key:
             return None
-        read_result(folder / "result.json")
+        if job.has_numbers:
+            read_result(job.folder / "result.json")
         return Outcome("done", seconds=float(about["seconds"]), reused=True)
     except (OSError, ValueError, KeyError, TypeError):
         return None  # Half-written, damaged or of another version: it is made again.

@@ -292,16 +292,28 @@ def test_data_that_are_not_there_are_said_so(tmp_path: Path) -> None:
 
 
 def test_a_run_notebook_needs_what_every_run_is_given(tmp_path: Path) -> None:
-    write_notebook(tmp_path / "own.ipynb", 'category: str = ""  # a\nseed: int = 0  # b')
-    with pytest.raises(InputError, match=r"own\.ipynb has no parameter `out`, .*; add it"):
+    write_notebook(tmp_path / "own.ipynb", 'category: str = ""  # a\nout: str = ""  # b')
+    with pytest.raises(InputError, match=r"own\.ipynb has no parameter `seed`, .*; add it"):
         read_studies(write(tmp_path, run="own.ipynb"))
+    write_notebook(tmp_path / "own.ipynb", "seed: int = 0  # b")
+    with pytest.raises(InputError, match=r"own\.ipynb has no parameter `category`, .*; add it"):
+        read_studies(write(tmp_path, run="own.ipynb"))
+
+
+def test_a_notebook_without_numbers_has_no_page_over_them_and_no_seeds(tmp_path: Path) -> None:
+    write_notebook(tmp_path / "own.ipynb", 'category: str = ""  # a')
+    about = {"run": "own.ipynb", "cells": {"all": {}}, "seeds": [3, 4]}
+    with pytest.raises(InputError, match=r"own has no parameter `out` .*; take `page` out"):
+        read_studies(write(tmp_path, **about, page="04_components"))
+    (study,) = read_studies(write(tmp_path, **about))
+    assert not study.has_numbers and study.seeds == (3,)
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_studies_of_the_project_can_be_run(path: Path) -> None:
     for study in read_studies(path):
         assert study.title.endswith("?")
-        assert study.run.stem in notebook_names() and study.page in notebook_names()
+        assert {study.run.stem, study.page} - {""} <= set(notebook_names())
         for given in study.cells.values():
             config = chosen_config(
                 study.preset,

@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,26 @@ CELLS: dict[str, Any] = {f"c{i}": {"value": 0.5 + i / 10} for i in range(3)}
 def data(demo_root: Path) -> str:
     """Data of two categories; the runs here only look at their names."""
     return str(demo_root)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a scheduler with two workers: processes of their own, started somewhere else."""
+    folder = tmp_path_factory.mktemp("cluster")
+    dask, file = str(Path(sys.executable).parent / "dask"), folder / "scheduler.json"
+    quiet: dict[str, Any] = {"cwd": folder, "stderr": subprocess.DEVNULL}
+    local = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+    processes = [subprocess.Popen([dask, "scheduler", *local], **quiet)]
+    try:
+        address = until(lambda: file.exists() and json.loads(file.read_text()))["address"]
+        worker = [dask, "worker", address, "--nthreads", "1", "--no-dashboard"]
+        processes += [subprocess.Popen(worker, **quiet) for _ in range(2)]
+        yield address
+    finally:
+        for process in processes[::-1]:
+            process.terminate()
+        for process in processes:
+            process.wait(30)
 
 
 @pytest.fixture(autouse=True)
@@ -98,11 +120,13 @@ def halves() -> list[Path]:
     return list(Path("reports").rglob(".partial-*"))
 
 
-def test_a_sweep_leaves_runs_tables_a_page_and_the_index(data: str, tmp_path: Path) -> None:
+def test_a_sweep_leaves_runs_tables_a_page_and_the_index(
+    data: str, cluster: str, tmp_path: Path
+) -> None:
     rows = {"c0": "none", "c1": "IFC"}
     published = {"table": "table4_components", "rows": rows}
     path = write_study(tmp_path / "a study", CELLS, seeds=[0, 1], published=published)
-    found = swept(path, data)
+    found = swept(path, data, scheduler=cluster)
     assert found.failures == {} and found.index == tmp_path / "reports" / "index.html"
     folder = tmp_path / "reports" / "studies" / "quick-tiny"
     assert found.folders == [folder]
@@ -131,20 +155,23 @@ def test_a_sweep_leaves_runs_tables_a_page_and_the_index(data: str, tmp_path: Pa
     names = {path.name for path in (folder / run["folder"]).iterdir()} - {".lock", "thumbnail.png"}
     assert names == {"run.json", "result.json", "notebook.ipynb", "report.html", "pids"}
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "[&#39;c0&#39;, &#39;c1&#39;, &#39;c2&#39;] 12" in page and "<i>it</i>" not in page
+    assert "['c0', 'c1', 'c2'] 12" in page and "<i>it</i>" not in page
     assert "quick" in found.index.read_text(encoding="utf-8") and not halves()
+    assert len(set(pids())) == 2 and os.getpid() not in pids()
     # Everything is there: nothing runs again but the page.
     before = marks()
     path.write_text(path.read_text(encoding="utf-8").replace("c2:", "renamed:"), encoding="utf-8")
-    swept(path, data, workers=1)
+    swept(path, data, scheduler=cluster)
     assert marks() == before and len(before) == 12
     assert {run["reused"] for run in about()["runs"]} == {True}
     assert "renamed" in tables()[0]
-    swept(path, data, force=True)
+    swept(path, data, scheduler=cluster, force=True)
     assert set(marks()) == set(before) and all(marks()[n] > before[n] for n in before)
 
 
-def test_killed_in_the_middle_it_goes_on_and_repeats_nothing(data: str, tmp_path: Path) -> None:
+def test_killed_in_the_middle_it_goes_on_and_repeats_nothing(
+    data: str, cluster: str, tmp_path: Path
+) -> None:
     fields = {"seeds": [0, 1], "categories": ["seal"], "parameters": {"pause": 0.5}}
     path = write_study(tmp_path / "study", CELLS, **fields)
     process = subprocess.Popen(command(path, data), stderr=subprocess.DEVNULL)
@@ -155,11 +182,11 @@ def test_killed_in_the_middle_it_goes_on_and_repeats_nothing(data: str, tmp_path
     until(lambda: not any(map(alive, pids())), 20)
     before = marks()
     assert 2 <= len(before) < 6 and not Path("reports/studies").exists()
-    swept(path, data)
+    swept(path, data, scheduler=cluster)
     after = marks()
     assert len(after) == 6 and {name: after[name] for name in before} == before
     assert not halves()
-    swept(path, data, "uninterrupted")
+    swept(path, data, "uninterrupted", scheduler=cluster)
     pd.testing.assert_frame_equal(tables()[1], tables("uninterrupted")[1])
     assert tables()[0] == tables("uninterrupted")[0]
 
@@ -174,7 +201,7 @@ def test_ctrl_c_leaves_no_process_and_no_half_file(data: str, tmp_path: Path) ->
     os.killpg(process.pid, signal.SIGINT)  # As a terminal does: workers get it too.
     _, said = process.communicate(timeout=25)
     assert process.returncode == 130
-    assert said.splitlines()[-2:][0].startswith("lsfa: stopped; finished runs are kept")
+    assert "lsfa: stopped; finished runs are kept, start it again" in said
     assert "Traceback" not in said
     until(lambda: not any(map(alive, pids())), 5)
     assert not halves() and marks() == {}
@@ -223,7 +250,7 @@ def test_one_bad_run_never_stops_the_others(data: str, tmp_path: Path) -> None:
     for cell, last in (("raises", "ValueError: no 0.5 <b>"), ("kills", "")):
         folder = Path("reports/studies/quick-tiny") / runs[cell]["folder"]
         half = nbformat.read(folder / "notebook-failed.ipynb", 4)
-        assert any("so far\n" == o.get("text") for c in half.cells for o in c.get("outputs", []))
+        assert any(o.get("text") == "so far\n" for c in half.cells for o in c.get("outputs", []))
         text = (folder / "error.txt").read_text(encoding="utf-8")
         assert text.startswith(runs[cell]["error"]) and last in text and "\x1b" not in text
         assert not (folder / "run.json").exists() and not (folder / "notebook.ipynb").exists()
@@ -234,46 +261,6 @@ def test_one_bad_run_never_stops_the_others(data: str, tmp_path: Path) -> None:
     assert set(lines["row"]) == {"good", "better"}
     assert "better                   I-AUROC 0.900" in result.stdout
     assert result.stdout.splitlines()[-1] == f"open {tmp_path / 'reports' / 'index.html'}"
-    # Mended and repeated, only these two run, and their traces are gone.
-    notebook = tmp_path / "study" / "quick.ipynb"
-    before = marks()
-    found = swept(path, data, workers=1)
-    assert len(found.failures) == 2 and marks() == before
-    assert notebook.exists()
-
-
-def test_a_scheduler_and_workers_elsewhere_run_it(data: str, tmp_path: Path) -> None:
-    path = write_study(tmp_path / "study", CELLS, categories=["seal"], seeds=[0, 1])
-    bin_folder = Path(sys.executable).parent
-    address = tmp_path / "scheduler.json"
-    start = [str(bin_folder / "dask")]
-    file = ["--scheduler-file", str(address)]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    # Workers start elsewhere and with the settings that docs/scaling.md names.
-    (tmp_path / "elsewhere").mkdir()
-    processes = [
-        subprocess.Popen(
-            [*start, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", *file],
-            **quiet,  # type: ignore[call-overload]
-        )
-    ]
-    try:
-        until(address.exists)
-        tcp = json.loads(until(address.read_text))["address"]
-        worker = [*start, "worker", tcp, "--nthreads", "1", "--no-dashboard"]
-        for _ in range(2):
-            processes.append(
-                subprocess.Popen(worker, cwd=tmp_path / "elsewhere", **quiet)  # type: ignore
-            )
-        found = swept(path, data, scheduler=tcp)
-    finally:
-        for process in processes[::-1]:
-            process.terminate()
-        for process in processes:
-            process.wait(20)
-    assert found.failures == {} and len(marks()) == 6
-    assert len(set(pids())) == 2 and os.getpid() not in pids()
-    assert (found.folders[0] / "report.html").exists()
 
 
 def test_an_address_without_a_scheduler_is_said_so(data: str, tmp_path: Path) -> None:
@@ -284,28 +271,27 @@ def test_an_address_without_a_scheduler_is_said_so(data: str, tmp_path: Path) ->
     assert not Path("reports/runs").exists()
 
 
-def test_two_sweeps_at_once_share_their_runs(data: str, tmp_path: Path) -> None:
+def test_two_sweeps_at_once_share_their_runs(data: str, cluster: str, tmp_path: Path) -> None:
     fields = {"categories": ["seal"], "seeds": [0, 1], "parameters": {"pause": 0.3}}
     path = write_study(tmp_path / "study", CELLS, **fields)
-    other = subprocess.Popen(command(path, data, "--workers", "1"), stderr=subprocess.DEVNULL)
-    until(pids)
-    found = swept(path, data, workers=1)
-    assert other.wait(60) == 0 and found.failures == {}
-    # Each run was done once: who came second waited for it.
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(swept, path, data, scheduler=cluster) for _ in range(2)]
+    assert [found.result().failures for found in both] == [{}, {}]
+    # Each run was done once, by one of the two workers: who came second waited for it.
     assert len(pids()) == len(marks()) == 6 and len(set(pids())) == 2
     assert not halves()
-    swept(path, data, "alone")
+    swept(path, data, "alone", scheduler=cluster)
     assert tables()[0] == tables("alone")[0]
 
 
-def test_included_studies_share_runs_and_a_client(data: str, tmp_path: Path) -> None:
+def test_included_studies_share_runs_and_a_client(data: str, cluster: str, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     write_study(folder, CELLS, categories=["seal"])
     more = {"again": CELLS["c1"], "new": {"value": 0.9}}
     (folder / "first.yaml").write_text((folder / "quick.yaml").read_text())
     write_study(folder, more, categories=["seal"], title="And?")
     (folder / "all.yaml").write_text("include: [first.yaml, quick.yaml]\n")
-    found = swept(folder / "all.yaml", data)
+    found = swept(folder / "all.yaml", data, scheduler=cluster)
     assert found.failures == {} and len(marks()) == len(pids()) == 4
     assert [path.name for path in found.folders] == ["first-tiny", "quick-tiny"]
     runs = {run["cell"]: run["folder"] for run in about()["runs"]}
@@ -315,7 +301,7 @@ def test_included_studies_share_runs_and_a_client(data: str, tmp_path: Path) -> 
 
 
 def test_the_quickstart_is_swept_with_the_numbers_of_a_plain_run(
-    demo_root: Path, tmp_path: Path
+    demo_root: Path, cluster: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "two.yaml"
     path.write_text(
@@ -323,7 +309,7 @@ def test_the_quickstart_is_swept_with_the_numbers_of_a_plain_run(
         "cells: {none: {only: none}, IFC: {only: IFC}}\n"
     )
     (study,) = read_studies(path, Choices(data_root=str(demo_root), device="cpu"))
-    found = run_sweep([study], Path("reports"))
+    found = run_sweep([study], Path("reports"), scheduler=cluster)
     assert found.failures == {} and len(marks()) == 2
     assert list(Path("data/cache").glob("*/*.safetensors"))
     folder = Path("reports/runs/sweep") / runs_of(study)[1].folder
@@ -336,20 +322,22 @@ def test_the_quickstart_is_swept_with_the_numbers_of_a_plain_run(
 
 
 def test_marks_that_cannot_be_trusted_are_not(tmp_path: Path) -> None:
+    job = Job(Path("some.ipynb"), tmp_path, {}, "k")
     good = {"schema": 1, "key": "k", "seconds": 1.5}
     texts = ["{", "[]", json.dumps({**good, "schema": 0}), json.dumps({**good, "key": "other"})]
     (tmp_path / "run.json").write_text(json.dumps(good))
-    assert finished(tmp_path, "k") is None  # no result
+    assert finished(job) is None  # no result
+    assert finished(replace(job, has_numbers=False)) is not None
     (tmp_path / "result.json").write_text('{"schema": 1}')
-    found = finished(tmp_path, "k")
+    found = finished(job)
     assert found is not None and (found.state, found.seconds, found.reused) == ("done", 1.5, True)
     for text in texts:
         (tmp_path / "run.json").write_text(text)
-        assert finished(tmp_path, "k") is None
+        assert finished(job) is None
     (tmp_path / "run.json").write_text(json.dumps(good))
     for text in ("{", '{"schema": 0}'):
         (tmp_path / "result.json").write_text(text)
-        assert finished(tmp_path, "k") is None
+        assert finished(job) is None
 
 
 def test_a_run_waits_for_the_one_in_its_folder(tmp_path: Path) -> None:
