@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from lsfa_lib.config import PRESETS, Config, DataConfig, checked, configure, only, with_recipe
-from lsfa_lib.files import InputError
+from lsfa_lib.files import CHECKOUT, InputError, located
 
 T = TypeVar("T")
 
@@ -60,7 +60,18 @@ def chosen_config(
     if shots:
         config = replace(config, shots=shots)
     config = only(config, part) if part else config
-    return checked(with_fields(config, fields or {}))
+    return located_config(checked(with_fields(config, fields or {})))
+
+
+def located_config(config: Config) -> Config:
+    """`config` for whoever works in a folder of the checkout, such as JupyterLab in notebooks/.
+
+    Data that are not below that folder are taken from the checkout, which has one cache.
+    """
+    data = DataConfig(str(located(Path(config.data.root))))
+    inside = CHECKOUT in Path.cwd().parents
+    cache = str(CHECKOUT / config.cache) if config.cache and inside else config.cache
+    return replace(config, data=data, cache=cache)
 
 
 def with_fields(config: Config, fields: dict[str, Any]) -> Config:

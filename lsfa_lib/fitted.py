@@ -22,7 +22,7 @@ from safetensors.torch import save as safetensors_bytes
 from lsfa_lib import detector as detectors
 from lsfa_lib.adaptors import adapt
 from lsfa_lib.config import Config, DataConfig, resolve_device
-from lsfa_lib.config_io import config_hash
+from lsfa_lib.config_io import config_hash, located_config
 from lsfa_lib.datasets.mvtec3d import Entry, Split, read_split
 from lsfa_lib.detector import Detector, Searched
 from lsfa_lib.evidence import Distances, Evidence, gathered, good_distances
@@ -71,7 +71,7 @@ def fitted(category: str, config: Config, seed: int, told: Told = lambda _: None
     `told` hears of each stage. Paths that are not there are looked for in the checkout.
     Raises InputError where the data cannot be used.
     """
-    config = _located(config)
+    config = located_config(config)
     root, stage = Path(config.data.root), _Stages(told)
     train = few_shot(read_split(root, category, "train"), config.shots, seed)
     validation = read_split(root, category, "validation")
@@ -100,12 +100,6 @@ def fitted(category: str, config: Config, seed: int, told: Told = lambda _: None
         if folder is not None:
             _keep_evidence(folder, mark, *kept)
     return Fitted(config, detector, train.entries, test.entries, *kept)
-
-
-def _located(config: Config) -> Config:
-    data = DataConfig(str(located(Path(config.data.root))))
-    cache = str(located(Path(config.cache))) if config.cache else ""
-    return replace(config, data=data, cache=cache)
 
 
 def _encoders(config: Config) -> Encoders:

@@ -21,7 +21,7 @@ from lsfa_lib.config import (
     with_recipe,
 )
 from lsfa_lib.config_io import chosen_config, config_hash, from_dict
-from lsfa_lib.files import InputError
+from lsfa_lib.files import CHECKOUT, InputError
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
@@ -145,3 +145,14 @@ def test_a_recipe_keeps_data_and_backbones_of_the_preset() -> None:
     assert with_recipe(TINY, "released").training == RELEASED.training
     with pytest.raises(InputError, match=r"nearest of .* is published"):
         chosen_config("demo", recipe="publised")
+
+
+def test_inside_the_checkout_there_is_one_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(CHECKOUT / "notebooks")
+    assert chosen_config("demo").cache == str(CHECKOUT / "data" / "cache")
+    assert Path(chosen_config("demo").data.root) in (CHECKOUT / "data/demo", Path("data/demo"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "demo").mkdir(parents=True)
+    assert chosen_config("demo") == DEMO
