@@ -1,5 +1,5 @@
 # Three commands do all the set-up on a machine with Python 3.11+, make and pip:
-#   make demo   scans -> detector -> reports/index.html
+#   make demo   scans -> detectors -> a study -> reports/index.html
 #   make test   linters, types and tests
 #   make lab    JupyterLab with the demo data and the live explorer
 PYTHON ?= python3
@@ -12,6 +12,7 @@ UV_VERSION := 0.13.9
 demo: .venv/.ready
 	$(BIN)/lsfa data demo
 	$(BIN)/lsfa run all
+	$(BIN)/lsfa sweep studies/components.yaml --categories biscuit,orange --seeds 0
 
 lab: .venv/.ready
 	$(BIN)/lsfa data demo
@@ -29,7 +30,7 @@ lab-server: export JUPYTER_DATA_DIR = $(LAB_HOME)/data
 lab-server: export JUPYTER_RUNTIME_DIR = $(LAB_HOME)/runtime
 lab-server: export IPYTHONDIR = $(LAB_HOME)/ipython
 lab-server:
-	$(BIN)/jupyter lab $(LAB_FOLDER) --LabApp.default_url=/lab/tree/explore.ipynb \
+	$(BIN)/jupyter lab "$(LAB_FOLDER)" --LabApp.default_url=/lab/tree/explore.ipynb \
 		$(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
 
 # What each part of the method brings, with seeds and intervals: two to three hours on two cores.
@@ -69,4 +70,4 @@ lock: .venv/.ready
 	touch $@
 
 clean:
-	rm -rf .venv data/demo data/cache reports/runs reports/index.html
+	rm -rf .venv data/demo data/cache reports/runs reports/studies reports/index.html

@@ -11,7 +11,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from plotly.offline import get_plotlyjs
 
@@ -28,6 +28,7 @@ _WHEN = (1980, 1, 1, 0, 0, 0)
 _LINK = re.compile(r"""<a\b[^>]*?\bhref=(["'])(.*?)\1[^>]*>(.*?)</a>""", re.DOTALL)
 _PICTURE = re.compile(r"""<img\b[^>]*?\bsrc=(["'])(.*?)\1()[^>]*>""", re.DOTALL)
 _PLOTLY = re.compile(r'<script src="[^"]*plotly\.min\.js">')
+_ELSEWHERE = ("https:", "http:", "mailto:", "data:")
 _log = logging.getLogger(__name__)
 
 
@@ -92,10 +93,11 @@ def _linked(page: str, name: str, files: dict[str, Path]) -> str:
     here = posixpath.dirname(name)
 
     def kept(match: re.Match[str]) -> str:
-        address = urlsplit(html.unescape(match[2]))
-        place = posixpath.normpath(posixpath.join(here, unquote(address.path)))
-        known = place in files or place == "index.html"
-        return match[0] if address.scheme or not address.path or known else match[3]
+        address = html.unescape(match[2])
+        path = unquote(address.partition("#")[0])
+        place = posixpath.normpath(posixpath.join(here, path))
+        known = not path or place in files or place == "index.html"
+        return match[0] if known or address.startswith(_ELSEWHERE) else match[3]
 
     plotly = posixpath.relpath("plotly.min.js", here)
     page = _PLOTLY.sub(f'<script src="{plotly}">', page)

@@ -36,9 +36,9 @@ def class_table(facts: pd.DataFrame) -> Styler:
         rows.append(
             {
                 "category": str(category),
-                "scans measured": str(len(scans)),
+                "scans": str(len(scans)),
                 "frame, px": ", ".join(f"{width} × {height}" for width, height in sizes),
-                "part of frame": percent(mid(scans, "part")),
+                "part": percent(mid(scans, "part")),
                 "background": percent(mid(scans, "background")),
                 "length, mm": f"{mid(scans, 'length_mm'):.0f}",
                 "width, mm": f"{mid(scans, 'width_mm'):.0f}",

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ipywidgets as w
 
 from lsfa_lib.config import PRESETS
 from lsfa_lib.datasets.mvtec3d import categories
+from lsfa_lib.exploration import Exploration
 from lsfa_lib.explore_figures import Cloud, Pictures, Width
 from lsfa_lib.explore_html import (
     STYLE,
@@ -23,7 +24,6 @@ from lsfa_lib.explore_html import (
     why_html,
 )
 from lsfa_lib.files import InputError, located, progress_told_to
-from lsfa_lib.fitted import Told
 from lsfa_lib.inspection import Inspection
 
 LOSSES = {"IFC and CLC": "both", "only IFC": "IFC", "only CLC": "CLC", "none": "none"}
@@ -39,32 +39,10 @@ STAGES = {
 }
 
 
-class Opens(Protocol):
-    """What the panel needs of the explorer it belongs to."""
-
-    category: str
-    preset: str
-    only: str
-    data_root: str
-    scan: str
-    problem: Exception | None
-
-    @property
-    def categories(self) -> list[str]:
-        """Those of the data set."""
-
-    @property
-    def config(self) -> Any:
-        """The recipe."""
-
-    def open(self, told: Told) -> Inspection:
-        """Fits what was chosen."""
-
-
 class Panel:
     """All widgets in one box; `open` fills them."""
 
-    def __init__(self, explorer: Opens) -> None:
+    def __init__(self, explorer: Exploration) -> None:
         self._explorer = explorer
         self._inspection: Inspection | None = None
         self._quiet = False
@@ -81,7 +59,8 @@ class Panel:
             names = self._explorer.categories
             with self._silent():
                 self._category.options = names
-                self._category.value = self._explorer.category or names[0]
+                category = self._explorer.category or names[0]
+                self._category.value = category if category in names else None
             with self._busy():
                 self._inspection = self._explorer.open(self._stage)
             self._fill()
@@ -97,7 +76,9 @@ class Panel:
         )
         self._category = w.Dropdown(description="Category", options=[])
         self._preset = w.Dropdown(description="Recipe", options=list(PRESETS))
-        self._losses = w.Dropdown(description="Training", options=list(LOSSES.items()))
+        part = explorer.only or "both"
+        losses = LOSSES if part in LOSSES.values() else {f"only {part}": part, **LOSSES}
+        self._losses = w.Dropdown(description="Training", options=list(losses.items()))
         self._scan = w.Dropdown(description="Test scan", options=[])
         found = [self._root, self._category, self._scan, self._preset, self._losses]
         for widget in found:
@@ -106,7 +87,7 @@ class Panel:
         self._losses.layout.min_width = "175px"
         self._choices = w.Box(found, layout=w.Layout(flex_flow="row wrap", grid_gap="4px 14px"))
         self._preset.value = explorer.preset
-        self._losses.value = explorer.only or "both"
+        self._losses.value = part
         self._root.observe(self._root_changed, "value")
         for widget in (self._category, self._preset, self._losses):
             widget.observe(self._recipe_changed, "value")

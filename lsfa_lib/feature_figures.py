@@ -256,7 +256,7 @@ def _with_cloud(
         button["args"][1] = [len(figure.data) - 1]
     view = {**scene(surface), "domain": figure.layout.scene.domain.to_plotly_json()}
     narrow = dict(figure.layout.meta["narrow"])
-    narrow |= {f"scene.camera.eye.{a}": round(1.2 * view["camera"]["eye"][a], 4) for a in "xyz"}
+    narrow |= {f"scene.camera.eye.{a}": round(1.3 * view["camera"]["eye"][a], 4) for a in "xyz"}
     narrow["updatemenus[0].font.size"] = 11
     if len(choices) > MOST_BUTTONS:
         narrow |= {"updatemenus[0].type": "dropdown", "updatemenus[0].direction": "down"}

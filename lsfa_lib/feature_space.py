@@ -124,7 +124,7 @@ def load(
     return Spaces(config, encoders, detectors, directions, some.entries)
 
 
-def fit_directions(scans: list[Float[Tensor, "V D"]]) -> Directions:
+def fit_directions(scans: list[Float[Tensor, "_ D"]]) -> Directions:
     """Principal directions of the rows of several scans, every n-th where there are many."""
     pooled = torch.cat(scans).double()
     pooled = pooled[:: -(-len(pooled) // MOST_ROWS)]

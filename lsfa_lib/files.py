@@ -105,9 +105,7 @@ def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterab
     )
 
 
-def _told(
-    items: Iterable[T], label: str, total: int | None, listener: Listener
-) -> Iterator[T]:
+def _told(items: Iterable[T], label: str, total: int | None, listener: Listener) -> Iterator[T]:
     count = len(items) if total is None and isinstance(items, Sized) else total or 0
     for done, item in enumerate(items):
         listener(label, done, count)

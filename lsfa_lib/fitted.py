@@ -1,23 +1,17 @@
 """A category learned once: its detector and what it says of the test split, kept on disk.
 
-Fitting takes from seconds to minutes; what was fitted before is read back from the cache folder,
-where `lsfa cache` lists and prunes it with the features.
+Fitting takes from seconds to minutes; what was fitted before is read back from the cache folder.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as safetensors_bytes
 
 from lsfa_lib import detector as detectors
 from lsfa_lib.adaptors import adapt
@@ -28,9 +22,10 @@ from lsfa_lib.detector import Detector, Searched
 from lsfa_lib.evidence import Distances, Evidence, gathered, good_distances
 from lsfa_lib.feature_cache import cached_features
 from lsfa_lib.features import Encoders, described_encoders, load_encoders
-from lsfa_lib.files import InputError, located, progress, write_whole
+from lsfa_lib.files import located, progress
+from lsfa_lib.fitted_files import FittedFiles
 from lsfa_lib.pipeline import few_shot, learn, read_sample
-from lsfa_lib.records import MODALITIES, Modality, PatchFeatures, Sample
+from lsfa_lib.records import Modality, PatchFeatures, Sample
 from lsfa_lib.results import Stopwatch
 
 FORMAT = 1
@@ -71,35 +66,49 @@ def fitted(category: str, config: Config, seed: int, told: Told = lambda _: None
     `told` hears of each stage. Paths that are not there are looked for in the checkout.
     Raises InputError where the data cannot be used.
     """
-    config = located_config(config)
-    root, stage = Path(config.data.root), _Stages(told)
+    config, stage = located_config(config), _Stages(told)
+    root = Path(config.data.root)
     train = few_shot(read_split(root, category, "train"), config.shots, seed)
     validation = read_split(root, category, "validation")
     test = read_split(root, category, "test")
     with stage("load encoders"):
         encoders = _encoders(config)
-    same = replace(config, data=DataConfig(""), device="", cache="")
-    key = config_hash(FORMAT, same, encoders.keys, seed, _state(train), _state(validation))
-    folder = Path(config.cache) / key if config.cache else None
+    files = _files(category, config, seed, encoders, (train, validation))
+    mark = config_hash(_state(train), _state(validation))
     with stage("look for a fitted detector"):
-        detector = _kept_detector(folder, config)
+        detector = files.detector(mark, resolve_device(config.device))
     if detector is None:
         detector = learn(category, config, seed, encoders, stage).detector
-        if folder is not None:
-            _describe(folder, category, config)
-            detectors.save(detector, folder / "detector.safetensors")
-    mark = config_hash(key, _state(test))
-    kept = _kept_evidence(folder, mark, test, config.preprocess.image_size)
-    if kept is None:
+        files.describe(category, config)
+        files.keep_detector(mark, detector)
+    mark = config_hash(mark, _state(test))
+    found = files.evidence(mark, test.entries, config.preprocess.image_size)
+    if found is None:
         with stage("score test scans"):
-            good = [found for _, found in _searched(validation, detector, encoders, config)]
-            scored = list(_searched(test, detector, encoders, config))
-        named = [(entry.name, entry.kind) for entry in test.entries]
-        masks, found = [mask for mask, _ in scored], [found for _, found in scored]
-        kept = gathered(found, masks, named, detector.scales), good_distances(good)
-        if folder is not None:
-            _keep_evidence(folder, mark, *kept)
-    return Fitted(config, detector, train.entries, test.entries, *kept)
+            found = _scored((validation, test), detector, encoders, config)
+        files.keep_evidence(mark, *found)
+    return Fitted(config, detector, train.entries, test.entries, *found)
+
+
+def _files(
+    category: str, config: Config, seed: int, encoders: Encoders, learned: tuple[Split, ...]
+) -> FittedFiles:
+    """Where this recipe's files lie; the same for a copy of the data, so that caches stay small."""
+    same = replace(config, data=DataConfig(""), device="", cache="")
+    names = [entry.name for split in learned for entry in split.entries]
+    key = config_hash(FORMAT, category, same, encoders.keys, seed, names)
+    return FittedFiles(Path(config.cache) / key if config.cache else None)
+
+
+def _scored(
+    splits: tuple[Split, Split], detector: Detector, encoders: Encoders, config: Config
+) -> tuple[Evidence, Distances]:
+    """Evidence on the second split, and distances of the good patches of the first."""
+    (_, good), (masks, found) = (
+        zip(*_searched(split, detector, encoders, config), strict=True) for split in splits
+    )
+    named = [(entry.name, entry.kind) for entry in splits[1].entries]
+    return gathered(found, masks, named, detector.scales), good_distances(good)
 
 
 def _encoders(config: Config) -> Encoders:
@@ -117,21 +126,6 @@ def _state(split: Split) -> list[tuple[str, int, int]]:
     """Name, size and time of the files of a split: a scan that was replaced is another scan."""
     files = [(e.name, f) for e in split.entries for f in (e.rgb, e.xyz, e.gt) if f is not None]
     return [(name, f.stat().st_size, f.stat().st_mtime_ns) for name, f in files]
-
-
-def _kept_detector(folder: Path | None, config: Config) -> Detector | None:
-    if folder is None or not (folder / "detector.safetensors").exists():
-        return None
-    try:
-        return detectors.load(folder / "detector.safetensors", resolve_device(config.device))
-    except InputError:
-        return None  # cut short or damaged: fitted again
-
-
-def _describe(folder: Path, category: str, config: Config) -> None:
-    note = {"model": f"detector of {category}", "preprocess": asdict(config.preprocess)}
-    with write_whole(folder / "about.json") as file:
-        file.write_text(json.dumps(note, indent=1), encoding="utf-8")
 
 
 def _searched(
@@ -155,40 +149,3 @@ def searched(detector: Detector, features: PatchFeatures) -> dict[Modality, Sear
 
 def _same(sample: Sample) -> Sample:
     return sample
-
-
-def _keep_evidence(folder: Path, mark: str, evidence: Evidence, good: Distances) -> None:
-    tensors = {"valid": torch.from_numpy(np.packbits(evidence.valid, axis=-1))}
-    for m in MODALITIES:
-        parts = {
-            "distances": evidence.distances[m],
-            "nearest": evidence.nearest[m].astype(np.int32),
-            "scores": evidence.scores[m],
-            "good": good[m],
-        }
-        tensors |= {f"{m}.{name}": torch.from_numpy(part) for name, part in parts.items()}
-    with write_whole(folder / "evidence.safetensors") as file:
-        file.write_bytes(safetensors_bytes(tensors, metadata={"holds": mark}))
-
-
-def _kept_evidence(
-    folder: Path | None, mark: str, test: Split, side: int
-) -> tuple[Evidence, Distances] | None:
-    """What `_keep_evidence` kept; None where it is missing, damaged or of other scans."""
-    if folder is None or not (folder / "evidence.safetensors").exists():
-        return None
-    try:
-        with safe_open(folder / "evidence.safetensors", framework="np") as file:
-            if file.metadata() != {"holds": mark}:
-                return None
-            kept: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError:
-        return None
-    valid = np.unpackbits(kept["valid"], axis=-1, count=side).astype(bool)
-    parts = {
-        name: {m: kept[f"{m}.{name}"] for m in MODALITIES}
-        for name in ("distances", "nearest", "scores", "good")
-    }
-    good = parts.pop("good")
-    names, kinds = zip(*((e.name, e.kind) for e in test.entries), strict=True)
-    return Evidence(names, kinds, valid, **parts), good

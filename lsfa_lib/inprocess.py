@@ -36,6 +36,7 @@ from traitlets.config import Config
 from lsfa_lib.files import progress_told_to
 
 ENGINE = "in-process"
+QUICK_S = 0.05
 _clean: Any = json_clean
 _encode: Any = encode_images
 _output: Any = v4.new_output
@@ -162,14 +163,15 @@ class Shell(InteractiveShell):
 
 
 class Sparing(NotebookExecutionManager):  # type: ignore[misc]
-    """Saves the notebook while it runs, but never for more than a tenth of the time."""
+    """Saves the notebook at every step, once that is slow for at most a tenth of the time."""
 
     _saved, _took = 0.0, 0.0
 
     def save(self, **_: Any) -> None:
         """Writes the notebook, unless that was done just now."""
         start = time.monotonic()
-        if self.end_time is not None or start - self._saved > 10 * self._took:
+        recent = start - self._saved < 10 * self._took
+        if self.end_time is not None or self._took < QUICK_S or not recent:
             super().save()
             self._saved = time.monotonic()
             self._took = self._saved - start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -167,7 +168,7 @@ class Inspection:
     def answer(self) -> str:
         """Why the scan is called what it is called, from the numbers, as Markdown."""
         why, counts = self.why(), self.counts
-        lines = [f"{self.verdict}.\n"]
+        lines = [re.sub("</?b>", "**", self.verdict) + ".\n"]
         words = {"rgb": "In colour (RGB)", "3d": "In shape (3D)"}
         for reason, source in zip(why.reasons, why.sources, strict=True):
             lines.append(

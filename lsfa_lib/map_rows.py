@@ -39,7 +39,7 @@ BAR = ColorBar(
     "anomaly score (100 %: 1 in 1000 good pixels)",
     COLORSCALE,
     {float(t): f"{t} %" if t < TOP else f"≥ {t} %" for t in (0, 50, 100, 150, 200, TOP)},
-    TOP,
+    float(TOP),
 )
 
 

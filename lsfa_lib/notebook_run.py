@@ -38,6 +38,8 @@ def _in_kernel(name: str) -> dict[str, Any]:
         # The kernel's own log tells of its sockets, when it is stopped say; what a cell raises
         # comes with the cell.
         "extra_arguments": ["--IPKernelApp.log_level=CRITICAL"],
+        # The explorer's would be 10 MB, and no page can use them.
+        "store_widget_state": False,
         "progress_bar": {
             "desc": name,
             "delay": 1.0,

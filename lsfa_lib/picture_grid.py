@@ -167,7 +167,12 @@ def picture_grid(
 
 
 def _plan(
-    rows: Sequence[PictureRow], columns: int, width: float, named: int, left: float = 0.0, top: float = 0.0
+    rows: Sequence[PictureRow],
+    columns: int,
+    width: float,
+    named: int,
+    left: float = 0.0,
+    top: float = 0.0,
 ) -> _Plan:
     """Pictures in `columns`; their names have room in the first `named` rows."""
     side = min(MOST_PX, (width - left - GAP_PX * (columns - 1)) / columns)

@@ -46,7 +46,7 @@ def study_head(study: StudyEntry, reports: Path, link: Link) -> dict[str, Any]:
         "eyebrow": [f"{study.preset} preset", day(study.created)],
         "finding": study.finding,
         "numbers": [
-            ("Runs", str(done), cells),
+            ("Runs finished", f"{done} of {len(study.runs)}", cells),
             ("Failed", str(failed), "listed below" if failed else "every run was finished"),
             ("Seeds", str(len(study.seeds)), ", ".join(map(str, study.seeds))),
             ("Categories", str(len(study.categories)), ", ".join(study.categories)),

@@ -105,8 +105,8 @@ def _cloud_layout(
     before["domain"] = {"x": [0, 0.49], "y": [0, 1]}
     after["domain"] = {"x": [0.51, 1], "y": [0, 1]}
     for axis in ("xaxis", "yaxis", "zaxis"):
-        # The page colours the first scene's grid alone: this one suits light and dark.
-        after[axis] = {**after[axis], "gridcolor": "rgba(138,148,160,0.4)"}
+        # The page colours the first scene's grid alone: none suits light and dark.
+        after[axis] = {**after[axis], "showgrid": False}
     menu = {**buttons(colored), "x": 0.51, "y": 1.0}
     for button in menu["buttons"]:
         button["args"][1] = [len(REGIONS) - 1]

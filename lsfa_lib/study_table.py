@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lsfa_lib.files import InputError, write_whole
+from lsfa_lib.files import InputError, located, write_whole
 from lsfa_lib.findings import BOTH, NAMES, SHORT, Result, number
 from lsfa_lib.paired import AREA, Measured, draws, resampled, verdict, with_interval
 from lsfa_lib.results import read_result
@@ -46,12 +46,12 @@ class StudyRuns:
 
 
 def load(folder: Path | str) -> StudyRuns:
-    """The study in `folder`.
+    """The study in `folder`, which is looked for in the checkout too.
 
     Raises InputError where it was not run, no run was finished, or two runs of a category were
     tested on different scans.
     """
-    folder = Path(folder)
+    folder = located(Path(folder))
     path = folder / "study.json"
     try:
         about = json.loads(path.read_text(encoding="utf-8"))

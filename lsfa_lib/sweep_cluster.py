@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from multiprocessing import resource_tracker
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -34,7 +35,7 @@ def cluster_client(workers: int, scheduler: str) -> Iterator[tuple[Any, int]]:
     """A client and the threads each of its workers takes, 0 where that is not ours to say."""
     if scheduler:
         try:
-            client = _Client(scheduler, timeout="20s", set_as_default=False)
+            client = _Client(scheduler, set_as_default=False)
         except (OSError, ValueError) as error:
             raise InputError(
                 f"no scheduler answers at {scheduler}; start one with `dask scheduler`, or leave "
@@ -91,9 +92,10 @@ class _Running:
 
     def __init__(self, client: Any, jobs: list[Job]) -> None:
         self.client = client
-        self.waiting = deque(enumerate(jobs))
-        self.now: dict[Future[Outcome], Job] = {}
-        self.done: SimpleQueue[Future[Outcome]] = SimpleQueue()
+        self.waiting = deque(jobs)
+        self.begun = 0
+        self.now: dict[Future[Outcome | None], Job] = {}
+        self.done: SimpleQueue[Future[Outcome | None]] = SimpleQueue()
         self.bar: Any = None
         self.failures = 0
 
@@ -101,8 +103,9 @@ class _Running:
         """Gives each idle worker its next job, those that came lately too."""
         workers = len(self.client.nthreads())
         while self.waiting and len(self.now) < max(1, workers):
-            number, job = self.waiting.popleft()
-            future = self.client.submit(perform, job, pure=False, priority=-number)
+            job = self.waiting.popleft()
+            future = self.client.submit(perform, job, pure=False, priority=-self.begun)
+            self.begun += 1
             self.now[future] = job
             future.add_done_callback(self.done.put)
         if self.bar is not None:
@@ -118,6 +121,10 @@ class _Running:
                 future = self.done.get(timeout=2)
                 job = self.now.pop(future)
                 outcome = _outcome(future, job)
+                if outcome is None:
+                    # Another sweep is at it: this worker has others to do before it waits.
+                    self.waiting.append(replace(job, patient=True))
+                    continue
                 self.failures += outcome.state == "failed"
                 self.fill()
                 yield job, outcome
@@ -143,7 +150,7 @@ def performed(client: Any, jobs: list[Job]) -> Iterator[tuple[Job, Outcome]]:
         ) from error
 
 
-def _outcome(future: Future[Outcome], job: Job) -> Outcome:
+def _outcome(future: Future[Outcome | None], job: Job) -> Outcome | None:
     try:
         return future.result()
     except KilledWorker as error:

@@ -36,6 +36,8 @@ class Job:
     key: str = ""
     """Of a run; "" for the page of a study, which is made anew each time."""
     title: str = ""
+    patient: bool = False
+    """Waits for another sweep that is at this run."""
     again: bool = False
     """Also where it is finished already."""
     threads: int = 0
@@ -58,17 +60,19 @@ class Outcome:
     """Was finished by somebody else."""
 
 
-def perform(job: Job) -> Outcome:
+def perform(job: Job) -> Outcome | None:
     """Executes a job's notebook in this process and renders its page.
 
     Nothing is raised: a job that fails leaves notebook-failed.ipynb and error.txt in its folder.
-    Two sweeps that want the same run wait for each other, and the second finds it finished.
+    None where another sweep is at it and the job is not patient; a patient one finds it finished.
     """
     try:
-        with locked(job.folder), chdir(job.place or "."):
+        with locked(job.folder, wait=job.patient), chdir(job.place or "."):
             if job.key and not job.again and (before := finished(job)):
                 return before
             return _performed(job)
+    except BlockingIOError:
+        return None
     except Exception as error:
         return failed(job.folder, error)
 

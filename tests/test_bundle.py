@@ -12,8 +12,10 @@ import pandas as pd
 import pytest
 from plotly.offline import get_plotlyjs
 from report_case import Case, Reader, make_case, write_run, write_study
+from typer.testing import CliRunner
 
 from lsfa_lib import bundle, report
+from lsfa_lib.cli import app
 from lsfa_lib.files import InputError
 
 STUDY_RUNS = ("cookie-demo-IFC", "cookie-demo-baseline", "zipper-demo-baseline")
@@ -167,6 +169,42 @@ def test_bundle_is_written_whole_or_not_at_all(
         bundle.write_bundle(reports, path)
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == ["out.zip"]
+
+
+def lsfa(reports: Path, *words: object) -> str:
+    """Output of `lsfa report`, or the sentence it ends with."""
+    arguments = ["report", "--reports", str(reports), *map(str, words)]
+    found = CliRunner().invoke(app, arguments)
+    return str(found.exception) if found.exception else found.output.strip()
+
+
+def test_report_command_writes_pages_a_mail_or_a_bundle(reports: Path, tmp_path: Path) -> None:
+    (reports / "index.html").unlink()
+    assert lsfa(reports) == f"open {reports / 'index.html'}"
+    assert (reports / "index.html").exists()
+    page, archive = tmp_path / "x.html", tmp_path / "x.zip"
+    assert lsfa(reports, "cookie-demo-s0", "--out", page) == str(page)
+    assert "<title>cookie</title>" in page.read_text(encoding="utf-8")
+    assert lsfa(reports, "--bundle", archive, "--study", "components") == str(archive)
+    assert len([name for name in unpacked(archive) if name.endswith("result.json")]) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("cookie-demo-s0",), "one page is written by RUN and --out together"),
+        (("--out", "x.html"), "one page is written by RUN and --out together"),
+        (("cookie-demo-s0", "--out", "x", "--bundle", "y"), "a zip by --bundle alone"),
+        (
+            ("--study", "components"),
+            "--study components chooses what goes into a zip; add --bundle",
+        ),
+    ],
+)
+def test_report_command_says_what_does_not_go_together(
+    reports: Path, words: tuple[str, ...], said: str
+) -> None:
+    assert said in lsfa(reports, *words)
 
 
 def test_without_a_run_there_is_nothing_to_bundle(tmp_path: Path) -> None:

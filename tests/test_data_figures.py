@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from PIL import Image
-from scan_case import box_scan
+from scan_case import PITCH_MM, SIZE, box_scan
 
 from lsfa_lib import data_figures, data_report, scan_parts, scan_statistics
 from lsfa_lib.config import OURS
@@ -103,13 +103,22 @@ def test_clouds_hold_every_sort_of_reading_level_with_the_plane(measured: Measur
     assert abs(np.degrees(np.arctan(slope))) < 0.1 and abs(np.median(ground.z)) < 0.05
     assert np.median(box.z) == pytest.approx(20, abs=0.1)
     assert np.ptp(box.x) == pytest.approx(60, abs=1) and np.ptp(box.y) == pytest.approx(40, abs=1)
-    assert len(after.x) == 3000 and after.marker.cmax == 249
+    # The piece beside it lies to the upper left, in the photo and here.
+    assert max(before[2].x) < min(box.x) and min(before[2].y) > max(box.y)
+    assert len(after.x) == 3000 and after.marker.colorscale[0][1] == "rgb(120,120,120)"
     labels = [button.label for button in figure.layout.updatemenus[0].buttons]
     assert labels == ["photo", "ground truth"]
     assert all(list(b.args[1]) == [3] for b in figure.layout.updatemenus[0].buttons)
     kept = data_report.percent(measured.regions["part"].sum() / readings)
     assert figure.layout.title.text.endswith(f": {kept} of the readings are the part")
     assert EVIL not in figure.to_json() and len(scan_parts.clouds(measured).to_json()) < 500_000
+
+
+def test_lengths_are_those_of_the_scan(measured: Measured) -> None:
+    ground = scan_parts.clouds(measured, most=50_000).data[1]
+    across = SIZE[1] - 1
+    assert np.ptp(ground.x) == pytest.approx(across * PITCH_MM / np.cos(np.radians(3)), abs=0.05)
+    assert np.ptp(ground.y) == pytest.approx((SIZE[0] - 1) * PITCH_MM, abs=0.05)
 
 
 def test_a_sort_without_points_is_left_out_of_the_view(measured: Measured) -> None:
@@ -153,11 +162,8 @@ def test_pictures_show_what_became_of_each_pixel(measured: Measured) -> None:
     assert all(f"{scan_parts.NAMES[r]} {data_report.percent(shares[r])}" in keys for r in REGIONS)
     narrow = figure.layout.meta["narrow"]
     assert narrow["annotations[0].text"].count("<br>") == 3
-    assert "rises 20.0 mm above a plane tilted by 3.0°" in figure.layout.title.text
-    assert (
-        EVIL not in figure.to_json()
-        and len(json.dumps(figure.to_plotly_json(), default=str)) < 400_000
-    )
+    assert "rises 20.1 mm above a plane tilted by 3.0°" in figure.layout.title.text
+    assert EVIL not in figure.to_json() and len(figure.to_json()) < 400_000
 
 
 def test_a_good_scan_has_no_truth_to_show(measured: Measured) -> None:

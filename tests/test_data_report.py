@@ -67,7 +67,7 @@ def test_classes_are_told_by_their_training_scans() -> None:
     nut = rows[1]
     assert nut[:5] == ["nut", "2", "240 × 180", "42 %", "48 %"]
     assert nut[5:7] == [f"{ONE.length_mm:.0f}", f"{ONE.width_mm:.0f}"]
-    assert nut[7:] == ["20.0", "0.8 %", "3.0°", f"{ONE.patch_mm:.2f}"]
+    assert nut[7:] == ["20.1", "0.4 %", "3.0°", f"{ONE.patch_mm:.2f}"]
     assert rows[0][3] == "20 %"
 
 
@@ -94,9 +94,9 @@ def test_answer_repeats_the_numbers() -> None:
     )
     assert f"**{data_report.percent(share.median())} of what the camera read of nut" in text
     assert f"42 % of the frame, {ONE.patches} of 900 patches.**" in text
-    assert "20.0 mm high" in text and "tilted by 3.0°" in text
+    assert "20.1 mm high" in text and "tilted by 3.0°" in text
     patch = f"{ONE.patch_mm:.1f}"
-    assert f"the median covers 30 mm², 1.3 % of the part or 2 patches of {patch} mm" in text
+    assert f"the median covers 30 mm², 1.2 % of the part or 2 patches of {patch} mm" in text
     assert "the smallest, hole/000, 0.6 patches" in text
     assert f"1 of 3 defects are thinner than a patch of {patch} mm; such a defect" in text
     assert "Share of the defect that still has one: cut 25 %." in text

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import nbformat
 from typer.testing import CliRunner
 
 from lsfa_lib.cli import app
@@ -55,3 +56,19 @@ def test_commands_the_readme_names_exist() -> None:
     options = CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "200"}).output
     for option in set(re.findall(r"lsfa run .*?(--[a-z-]+)", readme)):
         assert option in options
+
+
+def test_the_readme_lists_every_notebook_with_its_question() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `(\d\d_\w+)` \| (.+\?) \|$", text, re.MULTILINE))
+    asked = {
+        path.stem: nbformat.read(path, 4).cells[0].source.splitlines()[0].removeprefix("# ")
+        for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")
+    }
+    assert listed == asked
+
+
+def test_the_readme_shows_only_pictures_that_are_there() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert len(shown) == 3 and all((ROOT / name).stat().st_size < 200_000 for name in shown)

@@ -1,5 +1,6 @@
 """Notebooks executed with parameters, in this interpreter, failures kept."""
 
+import json
 import sys
 from pathlib import Path
 

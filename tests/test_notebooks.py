@@ -9,7 +9,17 @@ import nbformat
 import pytest
 from report_case import make_case
 
-from lsfa_lib import figures, findings, report
+from lsfa_lib import (
+    data_report,
+    feature_space,
+    figures,
+    findings,
+    report,
+    scan_statistics,
+)
+from lsfa_lib.config_io import chosen_config
+from lsfa_lib.files import InputError
+from lsfa_lib.notebook_run import execute, find_notebook
 from lsfa_lib.results import read_result
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
@@ -111,3 +121,96 @@ def test_training_cell_draws_the_figure_or_says_that_nothing_was_trained(trained
     exec(cell.source, {**names, "display": shown.append})
     sentence = findings.training_sentence(case.result)
     assert shown == [sentence if trained else f"{sentence}."]
+
+
+def _executed(name: str, folder: Path, **parameters: object) -> nbformat.NotebookNode:
+    path = execute(find_notebook(name), folder, {"preset": "tiny", **parameters}, kernel=False)
+    return nbformat.read(path, 4)
+
+
+def _figures(notebook: nbformat.NotebookNode, cell_id: str) -> list[dict]:
+    (cell,) = [cell for cell in notebook.cells if cell.id == cell_id]
+    return [o.data["application/vnd.plotly.v1+json"] for o in cell.outputs]
+
+
+def _answer(notebook: nbformat.NotebookNode) -> str:
+    return notebook.cells[-1].outputs[-1].data["text/markdown"]
+
+
+def test_data_notebook_answers_from_the_measurements(demo_root: Path, tmp_path: Path) -> None:
+    asked = {"category": "seal", "data_root": str(demo_root), "good_scans": 2}
+    notebook = _executed("01_data", tmp_path, **asked, scan="hole/000")
+    config = chosen_config("tiny", data_root=str(demo_root))
+    facts = scan_statistics.measure("seal", config, 2)
+    counts = scan_statistics.counts(demo_root)
+    assert _answer(notebook) == data_report.answer(counts, facts, "seal")
+    clouds, pictures = _figures(notebook, "scan")
+    assert clouds["layout"]["title"]["text"].startswith("<b>seal/test/hole/000</b>: ")
+    assert [trace["type"] for trace in clouds["data"]] == ["scatter3d"] * 4
+    assert pictures["layout"]["meta"]["thumbnail"][0].startswith("data:image/jpeg")
+    (defects,) = _figures(notebook, "defects")
+    drawn = sorted(trace["name"] for trace in defects["data"])
+    assert drawn == sorted(facts[facts["defective"]]["kind"].unique()) and len(drawn) == 6
+    page = report.render(tmp_path / "notebook.ipynb", tmp_path / "report.html")
+    assert page.stat().st_size < 700_000 and str(demo_root) not in page.read_text(encoding="utf-8")
+
+
+def test_feature_notebook_answers_from_the_features(demo_root: Path, tmp_path: Path) -> None:
+    asked = {"category": "seal", "data_root": str(demo_root), "device": "cpu"}
+    notebook = _executed("02_features", tmp_path, **asked, adapted=True, pixel=[20, 48])
+    config = chosen_config("tiny", data_root=str(demo_root), device="cpu")
+    spaces = feature_space.load("seal", config, 0, adapted=True)
+    separated = feature_space.separation(spaces, "seal")
+    name = feature_space.most_telling(separated)
+    (defective,) = _figures(notebook, "defective")
+    value = separated[(separated["name"] == name) & (separated["space"] == "frozen")]["auroc"].max()
+    assert defective["layout"]["title"]["text"].startswith(f"<b>{name}</b>: patch AUROC")
+    assert f" {value:.2f}, " in defective["layout"]["title"]["text"]
+    for m in ("3d", "rgb"):
+        effective = spaces.directions["adapted", m].effective
+        assert f"{findings.NAMES[m]} {effective:.1f}" in _answer(notebook)
+    (similar,) = _figures(notebook, "similar")
+    labels = [button["label"] for button in similar["layout"]["updatemenus"][0]["buttons"]]
+    assert labels == ["chosen", "defect", "middle", "rim"]
+    assert _answer(notebook).count("the most similar one of the good scan") == 4
+    assert report.render(tmp_path / "notebook.ipynb", tmp_path / "report.html").exists()
+
+
+def test_qualitative_notebook_shows_kinds_and_mistakes(demo_root: Path, tmp_path: Path) -> None:
+    asked = {"category": "seal", "data_root": str(demo_root), "device": "cpu"}
+    out = {"out": str(tmp_path), "mode": "rgb", "only": "none"}
+    notebook = _executed("11_qualitative", tmp_path, **asked, **out)
+    result = read_result(tmp_path / "result.json")
+    assert result["training"] is None
+    (grid,) = _figures(notebook, "grid")
+    assert grid["layout"]["title"]["text"] == findings.found_sentence(result, "rgb")
+    images = [trace for trace in grid["data"] if trace["type"] == "image"]
+    assert len(images) == 7 * 6  # six kinds and good; photo, relief, truth and three maps
+    bad = sorted((s["scores"]["rgb"], s["name"]) for s in result["scans"] if s["defective"])
+    good = sorted((s["scores"]["rgb"], s["name"]) for s in result["scans"] if not s["defective"])
+    for cell_id, worst in (("worst-misses", bad), ("worst-alarms", good[::-1])):
+        titles = [f["layout"]["title"]["text"] for f in _figures(notebook, cell_id)]
+        assert len(titles) == 3
+        for title, (score, name) in zip(titles, worst[:3], strict=True):
+            assert title.startswith(f"<b>{name.split('/', 2)[2]}, ")
+            assert f"score {score:.2f}," in title
+    assert _answer(notebook).startswith(f"**{findings.found_sentence(result, 'rgb')}.**")
+    page = report.render(tmp_path / "notebook.ipynb", tmp_path / "report.html")
+    assert page.stat().st_size < 1_200_000 and (tmp_path / "thumbnail.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "said"),
+    [
+        ("01_data", {"scan": "hole/999"}, "name one by split, kind and number"),
+        ("02_features", {"adapted": True, "only": "none"}, "adapted features need a training"),
+        ("02_features", {"pixel": [0, 0]}, "is not on the part of"),
+        ("11_qualitative", {"mode": "best"}, "mode 'best' is not in this run"),
+    ],
+)
+def test_a_wrong_parameter_is_told(
+    demo_root: Path, tmp_path: Path, name: str, wrong: dict, said: str
+) -> None:
+    asked = {"category": "seal", "data_root": str(demo_root)}
+    with pytest.raises(InputError, match=said):
+        _executed(name, tmp_path, **asked, **wrong)

@@ -41,6 +41,19 @@ def assert_apart(found: list[tuple[float, float, float, float]]) -> None:
             assert beside or high <= other_low or other_high <= low
 
 
+def assert_names_are_readable(layout: dict, width: float, count: int, bottom: float) -> None:
+    """Texts of 12 px lie on no picture."""
+    height = layout["height"] - bottom - layout["margin"].get("t", 34)
+    for note in layout["annotations"]:
+        if note.get("visible") is False:
+            continue
+        low, high = note["y"], note["y"] + 12 / height
+        reach = 20 / width if note["xanchor"] == "center" else 0.0
+        for left, right, cell_low, cell_high in cells(layout, count):
+            beside = note["x"] + reach <= left or right <= note["x"] - reach
+            assert beside or low >= cell_high - 1e-4 or high <= cell_low + 1e-4
+
+
 @pytest.mark.parametrize(("count", "pictures", "bar"), [(1, 3, BAR), (8, 8, BAR), (2, 5, None)])
 def test_pictures_do_not_overlap(count: int, pictures: int, bar: ColorBar | None) -> None:
     figure = picture_grid(rows(count, pictures), "title", bar)
@@ -53,6 +66,8 @@ def test_pictures_do_not_overlap(count: int, pictures: int, bar: ColorBar | None
     y = np.array(cells(narrow, count * pictures)).reshape(count, pictures, 4)
     assert len(np.unique(y[0, :, 3])) == -(-pictures // 4)
     assert narrow["height"] != wide["height"]
+    for layout, width in ((wide, 1050), (narrow, 348)):
+        assert_names_are_readable(layout, width, count * pictures, 74 if bar else 8)
     # Square cells in both: widths and heights in pixels agree.
     for layout, width in ((wide, 1050), (narrow, 348)):
         bottom = 74 if bar else 8

@@ -147,7 +147,8 @@ def test_page_names_no_folder_of_this_machine_and_no_widget(page: str) -> None:
 def test_thumbnail_is_photo_and_map_of_the_first_scan(reports: Path) -> None:
     image = Image.open(reports / "runs/quickstart/cookie-demo-s0/thumbnail.png")
     assert image.size == (448, 224)
-    halves = np.asarray(image, float)[:, :224], np.asarray(image, float)[:, 224:]
+    pixels = np.asarray(image.convert("RGB"), float)
+    halves = pixels[:, :224], pixels[:, 224:]
     for half in halves:
         assert half.std() > 20
     assert np.abs(halves[0] - halves[1]).mean() > 20
@@ -214,7 +215,7 @@ def test_study_page_lists_its_runs_and_says_why_one_failed(case: Case, tmp_path:
     for part in (
         "All reports · demo preset · 23 Nov 2026",
         "IFC +0.010 I-AUROC against baseline",
-        "Runs 3 2 settings in 2 categories",
+        "Runs finished 3 of 4 2 settings in 2 categories",
         "Failed 1 listed below",
         "Seeds 1 0",
         "Categories 2 cookie, zipper",

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dask
 import nbformat
 import pandas as pd
 import pytest
@@ -42,13 +43,13 @@ def data(demo_root: Path) -> str:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a scheduler with two workers: processes of their own, started somewhere else."""
     folder = tmp_path_factory.mktemp("cluster")
-    dask, file = str(Path(sys.executable).parent / "dask"), folder / "scheduler.json"
+    binary, file = str(Path(sys.executable).parent / "dask"), folder / "scheduler.json"
     quiet: dict[str, Any] = {"cwd": folder, "stderr": subprocess.DEVNULL}
     local = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
-    processes = [subprocess.Popen([dask, "scheduler", *local], **quiet)]
+    processes = [subprocess.Popen([binary, "scheduler", *local], **quiet)]
     try:
         address = until(lambda: file.exists() and json.loads(file.read_text()))["address"]
-        worker = [dask, "worker", address, "--nthreads", "1", "--no-dashboard"]
+        worker = [binary, "worker", address, "--nthreads", "1", "--no-dashboard"]
         processes += [subprocess.Popen(worker, **quiet) for _ in range(2)]
         yield address
     finally:
@@ -256,7 +257,11 @@ def test_one_bad_run_never_stops_the_others(data: str, tmp_path: Path) -> None:
         assert not (folder / "run.json").exists() and not (folder / "notebook.ipynb").exists()
         assert f"failed: {folder.name}: {runs[cell]['error']}" in result.stderr
         assert str(folder.resolve() / "notebook-failed.ipynb") in runs[cell]["error"]
-    assert len(pids()) == 2 + 1 + 3 and not halves()
+    folders = {
+        cell: Path("reports/runs/sweep") / Path(run["folder"]).name for cell, run in runs.items()
+    }
+    began = {cell: len((folder / "pids").read_text().split()) for cell, folder in folders.items()}
+    assert (began["good"], began["kills"], began["better"]) == (1, 3, 1) and not halves()
     lines = tables()[1]
     assert set(lines["row"]) == {"good", "better"}
     assert "better                   I-AUROC 0.900" in result.stdout
@@ -266,7 +271,11 @@ def test_one_bad_run_never_stops_the_others(data: str, tmp_path: Path) -> None:
 def test_an_address_without_a_scheduler_is_said_so(data: str, tmp_path: Path) -> None:
     path = write_study(tmp_path / "study", CELLS)
     for address in ("tcp://127.0.0.1:1", "nonsense://x"):
-        with pytest.raises(InputError, match=f"no scheduler answers at {address}; start one with"):
+        said = f"no scheduler answers at {address}; start one with `dask scheduler`"
+        with (
+            dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+            pytest.raises(InputError, match=said),
+        ):
             swept(path, data, scheduler=address)
     assert not Path("reports/runs").exists()
 
@@ -341,8 +350,9 @@ def test_marks_that_cannot_be_trusted_are_not(tmp_path: Path) -> None:
 
 
 def test_a_run_waits_for_the_one_in_its_folder(tmp_path: Path) -> None:
-    job = Job(tmp_path / "absent.ipynb", tmp_path / "run", {}, "k")
+    job = Job(tmp_path / "absent.ipynb", tmp_path / "run", {}, "k", patient=True)
     with locked(job.folder):
+        assert perform(replace(job, patient=False)) is None
         thread = threading.Thread(target=lambda: perform(job))
         thread.start()
         thread.join(0.3)
@@ -358,7 +368,8 @@ def test_a_run_that_writes_no_result_failed(tmp_path: Path) -> None:
 
     notebook = write_notebook(tmp_path / "empty.ipynb", 'out: str = ""  # folder')
     outcome = perform(Job(notebook, tmp_path / "run", {"out": "x"}, "k"))
-    assert outcome.state == "failed" and "wrote no result.json into its folder" in outcome.error
+    assert outcome is not None and outcome.state == "failed"
+    assert "wrote no result.json into its folder" in outcome.error
     assert (tmp_path / "run" / "error.txt").exists()
 
 

@@ -127,7 +127,8 @@
         [a, b].forEach((run, i) => {
           const cell = make("td", "", gain && (gain > 0) === (i === 1) ? "best" : "");
           const bounds = intervalOf(run, mode, metric);
-          cell.append(make("span", three(valueOf(run, mode, metric)), "value"), " ", make("small", bounds, "interval"));
+          cell.append(make("span", three(valueOf(run, mode, metric)), "value"));
+          if (bounds) cell.append(" ", make("small", bounds, "interval"));
           row.append(cell);
         });
         row.append(make("td", gain == null ? "–" : `${gain > 0 ? "+" : ""}${gain.toFixed(3)}`.replace("-", "−")));
