@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 
-.PHONY: demo lab lab-server study test test-gpu bench lock clean
+.PHONY: demo lab lab-server study test test-gpu bench pictures lock clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.ready
@@ -49,6 +49,10 @@ test: .venv/.ready
 
 test-gpu: .venv/.ready
 	$(BIN)/python -m pytest -m gpu
+
+# Those of the README, from what `make demo` wrote; needs Chromium.
+pictures: .venv/.ready
+	$(BIN)/python docs/pictures.py
 
 bench: .venv/.ready
 	$(BIN)/python -m benchmarks

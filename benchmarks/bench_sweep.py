@@ -34,7 +34,8 @@ def one_run(folder: Path, kernel: bool) -> None:
 def sweep(folder: Path) -> tuple[float, list[float]]:
     """Seconds of a whole sweep, and those of each run's cells.
 
-    The start of workers and the tables count, the page does not: it is a notebook's own work too, and no run.
+    The start of workers and the tables count, the page does not: it is a notebook's own work too,
+    and no run.
     """
     study = folder / "bench.yaml"
     parameters = {"scans": 1, "fields": {"cache": str(folder / "cache")}}

@@ -135,7 +135,8 @@ class Play:
         inside = f"""gd => {{
             const {{ xaxis{panel}: x, yaxis{panel}: y }} = gd._fullLayout;
             const box = gd.getBoundingClientRect();
-            return [box.left + x._offset + x.d2p({column}), box.top + y._offset + y.d2p({row})] }}"""
+            const at = [x._offset + x.d2p({column}), y._offset + y.d2p({row})];
+            return [box.left + at[0], box.top + at[1]] }}"""
         x, y = self.page.locator(".lsfa-live .js-plotly-plot").first.evaluate(inside)
         return x, y
 
