@@ -19,7 +19,8 @@ lab: .venv/.ready
 	$(MAKE) --no-print-directory lab-server
 
 # labconfig/ is read, all that Jupyter and IPython write goes to LAB_HOME. A browser is opened;
-# LAB_ARGS=--no-browser opens none, and takes any other option of `jupyter lab`.
+# LAB_ARGS=--no-browser opens none, and takes any other option of `jupyter lab`. Language servers
+# are left out: looking for them takes seconds and writes to the home folder.
 LAB_HOME ?= $(CURDIR)/.venv/jupyter
 LAB_FOLDER ?= notebooks
 LAB_ARGS ?=
@@ -31,6 +32,7 @@ lab-server: export JUPYTER_RUNTIME_DIR = $(LAB_HOME)/runtime
 lab-server: export IPYTHONDIR = $(LAB_HOME)/ipython
 lab-server:
 	$(BIN)/jupyter lab "$(LAB_FOLDER)" --LabApp.default_url=/lab/tree/explore.ipynb \
+		--ServerApp.jpserver_extensions="jupyter_lsp=False" \
 		$(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
 
 # What each part of the method brings, with seeds and intervals: two to three hours on two cores.

@@ -10,7 +10,9 @@ import io
 import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +27,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 FLAGS = ["--no-sandbox", "--no-first-run", "--disable-sync", "--enable-unsafe-swiftshader"]
 SIZE = {"width": 1240, "height": 1440}
 MOST_BYTES = 150_000
+KERNEL = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status"
 TURN = """canvas => {
   const { x, y, z } = canvas.layout.scene.camera.eye, angle = -0.45;
   const eye = { x: -1.1 * y * Math.sin(angle), y: 1.1 * y * Math.cos(angle), z };
@@ -54,10 +57,11 @@ def gallery(browser: Browser, reports: Path) -> bytes:
 
 def report(browser: Browser, reports: Path) -> bytes:
     """A run's first scan: the cloud turned and coloured by score, one place shown in all views."""
-    folders = sorted((reports / "runs").glob("*/*/report.html"))
-    if not folders:
-        raise SystemExit(f"{reports} holds no report; `make demo` writes some")
-    page = _opened(browser, folders[0].as_uri())
+    pages = sorted((reports / "runs").glob("*/*/report.html"))
+    linked = next((p for p in pages if '"linked":' in p.read_text(encoding="utf-8")), None)
+    if linked is None:
+        raise SystemExit(f"{reports} holds no report with linked views; `make demo` writes some")
+    page = _opened(browser, linked.as_uri())
     plot = page.locator(".plot:not(.small)").first
     plot.scroll_into_view_if_needed()
     plot.locator(".readout").wait_for()
@@ -77,14 +81,14 @@ def explorer(browser: Browser) -> bytes:
         with _lab(Path(folder)) as address:
             page = _opened(browser, address)
             page.locator(".jp-Notebook").wait_for()
-            page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext.session")
+            page.wait_for_function(f"{KERNEL} === 'idle'")
             # Not awaited: the command ends when the last cell has ended.
             page.evaluate(
                 "void window.jupyterapp.commands.execute('notebook:run-all-cells').catch(() => 0)"
             )
             page.evaluate("window.jupyterapp.commands.execute('application:toggle-left-area')")
             live = page.locator(".lsfa-live")
-            live.get_by_text("Why", exact=False).first.wait_for(timeout=600_000)
+            live.locator("p.lead").first.wait_for(timeout=1_200_000)
             live.scroll_into_view_if_needed()
             live.evaluate("box => box.closest('.jp-Cell').scrollIntoView()")
             page.wait_for_timeout(5000)
@@ -147,6 +151,8 @@ def main() -> None:
         "report": lambda browser: report(browser, reports),
         "explorer": explorer,
     }
+    # Stopped from outside, it stops its JupyterLab too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with sync_playwright() as playwright:
         found = next(filter(None, map(shutil.which, NAMES)), None)
         browser = playwright.chromium.launch(executable_path=found, args=FLAGS)

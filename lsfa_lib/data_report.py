@@ -68,7 +68,8 @@ def defect_table(facts: pd.DataFrame) -> Styler:
             "thinner than a patch": f"{int((widths < scans['patch_mm']).sum())} of {len(scans)}",
             "on a point of the part": percent(mid(scans, "defect_seen")),
         }
-    return _plain(pd.DataFrame([rows[key] for key in sorted(rows)]))
+    caption = "" if rows else thin_sentence(facts)
+    return _plain(pd.DataFrame([rows[key] for key in sorted(rows)]), caption)
 
 
 def answer(counts: pd.DataFrame, facts: pd.DataFrame, category: str) -> str:
@@ -183,5 +184,5 @@ def _grid_patches(facts: pd.DataFrame) -> int:
     return round(float(sides.median())) ** 2
 
 
-def _plain(frame: pd.DataFrame) -> Styler:
-    return marked(frame, pd.DataFrame(index=frame.index)).hide(axis="index")
+def _plain(frame: pd.DataFrame, caption: str = "") -> Styler:
+    return marked(frame, pd.DataFrame(index=frame.index), caption=caption).hide(axis="index")

@@ -75,7 +75,7 @@ def _figure_html(figure: dict[str, Any], compressed: bool) -> str:
     meta = layout.get("meta", {})
     layout["meta"] = {name: meta[name] for name in ("narrow", "linked") if name in meta}
     margin = layout.get("template", {}).get("layout", {}).get("margin", {})
-    layout["margin"] = {**margin, "t": 34, **layout.get("margin", {})}
+    layout["margin"] = {**margin, "t": 34, **layout.get("margin", {}), **meta.get("margin", {})}
     height = layout.get("height", 380)
     spec, kind = str(embedded_json({"data": data, "layout": layout})), "application/json"
     if compressed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import ModuleType
 
 from lsfa_lib.files import InputError
@@ -12,6 +13,8 @@ def load_open3d() -> ModuleType:
 
     Raises InputError with the line that repairs it where its system libraries are missing.
     """
+    # In Jupyter it would start a server for a viewer nobody here uses, and print that it did.
+    os.environ.setdefault("OPEN3D_DISABLE_WEB_VISUALIZER", "true")
     try:
         import open3d
     except (ImportError, OSError) as error:

@@ -19,11 +19,11 @@ from plotly.offline import get_plotlyjs
 
 from lsfa_lib.files import InputError, progress, write_whole
 from lsfa_lib.gallery import write_index as write_index
-from lsfa_lib.gallery_data import read_study
+from lsfa_lib.gallery_data import DAMAGE, read_study
 from lsfa_lib.notebook_html import body_html, contents, question, thumbnail
 from lsfa_lib.notebook_run import execute, find_notebook
 from lsfa_lib.pages import packed, page_text, write_text
-from lsfa_lib.report_head import provenance, relative, run_head, study_head
+from lsfa_lib.report_head import Link, provenance, relative, run_head, study_head
 from lsfa_lib.results import read_result
 
 PAGES = ("runs/*/*", "studies/*", "*")
@@ -80,14 +80,7 @@ def render(
     def link(path: Path) -> str:
         return "" if alone or not path.exists() else relative(path, html_path)
 
-    head: dict[str, Any] = {"title": question(notebook) or folder.name}
-    result = None
-    if (folder / "result.json").exists():
-        result = read_result(folder / "result.json")
-        head = {"title": str(result["category"]), **run_head(result)}
-    elif (folder / "study.json").exists():
-        study = read_study(folder / "study.json")
-        head = {"title": study.title, **study_head(study, home, link)}
+    head = _head(notebook, folder, home, link)
     head["title"] = title or head["title"]
     picture = b"" if alone else thumbnail(notebook)
     if picture:
@@ -102,12 +95,30 @@ def render(
         index="" if alone or home == html_path.parent else relative(home / "index.html", html_path),
         contents=contents(body),
         body=Markup(body),
-        provenance=list(provenance(notebook, result)),
         shared="" if alone else relative(_write_shared(home), html_path),
         packed=packed(get_plotlyjs()) if alone else "",
     )
     write_text(html_path, text)
     return html_path
+
+
+def _head(notebook: nbformat.NotebookNode, folder: Path, home: Path, link: Link) -> dict[str, Any]:
+    """Title, head and provenance of the page, from what lies beside the notebook."""
+    result, study = folder / "result.json", folder / "study.json"
+    try:
+        if result.exists():
+            run = read_result(result)
+            rows = list(provenance(notebook, run))
+            return {"title": str(run["category"]), **run_head(run), "provenance": rows}
+        rows = list(provenance(notebook, None))
+        if study.exists():
+            about = read_study(study)
+            return {"title": about.title, **study_head(about, home, link), "provenance": rows}
+        return {"title": question(notebook) or folder.name, "provenance": rows}
+    except DAMAGE as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{result} lacks or garbles {error}; run it again") from error
 
 
 def mail(name: str, reports: Path, path: Path) -> Path:

@@ -140,9 +140,10 @@ def scan_figure(
     view = scene(surface)
     figure.update_layout(
         template=TEMPLATE,
-        title={"text": title},
+        # Above the buttons; a page sets the title apart and needs no room for it.
+        title={"text": title, "y": 1, "yanchor": "top", "pad": {"t": 12}},
         height=140 + 180 * _rows(len(panels)),
-        margin={"l": 8, "r": 8},
+        margin={"l": 8, "r": 8, "t": 92},
         scene=view,
         updatemenus=[buttons(choices)],
         **_panel_axes(len(panels)),
@@ -150,6 +151,7 @@ def scan_figure(
     _name_panels(figure, list(panels))
     return figure.update_layout(
         meta={
+            "margin": {"t": 34},
             "narrow": _narrow(len(panels), len(choices), view["camera"]),
             "linked": linked(points, list(choices)),
             "thumbnail": [panels["photo"], panels.get(_panel_name(BOTH), panels["photo"])],

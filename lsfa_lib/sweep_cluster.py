@@ -46,7 +46,11 @@ def cluster_client(workers: int, scheduler: str) -> Iterator[tuple[Any, int]]:
         return
     threads = max(1, CPU_COUNT // workers)
     environment = dict(os.environ)
-    settings: dict[str, Any] = {"distributed.scheduler.allowed-failures": DEATHS - 1}
+    settings: dict[str, Any] = {
+        "distributed.scheduler.allowed-failures": DEATHS - 1,
+        # A process of this machine that dies is noticed at once; one that is silent works.
+        "distributed.scheduler.worker-ttl": None,
+    }
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         settings[f"distributed.nanny.pre-spawn-environ.{name}"] = threads
     try:

@@ -136,6 +136,7 @@ def test_splits_that_lack_good_or_defective_scans_are_odd() -> None:
     assert odd.startswith("no defective test scan")
     text = data_report.answer(counted(no_bad), no_bad, "nut")
     assert "Defects" not in text and data_report.thin_sentence(no_bad) == "No defect to measure"
+    assert ">No defect to measure</caption>" in data_report.defect_table(no_bad).to_html()
     sizes = FACTS.assign(width_px=[240, 240, 240, 300, 240, 240, 240])
     assert data_report.oddities(COUNTS, sizes, "nut") == ["frames of 2 sizes"]
 

@@ -69,6 +69,7 @@ def test_figures_of_the_page_hold_the_numbers_of_the_notebook(
             np.testing.assert_allclose(steps * packed["meta"]["step"], values, atol=1e-4)
         meta = spec["layout"]["meta"]
         assert meta["narrow"]["height"] > figure["layout"]["height"]
+        assert spec["layout"]["margin"]["t"] == 34 < figure["layout"]["margin"]["t"]
         assert meta["linked"] == figure["layout"]["meta"]["linked"]
         assert "thumbnail" not in meta
 
@@ -308,6 +309,20 @@ def test_rendering_twice_gives_the_same_page(reports: Path, page: str) -> None:
     report.rebuild(reports)
     assert (folder / "report.html").read_text(encoding="utf-8") == page
     assert (reports / "index.html").exists()
+
+
+def test_a_result_without_its_numbers_is_said_so_and_stops_no_other_page(
+    case: Case, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a", "b", "c"):
+        write_run(tmp_path / "runs" / "quickstart" / name, case, scans=1)
+    broken = {"a": '{"schema": 1, "category": "x"}', "b": '{"schema": 2}'}
+    for name, text in broken.items():
+        (tmp_path / "runs/quickstart" / name / "result.json").write_text(text, encoding="utf-8")
+    report.rebuild(tmp_path)
+    assert "quickstart/a/result.json lacks or garbles" in caplog.text
+    assert "quickstart/b/result.json has schema 2, this version reads 1" in caplog.text
+    assert [page.parent.name for page in tmp_path.rglob("report.html")] == ["c"]
 
 
 def test_a_broken_notebook_is_said_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
