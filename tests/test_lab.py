@@ -115,6 +115,11 @@ class Play:
         self.page.locator(".lsfa-live .gl-container canvas, .lsfa-live canvas").first.wait_for()
         self.page.locator(".lsfa-live").first.scroll_into_view_if_needed()
 
+    def no_dialog(self) -> None:
+        """Nothing to be built, announced or chosen stands in the way."""
+        assert self.page.locator(".jp-Dialog").all_inner_texts() == []
+        assert self.page.locator(".Toastify__toast").all_inner_texts() == []
+
     def text(self, of: str) -> str:
         return self.page.locator(f".lsfa-live {of}").first.inner_text()
 
@@ -168,9 +173,7 @@ def test_explorer_is_played_in_jupyterlab(lab: Lab) -> None:
         play.run_all()
         page = play.page
         assert page.title().startswith("explore")
-        # No dialog at the start, nor anything to be built or announced.
-        assert page.locator(".jp-Dialog").count() == 0
-        assert page.locator(".jp-toastContainer .Toastify__toast").count() == 0
+        play.no_dialog()
 
         found, missed, rejected, passed = _counts(play.text(".counts"))
         assert (found + missed, rejected + passed) == (6, 3) and found > 0
@@ -201,7 +204,7 @@ def test_explorer_is_played_in_jupyterlab(lab: Lab) -> None:
 
         # Nothing was printed, no warning either.
         assert page.locator("[data-mime-type^='application/vnd.jupyter.std']").count() == 0
-        assert page.locator(".jp-Dialog").count() == 0
+        play.no_dialog()
         assert play.asked == []
         assert play.errors == []
         page.close()

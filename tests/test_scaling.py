@@ -19,7 +19,7 @@ TEXT = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
 SBATCH = """#!/bin/sh
 echo $$ >> jobs
 cp "$1" script-$$.sh
-PATH="$OWN_PATH" setsid sh "$1" > log-$$ 2>&1 &
+PATH="$OWN_PATH" setsid sh script-$$.sh > log-$$ 2>&1 &
 echo $! > pid-$$
 echo "Submitted batch job $$"
 """
