@@ -102,10 +102,10 @@ class Play:
 
     def run_all(self) -> None:
         """Runs every cell, and waits until the last one was."""
-        kernel = "jupyterapp.shell.currentWidget.sessionContext.session.kernel.status"
-        self.page.wait_for_function(
-            f"(() => {{ try {{ return {kernel} }} catch {{}} }})() == 'idle'"
-        )
+        kernel = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
+        dialog = "document.querySelector('.jp-Dialog')"
+        self.page.wait_for_function(f"{dialog} || {kernel}?.status === 'idle'")
+        self.no_dialog()
         # Not awaited: it is answered only when all is done.
         self.page.evaluate("void jupyterapp.commands.execute('notebook:run-all-cells')")
         prompts = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]"
