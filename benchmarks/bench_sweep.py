@@ -13,9 +13,9 @@ import yaml
 
 from benchmarks.harness import Row, device_name, measure
 from lsfa_lib.datasets.synthetic import DemoSettings, write_demo
-from lsfa_lib.notebook_run import execute, find_notebook
-from lsfa_lib.study import Choices, read_studies
-from lsfa_lib.sweep import run_sweep
+from lsfa_lib.studies.notebook_run import execute, find_notebook
+from lsfa_lib.studies.study import Choices, read_studies
+from lsfa_lib.studies.sweep import run_sweep
 
 WORKERS = 2
 CATEGORIES = ("biscuit", "seal")

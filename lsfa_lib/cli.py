@@ -123,8 +123,11 @@ def run(
     Examples: `lsfa run all` (the demo data), `lsfa run bagel --preset ours --data data/mvtec3d`,
     `lsfa run all --only IFC --shots 10 --seeds 3`.
     """
-    from lsfa_lib import gallery, report
     from lsfa_lib.config_io import chosen_config
+    from lsfa_lib.pages import gallery
+    from lsfa_lib.studies.notebook_run import find_notebook
+    from lsfa_lib.studies.sweep import run_all
+    from lsfa_lib.studies.sweep_worker import Job
 
     if preset and config:
         raise InputError(
@@ -132,7 +135,7 @@ def run(
             "into the file"
         )
     asked = {"data_root": data_root, "device": device, "image_size": image_size, "shots": shots}
-    # Every mistake the user can have made is found before the first kernel starts.
+    # Every mistake the user can have made is found before the first run starts.
     chosen = chosen_config(config or preset or "demo", part=only, **asked)  # type: ignore[arg-type]
     found = _usable_categories(categories, chosen, seed)
     same = {
@@ -142,21 +145,29 @@ def run(
         "only": only,
     }
     name = run_name(chosen.preset, only, shots, image_size)
-    jobs = {}
+    notebook, place, jobs = find_notebook("00_quickstart"), reports / "runs" / "quickstart", []
     # Seeds outside: two runs side by side then seldom extract the same features.
     for number in range(seed, seed + seeds):
         for category in found:
-            folder = reports / "runs" / "quickstart" / f"{category}-{name}-s{number}"
-            out = str(folder.resolve())
-            jobs[folder] = {**same, "category": category, "seed": number, "out": out}
+            folder = place.resolve() / f"{category}-{name}-s{number}"
+            varied = {"category": category, "seed": number, "out": str(folder)}
+            jobs.append(Job(notebook.resolve(), folder, {**same, **varied}, place=str(Path.cwd())))
+    failures = []
     try:
-        for page in report.run_pages("00_quickstart", jobs, workers):
-            typer.echo(page)
+        for job, outcome in run_all(jobs, workers):
+            if outcome.state == "failed":
+                failures.append(outcome.error)
+            else:
+                typer.echo(place / job.folder.name / "report.html")
     except KeyboardInterrupt:
         typer.echo("lsfa: stopped; finished runs and extracted features are kept", err=True)
         raise
+    if failures:
+        for reason in failures[:-1]:
+            typer.echo(f"lsfa: {reason}", err=True)
+        raise InputError(failures[-1])
     if seeds > 1:
-        _tell_seeds(list(jobs))
+        _tell_seeds([job.folder for job in jobs])
     typer.echo(f"open {gallery.write_index(reports).resolve()}")
 
 

@@ -33,8 +33,8 @@ def report(
     Examples: `lsfa report`, `lsfa report biscuit-demo-s0 --out biscuit.html`,
     `lsfa report --bundle components.zip --study components`.
     """
-    from lsfa_lib.bundle import write_bundle
-    from lsfa_lib.report import mail, rebuild
+    from lsfa_lib.pages.bundle import write_bundle
+    from lsfa_lib.pages.report import mail, rebuild
 
     if bool(run) != bool(out) or (run and bundle):
         raise InputError("one page is written by RUN and --out together, a zip by --bundle alone")

@@ -43,7 +43,7 @@ def select(
 ) -> None:
     """Score configurations on pseudo-defects of validation scans, then on the test split."""
     from lsfa_lib.config import configure
-    from lsfa_lib.selection_study import run_selection, start
+    from lsfa_lib.studies.selection_study import run_selection, start
 
     base = start(configure(preset, str(data_root), image_size=image_size))
     folder = reports / "selection" / "cells"
@@ -70,8 +70,8 @@ def components(
 
     Example: `lsfa study components all --image-size 448 --coreset-seeds 1 --losses ours`.
     """
-    from lsfa_lib.components import LOSSES, VARIANTS, Study, run_study
     from lsfa_lib.config import configure
+    from lsfa_lib.studies.components import LOSSES, VARIANTS, Study, run_study
 
     chosen = tuple(variants.split(",")) if variants else tuple(VARIANTS)
     forms = tuple(losses.split(","))
@@ -94,8 +94,8 @@ def page(
     ] = "",
 ) -> None:
     """Write the page of the study from its cells: tables, figures and an answer."""
-    from lsfa_lib import report
-    from lsfa_lib.components_report import write_components
+    from lsfa_lib.pages import report
+    from lsfa_lib.studies.components_report import write_components
 
     cells, selection = (reports / name / "cells" for name in ("components", "selection"))
     parameters = {"cells": str(cells.resolve()), "selection": str(selection.resolve())}

@@ -48,8 +48,8 @@ def sweep(
     Examples: `lsfa sweep studies/components.yaml`, `lsfa sweep studies/paper.yaml --preset ours
     --data data/mvtec3d --seeds 0,1,2`. Stopped in the middle, it goes on when it is started again.
     """
-    from lsfa_lib.study import Choices, read_studies
-    from lsfa_lib.sweep import run_sweep
+    from lsfa_lib.studies.study import Choices, read_studies
+    from lsfa_lib.studies.sweep import run_sweep
 
     choices = Choices(
         preset=preset,
@@ -89,7 +89,7 @@ def _table_lines(folder: Path) -> list[str]:
     import pandas as pd
 
     from lsfa_lib.findings import BOTH, NAMES
-    from lsfa_lib.study_table import METRICS, spread
+    from lsfa_lib.studies.study_table import METRICS, spread
 
     if not (folder / "table.parquet").exists():
         return []
@@ -114,7 +114,7 @@ class _Beside(logging.Handler):
 
 def _tell_progress() -> None:
     """Failures at once; where stderr is no terminal and has no bar, every finished run too."""
-    for name in ("lsfa_lib.sweep", "lsfa_lib.sweep_cluster"):
+    for name in ("lsfa_lib.studies.sweep", "lsfa_lib.studies.sweep_cluster"):
         log = logging.getLogger(name)
         log.setLevel(logging.WARNING if sys.stderr.isatty() else logging.INFO)
         log.propagate = False

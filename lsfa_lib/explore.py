@@ -9,8 +9,8 @@ All it shows can also be asked without widgets: see `Exploration`.
 
 from __future__ import annotations
 
-from lsfa_lib.exploration import Exploration
-from lsfa_lib.explore_panel import Panel
+from lsfa_lib.explorer.exploration import Exploration
+from lsfa_lib.explorer.explore_panel import Panel
 
 
 class Explorer(Exploration):

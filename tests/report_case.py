@@ -14,11 +14,12 @@ from nbformat import v4
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from lsfa_lib import figures, findings, scan_figures
+from lsfa_lib import findings
 from lsfa_lib.config import DEMO
-from lsfa_lib.notebook_html import PLOTLY, WIDGET
+from lsfa_lib.pages.notebook_html import PLOTLY, WIDGET
 from lsfa_lib.records import Prediction, Sample
 from lsfa_lib.results import as_json, write_result
+from lsfa_lib.views import figures, scan_figures
 
 MODES = ("3d", "rgb", "rgb+3d", "disagreement", "rgb+3d+disagreement")
 UNTRAINED = MODES[:3]

@@ -39,7 +39,7 @@ result |= {"category": category, "seed": seed}
 for numbers in result["modes"].values():
     numbers["i_auroc"] = value + seed / 100
 Path(out, "result.json").write_text(json.dumps(result))"""
-PAGE = """from lsfa_lib.study_table import load
+PAGE = """from lsfa_lib.studies.study_table import load
 
 runs = load(study)
 print(sorted(runs.cells), len(runs.results))"""

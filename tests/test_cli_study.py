@@ -6,8 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 from lsfa_lib.cli import app
-from lsfa_lib.components_table import read_cells, table
 from lsfa_lib.files import InputError
+from lsfa_lib.studies.components_table import read_cells, table
 
 
 def study(*words: str) -> str:

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lsfa_lib.components import Study, Unit, run_units, unit_config, units
-from lsfa_lib.components_report import (
+from lsfa_lib.config import Config, only
+from lsfa_lib.pipeline import run_category
+from lsfa_lib.studies.components import Study, Unit, run_units, unit_config, units
+from lsfa_lib.studies.components_report import (
     answer,
     costs,
     forest_figure,
@@ -16,10 +18,8 @@ from lsfa_lib.components_report import (
     shown,
     write_components,
 )
-from lsfa_lib.components_table import read_cells, table
-from lsfa_lib.config import Config, only
-from lsfa_lib.pipeline import run_category
-from lsfa_lib.selection_study import grid, score_category, start
+from lsfa_lib.studies.components_table import read_cells, table
+from lsfa_lib.studies.selection_study import grid, score_category, start
 
 
 @pytest.fixture

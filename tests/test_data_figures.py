@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from scan_case import PITCH_MM, SIZE, box_scan
 
-from lsfa_lib import data_figures, data_report, scan_parts, scan_statistics
 from lsfa_lib.config import OURS
-from lsfa_lib.scan_statistics import REGIONS, Measured
+from lsfa_lib.views import data_figures, data_report, scan_parts, scan_statistics
+from lsfa_lib.views.scan_statistics import REGIONS, Measured
 
 CONFIG = replace(OURS, preprocess=replace(OURS.preprocess, image_size=120))
 EVIL = "<script>x"

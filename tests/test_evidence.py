@@ -12,7 +12,7 @@ from lsfa_lib.adaptors import adapt
 from lsfa_lib.config import TINY, Config, DataConfig
 from lsfa_lib.datasets.mvtec3d import read_split
 from lsfa_lib.detector import fuse, predict
-from lsfa_lib.evidence import (
+from lsfa_lib.explorer.evidence import (
     blended,
     blended_threshold,
     confusion,
@@ -21,10 +21,10 @@ from lsfa_lib.evidence import (
     reasons,
     standardised_map,
 )
+from lsfa_lib.explorer.fitted import Fitted, fitted
 from lsfa_lib.feature_cache import extract
 from lsfa_lib.features import load_encoders
 from lsfa_lib.findings import counts
-from lsfa_lib.fitted import Fitted, fitted
 from lsfa_lib.pipeline import read_sample
 from lsfa_lib.records import MODALITIES, PatchFeatures, Prediction
 

@@ -13,18 +13,25 @@ import torch
 
 from lsfa_lib.config import TINY, Config, DataConfig
 from lsfa_lib.detector import predict
-from lsfa_lib.evidence import blended
 from lsfa_lib.explore import Explorer
-from lsfa_lib.explore_html import CROP, closeup, overview, strip_html, verdict_html, why_html
-from lsfa_lib.explore_panel import STEPS, Panel
+from lsfa_lib.explorer.evidence import blended
+from lsfa_lib.explorer.explore_html import (
+    CROP,
+    closeup,
+    overview,
+    strip_html,
+    verdict_html,
+    why_html,
+)
+from lsfa_lib.explorer.explore_panel import STEPS, Panel
+from lsfa_lib.explorer.fitted import Fitted, fitted
+from lsfa_lib.explorer.inspection import POSITIONS, Inspection
 from lsfa_lib.feature_cache import extract
 from lsfa_lib.features import load_encoders
 from lsfa_lib.files import InputError
-from lsfa_lib.fitted import Fitted, fitted
-from lsfa_lib.inspection import POSITIONS, Inspection
-from lsfa_lib.notebook_run import execute, find_notebook
 from lsfa_lib.pipeline import read_sample
-from lsfa_lib.scan_pictures import percent, score_ranges
+from lsfa_lib.studies.notebook_run import execute, find_notebook
+from lsfa_lib.views.scan_pictures import percent, score_ranges
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ import plotly.graph_objects as go
 import pytest
 from PIL import Image
 
-from lsfa_lib import feature_figures, feature_space, similarity_figures
 from lsfa_lib.config import TINY, DataConfig
 from lsfa_lib.datasets.mvtec3d import entries
-from lsfa_lib.feature_space import Spaces, View
-from lsfa_lib.picture_grid import box_around
 from lsfa_lib.records import MODALITIES
+from lsfa_lib.views import feature_figures, feature_space, similarity_figures
+from lsfa_lib.views.feature_space import Spaces, View
+from lsfa_lib.views.picture_grid import box_around
 
 EVIL = "<script>x"
 

@@ -9,13 +9,13 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
-from lsfa_lib import feature_space
 from lsfa_lib.config import TINY, Config, DataConfig, only
 from lsfa_lib.datasets.mvtec3d import entries
-from lsfa_lib.feature_space import Spaces, View
 from lsfa_lib.files import InputError
 from lsfa_lib.monitors import effective_rank
 from lsfa_lib.records import MODALITIES
+from lsfa_lib.views import feature_space
+from lsfa_lib.views.feature_space import Spaces, View
 
 RNG = np.random.default_rng(0)
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from lsfa_lib.config import OURS, TINY, Config, DataConfig, only
+from lsfa_lib.explorer.fitted import Fitted, fitted
 from lsfa_lib.feature_cache import cache_entries
 from lsfa_lib.files import InputError
-from lsfa_lib.fitted import Fitted, fitted
 from lsfa_lib.records import MODALITIES
 
 FIT, SCORE = "fit banks", "score test scans"

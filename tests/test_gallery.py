@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from report_case import MODES, Case, Reader, make_case, write_run, write_study
 
-from lsfa_lib import gallery, gallery_data
 from lsfa_lib.config import DEMO, Config, DataConfig, only
 from lsfa_lib.files import InputError
-from lsfa_lib.gallery_means import blocks
+from lsfa_lib.pages import gallery, gallery_data
+from lsfa_lib.pages.gallery_means import blocks
 from lsfa_lib.results import as_json
 
 EVIL = "</script><script>alert(1)</script>\"'&amp;"

@@ -13,8 +13,8 @@ from browser_case import MARKS, Watch, chromium
 from PIL import Image
 from report_case import Case, make_case, write_run, write_study
 
-from lsfa_lib import bundle, gallery, report
 from lsfa_lib.config import DEMO, only
+from lsfa_lib.pages import bundle, gallery, report
 from lsfa_lib.results import as_json
 
 EVIL = "</script><script>alert(1)</script>\"'<img src=x onerror=alert(2)>"

@@ -20,8 +20,9 @@ from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 from sweep_case import write_notebook
 
-from lsfa_lib import files, notebook_run
+from lsfa_lib import files
 from lsfa_lib.files import InputError
+from lsfa_lib.studies import notebook_run
 
 WORD = 'word: str = "a"  # said'
 

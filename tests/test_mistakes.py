@@ -12,16 +12,16 @@ import torch
 from PIL import Image
 from report_case import MODES, make_case
 
-from lsfa_lib import map_rows, mistakes
 from lsfa_lib.config import DEMO, Config
 from lsfa_lib.detector import Detector
 from lsfa_lib.files import InputError
 from lsfa_lib.findings import counts
-from lsfa_lib.mistakes import Judged, Peak
-from lsfa_lib.picture_grid import box_around
 from lsfa_lib.pipeline import Run
 from lsfa_lib.records import Prediction, Sample
-from lsfa_lib.scan_pictures import score_ranges
+from lsfa_lib.views import map_rows, mistakes
+from lsfa_lib.views.mistakes import Judged, Peak
+from lsfa_lib.views.picture_grid import box_around
+from lsfa_lib.views.scan_pictures import score_ranges
 
 BOTH = "rgb+3d"
 

@@ -8,8 +8,8 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from lsfa_lib import notebook_run
 from lsfa_lib.files import InputError
+from lsfa_lib.studies import notebook_run
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 

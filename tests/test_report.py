@@ -15,9 +15,9 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 from report_case import Case, Reader, make_case, write_run, write_study
 
-from lsfa_lib import report
 from lsfa_lib.files import InputError
-from lsfa_lib.pages import without_folders
+from lsfa_lib.pages import report
+from lsfa_lib.pages.page import without_folders
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_figures_of_the_page_hold_the_numbers_of_the_notebook(
 
 
 def test_a_cloud_too_large_for_16_bits_keeps_its_floats() -> None:
-    from lsfa_lib.notebook_html import _compact
+    from lsfa_lib.pages.notebook_html import _compact
 
     values = np.array([-400.0, 0, 400], "<f4")
     data = {"dtype": "f4", "bdata": base64.b64encode(values.tobytes()).decode()}

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from sweep_case import write_study
 
-from lsfa_lib.study import Choices, read_studies
-from lsfa_lib.study_runs import runs_of
+from lsfa_lib.studies.study import Choices, read_studies
+from lsfa_lib.studies.study_runs import runs_of
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")

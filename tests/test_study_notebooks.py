@@ -8,9 +8,9 @@ import nbformat
 import pytest
 import yaml
 
-from lsfa_lib import study_report, study_table
-from lsfa_lib.study import Choices, Study, read_studies
-from lsfa_lib.sweep import Swept, run_sweep
+from lsfa_lib.studies import study_report, study_table
+from lsfa_lib.studies.study import Choices, Study, read_studies
+from lsfa_lib.studies.sweep import Swept, run_sweep
 
 STUDIES = Path(__file__).parents[1] / "studies"
 INCLUDED = yaml.safe_load((STUDIES / "paper.yaml").read_text(encoding="utf-8"))["include"]

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from study_case import LIFT, SEEDS, write_study
 
-from lsfa_lib import study_figures, study_report, study_table
 from lsfa_lib.config import DEMO, only
+from lsfa_lib.studies import study_figures, study_report, study_table
 
 
 @pytest.fixture(scope="module")

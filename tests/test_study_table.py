@@ -9,9 +9,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from study_case import CATEGORIES, DEFECTIVE, LIFT, SEEDS, scores_of, write_study
 
-from lsfa_lib import study_table
 from lsfa_lib.files import InputError
 from lsfa_lib.paired import verdict
+from lsfa_lib.studies import study_table
 
 
 def line_of(lines: pd.DataFrame, cell: str, mode: str = "rgb+3d") -> dict:

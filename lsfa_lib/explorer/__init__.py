@@ -1,0 +1,1 @@
+"""The live explorer: what it shows of a scan, why a patch scores high, and its panel."""

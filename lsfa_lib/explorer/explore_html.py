@@ -1,0 +1,254 @@
+"""The explorer's texts and small pictures as HTML; everything from data is escaped.
+
+Colours of text and lines are JupyterLab's own, so that dark themes stay readable.
+"""
+
+from __future__ import annotations
+
+import html
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw
+from plotly.colors import sample_colorscale
+
+from lsfa_lib.config import Config
+from lsfa_lib.explorer.evidence import Confusion, Reason, middle_of
+from lsfa_lib.explorer.inspection import Inspection, Why, farther
+from lsfa_lib.records import Modality, Sample
+from lsfa_lib.views.figures import DEFECTIVE, GOOD
+from lsfa_lib.views.scan_pictures import COLORSCALE, TOP, photograph, relief, uri
+
+TITLES: dict[Modality, str] = {"rgb": "Colour (RGB)", "3d": "Shape (3D)"}
+CROP = 14
+"""Patches across a close-up."""
+STYLE = """<style>
+.lsfa { font: 13px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif;
+  color: var(--jp-ui-font-color1, #1d2733); }
+.lsfa p { margin: 0 0 6px; }
+.lsfa .soft { color: var(--jp-ui-font-color2, #5b6672); }
+.lsfa .lead { font-size: 15px; }
+.lsfa .error { border-left: 3px solid #D55E00; padding: 4px 10px; }
+.lsfa svg { display: block; width: 100%; overflow: visible; }
+.lsfa svg text { font-size: 11px; fill: var(--jp-ui-font-color2, #5b6672); }
+.lsfa .counts { display: flex; gap: 8px 28px; flex-wrap: wrap; margin: 2px 0 0; }
+.lsfa .counts b { font-size: 20px; font-weight: 650; margin-right: 4px; }
+.lsfa .counts i { display: inline-block; width: 9px; height: 9px; border-radius: 50%;
+  margin-right: 6px; }
+.lsfa.legend { display: flex; flex-wrap: wrap; gap: 2px 24px; align-items: flex-start; }
+.lsfa.legend > div { flex: 1 1 220px; max-width: 320px; }
+.lsfa.legend > p { flex: 2 1 320px; font-size: 12px; line-height: 1.4; margin: 0; }
+.lsfa .bar { height: 9px; border-radius: 2px; }
+.lsfa .reasons { display: grid; gap: 14px 28px;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); }
+.lsfa h4 { margin: 0; font-size: 13px; font-weight: 650; }
+.lsfa .pictures { display: grid; grid-template-columns: repeat(3, minmax(0, 120px)); gap: 8px;
+  margin: 6px 0 4px; }
+.lsfa figure { margin: 0; }
+.lsfa figure img { width: 100%; display: block; border-radius: 3px; margin: 0; }
+.lsfa figcaption { font-size: 12px; line-height: 1.3; padding-top: 3px; overflow-wrap: anywhere; }
+</style>"""
+
+
+def note(text: str, error: bool = False) -> str:
+    """A plain sentence."""
+    return f'<div class="lsfa{" error" if error else " soft"}">{html.escape(text)}</div>'
+
+
+def legend_html() -> str:
+    """The one scale of colours of map and cloud."""
+    shades = ", ".join(sample_colorscale(COLORSCALE, [i / 10 for i in range(11)]))
+    ticks = "".join(
+        f'<text x="{100 * t / TOP:g}%" y="22" text-anchor="{anchor}">{text}</text>'
+        for t, text, anchor in (
+            (0, "0 %", "start"),
+            (100, "100 %", "middle"),
+            (TOP, f"≥ {TOP} %", "end"),
+        )
+    )
+    return (
+        '<div class="lsfa legend"><div><div class="bar" style="background:linear-gradient(90deg,'
+        f'{shades})"></div><svg height="26" style="margin-top:-10px">{ticks}</svg></div>'
+        '<p class="soft">Anomaly score of map and cloud. 100 %: what 1 in 1000 pixels of good test '
+        "parts reaches. Orange: the true defect. Ring: the pixel explained below.</p></div>"
+    )
+
+
+def setting(name: str, value: str) -> str:
+    """The name and state of a slider."""
+    return f'<div class="lsfa"><b>{name}</b> <span class="soft">{value}</span></div>'
+
+
+def verdict_html(inspection: Inspection) -> str:
+    """What the scan is called, and what it is."""
+    kind = html.escape(inspection.fitted.evidence.kinds[inspection.scan])
+    truth = "it is good" if kind == "good" else f"it has a defect: {kind}"
+    return f'<div class="lsfa lead">{inspection.verdict}; {truth}.</div>'
+
+
+def counts_html(counts: Confusion) -> str:
+    """Test parts found, missed, rejected and passed."""
+    groups = (
+        ("defective", DEFECTIVE, (("found", counts.found), ("missed", counts.missed))),
+        ("good", GOOD, (("rejected", counts.rejected), ("passed", counts.passed))),
+    )
+    shown = []
+    for name, color, numbers in groups:
+        total = sum(count for _, count in numbers)
+        words = " &nbsp; ".join(f"<b>{count}</b>{word}" for word, count in numbers)
+        dot = f'<i style="background:{color}"></i>'
+        shown.append(f'<div><div class="soft">{dot}{total} {name}</div><div>{words}</div></div>')
+    return f'<div class="lsfa"><div class="counts">{"".join(shown)}</div></div>'
+
+
+def strip_html(inspection: Inspection) -> str:
+    """Every test scan at its score, defective ones above good ones; the threshold as a line."""
+    evidence, scores = inspection.fitted.evidence, inspection.scores
+    low, high = _span(scores, inspection.threshold)
+    dots = []
+    for i, (name, score) in enumerate(zip(evidence.names, scores.tolist(), strict=True)):
+        bad = bool(evidence.defective[i])
+        # A height of its own for each name keeps equal scores apart, always the same way.
+        height = (20 if bad else 54) + zlib.crc32(name.encode()) % 23 - 11
+        own = i == inspection.scan
+        dots.append((own, _dot(_at(score, low, high), height, bad, own, f"{name}: {score:.2f}")))
+    line = _at(inspection.threshold, low, high)
+    ticks = "".join(
+        f'<text x="{_at(t, low, high):.2f}%" y="86" text-anchor="middle">{t:g}</text>'
+        for t in _ticks(low, high)
+    )
+    return (
+        '<div class="lsfa"><svg height="90" role="img" aria-label="scores of all test scans">'
+        '<line x1="0" x2="100%" y1="70" y2="70" stroke="#8a94a0"/>'
+        f'<line x1="{line:.2f}%" x2="{line:.2f}%" y1="2" y2="70" '
+        'stroke="var(--jp-ui-font-color1, #1d2733)" stroke-width="2" stroke-dasharray="5 3"/>'
+        f"{''.join(dot for _, dot in sorted(dots))}{ticks}"
+        '</svg><p class="soft">Image scores of all test scans. The ring is this one, the dashed '
+        "line the threshold.</p></div>"
+    )
+
+
+def why_html(why: Why, inspection: Inspection) -> str:
+    """Both modalities: this place, the closest normal patch, where it is, and how far is far."""
+    place = f"row {why.row}, column {why.column}"
+    if not why.reasons:
+        return (
+            f'<div class="lsfa"><p class="lead"><b>Nothing was measured at {place}.</b></p>'
+            "<p>Click on the part.</p></div>"
+        )
+    level = f"{why.level} %" if why.level < TOP else f"≥ {TOP} %"
+    cards = [
+        _card(reason, source, why, inspection)
+        for reason, source in zip(why.reasons, why.sources, strict=True)
+    ]
+    return (
+        f'<div class="lsfa"><p class="lead"><b>Why {level}</b> at {place}? '
+        '<span class="soft">The closest normal patches the detector remembers:</span></p>'
+        f'<div class="reasons">{"".join(cards)}</div></div>'
+    )
+
+
+def _card(reason: Reason, source: str, why: Why, inspection: Inspection) -> str:
+    config = inspection.fitted.config
+    here = _picture(inspection.sample, reason.modality)
+    there = _picture(inspection.source(reason), reason.modality)
+    place = middle_of(reason.patch, config)
+    pictures = (
+        (closeup(here, (why.row, why.column), config), "this part"),
+        (closeup(there, place, config), "closest normal"),
+        (overview(there, place, config), f"in {source.split('/', 1)[-1]}"),
+    )
+    shown = "".join(
+        f'<figure><img src="{uri(image)}" alt=""><figcaption class="soft">{html.escape(text)}'
+        "</figcaption></figure>"
+        for image, text in pictures
+    )
+    return (
+        f"<div><h4>{TITLES[reason.modality]}: distance {reason.distance:.2f}</h4>"
+        f'<div class="pictures">{shown}</div>{_gauge(reason)}<p>{farther(reason).capitalize()}.</p>'
+        "</div>"
+    )
+
+
+def closeup(
+    picture: UInt8[np.ndarray, "S S 3"], place: tuple[int, int], config: Config
+) -> Image.Image:
+    """The surroundings of a pixel, its patch framed."""
+    px = config.projection.patch_px
+    half, zoom = CROP * px // 2, max(1, 240 // (CROP * px))
+    top, left = (at // px * px + px // 2 - half for at in place)
+    padded = np.pad(picture, ((half, half), (half, half), (0, 0)))
+    crop = padded[top + half : top + 3 * half, left + half : left + 3 * half]
+    image = Image.fromarray(crop).resize((2 * half * zoom,) * 2, Image.Resampling.BICUBIC)
+    _frame(image, (half - px // 2) * zoom, (half - px // 2) * zoom, px * zoom)
+    return image
+
+
+def overview(
+    picture: UInt8[np.ndarray, "S S 3"], place: tuple[int, int], config: Config
+) -> Image.Image:
+    """The whole scan, the surroundings of a pixel framed."""
+    size, (row, column) = CROP * config.projection.patch_px, place
+    zoom = max(1, round(240 / len(picture)))
+    image = Image.fromarray(picture).resize((len(picture) * zoom,) * 2, Image.Resampling.BICUBIC)
+    _frame(image, (row - size // 2) * zoom, (column - size // 2) * zoom, size * zoom)
+    return image
+
+
+def _frame(image: Image.Image, top: int, left: int, size: int) -> None:
+    draw = ImageDraw.Draw(image)
+    for grow, color in ((3, "#1d2733"), (2, "white"), (1, "white")):
+        corners = (left - grow, top - grow, left + size + grow, top + size + grow)
+        draw.rectangle(corners, outline=color)
+
+
+def _picture(sample: Sample, m: Modality) -> UInt8[np.ndarray, "S S 3"]:
+    """What the modality sees: the photo, or the relief."""
+    if m == "rgb":
+        return photograph(sample)
+    xyz = sample.xyz.double().cpu().permute(1, 2, 0).numpy() * 1000
+    return relief(xyz, sample.valid.cpu().numpy())[..., None].repeat(3, axis=2)
+
+
+def _gauge(reason: Reason) -> str:
+    """Distance on a line that shades where 99 % of good patches lie."""
+    high = 1.12 * max(reason.distance, reason.usual)
+    usual, median, here = (100 * x / high for x in (reason.usual, reason.median, reason.distance))
+    return (
+        '<svg height="44" role="img" aria-label="distance beside those of good patches">'
+        '<line x1="0" x2="100%" y1="12" y2="12" stroke="#8a94a0"/>'
+        f'<rect x="0" y="6" width="{usual:.1f}%" height="12" fill="{GOOD}" opacity="0.45"/>'
+        f'<line x1="{median:.1f}%" x2="{median:.1f}%" y1="6" y2="18" stroke="{GOOD}" '
+        'stroke-width="3"/>'
+        f'<circle cx="{here:.1f}%" cy="12" r="6" fill="{DEFECTIVE}" stroke="white"/>'
+        f'<text x="0" y="34">good patches: half up to {reason.median:.2f}, 99 % up to '
+        f"{reason.usual:.2f}</text></svg>"
+    )
+
+
+def _span(scores: Float[np.ndarray, " N"], threshold: float) -> tuple[float, float]:
+    low, high = min(float(scores.min()), threshold), max(float(scores.max()), threshold)
+    return low, high if high > low else low + 1.0
+
+
+def _at(value: float, low: float, high: float) -> float:
+    """Per cent of the width, a little off the edges."""
+    return 2 + 96 * (value - low) / (high - low)
+
+
+def _ticks(low: float, high: float) -> Sequence[float]:
+    step = 10 ** np.floor(np.log10((high - low) / 2))
+    step *= next((f for f in (1, 2, 5) if (high - low) / (f * step) <= 7), 10)
+    first = int(np.ceil(low / step))
+    return [round(i * step, 6) for i in range(first, int(np.floor(high / step)) + 1)]
+
+
+def _dot(x: float, y: int, bad: bool, own: bool, text: str) -> str:
+    ring = 'r="8" stroke="var(--jp-ui-font-color1, #1d2733)" stroke-width="3"'
+    style = ring if own else 'r="4.5" stroke="white" stroke-width="1"'
+    return (
+        f'<circle cx="{x:.2f}%" cy="{y}" {style} fill="{DEFECTIVE if bad else GOOD}">'
+        f"<title>{html.escape(text)}</title></circle>"
+    )

@@ -1,0 +1,242 @@
+"""A fitted category under inspection: which scan, which pixel, how modalities are blended."""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import plotly.graph_objects as go
+import torch
+from jaxtyping import Float, UInt8
+
+from lsfa_lib.config import Config
+from lsfa_lib.datasets.mvtec3d import Entry
+from lsfa_lib.explorer.evidence import (
+    Confusion,
+    Reason,
+    blended,
+    blended_threshold,
+    confusion,
+    patch_at,
+    reasons,
+    standardised_map,
+)
+from lsfa_lib.explorer.fitted import Fitted
+from lsfa_lib.files import InputError
+from lsfa_lib.pipeline import read_sample
+from lsfa_lib.records import MODALITIES, MODES, Modality, Mode, Prediction, Sample
+from lsfa_lib.views.scan_figures import scan_figure
+from lsfa_lib.views.scan_pictures import percent
+
+POSITIONS: dict[Mode, float] = {"rgb": 0.0, "rgb+3d": 0.5, "3d": 1.0}
+"""Where the detector's own modes lie on the way from RGB to 3D."""
+
+
+@dataclass(frozen=True)
+class Why:
+    """One pixel of a test scan, and the normal patches closest to its patch."""
+
+    scan: str
+    row: int
+    column: int
+    level: int
+    """Score on the page's scale, per cent."""
+    reasons: tuple[Reason, ...]
+    """Empty off the part."""
+    sources: tuple[str, ...]
+    """Names of the training scans, one a reason."""
+
+
+class Inspection:
+    """What the explorer shows, without widgets. Opens on the scan with the highest score.
+
+    `scan` is the number of the test scan, `position` lies between RGB (0) and 3D (1), `pixel` is
+    (row, column) in the encoders' image.
+    """
+
+    def __init__(self, fitted: Fitted) -> None:
+        self.fitted = fitted
+        self.position = 0.5
+        self.threshold = self.own_threshold
+        self._surface = _good_surface(fitted)
+        self.choose(int(self.scores.argmax()))
+
+    @property
+    def scores(self) -> Float[np.ndarray, " N"]:
+        """Image score of each test scan at the position."""
+        return self._scores_at(self.position)
+
+    @property
+    def own_threshold(self) -> float:
+        """The detector's threshold at the position."""
+        return blended_threshold(self.fitted.detector, self.position)
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """Lowest and highest of scores and of the detector's thresholds, in any of its modes."""
+        found = [blended_threshold(self.fitted.detector, p) for p in POSITIONS.values()]
+        for position in POSITIONS.values():
+            found += self._scores_at(position).tolist()
+        return min(found), max(found)
+
+    @property
+    def counts(self) -> Confusion:
+        """Test parts found, missed, rejected and passed at position and threshold."""
+        return confusion(self.scores, self.fitted.evidence.defective, self.threshold)
+
+    @property
+    def name(self) -> str:
+        """Name of the scan."""
+        return self.fitted.evidence.names[self.scan]
+
+    @property
+    def level(self) -> UInt8[np.ndarray, "S S"]:
+        """The scan's map at the position on the page's scale, per cent."""
+        return percent(self._map_at(self.position), self.bounds(self.position))
+
+    def bounds(self, position: float) -> tuple[float, float]:
+        """Map values of 0 % and 100 %: median and 99.9th percentile of good test surface."""
+        surface = blended(self._surface, position, self._fusion)
+        low, high = np.percentile(surface, (50, 99.9)).tolist()
+        return low, high if high > low else low + 1.0
+
+    @property
+    def sample(self) -> Sample:
+        """The scan as the encoders saw it."""
+        return prepared(self.fitted.test[self.scan], self.fitted.config)
+
+    def source(self, reason: Reason) -> Sample:
+        """The training scan of a reason."""
+        return prepared(self.fitted.train[reason.source], self.fitted.config)
+
+    def choose(self, scan: int | str) -> None:
+        """Goes to a test scan, by number or by the end of its name, and to its worst pixel."""
+        self.scan = scan if isinstance(scan, int) else self._place(scan)
+        self._maps = self._maps_of_scan()
+        inside = self.fitted.evidence.valid[self.scan]
+        found = np.where(inside, self._map_at(self.position), -np.inf)
+        row, column = np.unravel_index(found.argmax(), found.shape)
+        self.pixel = int(row), int(column)
+
+    def blend(self, position: float) -> None:
+        """Goes to a position between RGB and 3D; a threshold of the detector's goes along."""
+        follows = self.threshold == self.own_threshold
+        self.position = position
+        if follows:
+            self.threshold = self.own_threshold
+
+    def why(self, row: int | None = None, column: int | None = None) -> Why:
+        """The closest normal patches of a pixel; of the chosen pixel where none is given."""
+        row, column = self.pixel if row is None or column is None else (row, column)
+        side = self.fitted.config.preprocess.image_size
+        if not (0 <= row < side and 0 <= column < side):
+            raise InputError(
+                f"pixel ({row}, {column}) is outside {self.name}; rows and columns are 0 to "
+                f"{side - 1}"
+            )
+        patch = patch_at(row, column, self.fitted.config)
+        found = reasons(
+            self.fitted.evidence, self.scan, patch, self.fitted.detector, self.fitted.good
+        )
+        names = tuple(self.fitted.train[reason.source].name for reason in found)
+        return Why(self.name, row, column, int(self.level[row, column]), tuple(found), names)
+
+    def figure(self) -> go.Figure:
+        """The scan as reports draw it: cloud, photo, truth and maps of RGB, 3D and both."""
+        predictions, ranges = {}, {}
+        for mode in MODES:
+            anomaly = torch.from_numpy(self._map_at(POSITIONS[mode]))
+            score = float(self._scores_at(POSITIONS[mode])[self.scan])
+            predictions[mode] = Prediction(anomaly, score)
+            ranges[mode] = self.bounds(POSITIONS[mode])
+        return scan_figure(self.sample, predictions, ranges, self.verdict)
+
+    @property
+    def verdict(self) -> str:
+        """What the scan is called, and by how much; HTML."""
+        score = float(self.scores[self.scan])
+        word = "defective" if score > self.threshold else "good"
+        return (
+            f"<b>{html.escape(self.name)} is called {word}</b>: "
+            f"score {score:.2f}, threshold {self.threshold:.2f}"
+        )
+
+    def answer(self) -> str:
+        """Why the scan is called what it is called, from the numbers, as Markdown."""
+        why, counts = self.why(), self.counts
+        lines = [re.sub("</?b>", "**", self.verdict) + ".\n"]
+        words = {"rgb": "In colour (RGB)", "3d": "In shape (3D)"}
+        for reason, source in zip(why.reasons, why.sources, strict=True):
+            lines.append(
+                f"- **{words[reason.modality]}** its most unusual patch is {reason.distance:.2f} "
+                f"from the closest normal patch, which is in {html.escape(source)}; "
+                f"{farther(reason)}."
+            )
+        lines.append(
+            f"- At this threshold {counts.found} of {counts.found + counts.missed} defective test "
+            f"parts are found and {counts.rejected} of {counts.rejected + counts.passed} good ones "
+            "rejected."
+        )
+        return "\n".join(lines)
+
+    @property
+    def _fusion(self) -> Literal["mean", "sum", "product"]:
+        return self.fitted.detector.config.detector.fusion
+
+    def _scores_at(self, position: float) -> Float[np.ndarray, " N"]:
+        return blended(self.fitted.evidence.scores, position, self._fusion)
+
+    def _map_at(self, position: float) -> Float[np.ndarray, "S S"]:
+        return blended(self._maps, position, self._fusion)
+
+    def _maps_of_scan(self) -> dict[Modality, Float[np.ndarray, "S S"]]:
+        fitted = self.fitted
+        return {
+            m: standardised_map(fitted.evidence, self.scan, m, fitted.detector) for m in MODALITIES
+        }
+
+    def _place(self, name: str) -> int:
+        names = self.fitted.evidence.names
+        found = [i for i, full in enumerate(names) if f"/{full}".endswith(f"/{name}")]
+        if len(found) != 1:
+            some = ", ".join(full.split("/", 2)[2] for full in names[:3])
+            raise InputError(
+                f"{len(found)} test scans are called {name!r}; give one such as {some}"
+            )
+        return found[0]
+
+
+def farther(reason: Reason) -> str:
+    """How far a distance is among those of good patches, in words."""
+    share = 100 * reason.nearer
+    if share == 100:
+        return "farther than every patch of the good validation parts"
+    digits = f"{min(share, 99.9):.1f}" if share > 99 else f"{share:.0f}"
+    return f"farther than {digits} % of the patches of good validation parts"
+
+
+@lru_cache(maxsize=24)
+def prepared(entry: Entry, config: Config) -> Sample:
+    """A scan as the encoders see it; the last ones are kept, clicks ask for them again."""
+    return read_sample(entry, config)
+
+
+def _good_surface(fitted: Fitted) -> dict[Modality, Float[np.ndarray, " n"]]:
+    """Standardised map values of all pixels of good test parts; of all parts where none is good."""
+    evidence = fitted.evidence
+    chosen = np.flatnonzero(~evidence.defective)
+    if not len(chosen):
+        chosen = np.arange(len(evidence.names))
+    return {
+        m: np.concatenate(
+            [
+                standardised_map(evidence, i, m, fitted.detector)[evidence.valid[i]]
+                for i in chosen.tolist()
+            ]
+        )
+        for m in MODALITIES
+    }

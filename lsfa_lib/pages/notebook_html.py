@@ -1,0 +1,144 @@
+"""An executed notebook's cells as HTML that needs no network; figures stay interactive."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import copy
+import html
+import io
+import re
+from typing import Any
+
+import numpy as np
+from nbconvert import HTMLExporter
+from nbformat import NotebookNode
+from PIL import Image
+
+from lsfa_lib.files import InputError
+from lsfa_lib.pages.page import embedded_json, packed, without_folders
+
+PLOTLY = "application/vnd.plotly.v1+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+STEP_MM = 0.01
+"""Resolution of a cloud's coordinates in a page; 16 bits then reach 327 mm either way."""
+
+
+def body_html(notebook: NotebookNode, title: str = "", compressed: bool = False) -> str:
+    """The cells as HTML, figures as JSON for figures.js, gzipped if `compressed`.
+
+    Folders of this machine are left out, and a first heading that is the page's title.
+    """
+    cells = []
+    for cell in notebook.cells:
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            continue  # They hold folders of this machine; the page lists them in its provenance.
+        cell = copy.deepcopy(cell)
+        if cell.cell_type == "code":
+            cell.outputs = [
+                _offline(o, compressed) for o in cell.outputs if WIDGET not in o.get("data", {})
+            ]
+        cells.append(cell)
+    if title and question(notebook) == title:
+        cells[0].source = cells[0].source.partition("\n")[2]
+    exporter: Any = HTMLExporter(template_name="basic")  # type: ignore[no-untyped-call]
+    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
+    page = copy.copy(notebook)
+    page.cells = cells
+    return exporter.from_notebook_node(page)[0]
+
+
+def question(notebook: NotebookNode) -> str:
+    """The heading a notebook begins with; empty where it begins otherwise."""
+    first = notebook.cells[0] if notebook.cells else None
+    if first is None or first.cell_type != "markdown" or not first.source.startswith("# "):
+        return ""
+    return first.source.partition("\n")[0].removeprefix("# ").strip()
+
+
+def _offline(output: NotebookNode, compressed: bool) -> NotebookNode:
+    drawn = copy.copy(output)
+    if PLOTLY in output.get("data", {}):
+        drawn.data = {"text/html": _figure_html(output.data[PLOTLY], compressed)}
+    elif output.output_type == "stream":
+        drawn.text = without_folders(output.text)
+    elif "text/plain" in output.get("data", {}):
+        drawn.data = {**output.data, "text/plain": without_folders(output.data["text/plain"])}
+    return drawn
+
+
+def _figure_html(figure: dict[str, Any], compressed: bool) -> str:
+    """The figure's JSON in a script element, its title as a caption that wraps on a phone."""
+    data = [_compact(trace) for trace in figure["data"]]
+    layout = dict(figure["layout"])
+    caption = _caption(layout.pop("title", {}).get("text", ""))
+    meta = layout.get("meta", {})
+    layout["meta"] = {name: meta[name] for name in ("narrow", "linked") if name in meta}
+    margin = layout.get("template", {}).get("layout", {}).get("margin", {})
+    layout["margin"] = {**margin, "t": 34, **layout.get("margin", {}), **meta.get("margin", {})}
+    height = layout.get("height", 380)
+    spec, kind = str(embedded_json({"data": data, "layout": layout})), "application/json"
+    if compressed:
+        spec, kind = packed(spec), "text/gzip"
+    return (
+        f'<figure class="plot{"" if "scene" in layout else " small"}">'
+        f"<figcaption>{caption}</figcaption>"
+        f'<div class="canvas" style="height:{height}px">'
+        f'<script type="{kind}">{spec}</script></div></figure>'
+    )
+
+
+def _compact(trace: dict[str, Any]) -> dict[str, Any]:
+    """A cloud's float coordinates as 16-bit steps of 0.01 mm; other traces unchanged."""
+    if trace.get("type") != "scatter3d" or not isinstance(trace.get("x"), dict):
+        return trace
+    packed: dict[str, Any] = {}
+    for axis in "xyz":
+        values = np.frombuffer(base64.b64decode(trace[axis]["bdata"]), trace[axis]["dtype"])
+        steps = np.rint(values / STEP_MM)
+        if np.abs(steps).max(initial=0) > np.iinfo(np.int16).max:
+            return trace
+        bdata = base64.b64encode(steps.astype("<i2").tobytes()).decode()
+        packed[axis] = {"dtype": "i2", "bdata": bdata}
+    return {**trace, **packed, "meta": {"step": STEP_MM}}
+
+
+def _caption(title: str) -> str:
+    """Plotly's title as HTML: text escaped, bold kept."""
+    parts = re.split(r"(</?b>)", title.replace("<br>", " "))
+    return "".join(p if p in ("<b>", "</b>") else html.escape(html.unescape(p)) for p in parts)
+
+
+def thumbnail(notebook: NotebookNode) -> bytes:
+    """Photo and map of the notebook's first scan side by side as PNG; empty without a scan."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            layout = output.get("data", {}).get(PLOTLY, {}).get("layout", {})
+            pair = layout.get("meta", {}).get("thumbnail")
+            if pair:
+                return _side_by_side(pair)
+    return b""
+
+
+def _side_by_side(uris: list[str], side: int = 224) -> bytes:
+    canvas = Image.new("RGB", (side * len(uris), side), "#101418")
+    try:
+        for i, uri in enumerate(uris):
+            data = base64.b64decode(uri.partition("base64,")[2], validate=True)
+            image = Image.open(io.BytesIO(data)).convert("RGBA").resize((side, side))
+            canvas.paste(image, (i * side, 0), image)
+    except (OSError, binascii.Error) as error:
+        raise InputError("the notebook's first scan has a broken picture; run it again") from error
+    file = io.BytesIO()
+    # 256 colours look the same at this size and are half the file.
+    canvas.quantize(256).save(file, "png", optimize=True)
+    return file.getvalue()
+
+
+def contents(body: str) -> list[tuple[str, str]]:
+    """(anchor, text) of the page's second-level headings."""
+    found = re.findall(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', body, re.DOTALL)
+    return [
+        (html.unescape(anchor), html.unescape(re.sub(r"<[^>]+>", "", text)).strip())
+        for anchor, text in found
+    ]

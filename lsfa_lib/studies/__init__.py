@@ -1,0 +1,1 @@
+"""A study file becomes runs, runs side by side become tables, tables become an answer."""

@@ -1,0 +1,185 @@
+"""What a worker of a sweep does: one notebook, its page, and a mark that both are finished."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from papermill.exceptions import PapermillExecutionError
+
+from lsfa_lib.files import InputError, unwritable, write_whole
+from lsfa_lib.pages import report
+from lsfa_lib.results import read_result, restart_peak_memory
+from lsfa_lib.studies.notebook_run import execute
+
+SCHEMA = 1
+FAILED, TRACEBACK = "notebook-failed.ipynb", "error.txt"
+State = Literal["done", "failed"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A notebook to execute in a folder."""
+
+    notebook: Path
+    folder: Path
+    parameters: dict[str, Any]
+    key: str = ""
+    """Of a run; "" for the page of a study, which is made anew each time."""
+    title: str = ""
+    patient: bool = False
+    """Waits for another sweep that is at this run."""
+    again: bool = False
+    """Also where it is finished already."""
+    threads: int = 0
+    """For torch; 0 leaves it what the worker's environment says."""
+    has_numbers: bool = True
+    """A run whose notebook writes result.json."""
+    place: str = ""
+    """Working folder that relative paths start from, "" for the worker's own."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job."""
+
+    state: State
+    error: str = ""
+    """One sentence; the traceback is in the folder's error.txt."""
+    seconds: float = 0.0
+    reused: bool = False
+    """Was finished by somebody else."""
+
+
+def perform(job: Job) -> Outcome | None:
+    """Executes a job's notebook in this process and renders its page.
+
+    Nothing is raised: a job that fails leaves notebook-failed.ipynb and error.txt in its folder.
+    None where another sweep is at it and the job is not patient; a patient one finds it finished.
+    """
+    try:
+        with locked(job.folder, wait=job.patient), chdir(job.place or "."):
+            if job.key and not job.again and (before := finished(job)):
+                return before
+            return _performed(job)
+    except BlockingIOError:
+        return None
+    except Exception as error:
+        return failed(job.folder, error)
+
+
+def _performed(job: Job) -> Outcome:
+    start = time.perf_counter()
+    if job.threads:
+        torch.set_num_threads(job.threads)
+    marks = ("run.json", "result.json", ".partial-*") if job.key else ()
+    clear(job.folder, (*marks, TRACEBACK, ".partial-*.ipynb"))
+    restart_peak_memory()
+    page = execute(job.notebook, job.folder, job.parameters, kernel=False)
+    if job.key and job.has_numbers and not (job.folder / "result.json").exists():
+        raise InputError(f"{job.notebook} wrote no result.json into its folder `out`; let it do so")
+    report.render(page, job.folder / "report.html", title=job.title)
+    seconds = time.perf_counter() - start
+    if job.key:
+        _mark(job, seconds)
+    return Outcome("done", seconds=seconds)
+
+
+def _mark(job: Job, seconds: float) -> None:
+    """Writes run.json, last of all: with it the run is finished."""
+    about = {"schema": SCHEMA, "key": job.key, "notebook": job.notebook.stem}
+    about |= {"parameters": job.parameters, "seconds": seconds}
+    with write_whole(job.folder / "run.json") as file:
+        file.write_text(json.dumps(about, indent=1), encoding="utf-8")
+
+
+def finished(job: Job) -> Outcome | None:
+    """The outcome of a run, if it was finished in its folder."""
+    try:
+        about = json.loads((job.folder / "run.json").read_text(encoding="utf-8"))
+        if about["schema"] != SCHEMA or about["key"] != job.key:
+            return None
+        if job.has_numbers:
+            read_result(job.folder / "result.json")
+        return Outcome("done", seconds=float(about["seconds"]), reused=True)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # Half-written, damaged or of another version: it is made again.
+
+
+def failed(folder: Path, error: BaseException) -> Outcome:
+    """Writes error.txt with the traceback; the outcome carries its sentence."""
+    reason = error.__cause__ if isinstance(error, InputError) else None
+    sentence = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+    sentence = " ".join(plain(sentence).split())
+    if isinstance(reason, PapermillExecutionError):
+        trace = "\n".join(reason.traceback)
+    else:
+        trace = "".join(traceback.format_exception(error))
+    with suppress(InputError, OSError), write_whole(folder / TRACEBACK) as file:
+        file.write_text(f"{sentence}\n\n{plain(trace)}\n", encoding="utf-8")
+    return Outcome("failed", sentence)
+
+
+def lost(folder: Path, deaths: int) -> Outcome:
+    """The outcome of a run whose worker died each time; what it had executed is kept."""
+    left = sorted(folder.glob(".partial-*.ipynb"), key=lambda path: path.stat().st_mtime)
+    if left:
+        left[-1].replace(folder / FAILED)
+    clear(folder, (".partial-*",))
+    kept = f" (the cells up to then: {folder / FAILED})" if left else ""
+    return failed(
+        folder,
+        InputError(
+            f"its worker process was killed {deaths} times, most likely for lack of memory; choose "
+            f"a smaller image size or fewer workers{kept}"
+        ),
+    )
+
+
+def clear(folder: Path, patterns: tuple[str, ...]) -> None:
+    """Deletes the files of these names in `folder`."""
+    for pattern in patterns:
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
+def plain(text: str) -> str:
+    """`text` without a terminal's colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def tidy(folder: Path) -> None:
+    """Deletes what a stopped run left half-written, unless somebody is at work in `folder`."""
+    with suppress(BlockingIOError), locked(folder, wait=False):
+        clear(folder, (".partial-*",))
+
+
+@contextmanager
+def locked(folder: Path, wait: bool = True) -> Iterator[None]:
+    """Inside, no other process works in `folder`; the lock of a process that dies is free again.
+
+    Raises BlockingIOError where it should not wait for another one.
+    """
+    path = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise unwritable(path, error) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass  # Some network file systems have no locks; all writes are whole anyway.
+        yield
