@@ -18,8 +18,9 @@ from lsfa_lib.studies.study import Choices, read_studies
 from lsfa_lib.studies.sweep import run_sweep
 
 WORKERS = 2
-CATEGORIES = ("biscuit", "seal")
+CATEGORIES = ("biscuit", "orange", "seal", "spindle")
 CELLS = {name: {"only": name} for name in ("none", "CLC", "IFC", "both")}
+"""With these categories, the components study of the demo."""
 ALONE = "its cells alone"
 
 

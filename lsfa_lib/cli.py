@@ -123,6 +123,9 @@ def run(
     Examples: `lsfa run all` (the demo data), `lsfa run bagel --preset ours --data data/mvtec3d`,
     `lsfa run all --only IFC --shots 10 --seeds 3`.
     """
+    from lsfa_lib.studies import warm_start
+
+    warm_start.begin(workers)
     from lsfa_lib.config_io import chosen_config
     from lsfa_lib.pages import gallery
     from lsfa_lib.studies.notebook_run import find_notebook

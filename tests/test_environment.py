@@ -94,6 +94,7 @@ LAYERS = [
     {"study"},
     {"study_runs"},
     {"sweep_worker"},
+    {"warm_start"},
     {"sweep_cluster"},
     {"sweep"},
     {"cli_study", "cli_sweep", "cli_report"},

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from multiprocessing import resource_tracker
 from queue import Empty, SimpleQueue
 from typing import Any
 
 import dask
-from dask.system import CPU_COUNT
 from distributed import Client, Future, LocalCluster
 from distributed.scheduler import KilledWorker
 
 from lsfa_lib.files import InputError, progress
+from lsfa_lib.studies import warm_start
 from lsfa_lib.studies.sweep_worker import Job, Outcome, failed, lost, perform
 
 DEATHS = 3
@@ -44,48 +42,29 @@ def cluster_client(workers: int, scheduler: str) -> Iterator[tuple[Any, int]]:
         with client:
             yield client, 0
         return
-    threads = max(1, CPU_COUNT // workers)
-    environment = dict(os.environ)
     settings: dict[str, Any] = {
         "distributed.scheduler.allowed-failures": DEATHS - 1,
         # A process of this machine that dies is noticed at once; one that is silent works.
         "distributed.scheduler.worker-ttl": None,
+        "distributed.worker.multiprocessing-method": warm_start.METHOD,
+        # Forks have the environment their server was started with.
+        "distributed.nanny.pre-spawn-environ": {},
+        "distributed.nanny.environ": dict(os.environ),
     }
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        settings[f"distributed.nanny.pre-spawn-environ.{name}"] = threads
-    try:
-        with (
-            dask.config.set(settings),
-            _local(workers) as cluster,
-            _Client(cluster, set_as_default=False) as client,
-        ):
-            yield client, threads
-    finally:
-        for name in set(os.environ) - set(environment):
-            del os.environ[name]  # dask leaves there what it gave its workers.
-
-
-@contextmanager
-def _local(workers: int) -> Iterator[Any]:
-    """Worker processes on this machine, which end with this one, however it ends."""
-    # Threads and processes inherit the mask: Ctrl-C is heard here alone, which then ends them all.
-    resource_tracker.ensure_running()  # Where it starts, it lifts the mask again.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    threads = warm_start.begin(workers)
+    with dask.config.set(settings), warm_start.interrupts_heard_here():
         cluster: Any = _LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
-            # Of what a worker holds after a run nothing could be spilled: it would wait for ever.
+            # What a worker holds after a run cannot be spilled: it would wait for ever.
             memory_limit=None,
             # No dashboard; what dask serves all the same takes any free port, for this machine.
             scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             silence_logs=logging.CRITICAL,
         )
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    with cluster:
-        yield cluster
+    with dask.config.set(settings), cluster, _Client(cluster, set_as_default=False) as client:
+        yield client, threads
 
 
 class _Running:
