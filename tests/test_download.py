@@ -1,0 +1,187 @@
+"""Downloads from a server of this machine that breaks off, lies, and sends the wrong bytes."""
+
+import hashlib
+import http.server
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lsfa_lib import download
+from lsfa_lib.download import CHUNK, Remote, fetch, offline, verify
+from lsfa_lib.files import InputError
+
+BYTES = np.random.default_rng(0).bytes(3_000_017)
+SHA = "sha256:" + hashlib.sha256(BYTES).hexdigest()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Sends BYTES, as the attributes say, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content = BYTES
+        self.breaks_after: list[int] = []
+        """Bytes of the answer until the connection is cut, a request each."""
+        self.statuses: list[int] = []
+        self.knows_ranges = True
+        self.asked: list[str | None] = []
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/some/model.bin"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        serves = self.server
+        asked = self.headers.get("Range")
+        serves.asked.append(asked)
+        if serves.statuses and (status := serves.statuses.pop(0)) != 200:
+            self.send_error(status)
+            return
+        found = re.fullmatch(r"bytes=(\d+)-", asked or "") if serves.knows_ranges else None
+        start = int(found[1]) if found else 0
+        if start >= len(serves.content):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(serves.content)}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        body = serves.content[start:]
+        self.send_response(206 if found else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        cut = serves.breaks_after.pop(0) if serves.breaks_after else len(body)
+        self.wfile.write(body[:cut])
+        self.close_connection = True
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(download, "FIRST_WAIT_S", 0.01)
+    for name in ("LSFA_OFFLINE", "LSFA_MIRROR"):
+        monkeypatch.delenv(name, raising=False)
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def remote(server: Server, **known: object) -> Remote:
+    about = {"size": len(BYTES), "digest": SHA, **known}
+    return Remote(server.url, "model.bin", **about)  # type: ignore[arg-type]
+
+
+def test_a_file_arrives_whole_and_is_not_fetched_twice(server: Server, tmp_path: Path) -> None:
+    path = fetch(remote(server), tmp_path / "new folder" / "m.bin")
+    assert path.read_bytes() == BYTES
+    assert [file.name for file in path.parent.iterdir()] == ["m.bin"]
+    assert fetch(remote(server), path) == path
+    assert server.asked == [None]
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_was(server: Server, tmp_path: Path) -> None:
+    server.breaks_after = [20 * CHUNK, 0, 10 * CHUNK + 77]
+    path = fetch(remote(server), tmp_path / "m.bin")
+    assert path.read_bytes() == BYTES
+    starts = [f"bytes={20 * CHUNK}-", f"bytes={20 * CHUNK}-", f"bytes={30 * CHUNK}-"]
+    assert server.asked == [None, *starts]
+
+
+def test_what_an_earlier_call_left_is_used(server: Server, tmp_path: Path) -> None:
+    part = tmp_path / "m.bin.part"
+    part.write_bytes(BYTES[:1000])
+    assert fetch(remote(server), tmp_path / "m.bin").read_bytes() == BYTES
+    assert server.asked == ["bytes=1000-"] and not part.exists()
+    part.write_bytes(BYTES)
+    (tmp_path / "m.bin").unlink()
+    assert fetch(remote(server), tmp_path / "m.bin").read_bytes() == BYTES
+
+
+def test_a_server_without_ranges_starts_anew(server: Server, tmp_path: Path) -> None:
+    server.knows_ranges, server.breaks_after = False, [9 * CHUNK]
+    assert fetch(remote(server), tmp_path / "m.bin").read_bytes() == BYTES
+    assert server.asked == [None, f"bytes={9 * CHUNK}-"]
+
+
+def test_a_part_longer_than_the_file_is_thrown_away(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "m.bin.part").write_bytes(BYTES + b"more")
+    assert fetch(remote(server), tmp_path / "m.bin").read_bytes() == BYTES
+
+
+@pytest.mark.parametrize("known", [{}, {"size": 0}, {"digest": ""}, {"digest": SHA[:15]}])
+def test_wrong_bytes_are_not_kept(server: Server, tmp_path: Path, known: dict[str, object]) -> None:
+    server.content = BYTES[:-1] + (b"" if known.get("digest") == "" else b"!")
+    if server.content[-1:] == BYTES[-1:]:
+        server.content = BYTES[:-1]
+    with pytest.raises(InputError, match=r"sent something else") as caught:
+        fetch(remote(server, **known), tmp_path / "m.bin")
+    assert list(tmp_path.iterdir()) == []
+    *_, first, second = str(caught.value).splitlines()
+    assert first == f"By hand: download {server.url}"
+    assert second == f"and put it at {tmp_path / 'm.bin'}"
+
+
+def test_a_file_of_another_content_is_named(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "m.bin"
+    path.write_bytes(BYTES[:-1] + b"!")
+    with pytest.raises(InputError, match=r"m\.bin: its sha256 is .* delete it") as caught:
+        fetch(remote(server), path)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in str(caught.value)
+    assert server.asked == [] and path.exists()
+    verify(path, Remote("", "", digest="md5:" + hashlib.md5(path.read_bytes()).hexdigest()))
+
+
+def test_servers_errors(server: Server, tmp_path: Path) -> None:
+    server.statuses = [503, 429, 200]
+    assert fetch(remote(server), tmp_path / "m.bin").read_bytes() == BYTES
+    server.asked, server.statuses = [], [404]
+    with pytest.raises(InputError, match="answers 404 Not Found") as caught:
+        fetch(remote(server), tmp_path / "other.bin")
+    assert len(server.asked) == 1
+    assert len(str(caught.value).splitlines()) == 3
+    server.asked, server.statuses = [], [500] * 99
+    with pytest.raises(InputError, match="5 attempts brought nothing"):
+        fetch(remote(server), tmp_path / "other.bin")
+    assert len(server.asked) == download.ATTEMPTS
+
+
+def test_nobody_there(server: Server, tmp_path: Path) -> None:
+    nowhere = Remote("http://127.0.0.1:9/model.bin", "model.bin")
+    with pytest.raises(InputError, match="attempts brought nothing"):
+        fetch(nowhere, tmp_path / "m.bin")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mirror_is_asked_instead(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LSFA_MIRROR", server.url.rpartition("/")[0] + "/")
+    elsewhere = Remote("http://127.0.0.1:9/away.bin", "model.bin", digest=SHA)
+    assert fetch(elsewhere, tmp_path / "m.bin").read_bytes() == BYTES
+
+
+def test_offline_nothing_is_asked(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LSFA_OFFLINE", "1")
+    assert offline()
+    with pytest.raises(InputError, match="LSFA_OFFLINE forbids the network"):
+        fetch(remote(server), tmp_path / "m.bin")
+    (tmp_path / "m.bin").write_bytes(BYTES)
+    assert fetch(remote(server), tmp_path / "m.bin").read_bytes() == BYTES
+    assert server.asked == []
+    monkeypatch.setenv("LSFA_OFFLINE", "0")
+    assert not offline()
+
+
+def test_a_full_disk_is_said_before(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"GB are free, 1000000000\.0 GB are needed"):
+        fetch(remote(server, size=10**18), tmp_path / "m.bin")
+    assert server.asked == []
