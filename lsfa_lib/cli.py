@@ -62,6 +62,30 @@ def demo(
 
 
 @data.command()
+def download(
+    name: Annotated[str, typer.Argument(help="mvtec3d; eyecandies says how to get it by hand.")],
+    root: Annotated[
+        Path | None, typer.Option(help="Folder for the categories.", show_default="data/NAME")
+    ] = None,
+    accept_licence: Annotated[
+        bool, typer.Option("--accept-licence", help="You accept the data set's terms.")
+    ] = False,
+    archive: Annotated[
+        Path | None, typer.Option(help="An archive you downloaded yourself, instead.")
+    ] = None,
+) -> None:
+    """Download a public data set, check its digest and unpack it.
+
+    Stopped, it goes on where it was when it is started again. Its terms are shown first.
+    """
+    from lsfa_lib.datasets.fetching import fetch_data
+
+    folder = root or Path("data") / name
+    found = fetch_data(name, folder, accept_licence, archive)
+    typer.echo(f"{folder}: {', '.join(found)}; next: lsfa data check {folder}")
+
+
+@data.command()
 def check(path: Annotated[Path, typer.Argument(help="Folder that holds the categories.")]) -> None:
     """Read every scan below PATH; say what is there and what is wrong.
 

@@ -41,7 +41,7 @@ def test_every_choice_of_the_method_has_its_field() -> None:
 
 
 def test_modules_the_method_names_exist() -> None:
-    modules = {path.stem for path in (ROOT / "lsfa_lib").rglob("*.py")}
+    modules = {path.stem for path in (ROOT / "lsfa_lib").rglob("*") if path.suffix in ("", ".py")}
     for heading in re.findall(r"^## .*\((.*)\)$", METHOD, flags=re.MULTILINE):
         assert set(re.findall(r"`(\w+)`", heading)) <= modules
 

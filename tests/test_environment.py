@@ -55,6 +55,7 @@ def test_installed_packages_import_together(name: str) -> None:
 
 LAYERS = [
     {"files", "open3d_import"},
+    {"archive", "download"},
     {"inprocess"},
     {"records", "config"},
     {"config_io"},
