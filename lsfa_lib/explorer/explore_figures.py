@@ -71,6 +71,7 @@ class Pictures:
             coloraxis={"colorscale": COLORSCALE, "cmin": 0, "cmax": TOP, "showscale": False},
             dragmode=False,
             hovermode="closest",
+            showlegend=False,
         )
         self.widget = _live(figure)
         self._photo, self._map = self.widget.data[:2]
@@ -120,6 +121,7 @@ class Cloud:
             template=TEMPLATE,
             height=HEIGHT,
             margin={"l": 0, "r": 0, "t": 0, "b": 0},
+            showlegend=False,
         )
         self.widget = _live(figure)
         self._points, self._mark = self.widget.data
