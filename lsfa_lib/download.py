@@ -15,7 +15,7 @@ from pathlib import Path
 
 import requests
 
-from lsfa_lib.files import InputError, progress, unwritable
+from lsfa_lib.files import InputError, locked, progress, unwritable
 
 ATTEMPTS = 5
 """In a row that bring nothing."""
@@ -60,9 +60,19 @@ def fetch(remote: Remote, path: Path) -> Path:
         raise InputError(
             f"{path} is not there and LSFA_OFFLINE forbids the network; unset it, or:{by_hand}"
         )
+    lock = f".{path.name}.lock"
+    try:
+        with locked(path.parent, name=lock):
+            if not path.exists():  # Nobody else has fetched it meanwhile.
+                _download(url, path, remote, by_hand)
+    finally:
+        path.with_name(lock).unlink(missing_ok=True)
+    return path
+
+
+def _download(url: str, path: Path, remote: Remote, by_hand: str) -> None:
     part = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         _make_room(path, remote.size - _size(part))
         _attempts(url, part, remote, by_hand)
         try:
@@ -73,7 +83,6 @@ def fetch(remote: Remote, path: Path) -> Path:
         part.replace(path)
     except OSError as error:
         raise unwritable(path, error) from error
-    return path
 
 
 def verify(path: Path, remote: Remote) -> None:

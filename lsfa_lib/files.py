@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import sys
 import tempfile
@@ -60,6 +61,28 @@ def unwritable(path: Path, error: OSError) -> Exception:
             f"{path}: cannot be written ({os.strerror(error.errno)}); choose a writable folder"
         )
     return error
+
+
+@contextmanager
+def locked(folder: Path, wait: bool = True, name: str = ".lock") -> Iterator[None]:
+    """Inside, no other process has `folder`'s lock `name`; that of one that dies is free again.
+
+    Raises BlockingIOError where it should not wait for another one.
+    """
+    path = folder / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise unwritable(path, error) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass  # Some network file systems have no locks; all writes are whole anyway.
+        yield
 
 
 def _umask() -> int:

@@ -185,3 +185,18 @@ def test_a_full_disk_is_said_before(server: Server, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"GB are free, 1000000000\.0 GB are needed"):
         fetch(remote(server, size=10**18), tmp_path / "m.bin")
     assert server.asked == []
+
+
+def test_two_at_once_download_it_once(server: Server, tmp_path: Path) -> None:
+    paths: list[Path] = []
+    threads = [
+        threading.Thread(target=lambda: paths.append(fetch(remote(server), tmp_path / "m.bin")))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [path.read_bytes() == BYTES for path in paths] == [True] * 3
+    assert server.asked == [None]
+    assert [file.name for file in tmp_path.iterdir()] == ["m.bin"]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import chdir, contextmanager, suppress
+from contextlib import chdir, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +14,7 @@ from typing import Any, Literal
 import torch
 from papermill.exceptions import PapermillExecutionError
 
-from lsfa_lib.files import InputError, unwritable, write_whole
+from lsfa_lib.files import InputError, locked, write_whole
 from lsfa_lib.pages import report
 from lsfa_lib.results import read_result, restart_peak_memory
 from lsfa_lib.studies.notebook_run import execute
@@ -161,25 +159,3 @@ def tidy(folder: Path) -> None:
     """Deletes what a stopped run left half-written, unless somebody is at work in `folder`."""
     with suppress(BlockingIOError), locked(folder, wait=False):
         clear(folder, (".partial-*",))
-
-
-@contextmanager
-def locked(folder: Path, wait: bool = True) -> Iterator[None]:
-    """Inside, no other process works in `folder`; the lock of a process that dies is free again.
-
-    Raises BlockingIOError where it should not wait for another one.
-    """
-    path = folder / ".lock"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    except OSError as error:
-        raise unwritable(path, error) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise
-        except OSError:
-            pass  # Some network file systems have no locks; all writes are whole anyway.
-        yield
