@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lsfa_lib import cli_report, cli_study, cli_sweep
+from lsfa_lib import cli_report, cli_study, cli_sweep, cli_weights
 from lsfa_lib.files import InputError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ app = typer.Typer(
 data = typer.Typer(help="Make demo scans, or check a data set.", no_args_is_help=True)
 app.add_typer(data, name="data")
 app.add_typer(cli_study.app, name="study")
+app.add_typer(cli_weights.app, name="weights")
 app.command()(cli_sweep.sweep)
 app.command()(cli_report.report)
 

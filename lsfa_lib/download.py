@@ -17,13 +17,13 @@ import requests
 
 from lsfa_lib.files import InputError, locked, progress, unwritable
 
-ATTEMPTS = 5
+ATTEMPTS = 4
 """In a row that bring nothing."""
 PATIENCE_S = 30
 """Without a byte for so long, the connection counts as broken."""
 CHUNK = 1 << 16
 """Bytes at once; of a chunk that is cut in two, the first part is fetched again."""
-FIRST_WAIT_S = 1.0
+FIRST_WAIT_S = 0.5
 """After an attempt; doubled each time one brings nothing."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse
@@ -17,6 +18,7 @@ from lsfa_lib.encoders.checkpoints import fingerprint, load_point_mae
 from lsfa_lib.encoders.fpfh import fpfh_patches
 from lsfa_lib.encoders.image import load_image_encoder
 from lsfa_lib.encoders.point_mae import PointMAE
+from lsfa_lib.encoders.weights import named, ready
 from lsfa_lib.geometry import patch_weights, released_patch_weights, spread
 from lsfa_lib.records import MODALITIES, Modality, ModalityFeatures, PatchFeatures, Sample
 
@@ -47,7 +49,10 @@ def load_encoders(config: Config, device: torch.device) -> Encoders:
     if config.point_encoder.model == "point_mae":
         p = config.point_encoder
         points = PointMAE(p.groups, p.group_size, norm=p.norm)
-        load_point_mae(points, p.weights, p.sha256)
+        path, known = Path(p.weights), named("point_mae")
+        if path.name == known.remote.name and not path.exists():
+            path = ready(known)
+        load_point_mae(points, path, p.sha256)
         points = points.to(device)
     return described_encoders(image, points, config)
 

@@ -147,7 +147,7 @@ def test_servers_errors(server: Server, tmp_path: Path) -> None:
     assert len(server.asked) == 1
     assert len(str(caught.value).splitlines()) == 3
     server.asked, server.statuses = [], [500] * 99
-    with pytest.raises(InputError, match="5 attempts brought nothing"):
+    with pytest.raises(InputError, match="4 attempts brought nothing"):
         fetch(remote(server), tmp_path / "other.bin")
     assert len(server.asked) == download.ATTEMPTS
 

@@ -98,7 +98,7 @@ LAYERS = [
     {"warm_start"},
     {"sweep_cluster"},
     {"sweep"},
-    {"cli_study", "cli_sweep", "cli_report"},
+    {"cli_study", "cli_sweep", "cli_report", "cli_weights"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
 from lsfa_lib.config import ImageEncoderConfig
+from lsfa_lib.download import offline
 from lsfa_lib.encoders.checkpoints import load_strictly, read_tensors, seeded
+from lsfa_lib.encoders.weights import of_model, ready
 from lsfa_lib.files import InputError
 
 TimmModel = Any
@@ -97,9 +99,10 @@ def load_image_encoder(
 ) -> ImageEncoder:
     """The encoder of `config` for images of `image_size` px, on `device`.
 
-    `efficientnet_lite0` takes its weights from an installed package, any other model from timm's
-    download; a path loads that file strictly, `random` gives the same random weights every time.
-    Raises InputError where model, stages, size or weights do not fit together.
+    `efficientnet_lite0` takes its weights from an installed package, models of the registry from
+    its folder or their source, any other from timm's download; a path loads that file strictly,
+    `random` gives the same random weights every time. Raises InputError where model, stages, size
+    or weights do not fit together.
     """
     backbone = _backbone(config)
     _check(backbone, config, image_size)
@@ -125,12 +128,19 @@ def _backbone(config: ImageEncoderConfig) -> TimmModel:
         backbone = _create(config)
         load_by_order(backbone, lite0_file())
         return backbone
+    known = of_model(config.model)
+    if known is not None:
+        backbone, path = _create(config), ready(known)
+        load_strictly(backbone, read_tensors(path), path)
+        return backbone
     way_out = (
         f"put them in a file (.safetensors or .pth with timm's names of {config.model}) and give "
         "its path in image_encoder.weights"
     )
     if not timm.models.is_model_pretrained(config.model):
         raise InputError(f"timm has no pretrained weights for {config.model!r}; {way_out}")
+    if offline():
+        raise InputError(f"LSFA_OFFLINE forbids to download weights of {config.model!r}; {way_out}")
     try:
         return _create(config, pretrained=True)
     except OSError as error:
