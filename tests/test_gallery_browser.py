@@ -226,6 +226,8 @@ def test_two_runs_are_compared_with_the_keyboard(
     assert "training.weights.la\t0.6\t0" in differing and len(differing) == 7
     assert dialog.evaluate("d => d.scrollWidth <= d.clientWidth") and watch.fits()
     watch.page.keyboard.press("Escape")
+    # The page is told of the closing after the key was.
+    watch.page.wait_for_function("!location.hash.includes('rope')")
     assert not dialog.is_visible() and watch.state == {"compare": COOKIE}
     bar.get_by_role("button").click()
     assert watch.state == {} and not bar.is_visible()
