@@ -73,10 +73,13 @@ def test_findings_follow_the_intervals(tmp_path: Path) -> None:
     said = study_table.finding(study, lines)
     gain = line_of(lines, "IFC")["d_i_auroc"]
     assert said.startswith("1 of 3 gains confirmed in RGB + 3D; best: IFC ")
-    assert f"IFC {gain:+.3f} [" in said and said.endswith("against none")
+    loss = line_of(lines, "CLC")["d_i_auroc"]
+    assert f"IFC {gain:+.3f} [" in said
+    assert f"against none; worse: 1 of 3, most CLC {loss:+.3f} [" in said
     fewer = write_study(tmp_path / "studies" / "few-demo", {"none": 0.0, "CLC": -0.9})
     less = study_table.load(fewer)
-    assert study_table.finding(less, study_table.table(less)).startswith("No gain is confirmed")
+    said = study_table.finding(less, study_table.table(less))
+    assert said.startswith("No gain is confirmed") and said.endswith("against none")
     alone = study_table.load(write_study(tmp_path / "studies" / "one-demo", {"none": 0.0}))
     assert study_table.finding(alone, study_table.table(alone)).startswith("RGB + 3D: I-AUROC 0.")
 

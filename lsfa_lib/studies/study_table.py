@@ -239,6 +239,11 @@ def finding(study: StudyRuns, lines: pd.DataFrame, mode: str = BOTH) -> str:
     best = max(gains, key=lambda line: line[f"d_{AREA}"])
     sure = [line for line in gains if verdict(line) == "confirmed"]
     said = f"{best['row']} {spread(best, f'd_{AREA}', '+.3f')} I-AUROC against {reference}"
+    worse = [line for line in gains if verdict(line) == "worse"]
+    if worse and len(gains) > 1:
+        worst = min(worse, key=lambda line: line[f"d_{AREA}"])
+        lost = spread(worst, f"d_{AREA}", "+.3f")
+        said += f"; worse: {len(worse)} of {len(gains)}, most {worst['row']} {lost}"
     if sure:
         return f"{len(sure)} of {len(gains)} gains confirmed in {name}; best: {said}"
     return f"No gain is confirmed here in {name}; best: {said}"
