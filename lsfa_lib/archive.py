@@ -7,7 +7,7 @@ import shutil
 import tarfile
 import tempfile
 import zlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lsfa_lib.files import InputError, progress, unwritable
@@ -65,6 +65,8 @@ def _unpack(archive: Path, folder: Path, most_bytes: int) -> None:
     sum_bytes = 0
     with tarfile.open(archive, "r|*", tarinfo=_Member) as tar:
         for member in progress(tar, archive.name):
+            if PurePosixPath(member.name).is_absolute():  # The filter would take the slash off.
+                raise tarfile.AbsolutePathError(member)
             sum_bytes += member.size
             if sum_bytes > most_bytes:
                 raise InputError(

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import requests
 
-from lsfa_lib.files import InputError, locked, progress, unwritable
+from lsfa_lib.files import InputError, locked, progress, require_room, unwritable
 
 ATTEMPTS = 4
 """In a row that bring nothing."""
@@ -34,8 +33,6 @@ class Remote:
     url: str
     name: str
     """What it is called here and on a mirror."""
-    size: int = 0
-    """Bytes; 0: not known."""
     digest: str = ""
     """`sha256:...` or `md5:...`, hexadecimal; the first digits are enough. "": not known."""
 
@@ -73,7 +70,6 @@ def fetch(remote: Remote, path: Path) -> Path:
 def _download(url: str, path: Path, remote: Remote, by_hand: str) -> None:
     part = path.with_name(path.name + ".part")
     try:
-        _make_room(path, remote.size - _size(part))
         _attempts(url, part, remote, by_hand)
         try:
             verify(part, remote)
@@ -86,12 +82,7 @@ def _download(url: str, path: Path, remote: Remote, by_hand: str) -> None:
 
 
 def verify(path: Path, remote: Remote) -> None:
-    """Raises InputError unless the file has the size and the digest that are known of it."""
-    size = path.stat().st_size
-    if remote.size and size != remote.size:
-        raise InputError(
-            f"{path}: {size} bytes, wanted {remote.size}; delete it and fetch it again"
-        )
+    """Raises InputError unless the file has the digest that is known of it."""
     kind, _, wanted = remote.digest.partition(":")
     if wanted:
         with path.open("rb") as file:
@@ -105,15 +96,6 @@ def verify(path: Path, remote: Remote) -> None:
 def _address(remote: Remote) -> str:
     mirror = os.environ.get("LSFA_MIRROR", "")
     return f"{mirror.rstrip('/')}/{remote.name}" if mirror else remote.url
-
-
-def _make_room(path: Path, needed: int) -> None:
-    free = shutil.disk_usage(path.parent).free
-    if needed > free:
-        raise InputError(
-            f"{path.parent}: {free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB are needed; free "
-            "some space or choose another folder"
-        )
 
 
 def _attempts(url: str, part: Path, remote: Remote, by_hand: str) -> None:
@@ -153,13 +135,15 @@ def _receive(url: str, part: Path, remote: Remote) -> None:
     asked["Accept-Encoding"] = "identity"
     with requests.get(url, headers=asked, stream=True, timeout=PATIENCE_S) as answer:
         if answer.status_code == 416:  # Nothing behind what is there: complete, or of another file.
-            if have == _total(answer.headers.get("Content-Range", "")):
+            if have and have == _total(answer.headers.get("Content-Range", "")):
                 return
-            part.unlink()
+            part.unlink(missing_ok=True)
             raise requests.ConnectionError(f"{url} has no byte {have}")
         answer.raise_for_status()
         goes_on = answer.status_code == 206
-        total = int(answer.headers.get("Content-Length", 0)) + (have if goes_on else 0)
+        coming = int(answer.headers.get("Content-Length", 0))
+        total = coming + (have if goes_on else 0)
+        require_room(part.parent, coming)
         with part.open("ab" if goes_on else "wb") as file:
             chunks = -(-total // CHUNK) or None
             for chunk in progress(answer.iter_content(CHUNK), f"{remote.name}, 64 kB", chunks):

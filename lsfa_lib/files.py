@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -61,6 +62,16 @@ def unwritable(path: Path, error: OSError) -> Exception:
             f"{path}: cannot be written ({os.strerror(error.errno)}); choose a writable folder"
         )
     return error
+
+
+def require_room(folder: Path, needed: int) -> None:
+    """Raises InputError where `folder`'s disk has fewer than `needed` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"{folder}: {free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB are needed; free some "
+            "space or choose another folder"
+        )
 
 
 @contextmanager

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from lsfa_lib.archive import unpack
 from lsfa_lib.datasets.tree_check import PUBLISHED_COUNTS
 from lsfa_lib.download import Remote, fetch, verify
-from lsfa_lib.files import InputError, unwritable
+from lsfa_lib.files import InputError, require_room, unwritable
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,11 @@ def fetch_data(name: str, root: Path, accepted: bool, archive: Path | None = Non
             f"{about.title} is published under terms: {about.licence} ({about.home}); "
             "if you accept them, say so with --accept-licence"
         )
-    _require_room(root, about.needed_bytes)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(root, error) from error
+    require_room(root, about.needed_bytes)
     if archive is None:
         packed = fetch(about.archive, root / about.archive.name)
     else:
@@ -84,16 +87,3 @@ def fetch_data(name: str, root: Path, accepted: bool, archive: Path | None = Non
     if archive is None:
         packed.unlink()
     return sorted(path.name for path in found if path.name in PUBLISHED_COUNTS)
-
-
-def _require_room(root: Path, needed: int) -> None:
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(root, error) from error
-    free = shutil.disk_usage(root).free
-    if free < needed:
-        raise InputError(
-            f"{root}: {free / 1e9:.0f} GB are free, archive and scans need about "
-            f"{needed / 1e9:.0f} GB; free some space or choose another folder with --root"
-        )

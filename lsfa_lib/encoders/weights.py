@@ -27,7 +27,7 @@ class Weights:
     remote: Remote
     licence: str
     about_bytes: int
-    """Four a number, which is what files are, but for their headers."""
+    """Four a number, which is what files are, but for their headers; 0: not known."""
 
     @property
     def path(self) -> Path:
