@@ -16,6 +16,7 @@ from lsfa_lib.files import InputError
 
 if TYPE_CHECKING:
     from lsfa_lib.config import Config
+    from lsfa_lib.studies.sweep_worker import Job
 
 app = typer.Typer(
     help="""Find defects in parts seen as colour image + 3D scan, learning from good parts only.
@@ -154,7 +155,6 @@ def run(
     from lsfa_lib.config_io import chosen_config
     from lsfa_lib.pages import gallery
     from lsfa_lib.studies.notebook_run import find_notebook
-    from lsfa_lib.studies.sweep import run_all
     from lsfa_lib.studies.sweep_worker import Job
 
     if preset and config:
@@ -180,6 +180,16 @@ def run(
             folder = place.resolve() / f"{category}-{name}-s{number}"
             varied = {"category": category, "seed": number, "out": str(folder)}
             jobs.append(Job(notebook.resolve(), folder, {**same, **varied}, place=str(Path.cwd())))
+    _run_and_tell(jobs, workers, place)
+    if seeds > 1:
+        _tell_seeds([job.folder for job in jobs])
+    typer.echo(f"open {gallery.write_index(reports).resolve()}")
+
+
+def _run_and_tell(jobs: list[Job], workers: int, place: Path) -> None:
+    """Runs the jobs, whose folders are in `place`; raises InputError where one has failed."""
+    from lsfa_lib.studies.sweep import run_all
+
     failures = []
     try:
         for job, outcome in run_all(jobs, workers):
@@ -194,9 +204,6 @@ def run(
         for reason in failures[:-1]:
             typer.echo(f"lsfa: {reason}", err=True)
         raise InputError(failures[-1])
-    if seeds > 1:
-        _tell_seeds([job.folder for job in jobs])
-    typer.echo(f"open {gallery.write_index(reports).resolve()}")
 
 
 def run_name(preset: str, only: str, shots: int, image_size: int) -> str:
