@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lsfa_lib import cli_report, cli_study, cli_sweep, cli_weights
+from lsfa_lib import cli_data, cli_pretrain, cli_report, cli_study, cli_sweep, cli_weights
 from lsfa_lib.files import InputError
 
 if TYPE_CHECKING:
@@ -29,13 +29,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-data = typer.Typer(help="Make demo scans, or check a data set.", no_args_is_help=True)
-app.add_typer(data, name="data")
+app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_study.app, name="study")
 app.add_typer(cli_weights.app, name="weights")
 app.command()(cli_sweep.sweep)
 app.command()(cli_report.report)
+app.command("pretrain-points")(cli_pretrain.pretrain_points)
 
+RANDOM_WEIGHTS = {
+    "image_encoder.weights": "random",
+    "point_encoder.weights": "random",
+    "point_encoder.sha256": "",
+}
 DataRoot = Annotated[
     str,
     typer.Option(
@@ -43,70 +48,6 @@ DataRoot = Annotated[
     ),
 ]
 Reports = Annotated[Path, typer.Option("--reports", help="Folder the reports are written to.")]
-
-
-@data.command()
-def demo(
-    root: Annotated[Path, typer.Option(help="Folder to write the categories to.")] = Path(
-        "data/demo"
-    ),
-    seed: Annotated[int, typer.Option(help="Another seed gives other parts.")] = 0,
-    size: Annotated[int, typer.Option(help="Side of the camera frame, px.")] = 400,
-) -> None:
-    """Write the demo data: four products with six kinds of defects, as MVTec 3D-AD stores them.
-
-    Complete data of the same settings are kept; anything else in the folder is left alone.
-    """
-    from lsfa_lib.datasets.synthetic import DemoSettings, write_demo
-
-    write_demo(root, DemoSettings(size=size, seed=seed))
-    typer.echo(f"demo data: {root}")
-
-
-@data.command()
-def download(
-    name: Annotated[str, typer.Argument(help="mvtec3d; eyecandies says how to get it by hand.")],
-    root: Annotated[
-        Path | None, typer.Option(help="Folder for the categories.", show_default="data/NAME")
-    ] = None,
-    accept_licence: Annotated[
-        bool, typer.Option("--accept-licence", help="You accept the data set's terms.")
-    ] = False,
-    archive: Annotated[
-        Path | None, typer.Option(help="An archive you downloaded yourself, instead.")
-    ] = None,
-) -> None:
-    """Download a public data set, check its digest and unpack it.
-
-    Stopped, it goes on where it was when it is started again. Its terms are shown first.
-    """
-    from lsfa_lib.datasets.fetching import fetch_data
-
-    folder = root or Path("data") / name
-    found = fetch_data(name, folder, accept_licence, archive)
-    typer.echo(f"{folder}: {', '.join(found)}; next: lsfa data check {folder}")
-
-
-@data.command()
-def check(path: Annotated[Path, typer.Argument(help="Folder that holds the categories.")]) -> None:
-    """Read every scan below PATH; say what is there and what is wrong.
-
-    Ends with exit code 2 when something has to be mended before `lsfa run`.
-    """
-    from lsfa_lib.datasets.tree_check import check_tree
-
-    report = check_tree(path)
-    for split in report.splits:
-        sizes = ", ".join(f"{width} x {height}" for width, height in split.sizes)
-        kinds = ", ".join(f"{count} {kind}" for kind, count in split.kinds.items())
-        typer.echo(f"{split.category:<16} {split.split:<11} {kinds}; {sizes} px")
-    for file in report.odd_files:
-        typer.echo(f"not used: {file}")
-    for problem in report.problems:
-        typer.echo(f"problem: {problem}")
-    if report.problems:
-        raise InputError(f"{path}: {len(report.problems)} problem(s), each said above")
-    typer.echo("no problem found")
 
 
 @app.command()
@@ -131,6 +72,10 @@ def run(
     shots: Annotated[
         int, typer.Option(help="Train on that many scans, drawn by the seed; 0: on all.")
     ] = 0,
+    random_weights: Annotated[
+        bool,
+        typer.Option("--random-weights", help="Untrained backbones: for shapes, memory and time."),
+    ] = False,
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of the coreset, of training and of drawn shots.")
     ] = 0,
@@ -162,9 +107,15 @@ def run(
             f"--preset {preset} and --config {config} were both given; write `preset: {preset}` "
             "into the file"
         )
-    asked = {"data_root": data_root, "device": device, "image_size": image_size, "shots": shots}
+    asked: dict[str, Any] = {
+        "data_root": data_root,
+        "device": device,
+        "image_size": image_size,
+        "shots": shots,
+    }
+    asked["fields"] = RANDOM_WEIGHTS if random_weights else {}
     # Every mistake the user can have made is found before the first run starts.
-    chosen = chosen_config(config or preset or "demo", part=only, **asked)  # type: ignore[arg-type]
+    chosen = chosen_config(config or preset or "demo", part=only, **asked)
     found = _usable_categories(categories, chosen, seed)
     same = {
         **asked,
@@ -172,7 +123,7 @@ def run(
         "data_root": str(Path(chosen.data.root).resolve()),
         "only": only,
     }
-    name = run_name(chosen.preset, only, shots, image_size)
+    name = run_name(chosen.preset, only, shots, image_size) + "-random" * random_weights
     notebook, place, jobs = find_notebook("00_quickstart"), reports / "runs" / "quickstart", []
     # Seeds outside: two runs side by side then seldom extract the same features.
     for number in range(seed, seed + seeds):
@@ -218,16 +169,17 @@ def run_name(preset: str, only: str, shots: int, image_size: int) -> str:
 def _usable_categories(categories: list[str], config: Config, seed: int) -> list[str]:
     """The categories to run; raises InputError where the config cannot be run on one of them."""
     from lsfa_lib.config import resolve_device
-    from lsfa_lib.datasets import mvtec3d
+    from lsfa_lib.datasets import trees
+    from lsfa_lib.datasets.entry import SPLITS
     from lsfa_lib.pipeline import few_shot
     from lsfa_lib.training import require_scans
 
     resolve_device(config.device)
     root = Path(config.data.root)
-    known = mvtec3d.categories(root)
+    known = trees.categories(root)
     found = known if categories == ["all"] else list(dict.fromkeys(categories))
     for category in found:
-        splits = {name: mvtec3d.read_split(root, category, name) for name in mvtec3d.SPLITS}
+        splits = {name: trees.split_of(config.data, category, name) for name in SPLITS}
         drawn = few_shot(splits["train"], config.shots, seed)
         require_scans(len(drawn), config.training.weights)
     return found

@@ -106,9 +106,9 @@ def page(
 
 def _there(root: Path, categories: list[str]) -> list[str]:
     """The categories asked for. Raises InputError where the data lacks one."""
-    from lsfa_lib.datasets import mvtec3d
+    from lsfa_lib.datasets import trees
 
-    known = mvtec3d.categories(root)
+    known = trees.categories(root)
     for category in categories:
         if category not in [*known, "all"]:
             raise InputError(

@@ -22,6 +22,8 @@ from lsfa_lib.records import MODALITIES, Modality
 class DataConfig:
     root: str = "data/mvtec3d"
     """Folder that holds the categories."""
+    light: int = 4
+    """Eyecandies: which of its six pictures is taken; papers take 4, lit from the left."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,17 @@ class ImageEncoderConfig:
 
 @dataclass(frozen=True)
 class PointEncoderConfig:
-    model: Literal["point_mae", "fpfh"] = "point_mae"
+    model: Literal["point_mae", "point_bert", "point_mae_small", "fpfh"] = "point_mae"
+    """`point_mae_small` is this package's own (docs/point_mae_small.md)."""
     weights: str = "data/weights/pointmae_pretrain.pth"
-    """A path, or `random`. FPFH has none."""
+    """A path, `random`, or `package` for the small one's. FPFH has none."""
     sha256: str = "27ded932bb0a2625d5a8eb006df199b2578598c774aee6d86b985300b6a5fd20"
     """Of the weights file; empty to accept any."""
     groups: int = 1024
     group_size: int = 128
-    norm: Literal["sample_statistics", "unit_sphere", "released"] = "sample_statistics"
+    norm: Literal["sample_statistics", "unit_sphere", "group_radius", "released"] = (
+        "sample_statistics"
+    )
     normal_radius_m: float = 0.10
     normal_max_neighbours: int = 30
     fpfh_radius_m: float = 0.25

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from lsfa_lib.config import PRESETS, Config, DataConfig, checked, configure, only, with_recipe
+from lsfa_lib.config import PRESETS, Config, checked, configure, only, with_recipe
 from lsfa_lib.files import CHECKOUT, InputError, located
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ def chosen_config(
     if recipe:
         config = with_recipe(config, recipe)
     if data_root:
-        config = replace(config, data=DataConfig(root=data_root))
+        config = replace(config, data=replace(config.data, root=data_root))
     if device != "auto":
         config = replace(config, device=device)
     if image_size:
@@ -68,7 +68,7 @@ def located_config(config: Config) -> Config:
 
     Data that are not below that folder are taken from the checkout, which has one cache.
     """
-    data = DataConfig(str(located(Path(config.data.root))))
+    data = replace(config.data, root=str(located(Path(config.data.root))))
     inside = CHECKOUT in Path.cwd().parents
     cache = str(CHECKOUT / config.cache) if config.cache and inside else config.cache
     return replace(config, data=data, cache=cache)

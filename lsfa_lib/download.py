@@ -35,6 +35,8 @@ class Remote:
     """What it is called here and on a mirror."""
     digest: str = ""
     """`sha256:...` or `md5:...`, hexadecimal; the first digits are enough. "": not known."""
+    page: str = ""
+    """Where people find a file that has no address of its own."""
 
 
 def offline() -> bool:
@@ -53,6 +55,11 @@ def fetch(remote: Remote, path: Path) -> Path:
         return path
     url = _address(remote)
     by_hand = f"\nBy hand: download {url}\nand put it at {path.absolute()}"
+    if not url:
+        raise InputError(
+            f"{path} is not there and has no address to fetch it from;"
+            f"\nBy hand: find {remote.name} on {remote.page}\nand put it at {path.absolute()}"
+        )
     if offline():
         raise InputError(
             f"{path} is not there and LSFA_OFFLINE forbids the network; unset it, or:{by_hand}"

@@ -19,7 +19,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from lsfa_lib.config import Config
-from lsfa_lib.datasets.mvtec3d import Entry
+from lsfa_lib.datasets.entry import Entry
 from lsfa_lib.features import EXTRACT, Encoders, patch_valid
 from lsfa_lib.files import InputError, write_whole
 from lsfa_lib.records import MODALITIES, ModalityFeatures, PatchFeatures, Sample
@@ -48,7 +48,7 @@ def cached_features(
 
     A file that is missing, cut short or written for another key is rebuilt.
     """
-    scan = content_hash((entry.rgb, entry.xyz))
+    scan = content_hash(entry.files)
     paths = {m: Path(config.cache) / encoders.keys[m] / f"{scan}.safetensors" for m in MODALITIES}
     packed = {m: _read(paths[m]) if config.cache else None for m in MODALITIES}
     ready: Sample | None = None

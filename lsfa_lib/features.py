@@ -14,14 +14,15 @@ from torch import Tensor, nn
 
 from lsfa_lib.config import Config, ImageEncoderConfig, PointEncoderConfig
 from lsfa_lib.config_io import config_hash
-from lsfa_lib.encoders.checkpoints import fingerprint, load_point_mae
+from lsfa_lib.encoders.checkpoints import PACKAGE_POINTS, fingerprint, load_point_mae
 from lsfa_lib.encoders.fpfh import fpfh_patches
 from lsfa_lib.encoders.image import load_image_encoder
-from lsfa_lib.encoders.point_mae import PointMAE
-from lsfa_lib.encoders.weights import named, ready
+from lsfa_lib.encoders.point_mae import POINT_BERT, PUBLISHED, SMALL, PointMAE
+from lsfa_lib.encoders.weights import of_model, ready
 from lsfa_lib.geometry import patch_weights, released_patch_weights, spread
 from lsfa_lib.records import MODALITIES, Modality, ModalityFeatures, PatchFeatures, Sample
 
+ARCHITECTURES = {"point_mae": PUBLISHED, "point_bert": POINT_BERT, "point_mae_small": SMALL}
 FORMAT = 1
 """Raised when extraction changes its result, so that older cache files are not read."""
 
@@ -46,15 +47,21 @@ def load_encoders(config: Config, device: torch.device) -> Encoders:
     """
     image = load_image_encoder(config.image_encoder, config.preprocess.image_size, device)
     points = None
-    if config.point_encoder.model == "point_mae":
-        p = config.point_encoder
-        points = PointMAE(p.groups, p.group_size, norm=p.norm)
-        path, known = Path(p.weights), named("point_mae")
-        if path.name == known.remote.name and not path.exists():
-            path = ready(known)
-        load_point_mae(points, path, p.sha256)
-        points = points.to(device)
+    if config.point_encoder.model != "fpfh":
+        points = load_points(config.point_encoder).to(device)
     return described_encoders(image, points, config)
+
+
+def load_points(config: PointEncoderConfig) -> PointMAE:
+    """The Point-MAE of a config with its weights, frozen. Raises InputError."""
+    architecture = ARCHITECTURES[config.model]
+    points = PointMAE(config.groups, config.group_size, config.norm, architecture)
+    path, known = Path(config.weights), of_model(config.model)
+    if config.weights == "package":
+        path = PACKAGE_POINTS
+    elif known and path.name == known.remote.name and not path.exists():
+        path = ready(known)
+    return load_point_mae(points, path, config.sha256)
 
 
 def described_encoders(image: nn.Module, points: PointMAE | None, config: Config) -> Encoders:

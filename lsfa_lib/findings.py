@@ -63,8 +63,13 @@ def counts(result: Result, mode: str = BOTH) -> tuple[int, int, int, int]:
     threshold = number(result["modes"][mode]["threshold"])
     above = {s["name"]: s["scores"][mode] > threshold for s in result["scans"]}
     bad = [above[s["name"]] for s in result["scans"] if s["defective"]]
-    good = [above[s["name"]] for s in result["scans"] if not s["defective"]]
+    good = [above[s["name"]] for s in result["scans"] if s["defective"] is False]
     return sum(bad), len(bad), sum(good), len(good)
+
+
+def labelled(result: Result) -> list[Result]:
+    """The test scans of which it is known whether they are defective."""
+    return [scan for scan in result["scans"] if scan["defective"] is not None]
 
 
 def best_mode(result: Result, metric: str) -> tuple[str, float]:
@@ -96,9 +101,14 @@ def found_sentence(result: Result, mode: str) -> str:
     if result["modes"][mode]["threshold"] is None:
         return f"{name}: no threshold, as there are no validation scans"
     found, bad, rejected, good = counts(result, mode)
-    return (
-        f"{name} finds {found} of {bad} defective parts and rejects {rejected} of {good} good ones"
-    )
+    told = f"finds {found} of {bad} defective parts and rejects {rejected} of {good} good ones"
+    unknown = [scan for scan in result["scans"] if scan["defective"] is None]
+    if not unknown:
+        return f"{name} {told}"
+    threshold = number(result["modes"][mode]["threshold"])
+    above = sum(scan["scores"][mode] > threshold for scan in unknown)
+    called = f"calls {above} of {len(unknown)} unlabelled parts defective"
+    return f"{name} {told}, and {called}" if bad or good else f"{name} {called}"
 
 
 def best_sentence(best: tuple[str, float], text: str) -> str:

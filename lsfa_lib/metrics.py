@@ -79,6 +79,11 @@ def score_maps(maps: Maps, masks: Masks, image_scores: Vector, labels: Labels) -
     return Scores(**values, notes=tuple(notes))
 
 
+def undefined(reason: str) -> Scores:
+    """NaN for every metric, and why."""
+    return Scores(**dict.fromkeys(METRICS, math.nan), notes=(f"Metrics are undefined: {reason}",))
+
+
 def auroc(scores: Vector, labels: Labels) -> float:
     """Chance that a defective scan scores above a good one, a tie counting one half.
 

@@ -13,14 +13,22 @@ import torch
 from lsfa_lib import metrics, results
 from lsfa_lib.adaptors import save_adaptors
 from lsfa_lib.config import Config, resolve_device
-from lsfa_lib.datasets.mvtec3d import Entry, Split, read_scan, read_split
+from lsfa_lib.datasets.entry import Entry
+from lsfa_lib.datasets.trees import Split, read_scan, split_of
 from lsfa_lib.detector import Detector, fit, predict
 from lsfa_lib.feature_cache import cached_features
 from lsfa_lib.features import Encoders, load_encoders
 from lsfa_lib.files import InputError, progress
 from lsfa_lib.finetune import Finetuned, finetune, save_encoders
 from lsfa_lib.preprocess import prepare
-from lsfa_lib.records import Mode, PatchFeatures, Prediction, Sample
+from lsfa_lib.records import (
+    UNLABELLED,
+    Mode,
+    PatchFeatures,
+    Prediction,
+    Sample,
+    is_defective,
+)
 from lsfa_lib.training import Trained, TrainingStopped, train_adaptors
 
 
@@ -61,7 +69,7 @@ def run_category(category: str, config: Config, seed: int, folder: Path | None =
     learned = learn(category, config, seed, encoders, clock, folder)
     detector = learned.detector
     with clock("predict test"):
-        split = read_split(Path(config.data.root), category, "test")
+        split = split_of(config.data, category, "test")
         own = untracked(config) if learned.finetuned else config
         samples, predictions = score_split(split, detector, learned.encoders, own)
     with clock("metrics"):
@@ -78,7 +86,8 @@ def run_category(category: str, config: Config, seed: int, folder: Path | None =
             "train": len(learned.train),
             "validation": len(detector.validation_scores["3d"]),
             "test_good": sum(sample.kind == "good" for sample in samples),
-            "test_defective": sum(sample.kind != "good" for sample in samples),
+            "test_defective": sum(is_defective(sample.kind) is True for sample in samples),
+            "test_unlabelled": sum(sample.kind == UNLABELLED for sample in samples),
         },
         "train_scans": learned.train,
         "training": None
@@ -95,7 +104,7 @@ def run_category(category: str, config: Config, seed: int, folder: Path | None =
             {
                 "name": sample.name,
                 "kind": sample.kind,
-                "defective": sample.kind != "good",
+                "defective": is_defective(sample.kind),
                 "scores": {mode: predictions[mode][i].image_score for mode in detector.modes},
             }
             for i, sample in enumerate(samples)
@@ -122,13 +131,12 @@ def learn(
 
     A training that has to stop leaves its last good adaptors in `folder`.
     """
-    root = Path(config.data.root)
-    split = few_shot(read_split(root, category, "train"), config.shots, seed)
+    split = few_shot(split_of(config.data, category, "train"), config.shots, seed)
     if config.finetune.method != "none":
         return _learn_tuned(category, split, config, seed, encoders, clock, folder)
     with clock("features of train and validation"):
         train = good_features(split, encoders, config)
-        validation = good_features(read_split(root, category, "validation"), encoders, config)
+        validation = good_features(split_of(config.data, category, "validation"), encoders, config)
     trained = None
     if any(asdict(config.training.weights).values()):
         with clock("train adaptors"):
@@ -155,7 +163,7 @@ def _learn_tuned(
     if folder:
         save_encoders(tuned, folder / "backbones.safetensors")
     own = untracked(config)
-    validation = read_split(Path(config.data.root), category, "validation")
+    validation = split_of(config.data, category, "validation")
     with clock("features of train and validation"):
         train, held = (good_features(each, tuned.encoders, own) for each in (split, validation))
     with clock("fit banks"):
@@ -245,14 +253,18 @@ def read_sample(entry: Entry, config: Config) -> Sample:
 
 
 def evaluate(samples: list[Sample], found: list[Prediction], seed: int) -> dict[str, Any]:
-    """Metrics of one mode, their curves, and the interval of I-AUROC over the test scans."""
-    maps = [prediction.anomaly_map for prediction in found]
-    masks = [sample.defect for sample in samples]
-    scores = [prediction.image_score for prediction in found]
-    labels = [sample.kind != "good" for sample in samples]
-    values = asdict(metrics.score_maps(maps, masks, scores, labels))
+    """Metrics of one mode, their curves, and the interval of I-AUROC over the labelled scans."""
+    labelled = [i for i, sample in enumerate(samples) if sample.kind != UNLABELLED]
+    maps = [found[i].anomaly_map for i in labelled]
+    masks = [samples[i].defect for i in labelled]
+    scores = [found[i].image_score for i in labelled]
+    labels = [samples[i].kind != "good" for i in labelled]
+    if labelled:
+        values = asdict(metrics.score_maps(maps, masks, scores, labels))
+    else:
+        values = asdict(metrics.undefined("no test scan is labelled"))
     curves: dict[str, Any] = {"roc": None, "pro": None}
-    interval: tuple[float, float] | None = None
+    interval = (math.nan, math.nan)
     if not math.isnan(values["i_auroc"]):
         fpr, tpr = metrics.roc_curve(scores, labels)
         curves["roc"] = {"fpr": fpr.tolist(), "tpr": tpr.tolist()}

@@ -20,6 +20,14 @@ Mode = Literal["3d", "rgb", "rgb+3d", "disagreement", "rgb+3d+disagreement"]
 MODES: tuple[Mode, ...] = ("3d", "rgb", "rgb+3d")
 """Always there; the two others where cross-modal alignment was trained."""
 
+UNLABELLED = "unlabelled"
+"""Kind of a test scan of which nobody knows whether it is good: scored, but in no metric."""
+
+
+def is_defective(kind: str) -> bool | None:
+    """What a scan's kind says of it; None where nobody knows."""
+    return None if kind == UNLABELLED else kind != "good"
+
 
 @dataclass(frozen=True)
 class Scan:

@@ -11,12 +11,17 @@ from lsfa_lib.config_io import config_hash
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
-    """Linear warm-up over the first `warmup` of the steps, then a half-cosine to 0."""
-    warm = round(config.warmup * config.steps)
+    """The rate of one step: that of the config, times `warmed_cosine`."""
+    return config.learning_rate * warmed_cosine(step, config.steps, config.warmup)
+
+
+def warmed_cosine(step: int, steps: int, warmup: float) -> float:
+    """Linear warm-up to 1 over the first `warmup` of the steps, then a half-cosine to 0."""
+    warm = round(warmup * steps)
     if step < warm:
-        return config.learning_rate * (step + 1) / warm
-    share = (step - warm) / max(1, config.steps - warm)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+        return (step + 1) / warm
+    share = (step - warm) / max(1, steps - warm)
+    return 0.5 * (1 + math.cos(math.pi * share))
 
 
 def batch_scans(step: int, scans: int, batch: int, seed: int) -> list[int]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import scipy.stats
@@ -20,7 +19,7 @@ from torch import Tensor
 from lsfa_lib import metrics
 from lsfa_lib.config import Config
 from lsfa_lib.config_io import fields_of
-from lsfa_lib.datasets.mvtec3d import read_split
+from lsfa_lib.datasets.trees import split_of
 from lsfa_lib.detector import Detector, evidence, fit, fuse, scales_of, standardise
 from lsfa_lib.feature_cache import extract
 from lsfa_lib.features import Encoders
@@ -95,9 +94,8 @@ def pseudo_set(category: str, config: Config, encoders: Encoders, seed: int) -> 
     Features of real scans come from the cache; those of pseudo-defects are not stored. Texture that
     is pasted or blended comes from the next validation scan, which mostly is in the other half.
     """
-    root = Path(config.data.root)
-    train = few_shot(read_split(root, category, "train"), config.shots, seed)
-    validation = read_split(root, category, "validation")
+    train = few_shot(split_of(config.data, category, "train"), config.shots, seed)
+    validation = split_of(config.data, category, "validation")
     samples = [read_sample(entry, config) for entry in validation.entries]
     made = pseudo_defects(samples, seed)
     return PseudoSet(

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lsfa_lib.config import TINY, Config, FinetuneConfig
-from lsfa_lib.datasets.mvtec3d import read_split
+from lsfa_lib.datasets.trees import read_split
 from lsfa_lib.encoders.checkpoints import seeded
 from lsfa_lib.encoders.image import ImageEncoder
 from lsfa_lib.encoders.point_mae import Architecture, PointMAE

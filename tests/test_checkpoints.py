@@ -219,3 +219,18 @@ def test_pickled_scalars_are_all_the_numpy_that_is_let_in(tmp_path):
         pickle.dump({"a": np.zeros(3)}, file, protocol=2)
     with pytest.raises(InputError, match=r"array.pth"):
         read_tensors(path)
+
+
+def test_point_berts_checkpoint_gives_its_student_alone(tmp_path: Path) -> None:
+    architecture = Architecture(dim=48, depth=2, heads=2, taps=(1,), token_dim=32)
+    student, teacher = (PointMAE(8, 4, architecture=architecture) for _ in range(2))
+    torch.nn.init.normal_(student.cls_token)
+    state = {f"module.transformer_q.{k}": v for k, v in student.state_dict().items()}
+    state |= {f"module.transformer_k.{k}": v for k, v in teacher.state_dict().items()}
+    state |= {"module.transformer_q.lm_head.weight": torch.ones(3), "module.dvae.x": torch.ones(1)}
+    path = tmp_path / "Point-BERT.pth"
+    torch.save({"base_model": state, "epoch": 3}, path)
+    loaded = load_point_mae(PointMAE(8, 4, architecture=architecture), path)
+    assert same(loaded, student)
+    with pytest.raises(InputError, match=r"Point-BERT\.pth: .*give the weights of this model"):
+        load_point_mae(PointMAE(8, 4), path)

@@ -59,10 +59,12 @@ LAYERS = [
     {"inprocess"},
     {"records", "config"},
     {"config_io"},
-    {"geometry", "datasets", "coreset", "curves", "nearest", "plane"},
+    {"geometry", "datasets", "coreset", "curves", "nearest", "plane", "solids"},
     {"losses", "low_rank", "feature_queue", "instances", "monitors", "schedule"},
     {"metrics", "preprocess", "encoders", "memory", "pseudo_defects"},
-    {"features", "scan_statistics"},
+    {"shapes"},
+    {"features", "scan_statistics", "masked", "probe"},
+    {"pretrain"},
     {"adaptors"},
     {"objective"},
     {"training"},
@@ -98,7 +100,7 @@ LAYERS = [
     {"warm_start"},
     {"sweep_cluster"},
     {"sweep"},
-    {"cli_study", "cli_sweep", "cli_report", "cli_weights"},
+    {"cli_study", "cli_sweep", "cli_report", "cli_weights", "cli_data", "cli_pretrain"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -10,7 +10,7 @@ import torch
 
 from lsfa_lib.adaptors import adapt
 from lsfa_lib.config import TINY, Config, DataConfig
-from lsfa_lib.datasets.mvtec3d import read_split
+from lsfa_lib.datasets.trees import read_split
 from lsfa_lib.detector import fuse, predict
 from lsfa_lib.explorer.evidence import (
     blended,

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from lsfa_lib.config import Config
-from lsfa_lib.datasets.mvtec3d import Entry, read_split
+from lsfa_lib.datasets.entry import Entry
+from lsfa_lib.datasets.trees import read_split
 from lsfa_lib.feature_cache import cache_entries, cached_features, extract
 from lsfa_lib.features import Encoders, load_encoders
 from lsfa_lib.files import InputError

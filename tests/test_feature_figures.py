@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from lsfa_lib.config import TINY, DataConfig
-from lsfa_lib.datasets.mvtec3d import entries
+from lsfa_lib.datasets.trees import entries
 from lsfa_lib.records import MODALITIES
 from lsfa_lib.views import feature_figures, feature_space, similarity_figures
 from lsfa_lib.views.feature_space import Spaces, View

@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
 from lsfa_lib.config import TINY, Config, DataConfig, only
-from lsfa_lib.datasets.mvtec3d import entries
+from lsfa_lib.datasets.trees import entries
 from lsfa_lib.files import InputError
 from lsfa_lib.monitors import effective_rank
 from lsfa_lib.records import MODALITIES

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from lsfa_lib.cli import app
 from lsfa_lib.datasets import fetching
 from lsfa_lib.datasets.fetching import DATA, fetch_data
-from lsfa_lib.datasets.mvtec3d import categories
+from lsfa_lib.datasets.trees import categories
 from lsfa_lib.files import InputError
 
 NAME = "mvtec_3d_anomaly_detection.tar.xz"

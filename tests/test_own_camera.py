@@ -10,7 +10,7 @@ from lsfa_lib.datasets.own_camera import (
     Intrinsics,
     read_depth,
     read_intrinsics,
-    read_organised_pcd,
+    read_organised_cloud,
 )
 from lsfa_lib.files import InputError
 from lsfa_lib.open3d_import import load_open3d
@@ -39,7 +39,7 @@ def write_pcd(path: Path, width: int, height: int, colour: bool = True) -> Path:
 
 
 def test_organised_pcd_keeps_its_rows_and_zeroes_what_was_not_read(tmp_path: Path) -> None:
-    rgb, xyz = read_organised_pcd(write_pcd(tmp_path / "scan.pcd", width=3, height=2))
+    rgb, xyz = read_organised_cloud(write_pcd(tmp_path / "scan.pcd", width=3, height=2))
     assert rgb.shape == xyz.shape == (2, 3, 3)
     assert xyz[1, 2].tolist() == [5, 5, 6]
     assert xyz[0, 1].tolist() == [0, 0, 0]
@@ -48,12 +48,12 @@ def test_organised_pcd_keeps_its_rows_and_zeroes_what_was_not_read(tmp_path: Pat
 
 def test_clouds_without_rows_or_colours_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"flat\.pcd: 6 points of 6 x 1, wanted an organised"):
-        read_organised_pcd(write_pcd(tmp_path / "flat.pcd", width=6, height=1))
+        read_organised_cloud(write_pcd(tmp_path / "flat.pcd", width=6, height=1))
     with pytest.raises(InputError, match=r"grey\.pcd: no colour field, wanted rgb or rgba"):
-        read_organised_pcd(write_pcd(tmp_path / "grey.pcd", width=3, height=2, colour=False))
+        read_organised_cloud(write_pcd(tmp_path / "grey.pcd", width=3, height=2, colour=False))
     (tmp_path / "mesh.ply").write_text("ply\nformat ascii 1.0\n")
-    with pytest.raises(InputError, match=r"mesh\.ply: no WIDTH in its header"):
-        read_organised_pcd(tmp_path / "mesh.ply")
+    with pytest.raises(InputError, match=r"mesh\.ply: no num_cols in its header"):
+        read_organised_cloud(tmp_path / "mesh.ply")
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff"])
@@ -105,7 +105,7 @@ def test_depth_and_cloud_of_one_real_frame_agree() -> None:
     camera = read_intrinsics(REAL_SCANS / f"{FRAME}.xml")
     assert camera == Intrinsics(fx=525.0, fy=525.0, cx=320.0, cy=240.0, metres=0.001)
     xyz = read_depth(REAL_SCANS / f"{FRAME}_depth.tiff", camera)
-    rgb, cloud = read_organised_pcd(REAL_SCANS / f"{FRAME}.pcd")
+    rgb, cloud = read_organised_cloud(REAL_SCANS / f"{FRAME}.pcd")
     assert (xyz[..., 2] != 0).sum() == 271575
     assert np.abs(xyz - cloud).max() < 1e-6
     assert (rgb == tifffile.imread(REAL_SCANS / f"{FRAME}_rgb.tiff")).all()

@@ -9,7 +9,7 @@ import torch
 from lsfa_lib.adaptors import adapt, disagreement, load_adaptors
 from lsfa_lib.config import Config, checked, only
 from lsfa_lib.config_io import with_fields
-from lsfa_lib.datasets.mvtec3d import read_split
+from lsfa_lib.datasets.trees import read_split
 from lsfa_lib.detector import evidence, load, predict, save
 from lsfa_lib.features import load_encoders
 from lsfa_lib.files import InputError

@@ -20,7 +20,7 @@ from lsfa_lib.encoders.point_mae import (
 
 FIXTURE = Path(__file__).parents[2] / "shared" / "fixtures" / "point_mae_case.npz"
 SMALL = Architecture(dim=48, depth=3, heads=2, taps=(0, 2), drop_path=0.5)
-NORMS = ("sample_statistics", "running_statistics", "unit_sphere", "released")
+NORMS = ("sample_statistics", "running_statistics", "unit_sphere", "group_radius", "released")
 
 
 def cloud(count: int, seed: int = 0, scale: float = 1.0) -> torch.Tensor:
@@ -124,7 +124,7 @@ def test_defect_4_train_mode_changes_neither_features_nor_statistics(norm):
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
 
 
-def test_the_four_norms_differ():
+def test_the_norms_differ():
     features = {}
     for norm in NORMS:
         model = with_defined_weights(PointMAE(16, 8, norm, SMALL))
@@ -214,3 +214,25 @@ def test_state_dict_has_the_names_of_the_public_checkpoint():
     # 18 of the group encoder, 4 positions, 12 blocks of 11 (no qkv bias), 2 of the final norm.
     assert len(names) == 18 + 4 + 12 * 11 + 2
     assert PointMAE().features == 1152
+
+
+def test_point_bert_reduces_its_tokens_and_carries_a_class_token_along():
+    """Against its published form, written out: arXiv 2111.14819, sec. 3.3."""
+    architecture = Architecture(dim=48, depth=3, heads=2, taps=(0, 2), token_dim=32)
+    model = with_defined_weights(PointMAE(10, 8, "running_statistics", architecture)).eval()
+    points = cloud(60)
+    index, groups = group_points(points, 10, 8)
+    tokens = model.reduce_dim(plain_group_encoder(model.encoder, groups, own_statistics=False))
+    x = torch.cat([model.cls_token, tokens[None]], dim=1)
+    position = torch.cat([model.cls_pos, model.pos_embed(points[index])[None]], dim=1)
+    taps = []
+    for number, block in enumerate(model.blocks.blocks):
+        x = block(x + position)
+        if number in architecture.taps:
+            taps.append(model.norm(x)[0, 1:])
+    centres, features = model(points)
+    torch.testing.assert_close(features, torch.cat(taps, dim=-1), atol=2e-5, rtol=0)
+    assert torch.equal(centres, points[index])
+    without = copy.deepcopy(model)
+    without.cls_token.zero_()
+    assert (without(points)[1] - features).abs().max() > 1e-3

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from lsfa_lib.config import OURS, PreprocessConfig
-from lsfa_lib.datasets.own_camera import read_organised_pcd
+from lsfa_lib.datasets.own_camera import read_organised_cloud
 from lsfa_lib.files import InputError
 from lsfa_lib.open3d_import import load_open3d
 from lsfa_lib.preprocess import (
@@ -358,7 +358,7 @@ needs_real_scans = pytest.mark.skipif(
 
 def real_scan(stem: str, rows: slice, columns: slice) -> Scan:
     path = REAL_SCANS / f"{stem}.pcd"
-    rgb, xyz = read_organised_pcd(path)
+    rgb, xyz = read_organised_cloud(path)
     rgb, xyz = rgb[rows, columns], xyz[rows, columns]
     return Scan(rgb, xyz, np.zeros(xyz.shape[:2], bool), f"own/test/good/{stem}", "good", path)
 

@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 
 from lsfa_lib.config import Config
-from lsfa_lib.datasets.mvtec3d import read_split
+from lsfa_lib.datasets.trees import read_split
 from lsfa_lib.files import InputError
 from lsfa_lib.preprocess import IMAGENET_MEAN, IMAGENET_STD, prepare
 from lsfa_lib.pseudo_defects import (

@@ -8,7 +8,7 @@ import pytest
 from scan_case import HEIGHT_MM, LENGTH_MM, PIECE_PX, PITCH_MM, SIZE, TILT_DEG, WIDTH_MM, box_scan
 
 from lsfa_lib.config import OURS, TINY, Config, DataConfig
-from lsfa_lib.datasets.mvtec3d import entries, read_scan
+from lsfa_lib.datasets.trees import entries, read_scan
 from lsfa_lib.files import InputError
 from lsfa_lib.preprocess import prepare
 from lsfa_lib.views import scan_statistics

@@ -17,7 +17,7 @@ import lsfa_lib
 from lsfa_lib import metrics
 from lsfa_lib.adaptors import Adaptors, new_adaptors
 from lsfa_lib.config import OURS, TINY, Config, DataConfig, only
-from lsfa_lib.datasets.mvtec3d import read_split
+from lsfa_lib.datasets.trees import read_split
 from lsfa_lib.detector import fit, predict, save
 from lsfa_lib.features import Encoders, load_encoders
 from lsfa_lib.files import InputError
@@ -373,7 +373,7 @@ def test_training_and_selection_are_the_same_bit_for_bit_whatever_the_test_split
     assert outcome(config, case.encoders, tmp_path / "garbage") == whole
 
 
-READERS = {"read_split", "entries", "pair_files"}
+READERS = {"read_split", "split_of", "entries", "pair_files"}
 SCORERS = {"run_category", "score_split", "evaluate"}
 BLIND = ("training", "selection", "pseudo_defects", "adaptors", "objective", "finetune")
 
@@ -406,7 +406,7 @@ def test_no_module_that_learns_or_selects_reads_the_test_split() -> None:
 
 def test_the_check_of_the_source_sees_every_way_to_read_the_test_split() -> None:
     assert splits_read('read_split(root, category, "test")') == ["test"]
-    assert splits_read('mvtec3d.read_split(root, category, split="test")') == ["test"]
+    assert splits_read('trees.read_split(root, category, split="test")') == ["test"]
     assert splits_read("entries(root, category, name)") == [None]
     assert splits_read("from lsfa_lib.pipeline import learn, run_category") == ["test"]
     pipeline = Path(lsfa_lib.__file__).parent / "pipeline.py"

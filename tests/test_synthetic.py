@@ -10,7 +10,6 @@ from PIL import Image
 from scipy import ndimage
 
 from lsfa_lib.datasets.defects import DEFECTS, Severities, Severity, draw
-from lsfa_lib.datasets.mvtec3d import categories, entries, read_split
 from lsfa_lib.datasets.products import PRODUCTS, Variation, make_part
 from lsfa_lib.datasets.rendering import (
     DISTANCE_MM,
@@ -35,6 +34,7 @@ from lsfa_lib.datasets.synthetic import (
     write_demo,
 )
 from lsfa_lib.datasets.tree_check import check_tree
+from lsfa_lib.datasets.trees import categories, entries, read_split
 from lsfa_lib.files import InputError
 
 SMALL = DemoSettings(

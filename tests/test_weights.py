@@ -64,7 +64,7 @@ def dino(path: Path) -> dict[str, torch.Tensor]:
 
 
 def test_names_and_sizes_are_those_of_the_models() -> None:
-    assert len({w.name for w in REGISTRY}) == len({w.remote.name for w in REGISTRY}) == 8
+    assert len({w.name for w in REGISTRY}) == len({w.remote.name for w in REGISTRY}) == 9
     for each in REGISTRY:
         assert named(each.name) == named(each.model) == of_model(each.model) == each
         assert each.remote.url.startswith("https://") and each.licence
@@ -182,3 +182,20 @@ def test_commands_say_what_is_here(place: Path) -> None:
     assert "dino_vits8     sha256 " in checked.output
     assert isinstance(checked.exception, InputError) and "27ded932" in str(checked.exception)
     assert isinstance(run(app, ["weights", "check", "dino_vitb8"]).exception, InputError)
+
+
+def test_weights_without_an_address_say_where_people_find_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LSFA_WEIGHTS", str(tmp_path))
+    bert = named("point_bert")
+    with pytest.raises(InputError) as caught:
+        ready(bert)
+    first, *by_hand = str(caught.value).splitlines()
+    assert first.endswith("has no address to fetch it from;")
+    assert by_hand == [
+        "By hand: find Point-BERT.pth on https://github.com/lulutang0608/Point-BERT",
+        f"and put it at {tmp_path / 'Point-BERT.pth'}",
+    ]
+    (tmp_path / "Point-BERT.pth").write_bytes(b"put there by hand")
+    assert ready(bert) == tmp_path / "Point-BERT.pth"

@@ -1,7 +1,8 @@
 """A height field seen by a pinhole camera: which point of it each pixel looks at.
 
 Lengths are millimetres. The surface is a height above a
-backdrop plane on a square grid of cells; the camera looks down on it from about 0.45 m.
+backdrop plane on a square grid of cells; the camera looks down on it from where it sees
+`FIELD_MM` of it: about 0.45 m for the demo's own lens.
 """
 
 from __future__ import annotations
@@ -15,9 +16,27 @@ from scipy import fft
 
 FIELD_MM = 125.0
 """Width of the backdrop the camera sees."""
-DISTANCE_MM = 450.0
 GRID_MM = 142.0
 """Width of the surface: the frame and the margin that tilt and shift need."""
+
+
+@dataclass(frozen=True)
+class Lens:
+    """A pinhole camera, whatever the number of its pixels."""
+
+    focal: float
+    """Focal length over the frame's width."""
+    shift_px: float = 0.0
+    """Principal point, right of and below the middle between the frame's outermost pixels."""
+
+    @property
+    def distance_mm(self) -> float:
+        """From where it sees `FIELD_MM` of the backdrop."""
+        return FIELD_MM * self.focal
+
+
+DEMO_LENS = Lens(3.6)
+DISTANCE_MM = DEMO_LENS.distance_mm
 
 
 @dataclass(frozen=True)
@@ -53,6 +72,7 @@ class View:
     depth_noise_mm: float
     missing_share: float
     """Share of pixels without a reading for no visible reason."""
+    lens: Lens = DEMO_LENS
 
 
 @dataclass(frozen=True)
@@ -78,16 +98,16 @@ def grid_axes(size: int) -> tuple[Float32[np.ndarray, "G G"], Float32[np.ndarray
     return right, down
 
 
-def camera_matrix(size: int) -> Float[np.ndarray, "3 3"]:
-    """Intrinsics of the demo camera for a frame of `size` pixels."""
-    focal, centre = size * DISTANCE_MM / FIELD_MM, (size - 1) / 2
+def camera_matrix(size: int, lens: Lens = DEMO_LENS) -> Float[np.ndarray, "3 3"]:
+    """Intrinsics of a camera for a frame of `size` pixels."""
+    focal, centre = size * lens.distance_mm / FIELD_MM, (size - 1) / 2 + lens.shift_px
     return np.array([[focal, 0, centre], [0, focal, centre], [0, 0, 1]])
 
 
 @lru_cache(maxsize=2)
-def rays(size: int) -> Float32[np.ndarray, "H W 3"]:
+def rays(size: int, lens: Lens = DEMO_LENS) -> Float32[np.ndarray, "H W 3"]:
     """Direction of each pixel, z = 1."""
-    camera = camera_matrix(size)
+    camera = camera_matrix(size, lens)
     line = ((np.arange(size) - camera[0, 2]) / camera[0, 0]).astype(np.float32)
     x, y = np.meshgrid(line, line)
     return np.stack([x, y, np.ones_like(x)], axis=-1)
@@ -181,7 +201,7 @@ def _ray_lines(
     right = np.array([1, 0, slope_x]) / np.sqrt(1 + slope_x**2)
     axes = np.stack([np.cross(right, normal), right])
     origin = np.array([0, 0, view.distance_mm])
-    direction = rays(view.size)
+    direction = rays(view.size, view.lens)
     fall = direction @ normal.astype(np.float32)
     drift = np.moveaxis(direction @ axes.T.astype(np.float32), -1, 0) / fall
     base = drift * np.float32(origin @ normal) - (axes @ origin).astype(np.float32)[:, None, None]

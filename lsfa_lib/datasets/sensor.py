@@ -12,8 +12,9 @@ from jaxtyping import Float32, UInt8
 from scipy import ndimage
 
 from lsfa_lib.datasets.rendering import (
-    DISTANCE_MM,
+    DEMO_LENS,
     Hits,
+    Lens,
     Surface,
     View,
     bilinear,
@@ -46,7 +47,9 @@ class Capture:
     """Least and largest share of pixels without a reading for no visible reason."""
 
 
-def draw_view(size: int, capture: Capture, rng: np.random.Generator) -> View:
+def draw_view(
+    size: int, capture: Capture, rng: np.random.Generator, lens: Lens = DEMO_LENS
+) -> View:
     """Camera, light and sensor of one scan."""
     tilt = np.tan(np.deg2rad(capture.tilt_deg) * rng.standard_normal(2).clip(-2.5, 2.5))
     swing = np.deg2rad(capture.light_turn_deg) * rng.standard_normal(2).clip(-2, 2)
@@ -55,13 +58,14 @@ def draw_view(size: int, capture: Capture, rng: np.random.Generator) -> View:
     gains = 1.08 * np.exp(capture.exposure * (rng.standard_normal() + rng.standard_normal(3) / 3))
     return View(
         size=size,
-        distance_mm=DISTANCE_MM + capture.distance_mm * rng.uniform(-1, 1),
+        distance_mm=lens.distance_mm + capture.distance_mm * rng.uniform(-1, 1),
         tilt=(float(tilt[0]), float(tilt[1])),
         light=(float(light[0]), float(light[1]), float(light[2])),
         ambient=rng.uniform(0.45, 0.55),
         exposure=(float(gains[0]), float(gains[1]), float(gains[2])),
         depth_noise_mm=rng.uniform(*capture.depth_noise_mm),
         missing_share=rng.uniform(*capture.missing_share),
+        lens=lens,
     )
 
 
@@ -70,8 +74,9 @@ def photograph(
 ) -> UInt8[np.ndarray, "H W 3"]:
     """The frame's colours: shaded surface, vignetting, a soft lens, exposure, sensor noise."""
     colour = bilinear(_shade(surface, view), hits.cell)
-    x, y, _ = np.moveaxis(rays(view.size), -1, 0)
-    colour *= (1 - 5 * (x**2 + y**2))[..., None] * np.array(view.exposure, np.float32)
+    x, y, _ = np.moveaxis(rays(view.size, view.lens), -1, 0)
+    fall = 5 * (view.lens.focal / DEMO_LENS.focal) ** 2
+    colour *= (1 - fall * (x**2 + y**2))[..., None] * np.array(view.exposure, np.float32)
     colour = ndimage.gaussian_filter(colour, (0.55, 0.55, 0))
     # Shot noise grows with the root of the light, read noise does not.
     grain = rng.standard_normal(colour.shape, dtype=np.float32)
@@ -90,7 +95,7 @@ def measure(
     smooth = ndimage.gaussian_filter(rng.standard_normal(white.shape, dtype=np.float32), 1.5)
     # 0.188 is what a Gaussian of sigma 1.5 leaves of the deviation of white noise.
     error = view.depth_noise_mm * (0.5 * white + 0.87 * smooth / 0.188)
-    xyz = rays(view.size) * ((hits.depth + error) / 1000)[..., None]
+    xyz = rays(view.size, view.lens) * ((hits.depth + error) / 1000)[..., None]
 
     chance = rng.random(hits.depth.shape, dtype=np.float32)
     jump = ndimage.maximum_filter(hits.depth, 3) - ndimage.minimum_filter(hits.depth, 3)

@@ -23,10 +23,11 @@ from PIL import Image
 from scipy import ndimage
 
 from lsfa_lib.datasets.defects import DEFECTS, Severities, draw
-from lsfa_lib.datasets.mvtec3d import read_split, write_scan
+from lsfa_lib.datasets.mvtec3d import write_scan
 from lsfa_lib.datasets.products import PRODUCTS, Variation, make_part
-from lsfa_lib.datasets.rendering import camera_matrix, cast, cell_mm, nearest
+from lsfa_lib.datasets.rendering import DEMO_LENS, Lens, camera_matrix, cast, cell_mm, nearest
 from lsfa_lib.datasets.sensor import Capture, draw_view, measure, photograph
+from lsfa_lib.datasets.trees import read_split
 from lsfa_lib.files import InputError, progress, write_whole
 from lsfa_lib.records import Scan
 
@@ -68,6 +69,8 @@ class DemoSettings:
 
 
 STANDARD = DemoSettings()
+Light = tuple[float, float, float]
+"""Unit vector towards the key light: right, down, up."""
 
 
 @dataclass(frozen=True)
@@ -124,13 +127,19 @@ def render(name: str, settings: DemoSettings = STANDARD, kind: str | None = None
 
     `render(name, settings, "good")` is how the part of a defective scan looked before.
     """
-    kind = kind or name.split("/")[2]
+    return render_under(name, settings, kind or name.split("/")[2], DEMO_LENS, {})[0]
+
+
+def render_under(
+    name: str, settings: DemoSettings, kind: str, lens: Lens, lights: dict[int, Light]
+) -> tuple[Rendered, dict[int, UInt8[np.ndarray, "H W 3"]]]:
+    """As `render`, through another lens; and the pictures with the key light turned elsewhere."""
     product = PRODUCTS[name.split("/")[0]]
     difficulty, size = settings.difficulty, settings.size
     # One stream for each thing: a defect must not shift the noise of the sensor.
     part_rng, view_rng, defect_rng, photo_rng, sensor_rng = _streams(name, settings.seed)
     surface = make_part(product, size, difficulty.variation, part_rng)
-    view = draw_view(size, difficulty.capture, view_rng)
+    view = draw_view(size, difficulty.capture, view_rng, lens)
     hits = cast(surface, view)
     defective = np.zeros(hits.depth.shape, bool)
     if kind != "good":
@@ -144,7 +153,14 @@ def render(name: str, settings: DemoSettings = STANDARD, kind: str | None = None
     rgb = photograph(surface, view, hits, photo_rng)
     xyz = measure(surface, view, hits, sensor_rng)
     scan = Scan(rgb, xyz, defective, name, kind, Path(_xyz_file(name)))
-    return Rendered(scan, _grey_levels(defective))
+    # A stream is fresh each time: the same grain under every light.
+    pictures = {
+        number: photograph(
+            surface, dataclasses.replace(view, light=light), hits, _streams(name, settings.seed)[3]
+        )
+        for number, light in lights.items()
+    }
+    return Rendered(scan, _grey_levels(defective)), pictures
 
 
 def contact_sheet(root: Path, category: str, width: int = 160) -> Image.Image:

@@ -1,4 +1,4 @@
-"""What a tree in the MVTec 3D-AD layout holds, and everything in it that would stop a run."""
+"""What a data set on disk holds, and everything in it that would stop a run."""
 
 from __future__ import annotations
 
@@ -8,17 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from lsfa_lib.config import PreprocessConfig
-from lsfa_lib.datasets.mvtec3d import (
-    SPLITS,
-    SUFFIXES,
-    Entry,
-    SplitName,
-    categories,
-    pair_files,
-    read_scan,
-)
+from lsfa_lib.datasets import eyecandies
+from lsfa_lib.datasets.entry import SPLITS, Entry, SplitName
+from lsfa_lib.datasets.trees import categories, layout, pair_files, read_scan
 from lsfa_lib.files import InputError, progress
-from lsfa_lib.records import Scan
+from lsfa_lib.records import UNLABELLED, Scan
 
 PUBLISHED_COUNTS: dict[str, tuple[int, int, int, int]] = {
     "bagel": (244, 22, 22, 88),
@@ -33,6 +27,9 @@ PUBLISHED_COUNTS: dict[str, tuple[int, int, int, int]] = {
     "tire": (210, 29, 25, 87),
 }
 """train, validation, test good, test anomalous; sums 2656, 294, 249, 948 (arXiv 2112.09045)."""
+EYECANDIES_COUNTS = dict.fromkeys(eyecandies.CLASSES, (1000, 100, 25, 25))
+"""The same of Eyecandies, `test_public` as test (arXiv 2210.04570)."""
+DATA_SETS = {"MVTec 3D-AD": PUBLISHED_COUNTS, "Eyecandies": EYECANDIES_COUNTS}
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ class SplitSummary:
     @property
     def anomalous(self) -> int:
         """Scans with a defect."""
-        return sum(self.kinds.values()) - self.good
+        return sum(self.kinds.values()) - self.good - self.kinds.get(UNLABELLED, 0)
 
 
 @dataclass(frozen=True)
@@ -63,8 +60,8 @@ class Report:
 
     root: Path
     splits: tuple[SplitSummary, ...]
-    published: bool
-    """All ten categories of MVTec 3D-AD are there, so counts were compared with the paper's."""
+    published: str
+    """The public data set all of whose categories are there, its counts compared; "" for none."""
     problems: tuple[str, ...]
     """One sentence each, with the file's name and the way out."""
     odd_files: tuple[Path, ...]
@@ -96,9 +93,9 @@ def check_tree(root: Path) -> Report:
                     seen += 1
             summaries.append(SplitSummary(category, split, kinds, tuple(sorted(sizes))))
         problems += _stripped_problems(root / category, stripped, seen)
-    published = set(PUBLISHED_COUNTS) <= set(there)
+    published = next((name for name, counts in DATA_SETS.items() if set(counts) <= set(there)), "")
     if published:
-        problems += _compare_published(root, summaries)
+        problems += _compare_published(root, summaries, published)
     odd = tuple(path for category in there for path in _odd_files(root / category))
     return Report(root, tuple(summaries), published, tuple(problems), odd)
 
@@ -133,7 +130,7 @@ def _read_or_note(entry: Entry, problems: list[str]) -> Scan | None:
     except InputError as error:
         problems.append(str(error))
         return None
-    if scan.defect.any() == (scan.kind == "good"):
+    if scan.kind != UNLABELLED and scan.defect.any() == (scan.kind == "good"):
         count = np.count_nonzero(scan.defect)
         problems.append(
             f"{entry.gt}: marks {count} pixels as defective in a scan of kind {scan.kind}; "
@@ -142,18 +139,19 @@ def _read_or_note(entry: Entry, problems: list[str]) -> Scan | None:
     return scan
 
 
-def _compare_published(root: Path, summaries: list[SplitSummary]) -> list[str]:
+def _compare_published(root: Path, summaries: list[SplitSummary], name: str) -> list[str]:
     """A sentence for each split whose counts are not those of the paper."""
     problems = []
+    counts = DATA_SETS[name]
     for summary in summaries:
-        if summary.category not in PUBLISHED_COUNTS:
+        if summary.category not in counts:
             continue
-        train, validation, good, anomalous = PUBLISHED_COUNTS[summary.category]
+        train, validation, good, anomalous = counts[summary.category]
         wanted = {"train": (train, 0), "validation": (validation, 0), "test": (good, anomalous)}
         if (summary.good, summary.anomalous) != wanted[summary.split]:
             problems.append(
                 f"{root / summary.category / summary.split}: {summary.good} good and "
-                f"{summary.anomalous} anomalous scans can be read, MVTec 3D-AD has "
+                f"{summary.anomalous} anomalous scans can be read, {name} has "
                 f"{wanted[summary.split][0]} and {wanted[summary.split][1]}; "
                 f"unpack the archive again"
             )
@@ -161,15 +159,6 @@ def _compare_published(root: Path, summaries: list[SplitSummary]) -> list[str]:
 
 
 def _odd_files(category: Path) -> list[Path]:
-    """Files below the splits of a category that are not a scan's rgb, xyz or gt."""
-    return [
-        path
-        for split in SPLITS
-        for path in sorted((category / split).rglob("*"))
-        if path.is_file()
-        and not (
-            len(path.relative_to(category).parts) == 4
-            and path.suffix.lower() in SUFFIXES.get(path.parent.name, ())
-            and not path.name.startswith(".")
-        )
-    ]
+    """Files of a category that belong to no scan."""
+    module = layout(category)
+    return module.odd_files(category) if module else []

@@ -18,8 +18,12 @@ from torch import Tensor, nn
 from lsfa_lib.encoders.point_mae import PointMAE
 from lsfa_lib.files import InputError
 
-POINT_MAE_PARTS = ("encoder", "pos_embed", "blocks", "norm")
-"""What feature extraction needs of a Point-MAE; its decoder and mask token are left out."""
+PACKAGE_POINTS = Path(__file__).with_name("point_mae_small.safetensors")
+"""Weights of the small Point-MAE, pretrained by `lsfa pretrain-points`."""
+POINT_MAE_PARTS = ("encoder", "pos_embed", "blocks", "norm", "reduce_dim", "cls_token", "cls_pos")
+"""What features need of a Point-MAE or Point-BERT; decoder, heads and mask token are left out."""
+ENCODERS = ("MAE_encoder.", "transformer_q.")
+"""What their checkpoints call the encoder."""
 
 # A training loop's metrics are numpy scalars, under the module name of numpy 1 or 2: plain data
 # that the tensors-only reader refuses unless told.
@@ -35,10 +39,10 @@ _PLAIN_DATA: list[Any] = [
 
 
 def load_point_mae(model: PointMAE, weights: str | Path, sha256: str = "") -> PointMAE:
-    """`model` with the encoder weights of a Point-MAE checkpoint, frozen.
+    """`model` with the encoder weights of a Point-MAE or Point-BERT checkpoint, frozen.
 
     `weights` is a .pth or .safetensors file, or `random` for seeded random weights. Prefixes
-    `module.` and `MAE_encoder.` are stripped, the decoder is ignored. Raises InputError where the
+    `module.` and `ENCODERS` are stripped, the rest is ignored. Raises InputError where the
     file is missing, damaged, not the one `sha256` names, or lacks a single entry: nothing is left
     at its initial value in silence.
     """
@@ -50,7 +54,12 @@ def load_point_mae(model: PointMAE, weights: str | Path, sha256: str = "") -> Po
         _check_hash(path, sha256)
         state = read_tensors(path)
         bare = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-        own = {k.removeprefix("MAE_encoder."): v for k, v in bare.items() if "MAE_encoder." in k}
+        own = {
+            k.removeprefix(prefix): v
+            for prefix in ENCODERS
+            for k, v in bare.items()
+            if k.startswith(prefix)
+        }
         kept = {k: v for k, v in (own or bare).items() if k.split(".")[0] in POINT_MAE_PARTS}
         load_strictly(model, kept, path)
     return model.requires_grad_(False).eval()

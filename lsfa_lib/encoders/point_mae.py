@@ -14,14 +14,14 @@ from torch.nn.functional import linear
 
 from lsfa_lib.geometry import farthest_points, nearest_points
 
-Norm = Literal["sample_statistics", "running_statistics", "unit_sphere", "released"]
+Norm = Literal["sample_statistics", "running_statistics", "unit_sphere", "group_radius", "released"]
 CHUNK_ROWS = 8192
 """Points of the group encoder at work at once: activations of 16 MB, which stay near the cores."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of the transformer; the defaults are the published checkpoint's."""
+    """Sizes of the network; the defaults are the published checkpoint's."""
 
     dim: int = 384
     depth: int = 12
@@ -30,9 +30,18 @@ class Architecture:
     """Blocks (from 0) whose outputs are the features."""
     drop_path: float = 0.1
     """Of the last block, rising linearly from 0; active in the `released` norm only."""
+    stem: int = 128
+    """Channels of the group encoder's first layer; the others have 2 and 4 times as many."""
+    token_dim: int = 0
+    """Point-BERT: width of the group encoder's tokens, before a linear layer makes `dim` of them
+    and a class token joins them; 0: neither is there."""
 
 
 PUBLISHED = Architecture()
+POINT_BERT = Architecture(token_dim=256)
+"""Point-BERT's (arXiv 2111.14819), trained to tell the codes of masked groups."""
+SMALL = Architecture(dim=192, depth=6, heads=6, taps=(1, 3, 5), stem=48)
+"""Of the weights in this package: 2.8 M parameters."""
 
 
 class PointMAE(nn.Module):
@@ -43,6 +52,8 @@ class PointMAE(nn.Module):
     - `running_statistics`: the checkpoint's, on the points as they are.
     - `unit_sphere`: the checkpoint's, on the cloud centred and scaled into the unit sphere, which
       is how the checkpoint was trained.
+    - `group_radius`: as `unit_sphere`, and the groups scaled to a root mean square radius of 1, so
+      that neither the size of the part nor the scanner's resolution matters. The small model's.
     - `released`: those of the cloud, and DropPath at test time, as in the public code, whose
       features are therefore random. Here they are drawn from `seed` and the points themselves:
       the same cloud always gets the same features.
@@ -64,7 +75,11 @@ class PointMAE(nn.Module):
         self.architecture, self.seed = architecture, seed
         dim = architecture.dim
         # Names of the parts are those of the public checkpoint.
-        self.encoder = GroupEncoder(dim)
+        self.encoder = GroupEncoder(architecture.token_dim or dim, architecture.stem)
+        if architecture.token_dim:
+            self.reduce_dim = nn.Linear(architecture.token_dim, dim)
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+            self.cls_pos = nn.Parameter(torch.randn(1, 1, dim))
         self.pos_embed = nn.Sequential(nn.Linear(3, 128), nn.GELU(), nn.Linear(128, dim))
         self.blocks = Transformer(architecture)
         self.norm = nn.LayerNorm(dim)
@@ -84,12 +99,17 @@ class PointMAE(nn.Module):
         """
         if points.shape[0] == 0:
             raise ValueError("a cloud of 0 points was given to Point-MAE, wanted at least 1")
-        placed = to_unit_sphere(points) if self.mode == "unit_sphere" else points
-        index, neighbourhoods = group_points(placed, self.groups, self.group_size)
+        placed, index, neighbourhoods = placed_groups(
+            points, self.groups, self.group_size, self.mode
+        )
         own_statistics = self.mode in ("sample_statistics", "released")
         tokens = self.encoder(neighbourhoods, own_statistics)
-        outputs = self.blocks(tokens, self.pos_embed(placed[index]), self._branch_scales(points))
-        taps = [self.norm(outputs[tap]) for tap in self.architecture.taps]
+        positions = self.pos_embed(placed[index])
+        if self.architecture.token_dim:
+            tokens = torch.cat([self.cls_token[0], self.reduce_dim(tokens)])
+            positions = torch.cat([self.cls_pos[0], positions])
+        outputs = self.blocks(tokens, positions, self._branch_scales(points))
+        taps = [self.norm(outputs[tap])[-len(index) :] for tap in self.architecture.taps]
         return points[index], torch.cat(taps, dim=-1)
 
     def _branch_scales(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "depth 2"]:
@@ -140,19 +160,20 @@ class GroupEncoder(nn.Module):
     As published: a point's x -> h = B relu(BN(A x)); the group's g = max h;
     token = max over its points of D relu(BN(C [g; h])).
 
-    Nothing is between B and C's half for h, so that half times B is one 128 -> 512 map, C's half
+    Nothing is between B and C's half for h, so that half times B is one map, C's half
     for g is needed once a group, BatchNorms fold into the maps before them, and the statistics
     follow from those of relu(BN(A x)), which is 4 times narrower than what is normalised. Same
     numbers to 1e-6 in float32 with two thirds of the multiplications; `CHUNK_ROWS` bounds memory.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, stem: int = 128) -> None:
         super().__init__()
+        wide = 4 * stem
         self.first_conv = nn.Sequential(
-            nn.Conv1d(3, 128, 1), nn.BatchNorm1d(128), nn.ReLU(), nn.Conv1d(128, 256, 1)
+            nn.Conv1d(3, stem, 1), nn.BatchNorm1d(stem), nn.ReLU(), nn.Conv1d(stem, 2 * stem, 1)
         )
         self.second_conv = nn.Sequential(
-            nn.Conv1d(512, 512, 1), nn.BatchNorm1d(512), nn.ReLU(), nn.Conv1d(512, dim, 1)
+            nn.Conv1d(wide, wide, 1), nn.BatchNorm1d(wide), nn.ReLU(), nn.Conv1d(wide, dim, 1)
         )
 
     def forward(
@@ -176,6 +197,12 @@ class GroupEncoder(nn.Module):
         scale, shift = _affine(self.second_conv[1], statistics)
         return self._tokens(chunks, lifted, weight * scale[:, None], offsets * scale + shift)
 
+    def as_published(self, neighbourhoods: Float[Tensor, "G K 3"]) -> Float[Tensor, "G D"]:
+        """The same tokens by the layers themselves: for training, where they keep statistics."""
+        points = self.first_conv(neighbourhoods.transpose(1, 2))
+        group = points.amax(dim=2, keepdim=True).expand_as(points)
+        return self.second_conv(torch.cat([group, points], dim=1)).amax(dim=2)
+
     def _lifted(
         self, neighbourhoods: Float[Tensor, "G K 3"], own_statistics: bool
     ) -> tuple[Tensor, Tensor]:
@@ -192,8 +219,8 @@ class GroupEncoder(nn.Module):
         self,
         chunks: tuple[Tensor, ...],
         lifted: tuple[Tensor, Tensor],
-        weight: Float[Tensor, "512 128"],
-        offsets: Float[Tensor, "G 512"],
+        weight: Float[Tensor, "W S"],
+        offsets: Float[Tensor, "G W"],
     ) -> Float[Tensor, "G D"]:
         out, out_bias = _linear(self.second_conv[3])
         tokens = []
@@ -202,6 +229,18 @@ class GroupEncoder(nn.Module):
             mixed = mixed.add_(offset[:, None]).relu_()
             tokens.append(linear(mixed, out).amax(dim=1))
         return torch.cat(tokens) + out_bias
+
+
+def placed_groups(
+    points: Float[Tensor, "N 3"], groups: int, size: int, norm: Norm
+) -> tuple[Float[Tensor, "N 3"], Int[Tensor, " G"], Float[Tensor, "G K 3"]]:
+    """The points, the indices of the centres and the groups, placed and scaled as `norm` says."""
+    placed = to_unit_sphere(points) if norm in ("unit_sphere", "group_radius") else points
+    index, neighbourhoods = group_points(placed, groups, size)
+    if norm == "group_radius":
+        radius = neighbourhoods.square().sum(-1).mean().sqrt()
+        neighbourhoods = neighbourhoods / radius.clamp_min(torch.finfo(points.dtype).tiny)
+    return placed, index, neighbourhoods
 
 
 def group_points(
@@ -228,9 +267,9 @@ def to_unit_sphere(points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
 def _group_statistics(
     chunks: tuple[Tensor, ...],
     lifted: tuple[Tensor, Tensor],
-    spread: Float[Tensor, "256 128"],
+    spread: Float[Tensor, "E S"],
     with_scatter: bool,
-) -> tuple[Float[Tensor, "G 256"], Float[Tensor, "G 128"], Float[Tensor, "128 128"]]:
+) -> tuple[Float[Tensor, "G E"], Float[Tensor, "G S"], Float[Tensor, "S S"]]:
     """Of each group max B a and mean a, for a = relu(BN(A x)); and the scatter of a about the mean.
 
     The scatter is summed over the groups; zero unless asked for.

@@ -60,6 +60,13 @@ REGISTRY = (
         "MIT",
         0,
     ),
+    Weights(
+        "point_bert",
+        "point_bert",
+        Remote("", "Point-BERT.pth", page="https://github.com/lulutang0608/Point-BERT"),
+        "MIT",
+        0,
+    ),
 )
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from lsfa_lib.config import Config
 from lsfa_lib.detector import Detector, Scale, Searched, smooth_map, threshold_of
 from lsfa_lib.features import patch_valid
-from lsfa_lib.records import MODALITIES, Modality
+from lsfa_lib.records import MODALITIES, Modality, is_defective
 
 Value = TypeVar("Value", float, np.ndarray)
 Distances = dict[Modality, Float[np.ndarray, " N"]]
@@ -39,8 +39,13 @@ class Evidence:
 
     @property
     def defective(self) -> Bool[np.ndarray, " N"]:
-        """True for the scans that do not lie in a `good` folder."""
-        return np.array([kind != "good" for kind in self.kinds])
+        """True for the scans that are known to have a defect."""
+        return np.array([is_defective(kind) is True for kind in self.kinds])
+
+    @property
+    def labelled(self) -> Bool[np.ndarray, " N"]:
+        """True for the scans of which it is known whether they have one."""
+        return np.array([is_defective(kind) is not None for kind in self.kinds])
 
 
 @dataclass(frozen=True)

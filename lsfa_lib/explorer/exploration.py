@@ -7,7 +7,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from lsfa_lib.config import Config, configure, only
-from lsfa_lib.datasets.mvtec3d import categories
+from lsfa_lib.datasets.trees import categories
 from lsfa_lib.explorer.evidence import Confusion
 from lsfa_lib.explorer.fitted import Fitted, Told, fitted
 from lsfa_lib.explorer.inspection import Inspection, Why

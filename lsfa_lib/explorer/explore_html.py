@@ -17,8 +17,8 @@ from plotly.colors import sample_colorscale
 from lsfa_lib.config import Config
 from lsfa_lib.explorer.evidence import Confusion, Reason, middle_of
 from lsfa_lib.explorer.inspection import Inspection, Why, farther
-from lsfa_lib.records import Modality, Sample
-from lsfa_lib.views.figures import DEFECTIVE, GOOD
+from lsfa_lib.records import Modality, Sample, is_defective
+from lsfa_lib.views.figures import DEFECTIVE, GOOD, LABELS
 from lsfa_lib.views.scan_pictures import COLORSCALE, TOP, photograph, relief, uri
 
 TITLES: dict[Modality, str] = {"rgb": "Colour (RGB)", "3d": "Shape (3D)"}
@@ -83,9 +83,13 @@ def setting(name: str, value: str) -> str:
 
 def verdict_html(inspection: Inspection) -> str:
     """What the scan is called, and what it is."""
-    kind = html.escape(inspection.fitted.evidence.kinds[inspection.scan])
-    truth = "it is good" if kind == "good" else f"it has a defect: {kind}"
-    return f'<div class="lsfa lead">{inspection.verdict}; {truth}.</div>'
+    kind = inspection.fitted.evidence.kinds[inspection.scan]
+    truths = {
+        None: "nobody has labelled it",
+        False: "it is good",
+        True: f"it has a defect: {html.escape(kind)}",
+    }
+    return f'<div class="lsfa lead">{inspection.verdict}; {truths[is_defective(kind)]}.</div>'
 
 
 def counts_html(counts: Confusion) -> str:
@@ -109,11 +113,11 @@ def strip_html(inspection: Inspection) -> str:
     low, high = _span(scores, inspection.threshold)
     dots = []
     for i, (name, score) in enumerate(zip(evidence.names, scores.tolist(), strict=True)):
-        bad = bool(evidence.defective[i])
+        known = is_defective(evidence.kinds[i])
         # A height of its own for each name keeps equal scores apart, always the same way.
-        height = (20 if bad else 54) + zlib.crc32(name.encode()) % 23 - 11
+        height = (20 if known else 54) + zlib.crc32(name.encode()) % 23 - 11
         own = i == inspection.scan
-        dots.append((own, _dot(_at(score, low, high), height, bad, own, f"{name}: {score:.2f}")))
+        dots.append((own, _dot(_at(score, low, high), height, known, own, f"{name}: {score:.2f}")))
     line = _at(inspection.threshold, low, high)
     ticks = "".join(
         f'<text x="{_at(t, low, high):.2f}%" y="86" text-anchor="middle">{t:g}</text>'
@@ -245,10 +249,10 @@ def _ticks(low: float, high: float) -> Sequence[float]:
     return [round(i * step, 6) for i in range(first, int(np.floor(high / step)) + 1)]
 
 
-def _dot(x: float, y: int, bad: bool, own: bool, text: str) -> str:
+def _dot(x: float, y: int, known: bool | None, own: bool, text: str) -> str:
     ring = 'r="8" stroke="var(--jp-ui-font-color1, #1d2733)" stroke-width="3"'
     style = ring if own else 'r="4.5" stroke="white" stroke-width="1"'
     return (
-        f'<circle cx="{x:.2f}%" cy="{y}" {style} fill="{DEFECTIVE if bad else GOOD}">'
+        f'<circle cx="{x:.2f}%" cy="{y}" {style} fill="{LABELS[known][1]}">'
         f"<title>{html.escape(text)}</title></circle>"
     )

@@ -10,7 +10,7 @@ from typing import Any
 import ipywidgets as w
 
 from lsfa_lib.config import PRESETS
-from lsfa_lib.datasets.mvtec3d import categories
+from lsfa_lib.datasets.trees import categories
 from lsfa_lib.explorer.exploration import Exploration
 from lsfa_lib.explorer.explore_figures import Cloud, Pictures, Width
 from lsfa_lib.explorer.explore_html import (

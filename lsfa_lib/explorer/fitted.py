@@ -17,7 +17,8 @@ from lsfa_lib import detector as detectors
 from lsfa_lib.adaptors import adapt
 from lsfa_lib.config import Config, DataConfig, resolve_device
 from lsfa_lib.config_io import config_hash, located_config
-from lsfa_lib.datasets.mvtec3d import Entry, Split, read_split
+from lsfa_lib.datasets.entry import Entry
+from lsfa_lib.datasets.trees import Split, split_of
 from lsfa_lib.detector import Detector, Searched
 from lsfa_lib.explorer.evidence import Distances, Evidence, gathered, good_distances
 from lsfa_lib.explorer.fitted_files import FittedFiles
@@ -67,10 +68,9 @@ def fitted(category: str, config: Config, seed: int, told: Told = lambda _: None
     Raises InputError where the data cannot be used.
     """
     config, stage = located_config(config), _Stages(told)
-    root = Path(config.data.root)
-    train = few_shot(read_split(root, category, "train"), config.shots, seed)
-    validation = read_split(root, category, "validation")
-    test = read_split(root, category, "test")
+    train = few_shot(split_of(config.data, category, "train"), config.shots, seed)
+    validation = split_of(config.data, category, "validation")
+    test = split_of(config.data, category, "test")
     with stage("load encoders"):
         encoders = _encoders(config)
     files = _files(category, config, seed, encoders, (train, validation))

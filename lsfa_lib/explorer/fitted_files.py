@@ -18,7 +18,7 @@ from safetensors.torch import save as safetensors_bytes
 
 from lsfa_lib import detector as detectors
 from lsfa_lib.config import Config
-from lsfa_lib.datasets.mvtec3d import Entry
+from lsfa_lib.datasets.entry import Entry
 from lsfa_lib.detector import Detector
 from lsfa_lib.explorer.evidence import Distances, Evidence
 from lsfa_lib.files import InputError, write_whole

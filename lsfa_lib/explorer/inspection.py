@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, UInt8
 
 from lsfa_lib.config import Config
-from lsfa_lib.datasets.mvtec3d import Entry
+from lsfa_lib.datasets.entry import Entry
 from lsfa_lib.explorer.evidence import (
     Confusion,
     Reason,
@@ -86,7 +86,9 @@ class Inspection:
     @property
     def counts(self) -> Confusion:
         """Test parts found, missed, rejected and passed at position and threshold."""
-        return confusion(self.scores, self.fitted.evidence.defective, self.threshold)
+        evidence = self.fitted.evidence
+        known = evidence.labelled
+        return confusion(self.scores[known], evidence.defective[known], self.threshold)
 
     @property
     def name(self) -> str:
@@ -228,7 +230,7 @@ def prepared(entry: Entry, config: Config) -> Sample:
 def _good_surface(fitted: Fitted) -> dict[Modality, Float[np.ndarray, " n"]]:
     """Standardised map values of all pixels of good test parts; of all parts where none is good."""
     evidence = fitted.evidence
-    chosen = np.flatnonzero(~evidence.defective)
+    chosen = np.flatnonzero(evidence.labelled & ~evidence.defective)
     if not len(chosen):
         chosen = np.arange(len(evidence.names))
     return {

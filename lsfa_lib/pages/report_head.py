@@ -100,7 +100,9 @@ def _run_numbers(result: Result) -> list[Number]:
         (
             f"I-AUROC, {NAMES[BOTH]}",
             three_digits(both["i_auroc"]),
-            f"95 % interval {three_digits(low)} to {three_digits(high)}",
+            f"95 % interval {three_digits(low)} to {three_digits(high)}"
+            if low is not None
+            else "undefined for these test scans",
         ),
         (f"AUPRO 30 %, {NAMES[BOTH]}", three_digits(both["aupro_30"]), "defects located"),
         (

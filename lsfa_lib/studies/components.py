@@ -23,7 +23,7 @@ from lsfa_lib import metrics, results
 from lsfa_lib.adaptors import Adaptors
 from lsfa_lib.config import Config, only, resolve_device
 from lsfa_lib.config_io import config_hash
-from lsfa_lib.datasets.mvtec3d import read_split
+from lsfa_lib.datasets.trees import split_of
 from lsfa_lib.detector import fit, predict
 from lsfa_lib.feature_cache import cached_features
 from lsfa_lib.features import Encoders, load_encoders
@@ -195,10 +195,9 @@ class Scans:
 
 def _read(category: str, config: Config) -> Scans:
     encoders = load_encoders(config, resolve_device(config.device))
-    root = Path(config.data.root)
     return Scans(
-        good_features(read_split(root, category, "train"), encoders, config),
-        good_features(read_split(root, category, "validation"), encoders, config),
+        good_features(split_of(config.data, category, "train"), encoders, config),
+        good_features(split_of(config.data, category, "validation"), encoders, config),
         read_test(category, config, encoders),
     )
 
@@ -207,7 +206,7 @@ def read_test(category: str, config: Config, encoders: Encoders) -> TestScans:
     """Features and ground truth of the test split."""
     device = resolve_device(config.device)
     features, samples = [], []
-    for entry in progress(read_split(Path(config.data.root), category, "test").entries, category):
+    for entry in progress(split_of(config.data, category, "test").entries, category):
         samples.append(read_sample(entry, config))
         ready = partial(samples.__getitem__, -1)
         features.append(cached_features(entry, encoders, config, device, ready))

@@ -15,7 +15,8 @@ import nbformat
 
 from lsfa_lib.config import Config, DataConfig, resolve_device
 from lsfa_lib.config_io import chosen_config, config_hash
-from lsfa_lib.datasets import mvtec3d
+from lsfa_lib.datasets import trees
+from lsfa_lib.datasets.entry import SPLITS
 from lsfa_lib.files import InputError
 from lsfa_lib.findings import settings, shown
 from lsfa_lib.pipeline import few_shot
@@ -100,7 +101,7 @@ def _categories(study: Study, configs: Iterable[Config]) -> list[str]:
     """The categories to run in; InputError names the nearest to one that the data lack."""
     found: list[str] = []
     for root in dict.fromkeys(config.data.root for config in configs):
-        there = mvtec3d.categories(Path(root))
+        there = trees.categories(Path(root))
         for category in study.categories or there:
             if category not in there:
                 raise InputError(
@@ -113,7 +114,7 @@ def _categories(study: Study, configs: Iterable[Config]) -> list[str]:
 
 def _usable(study: Study, cell: str, category: str, seed: int, config: Config) -> bool:
     """True. InputError where the category has too few scans for the cell, or broken ones."""
-    splits = _splits(config.data.root, category)
+    splits = _splits(config.data, category)
     try:
         drawn = few_shot(splits["train"], config.shots, seed)
         require_scans(len(drawn), config.training.weights)
@@ -123,13 +124,13 @@ def _usable(study: Study, cell: str, category: str, seed: int, config: Config) -
 
 
 @functools.lru_cache(maxsize=256)
-def _splits(root: str, category: str) -> dict[str, mvtec3d.Split]:
-    return {name: mvtec3d.read_split(Path(root), category, name) for name in mvtec3d.SPLITS}
+def _splits(data: DataConfig, category: str) -> dict[str, trees.Split]:
+    return {name: trees.split_of(data, category, name) for name in SPLITS}
 
 
 def _method(study: Study, cell: str, config: Config) -> str:
     """Hash of all a run's numbers follow from, but for its data and its seed."""
-    same = replace(config, device="", cache="", data=DataConfig(""))
+    same = replace(config, device="", cache="", data=replace(config.data, root=""))
     return config_hash(same, study.run.stem, list(_beyond_config(study, cell)))
 
 

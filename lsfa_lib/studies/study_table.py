@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from lsfa_lib.files import CHECKOUT, InputError, located, write_whole
-from lsfa_lib.findings import BOTH, NAMES, SHORT, Result, number
+from lsfa_lib.findings import BOTH, NAMES, SHORT, Result, labelled, number
 from lsfa_lib.paired import AREA, Measured, draws, resampled, verdict, with_interval
 from lsfa_lib.results import read_result
 
@@ -188,7 +188,7 @@ def _measured(study: StudyRuns, cell: str, mode: str, categories: list[str]) -> 
             for metric in METRICS
         },
         [
-            np.array([[[scan["scores"][mode] for scan in run["scans"]] for run in same]])
+            np.array([[[scan["scores"][mode] for scan in labelled(run)] for run in same]])
             for same in runs
         ],
     )
@@ -203,7 +203,7 @@ def _defective(study: StudyRuns, category: str) -> np.ndarray:
     """Which test scans are defective; none for a category without a finished run."""
     for (_, name, _), result in study.results.items():
         if name == category:
-            return np.array([scan["defective"] for scan in result["scans"]], bool)
+            return np.array([scan["defective"] for scan in labelled(result)], bool)
     return np.array([False, True])
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from lsfa_lib.datasets.mvtec3d import SPLITS
+from lsfa_lib.datasets.entry import SPLITS
 from lsfa_lib.pages.tables import marked
+from lsfa_lib.records import UNLABELLED
 
 FLAT_MM = 10.0
 """A part lower than twice the usual reach of the background plane loses much of its rim to it."""
@@ -110,12 +111,14 @@ def oddities(counts: pd.DataFrame, facts: pd.DataFrame, category: str) -> list[s
     own = facts[facts["category"] == category]
     test = counts.xs(category, level="category").reindex(["test"]).fillna(0)
     good, every = test["good"].sum(), test.to_numpy().sum()
+    unknown = test[UNLABELLED].sum() if UNLABELLED in test else 0.0
     sizes = len(own[["width_px", "height_px"]].drop_duplicates())
     low, cut = int((own["height_mm"] < FLAT_MM).sum()), int(own["at_edge"].sum())
     unread, loose = mid(own, "holes"), float((own["loose"] / own["part"]).max())
     found = {
         "no good test scan, so that false alarms and AUROC are undefined": good == 0,
-        "no defective test scan, so that nothing can be found": good == every,
+        f"{unknown:.0f} test scans are unlabelled: scored, but in no metric": unknown > 0,
+        "no defective test scan, so that nothing can be found": every - good - unknown == 0,
         f"frames of {sizes} sizes": sizes > 1,
         f"{low} of {len(own)} parts rise less than {FLAT_MM:g} mm above the plane, and the lowest "
         "of them goes with it; lower preprocess.plane_distance_m": low > 0,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -20,7 +19,8 @@ from torch import Tensor
 
 from lsfa_lib.adaptors import adapt
 from lsfa_lib.config import Config, only, resolve_device
-from lsfa_lib.datasets.mvtec3d import Entry, Split, read_split
+from lsfa_lib.datasets.entry import Entry
+from lsfa_lib.datasets.trees import Split, split_of
 from lsfa_lib.detector import Detector, search
 from lsfa_lib.feature_cache import cached_features
 from lsfa_lib.features import Encoders, distinct_rows, load_encoders
@@ -112,7 +112,7 @@ def load(
         space: learn(category, some, seed, encoders, Stopwatch()).detector
         for space, some in configs.items()
     }
-    train = few_shot(read_split(Path(config.data.root), category, "train"), config.shots, seed)
+    train = few_shot(split_of(config.data, category, "train"), config.shots, seed)
     places = np.linspace(0, len(train) - 1, min(fit_scans, len(train))).round().astype(int)
     some = Split(tuple(train.entries[i] for i in places.tolist()))
     scans = good_features(some, encoders, config)
@@ -228,7 +228,7 @@ def separation(spaces: Spaces, category: str, scans: int = 0) -> pd.DataFrame:
     1 where every patch that holds a pixel of the defect is farther than every other. NaN where no
     patch of the part holds one. `scans` limits the scans of each kind; 0 takes all.
     """
-    split = read_split(Path(spaces.config.data.root), category, "test")
+    split = split_of(spaces.config.data, category, "test")
     kinds: dict[str, list[Entry]] = {}
     for entry in split.entries:
         kinds.setdefault(entry.kind, []).append(entry)

@@ -33,7 +33,7 @@ from lsfa_lib.findings import (
     training_sentence,
 )
 from lsfa_lib.pages.tables import marked
-from lsfa_lib.records import MODALITIES
+from lsfa_lib.records import MODALITIES, UNLABELLED
 
 LINES = {
     "3d": {"color": "#0072B2", "dash": "dash"},
@@ -42,7 +42,13 @@ LINES = {
     "disagreement": {"color": "#CC79A7", "dash": "dashdot"},
     "rgb+3d+disagreement": {"color": "#D55E00", "dash": "longdash"},
 }
-GOOD, DEFECTIVE = "#56B4E9", "#D55E00"
+GOOD, DEFECTIVE, UNKNOWN = "#56B4E9", "#D55E00", "#8A94A0"
+LABELS: dict[bool | None, tuple[str, str]] = {
+    False: ("good", GOOD),
+    True: ("defective", DEFECTIVE),
+    None: (UNLABELLED, UNKNOWN),
+}
+"""Name and colour of what is known of a test part."""
 COLUMNS = {
     "I-AUROC": "i_auroc",
     "P-AUROC": "p_auroc",
@@ -136,18 +142,21 @@ def metrics_table(result: Result) -> Styler:
 
 def score_histogram(result: Result, mode: str = BOTH) -> go.Figure:
     """Image scores of good and of defective test parts, with the threshold between them."""
-    scores: dict[bool, list[float]] = {True: [], False: []}
+    scores: dict[bool | None, list[float]] = {False: [], True: [], None: []}
     for scan in result["scans"]:
         scores[scan["defective"]].append(scan["scores"][mode])
-    every = np.array(scores[True] + scores[False])
+    every = np.array([scan["scores"][mode] for scan in result["scans"]])
     low, high = float(every.min()), float(every.max())
     tallest = int(np.histogram(every, 24)[0].max())
     bins = {"start": low, "end": high + 1e-6, "size": (high - low) / 24 or 1.0}
     figure = go.Figure()
-    for defective, label, color in ((False, "good", GOOD), (True, "defective", DEFECTIVE)):
+    for known, found in scores.items():
+        label, color = LABELS[known]
+        if known is None and not found:
+            continue
         figure.add_histogram(
-            x=scores[defective],
-            name=f"{label} ({len(scores[defective])})",
+            x=found,
+            name=f"{label} ({len(found)})",
             xbins=bins,
             marker={"color": color},
             hovertemplate="score %{x}<br>%{y} parts<extra></extra>",
@@ -226,7 +235,7 @@ def kind_figure(result: Result, mode: str = BOTH) -> go.Figure:
             fillcolor="rgba(0,0,0,0)",
             line={"color": "rgba(0,0,0,0)"},
             marker={
-                "color": DEFECTIVE if scans[0]["defective"] else GOOD,
+                "color": LABELS[scans[0]["defective"]][1],
                 "size": 9,
                 "opacity": 0.85,
             },
@@ -313,9 +322,11 @@ def _series(history: list[dict[str, float]], key: str, relative: bool) -> Float[
 def _add_curves(figure: go.Figure, result: Result, curve: str, y: str, area: str) -> None:
     for mode, values in result["modes"].items():
         name = SHORT.get(mode, mode)
+        if (points := values["curves"][curve]) is None:
+            continue  # its area is undefined, as the title says
         figure.add_scatter(
-            x=values["curves"][curve]["fpr"],
-            y=values["curves"][curve][y],
+            x=points["fpr"],
+            y=points[y],
             mode="lines",
             name=f"{name}  {three_digits(values[area])}",
             line={"width": 2.5, **LINES.get(mode, {})},

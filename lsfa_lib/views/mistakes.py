@@ -90,19 +90,22 @@ class Judged:
 
 
 def judged(run: Run, mode: str = BOTH) -> list[Judged]:
-    """Every test scan of a run as `mode` judges it, highest score first."""
+    """Every labelled test scan of a run as `mode` judges it, highest score first."""
     modes, scans = run.result["modes"], run.result["scans"]
     if mode not in modes:
         raise InputError(
             f"mode {mode!r} is not in this run; it answers in {', '.join(modes)} (disagreement "
             "needs a training with alignment)"
         )
-    order = sorted(range(len(scans)), key=lambda i: (-scans[i]["scores"][mode], scans[i]["name"]))
+    labelled = [i for i, scan in enumerate(scans) if scan["defective"] is not None]
+    order = sorted(labelled, key=lambda i: (-scans[i]["scores"][mode], scans[i]["name"]))
     sources = tuple(m for m in SINGLE if m in modes)
     found = []
     for rank, i in enumerate(order, 1):
         scan, score = scans[i], scans[i]["scores"][mode]
-        others = [s["scores"][mode] for s in scans if s["defective"] != scan["defective"]]
+        others = [
+            scans[j]["scores"][mode] for j in labelled if scans[j]["defective"] != scan["defective"]
+        ]
         wrong_way = [o > score if scan["defective"] else o < score for o in others]
         seen = [m for m in sources if scan["scores"][m] > number(modes[m]["threshold"])]
         anomaly = run.predictions[cast(Mode, mode)][i].anomaly_map.cpu().numpy()
@@ -115,7 +118,7 @@ def judged(run: Run, mode: str = BOTH) -> list[Judged]:
                 score=score,
                 threshold=number(modes[mode]["threshold"]),
                 rank=rank,
-                scans=len(scans),
+                scans=len(labelled),
                 above=sum(wrong_way),
                 others=len(others),
                 seen_by=tuple(seen),

@@ -53,7 +53,8 @@ def chosen_scans(result: Result, n: int = 6, mode: str = BOTH) -> list[Choice]:
     threshold = number(result["modes"][mode]["threshold"])
     scans = sorted(result["scans"], key=lambda s: (-s["scores"][mode], s["name"]))
     bad = [s for s in scans if s["defective"]]
-    good = [s for s in scans if not s["defective"]]
+    good = [s for s in scans if s["defective"] is False]
+    unknown = [s for s in scans if s["defective"] is None]
     first, last = [], []
     if bad:
         first = [Choice(bad[0]["name"], f"best detection, {bad[0]['kind']}")]
@@ -65,6 +66,10 @@ def chosen_scans(result: Result, n: int = 6, mode: str = BOTH) -> list[Choice]:
         alarm = good[0]["scores"][mode] > threshold
         word = "worst false alarm" if alarm else "good part with the highest score"
         last.append(Choice(good[0]["name"], word))
+    if unknown:
+        first.append(Choice(unknown[0]["name"], "highest score of the unlabelled"))
+    if len(unknown) > 1:
+        last.append(Choice(unknown[-1]["name"], "lowest score of the unlabelled"))
     shown = {s["kind"] for s in (bad[:1] + bad[1:][-1:])}
     kinds: dict[str, list[str]] = {}
     for scan in bad:

@@ -16,11 +16,12 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 
 from lsfa_lib.config import Config, PreprocessConfig
-from lsfa_lib.datasets.mvtec3d import SPLITS, Entry, categories, entries, read_scan
+from lsfa_lib.datasets.entry import SPLITS, Entry
+from lsfa_lib.datasets.trees import categories, entries, read_scan
 from lsfa_lib.files import InputError, progress
 from lsfa_lib.plane import height_above, plane_of, readings_of
 from lsfa_lib.preprocess import part_mask, prepare
-from lsfa_lib.records import Scan
+from lsfa_lib.records import Scan, is_defective
 
 Region = Literal["part", "background", "loose", "missing"]
 Mask = Bool[np.ndarray, "H W"]
@@ -87,7 +88,7 @@ class Facts:
     @property
     def defective(self) -> bool:
         """The scan lies in a folder of defects."""
-        return self.kind != "good"
+        return is_defective(self.kind) is True
 
 
 def take_apart(scan: Scan, config: PreprocessConfig) -> Measured:
@@ -161,11 +162,11 @@ def measure(category: str, config: Config, scans: int = 8) -> pd.DataFrame:
     The training scans of the other categories of the data set come along, to compare with. Good
     scans are drawn evenly over a split; 0 takes all.
     """
-    root = Path(config.data.root)
-    chosen = [e for split in SPLITS for e in _drawn(entries(root, category, split), scans)]
+    root, light = Path(config.data.root), config.data.light
+    chosen = [e for split in SPLITS for e in _drawn(entries(root, category, split, light), scans)]
     for other in categories(root):
         if other != category:
-            chosen += _drawn(entries(root, other, "train"), scans)
+            chosen += _drawn(entries(root, other, "train", light), scans)
     found = [facts(read_scan(entry), config) for entry in progress(chosen, category)]
     table = pd.DataFrame([asdict(one) for one in found])
     return table.assign(defective=[one.defective for one in found])

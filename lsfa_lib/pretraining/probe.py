@@ -1,0 +1,193 @@
+"""What features know of local shape: a linear probe on polyhedra with dents and bumps.
+
+Each group of a scan is of a class by what is at its centre: a plane, an edge, a corner, a dent or a
+bump; groups in between are of none. The polyhedra are no part of the pretraining's stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int, Int64
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from lsfa_lib.config import PointEncoderConfig
+from lsfa_lib.encoders.fpfh import point_histograms
+from lsfa_lib.encoders.point_mae import PointMAE
+from lsfa_lib.files import progress
+from lsfa_lib.geometry import farthest_points
+from lsfa_lib.pretraining.shapes import Mark, rotation, scanned, with_mark
+from lsfa_lib.pretraining.solids import Camera, Points, Solid, seen
+
+CLASSES = ("plane", "edge", "corner", "dent", "bump")
+GROUP_SPACINGS = 3.2
+"""Radius of a group of 32 points over the spacing between points: sqrt(32 / pi)."""
+ON_EDGE, OFF_EDGE = 1.2, 4.5
+"""Nearer to a face than the first it counts, farther than the second it does not; spacings."""
+
+Features = Callable[[Float32[np.ndarray, "N 3"], float], tuple[Tensor, Tensor]]
+"""Points in metres and their spacing -> centres (G, 3) in metres and features (G, D)."""
+
+
+@dataclass(frozen=True)
+class Polyhedron:
+    """All points with `facing @ p <= offset`, turned by a rotation matrix; with marks on faces."""
+
+    facing: Float32[np.ndarray, "F 3"]
+    offset: Float32[np.ndarray, " F"]
+    marks: tuple[Mark, ...] = ()
+
+    @property
+    def solid(self) -> Solid:
+        """Its largest plane distance: a lower bound outside, then the marks."""
+        body: Solid = lambda p: (p @ self.facing.T - self.offset).max(axis=1)  # noqa: E731
+        for mark in self.marks:
+            face = np.abs(self.facing @ mark.centre - self.offset).argmin()
+            body = with_mark(body, mark, self.facing[face])
+        return body
+
+    def labels(self, points: Points, spacing: float) -> Int64[np.ndarray, " N"]:
+        """The class of each point, which lies in the polyhedron's frame, or -1."""
+        gap = np.abs(points @ self.facing.T - self.offset) / spacing
+        near, maybe = (gap < ON_EDGE).sum(axis=1), (gap < OFF_EDGE).sum(axis=1)
+        label = np.where(near == maybe, np.clip(near, 0, 3) - 1, -1)
+        # A dent's floor may be farther from its face than that: what is near a mark is its alone.
+        for mark in self.marks:
+            away = np.linalg.norm(points - mark.centre, axis=1)
+            label[away < mark.radius_mm + 4 * spacing] = -1
+            label[away < 0.5 * mark.radius_mm] = CLASSES.index(
+                "dent" if mark.depth_mm < 0 else "bump"
+            )
+        return label.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A scan of a polyhedron; millimetres, in the camera's frame."""
+
+    points: Points
+    polyhedron: Polyhedron
+    camera: Camera
+
+    @property
+    def spacing(self) -> float:
+        """Between neighbouring points, in the middle of the window."""
+        return self.camera.window_mm / self.camera.size
+
+    def labels(self, points: Points) -> Int64[np.ndarray, " N"]:
+        """The class of points in the camera's frame."""
+        centre = np.array([0, 0, self.camera.distance_mm], np.float32)
+        return self.polyhedron.labels(points - centre, self.spacing)
+
+
+def labelled_scan(seed: int, index: int) -> Labelled:
+    """The labelled scan of that number; the same whenever it is asked for."""
+    rng = np.random.default_rng((seed, index, 2))
+    window = float(np.exp(rng.uniform(np.log(24), np.log(130))))
+    camera = Camera(window * rng.uniform(2.5, 5), window, 72)
+    body = _polyhedron(window, rng)
+    points, _ = seen(body.solid, camera)
+    body = replace(body, marks=_marks(body, points, camera, rng))
+    return Labelled(scanned(*seen(body.solid, camera), camera, rng), body, camera)
+
+
+def probe(features: Features, seed: int = 0, train: int = 160, test: int = 80) -> dict[str, float]:
+    """Balanced accuracy of a logistic regression on held-out scans, and the recall of each class.
+
+    Standardised features, L2 penalty of 1, classes weighted by their inverse frequency.
+    """
+    parts = []
+    for first, count in ((0, train), (train, test)):
+        rows, labels = [], []
+        for index in progress(range(first, first + count), "probe"):
+            scan = labelled_scan(seed, index)
+            centres, found = features(scan.points / 1000, scan.spacing / 1000)
+            label = scan.labels(centres.numpy() * 1000)
+            rows.append(found.numpy()[label >= 0])
+            labels.append(label[label >= 0])
+        parts.append((np.concatenate(rows), np.concatenate(labels)))
+    (x, y), (x_test, y_test) = parts
+    model = make_pipeline(
+        StandardScaler(), LogisticRegression(max_iter=300, class_weight="balanced")
+    )
+    predicted = model.fit(x, y).predict(x_test)
+    recalls = {name: float((predicted[y_test == i] == i).mean()) for i, name in enumerate(CLASSES)}
+    return {"balanced accuracy": float(balanced_accuracy_score(y_test, predicted)), **recalls}
+
+
+def of_encoder(encoder: PointMAE) -> Features:
+    """Features of its groups."""
+
+    def features(points: Float32[np.ndarray, "N 3"], spacing: float) -> tuple[Tensor, Tensor]:
+        with torch.inference_mode():
+            return encoder(torch.from_numpy(points))
+
+    return features
+
+
+def of_fpfh(groups: int) -> Features:
+    """FPFH about farthest points, normals and histograms over a group's radius."""
+
+    def features(points: Float32[np.ndarray, "N 3"], spacing: float) -> tuple[Tensor, Tensor]:
+        config = PointEncoderConfig(
+            model="fpfh",
+            normal_radius_m=0.6 * GROUP_SPACINGS * spacing,
+            fpfh_radius_m=GROUP_SPACINGS * spacing,
+            fpfh_max_neighbours=128,
+        )
+        histograms, nearest = point_histograms(points.astype(np.float64), config)
+        cloud = torch.from_numpy(points)
+        chosen: Int[Tensor, " G"] = farthest_points(cloud, min(groups, len(points)))
+        return cloud[chosen], torch.from_numpy(histograms[nearest[chosen.numpy()]]).float()
+
+    return features
+
+
+def _polyhedron(window: float, rng: np.random.Generator) -> Polyhedron:
+    """A box, a prism or a box with corners cut off, turned anyhow."""
+    reach = window * rng.uniform(0.3, 0.5)
+    kind = rng.integers(3)
+    if kind == 1:
+        turns = np.arange(sides := int(rng.choice([3, 5, 6]))) * (2 * np.pi / sides)
+        around = np.stack([np.cos(turns), np.sin(turns), np.zeros(sides)], axis=1)
+        facing = np.concatenate([around, [[0, 0, 1], [0, 0, -1]]])
+        offset = np.r_[
+            np.full(sides, reach * rng.uniform(0.5, 1)), [reach * rng.uniform(0.4, 1)] * 2
+        ]
+    else:
+        facing = np.concatenate([np.eye(3), -np.eye(3)])
+        offset = np.tile(reach * rng.uniform(0.5, 1, 3), 2)
+    if kind == 2:
+        corners = rng.choice([-1, 1], (2, 3)) * rng.uniform(0.6, 1.4, (2, 3))
+        corners /= np.linalg.norm(corners, axis=1, keepdims=True)
+        farthest = (np.abs(corners) * offset[:3]).sum(axis=1)
+        facing = np.concatenate([facing, corners])
+        offset = np.r_[offset, farthest * rng.uniform(0.65, 0.8, 2)]
+    turn = rotation(rng)
+    return Polyhedron((facing @ turn.T).astype(np.float32), offset.astype(np.float32))
+
+
+def _marks(
+    body: Polyhedron, points: Points, camera: Camera, rng: np.random.Generator
+) -> tuple[Mark, ...]:
+    """Up to four marks on faces, clear of edges and of each other."""
+    spacing = camera.window_mm / camera.size
+    points = points - np.array([0, 0, camera.distance_mm], np.float32)
+    marks: list[Mark] = []
+    for at in points[rng.permutation(len(points))[:60]]:
+        radius = float(spacing * rng.uniform(3, 8))
+        second_face = np.sort(np.abs(body.facing @ at - body.offset))[1]
+        apart = all(np.linalg.norm(at - m.centre) > radius + m.radius_mm for m in marks)
+        if second_face > 1.1 * radius and apart:
+            depth = float(rng.choice([-1, 1]) * radius * rng.uniform(0.15, 0.5))
+            marks.append(Mark(at, radius, depth))
+        if len(marks) == 4:
+            break
+    return tuple(marks)

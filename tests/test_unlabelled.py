@@ -1,0 +1,94 @@
+"""Test scans of which nobody knows whether they are good: scored and drawn, but in no metric."""
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from lsfa_lib import findings
+from lsfa_lib.cli import app
+from lsfa_lib.config import TINY, DataConfig
+from lsfa_lib.pipeline import Run, run_category
+from lsfa_lib.records import is_defective
+from lsfa_lib.results import read_result
+from lsfa_lib.views import figures, mistakes, scan_figures
+
+
+def tree(demo_root: Path, root: Path, unlabelled: list[str]) -> Path:
+    """The seal of the demo with scans of these kinds unlabelled."""
+    shutil.copytree(demo_root / "seal", root / "seal")
+    target = root / "seal" / "test" / "unlabelled"
+    for kind in unlabelled:
+        folder = root / "seal" / "test" / kind
+        for role in ("rgb", "xyz"):
+            (target / role).mkdir(parents=True, exist_ok=True)
+            for path in (folder / role).iterdir():
+                path.rename(target / role / f"{kind}{path.name}")
+        shutil.rmtree(folder)
+    return root
+
+
+def run_on(root: Path) -> Run:
+    config = replace(TINY, data=DataConfig(str(root)), device="cpu", cache="")
+    return run_category("seal", config, seed=0)
+
+
+def test_what_a_kind_says() -> None:
+    assert [is_defective(k) for k in ("good", "hole", "unlabelled")] == [False, True, None]
+
+
+def test_unlabelled_scans_change_no_metric(demo_root: Path, tmp_path: Path) -> None:
+    some = run_on(tree(demo_root, tmp_path / "some", ["hole", "cut"]))
+    fewer = tree(demo_root, tmp_path / "fewer", [])
+    for kind in ("hole", "cut"):
+        shutil.rmtree(fewer / "seal" / "test" / kind)
+    without = run_on(fewer)
+    for mode, values in without.result["modes"].items():
+        np.testing.assert_equal(some.result["modes"][mode], values)
+        assert findings.counts(some.result, mode) == findings.counts(without.result, mode)
+    assert some.result["counts"]["test_unlabelled"] == 2
+    assert some.result["counts"]["test_defective"] == 4
+    assert len(some.result["scans"]) == len(without.result["scans"]) + 2
+    unknown = [s for s in some.result["scans"] if s["defective"] is None]
+    assert [s["kind"] for s in unknown] == ["unlabelled", "unlabelled"]
+    assert all(math.isfinite(s["scores"]["rgb+3d"]) for s in unknown)
+    judged = mistakes.judged(some)
+    assert len(judged) == len(without.result["scans"])
+    assert [j.above for j in judged] == [j.above for j in mistakes.judged(without)]
+    names = [trace.name for trace in figures.score_histogram(some.result).data]
+    assert names == ["good (3)", "defective (4)", "unlabelled (2)"]
+    reasons = [choice.reason for choice in scan_figures.chosen_scans(some.result, 8)]
+    assert "highest score of the unlabelled" in reasons
+    assert "lowest score of the unlabelled" in reasons
+
+
+@pytest.fixture(scope="module")
+def unknown_reports(demo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`lsfa run` on a category without one labelled test scan."""
+    folder = tmp_path_factory.mktemp("unknown")
+    kinds = [path.name for path in (demo_root / "seal" / "test").iterdir()]
+    root = tree(demo_root, folder / "data", sorted(kinds))
+    command = ["run", "seal", "--preset", "tiny", "--data", str(root), "--device", "cpu"]
+    outcome = CliRunner().invoke(app, [*command, "--reports", str(folder / "reports")])
+    assert outcome.exit_code == 0, outcome.output
+    return folder / "reports"
+
+
+def test_without_any_label_all_but_the_metrics_works(unknown_reports: Path) -> None:
+    (folder,) = (unknown_reports / "runs" / "quickstart").iterdir()
+    result = read_result(folder / "result.json")
+    for values in result["modes"].values():
+        assert values["i_auroc"] is None
+        assert values["aupro_30"] is None
+        assert values["notes"] == ["Metrics are undefined: no test scan is labelled"]
+        assert values["threshold"] is not None
+    assert len({scan["scores"]["3d"] for scan in result["scans"]}) == len(result["scans"]) == 9
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "Highest score of the unlabelled" in page
+    assert "unlabelled (9)" in page
+    assert json.loads((folder / "result.json").read_text())["counts"]["test_unlabelled"] == 9
