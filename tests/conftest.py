@@ -1,12 +1,21 @@
-"""Types and shapes of every annotated function are checked while tests run; tiny demo data."""
+"""No network, types and shapes checked in every annotated function, tiny demo data."""
 
-from jaxtyping import install_import_hook
+import os
+import runpy
+from pathlib import Path
+
+NO_NETWORK = Path(__file__).parent / "no_network"
+runpy.run_path(str(NO_NETWORK / "sitecustomize.py"))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(NO_NETWORK), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+
+from jaxtyping import install_import_hook  # noqa: E402
 
 install_import_hook("lsfa_lib", "beartype.beartype")
 
 from collections.abc import Iterator  # noqa: E402
 from dataclasses import replace  # noqa: E402
-from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
 
