@@ -36,11 +36,6 @@ app.command()(cli_sweep.sweep)
 app.command()(cli_report.report)
 app.command("pretrain-points")(cli_pretrain.pretrain_points)
 
-RANDOM_WEIGHTS = {
-    "image_encoder.weights": "random",
-    "point_encoder.weights": "random",
-    "point_encoder.sha256": "",
-}
 DataRoot = Annotated[
     str,
     typer.Option(
@@ -97,6 +92,7 @@ def run(
     from lsfa_lib.studies import warm_start
 
     warm_start.begin(workers)
+    from lsfa_lib.config import RANDOM_WEIGHTS
     from lsfa_lib.config_io import chosen_config
     from lsfa_lib.pages import gallery
     from lsfa_lib.studies.notebook_run import find_notebook

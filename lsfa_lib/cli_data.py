@@ -72,7 +72,10 @@ def check(path: Annotated[Path, typer.Argument(help="Folder that holds the categ
     for split in report.splits:
         sizes = ", ".join(f"{width} x {height}" for width, height in split.sizes)
         kinds = ", ".join(f"{count} {kind}" for kind, count in split.kinds.items())
-        typer.echo(f"{split.category:<16} {split.split:<11} {kinds}; {sizes} px")
+        near, far = split.distances_m
+        typer.echo(
+            f"{split.category:<16} {split.split:<11} {kinds}; {sizes} px; {near:.3f} to {far:.3f} m"
+        )
     for file in report.odd_files:
         typer.echo(f"not used: {file}")
     for problem in report.problems:
@@ -107,5 +110,6 @@ def import_(
 
     target = Target(root, category, split, kind)  # type: ignore[arg-type]
     names = import_scans(source, target, intrinsics, depth_unit_m)
-    typer.echo(f"{root / category}: {len(names)} scans in {split}/{kind}")
+    scans = f"{len(names)} scan{'s' * (len(names) != 1)}"
+    typer.echo(f"{root / category}: {scans} in {split}/{kind}")
     typer.echo(f"next: lsfa data check {root}")

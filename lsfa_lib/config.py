@@ -61,9 +61,9 @@ class ImageEncoderConfig:
 @dataclass(frozen=True)
 class PointEncoderConfig:
     model: Literal["point_mae", "point_bert", "point_mae_small", "fpfh"] = "point_mae"
-    """`point_mae_small` is this package's own (docs/point_mae_small.md)."""
+    """`point_mae_small` is what `lsfa pretrain-points` trains."""
     weights: str = "data/weights/pointmae_pretrain.pth"
-    """A path, `random`, or `package` for the small one's. FPFH has none."""
+    """A path, or `random`. FPFH has none."""
     sha256: str = "27ded932bb0a2625d5a8eb006df199b2578598c774aee6d86b985300b6a5fd20"
     """Of the weights file; empty to accept any."""
     groups: int = 1024
@@ -322,6 +322,12 @@ TINY = replace(
     training=replace(DEMO.training, steps=6, batch=3, patches_per_scan=64),
 )
 PRESETS = {c.preset: c for c in (PUBLISHED, RELEASED, OURS, DEMO, TINY)}
+RANDOM_WEIGHTS = {
+    "image_encoder.weights": "random",
+    "point_encoder.weights": "random",
+    "point_encoder.sha256": "",
+}
+"""Fields of a config whose backbones are not trained: for shapes, memory and time."""
 
 
 def configure(

@@ -127,3 +127,13 @@ def test_what_lacks_cells_says_so(tmp_path: Path) -> None:
     write_cells(tmp_path, LIFT, missing="ring-IFC-2.json")
     with pytest.raises(InputError, match="ours, IFC, 3d lacks 2 cells, such as those of ring"):
         read_cells(tmp_path)
+
+
+def test_features_are_told_and_never_mixed(tmp_path: Path) -> None:
+    write_cells(tmp_path, LIFT)
+    assert read_cells(tmp_path)[0].encoders == ("efficientnet_lite0", "fpfh")
+    path = next(tmp_path.glob("*-IFC-1.json"))
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "encoders": ["dino", "point_mae"]}))
+    with pytest.raises(InputError, match=r"holds cells of dino \+ point_mae and efficientnet"):
+        read_cells(tmp_path)

@@ -255,10 +255,13 @@ def test_a_real_kinect_frame_is_imported_as_the_document_says(tmp_path: Path) ->
     command += ["--intrinsics", str(REAL_SCANS / f"{FRAME}.xml")]
     outcome = CliRunner().invoke(app, command)
     assert outcome.exit_code == 0, outcome.output
-    assert "1 scans in train/good" in outcome.output
+    assert f"{root / 'desk'}: 1 scan in train/good" in outcome.output
     (scan,) = read_split(root, "desk", "train")
     _, cloud = read_organised_cloud(REAL_SCANS / f"{FRAME}.pcd")
     seen = (scan.xyz != 0).any(-1) & (cloud != 0).any(-1)
     assert seen.sum() > 200_000
     assert np.linalg.norm(scan.xyz - cloud, axis=-1)[seen].max() < 0.002
     assert [s.stem for s in find_scans(source)] == [FRAME]
+    document = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    measured = (scan.xyz != 0).any(-1)
+    assert f"{measured.sum():,} of its {measured.size:,} pixels" in document

@@ -391,6 +391,19 @@ def test_defect_6_data_processed_in_place_is_recognised(root):
     assert "in place by another tool, it seems: restore the original files" in problem
 
 
+def test_the_check_tells_distances_and_doubts_coordinates_that_are_no_metres(root):
+    scans = list(read_split(root, "tire", "train"))
+    lengths = [np.linalg.norm(s.xyz[(s.xyz != 0).any(-1)], axis=-1) for s in scans]
+    summary = next(s for s in check_tree(root).splits if (s.category, s.split) == ("tire", "train"))
+    expected = (min(each.min() for each in lengths), max(each.max() for each in lengths))
+    assert summary.distances_m == pytest.approx(expected, rel=1e-6)
+    path = next((root / "tire" / "train").rglob("*.tiff"))
+    tifffile.imwrite(path, tifffile.imread(path) * np.float32(1000), photometric="rgb")
+    (problem,) = check_tree(root).problems
+    assert problem.startswith(f"{path}: half of its points are within ")
+    assert "which cannot be metres" in problem
+
+
 def test_published_counts_add_up_to_the_published_totals():
     totals = np.array(list(PUBLISHED_COUNTS.values())).sum(axis=0)
     assert len(PUBLISHED_COUNTS) == 10

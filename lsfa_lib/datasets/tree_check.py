@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from lsfa_lib.datasets.trees import categories, layout, pair_files, read_scan
 from lsfa_lib.files import InputError, progress
 from lsfa_lib.records import UNLABELLED, Scan
 
+PLAUSIBLE_M = (0.02, 20.0)
+"""Distances scanners work at; millimetres taken for metres are far beyond."""
 PUBLISHED_COUNTS: dict[str, tuple[int, int, int, int]] = {
     "bagel": (244, 22, 22, 88),
     "cable_gland": (223, 23, 21, 87),
@@ -42,6 +45,8 @@ class SplitSummary:
     """Readable scans of each kind."""
     sizes: tuple[tuple[int, int], ...]
     """Every (width, height) that occurs, px."""
+    distances_m: tuple[float, float]
+    """From the camera to the nearest and to the farthest point; NaN where no scan was read."""
 
     @property
     def good(self) -> int:
@@ -84,14 +89,20 @@ def check_tree(root: Path) -> Report:
             problems += unpaired
             kinds: dict[str, int] = {}
             sizes: set[tuple[int, int]] = set()
+            near, far = math.nan, math.nan
             for entry in progress(found, f"{category} {split}"):
                 scan = _read_or_note(entry, problems)
                 if scan is not None:
                     kinds[scan.kind] = kinds.get(scan.kind, 0) + 1
                     sizes.add((scan.xyz.shape[1], scan.xyz.shape[0]))
                     stripped += [entry.xyz] if border_is_empty(scan) else []
+                    distances = np.linalg.norm(scan.xyz[np.any(scan.xyz != 0, axis=2)], axis=1)
+                    problems += _unit_problem(entry.xyz, float(np.median(distances)))
+                    near = float(np.fmin(near, distances.min()))
+                    far = float(np.fmax(far, distances.max()))
                     seen += 1
-            summaries.append(SplitSummary(category, split, kinds, tuple(sorted(sizes))))
+            found_sizes = tuple(sorted(sizes))
+            summaries.append(SplitSummary(category, split, kinds, found_sizes, (near, far)))
         problems += _stripped_problems(root / category, stripped, seen)
     published = next((name for name, counts in DATA_SETS.items() if set(counts) <= set(there)), "")
     if published:
@@ -110,6 +121,16 @@ def border_is_empty(scan: Scan, border_px: int = PreprocessConfig().border_px) -
     inside = np.zeros_like(measured)
     inside[border_px:-border_px, border_px:-border_px] = True
     return not np.any(measured & ~inside)
+
+
+def _unit_problem(path: Path, median_m: float) -> list[str]:
+    """A sentence for a scan whose coordinates cannot be metres from a camera."""
+    if PLAUSIBLE_M[0] <= median_m <= PLAUSIBLE_M[1]:
+        return []
+    return [
+        f"{path}: half of its points are within {median_m:.3g} of the camera, which cannot be "
+        "metres; write coordinates in metres"
+    ]
 
 
 def _stripped_problems(category: Path, stripped: list[Path], seen: int) -> list[str]:

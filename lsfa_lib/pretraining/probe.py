@@ -23,7 +23,7 @@ from lsfa_lib.encoders.fpfh import point_histograms
 from lsfa_lib.encoders.point_mae import PointMAE
 from lsfa_lib.files import progress
 from lsfa_lib.geometry import farthest_points
-from lsfa_lib.pretraining.shapes import Mark, rotation, scanned, with_mark
+from lsfa_lib.pretraining.shapes import Mark, drawn_window, rotation, scanned, with_mark
 from lsfa_lib.pretraining.solids import Camera, Points, Solid, seen
 
 CLASSES = ("plane", "edge", "corner", "dent", "bump")
@@ -90,7 +90,7 @@ class Labelled:
 def labelled_scan(seed: int, index: int) -> Labelled:
     """The labelled scan of that number; the same whenever it is asked for."""
     rng = np.random.default_rng((seed, index, 2))
-    window = float(np.exp(rng.uniform(np.log(24), np.log(130))))
+    window = drawn_window(rng)
     camera = Camera(window * rng.uniform(2.5, 5), window, 72)
     body = _polyhedron(window, rng)
     points, _ = seen(body.solid, camera)

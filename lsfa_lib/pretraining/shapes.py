@@ -37,6 +37,10 @@ from lsfa_lib.pretraining.solids import (
 
 Family = Literal["solid", "joined", "pierced", "filleted", "rough", "landscape"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
+WINDOW_MM = (24.0, 130.0)
+"""Least and largest window; spacings between points follow, from 0.4 to 2.3 mm."""
+MOST_NOISE = 0.15
+"""Of a reading along its ray, over the distance between points."""
 FEWEST_POINTS = 512
 ATTEMPTS = 50
 
@@ -115,7 +119,9 @@ def scanned(
 ) -> Float32[np.ndarray, "M 3"]:
     """The points with a scanner's faults: errors along the rays, readings that fail, and a gap."""
     spacing = camera.window_mm / camera.size
-    error = rng.uniform(0, 0.15) * spacing * rng.standard_normal(len(points), dtype=np.float32)
+    error = (
+        rng.uniform(0, MOST_NOISE) * spacing * rng.standard_normal(len(points), dtype=np.float32)
+    )
     points = points + error[:, None] * rays
     kept = rng.random(len(points)) >= rng.uniform(0, 0.05)
     if len(points) and rng.random() < 0.3:
@@ -139,9 +145,14 @@ def rotation(rng: np.random.Generator) -> Float32[np.ndarray, "3 3"]:
 
 
 def _camera(rng: np.random.Generator) -> Camera:
-    """Spacings from 0.4 to 2.3 mm; far enough for its window to be narrow, as scanners are."""
-    window = float(np.exp(rng.uniform(np.log(24), np.log(130))))
+    """Far enough for its window to be narrow, as scanners are."""
+    window = drawn_window(rng)
     return Camera(distance_mm=window * rng.uniform(2.5, 5), window_mm=window, size=56)
+
+
+def drawn_window(rng: np.random.Generator) -> float:
+    """A window's side, mm: each doubling is as likely as any other."""
+    return float(np.exp(rng.uniform(*np.log(WINDOW_MM))))
 
 
 def _primitive(reach: float, rng: np.random.Generator) -> Solid:

@@ -267,6 +267,7 @@ def measured(found: Sequence[Prediction], test: TestScans) -> dict[str, Any]:
 def _about(study: Study, scans: Scans) -> dict[str, Any]:
     return {
         "image_size": study.config.preprocess.image_size,
+        "encoders": [study.config.image_encoder.model, study.config.point_encoder.model],
         "defective": scans.test.defective,
         "train_scans": len(scans.train),
         "peak_memory_mb": results.peak_memory_mb(),

@@ -122,7 +122,7 @@ def forest_figure(lines: pd.DataFrame, metric: str = "i_auroc", title: str = "")
             xref="paper",
             xanchor="left",
             y=place,
-            yshift=12,
+            yshift=14,
             text=_label(line),
             showarrow=False,
             font={"size": 12},
@@ -135,9 +135,9 @@ def forest_figure(lines: pd.DataFrame, metric: str = "i_auroc", title: str = "")
         found = f"Largest gain in {TITLES[metric]}: {gain}"
     return figure.update_layout(
         template=TEMPLATE,
-        height=190 + 36 * len(compared),
+        height=240 + 36 * len(compared),
         title={"text": f"{title}: {found}" if title else found},
-        margin={"l": 16},
+        margin={"l": 16, "b": 110},
         xaxis={"title": {"text": f"Δ {TITLES[metric]} to the baseline"}, "nticks": 6},
         yaxis={
             "range": [len(compared) - 0.5, -1],
@@ -146,7 +146,8 @@ def forest_figure(lines: pd.DataFrame, metric: str = "i_auroc", title: str = "")
             "showline": False,
             "ticks": "",
         },
-        legend={"orientation": "h", "y": -0.11, "yanchor": "top", "x": 0},
+        # Measured from the figure's own edge: shares of a low plot would run into its axis.
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
     )
 
 
@@ -235,7 +236,8 @@ def _setting(cells: Cells, losses: str) -> str:
     lacking = [variant for variant in VARIANTS if variant not in there]
     left_out = f" Not run at this size: {', '.join(lacking)}." if lacking else ""
     seeds = f"{trainings} training seeds x {shape[2]} coreset seeds."
-    return f"{seeds} Test scans: {tests}.{left_out}"
+    encoders = " and ".join(cells.encoders)
+    return f"Features: {encoders}. {seeds} Test scans: {tests}.{left_out}"
 
 
 def costs(sizes: list[Cells]) -> pd.DataFrame:

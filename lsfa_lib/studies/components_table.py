@@ -40,6 +40,10 @@ ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
 """Row of the table: the variant it was trained as, and the modes it is read in."""
 
 
+FORMER_ENCODERS = ("efficientnet_lite0", "fpfh")
+"""Of cells that do not say: the demo's, before they said so."""
+
+
 @dataclass(frozen=True)
 class Cells:
     """The cells of one image size: everything by (losses, variant, mode)."""
@@ -58,6 +62,8 @@ class Cells:
     seconds: dict[tuple[str, str], dict[str, float]]
     """Mean seconds of training, fitting and predicting one split."""
     peak_memory_mb: float
+    encoders: tuple[str, ...] = FORMER_ENCODERS
+    """Of the image and of the points."""
 
 
 def read_cells(folder: Path) -> list[Cells]:
@@ -109,7 +115,18 @@ def _cells(contents: list[dict[str, Any]], folder: Path) -> Cells:
         trainings={name: len(c) for name, c in units.items()},
         seconds={name: _mean_seconds(c) for name, c in units.items()},
         peak_memory_mb=max(content["peak_memory_mb"] for content in contents),
+        encoders=_encoders(contents, folder),
     )
+
+
+def _encoders(contents: list[dict[str, Any]], folder: Path) -> tuple[str, ...]:
+    found = {tuple(content.get("encoders", FORMER_ENCODERS)) for content in contents}
+    if len(found) > 1:
+        names = " and ".join(" + ".join(each) for each in sorted(found))
+        raise InputError(
+            f"{folder}: holds cells of {names}; move one sort elsewhere, they cannot be compared"
+        )
+    return found.pop()
 
 
 def _mean_seconds(cells: list[dict[str, Any]]) -> dict[str, float]:

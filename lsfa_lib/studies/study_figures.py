@@ -16,6 +16,9 @@ from lsfa_lib.studies.components_report import forest_figure
 from lsfa_lib.studies.study_table import METRICS, StudyRuns, config_of, records
 from lsfa_lib.views.figures import LINES, TEMPLATE
 
+FINEST = 0.05
+"""Of the metrics' scale: differences of thousandths should not fill a panel."""
+
 
 def gains_figure(
     study: StudyRuns, lines: pd.DataFrame, metric: str = AREA, title: str = ""
@@ -45,7 +48,10 @@ def changed_fields(study: StudyRuns) -> dict[str, dict[str, float]]:
 def sensitivity_figure(
     study: StudyRuns, lines: pd.DataFrame, metric: str = AREA, mode: str = BOTH
 ) -> go.Figure:
-    """A panel for each field that was changed: the metric over its value, with 95 % intervals."""
+    """A panel for each field that was changed: the metric over its value, with 95 % intervals.
+
+    All panels share one scale, no finer than `FINEST`, so that flat is what hardly matters.
+    """
     fields = changed_fields(study)
     figure = make_subplots(
         rows=max(len(fields), 1), cols=1, vertical_spacing=0.55 / (len(fields) + 1)
@@ -76,12 +82,30 @@ def sensitivity_figure(
             tickvals=sorted(values),
             ticktext=[f"{v:.4g}" for v in sorted(values)],
         )
+    shown = [by_cell[cell] for cells in fields.values() for cell in cells if cell in by_cell]
+    figure.update_yaxes(
+        title_text=METRICS[metric],
+        title_standoff=12,
+        automargin=True,
+        range=_common_range(shown, metric),
+        tickformat=".2f",
+        nticks=5,
+    )
     return figure.update_layout(
         template=TEMPLATE,
         height=110 + 210 * max(len(fields), 1),
         title={"text": _flatness(by_cell, fields, metric)},
-        **{f"yaxis{i + 1 if i else ''}": {"title": METRICS[metric]} for i in range(len(fields))},
     )
+
+
+def _common_range(lines: list[dict[str, Any]], metric: str) -> list[float] | None:
+    """Room for every mean and interval, at least `FINEST` wide; None where there is nothing."""
+    ends = np.array([line[metric + end] for line in lines for end in ("", "_low", "_high")], float)
+    if not np.isfinite(ends).any():
+        return None
+    low, high = float(np.nanmin(ends)), float(np.nanmax(ends))
+    pad = max(0.06 * (high - low), (FINEST - (high - low)) / 2)
+    return [low - pad, high + pad]
 
 
 def _errors(lines: list[dict[str, Any]], metric: str) -> dict[str, Any]:

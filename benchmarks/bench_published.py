@@ -1,0 +1,53 @@
+"""The whole published path at its full size, with random weights: shapes, seconds and memory.
+
+ViT-B/8 and Point-MAE as large as the paper's, 224 px, attention over 3136 patches. What such
+weights find means nothing; what they cost is what the real ones cost.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.harness import Row, device_name
+from lsfa_lib.config import PUBLISHED, RANDOM_WEIGHTS, DataConfig
+from lsfa_lib.config_io import with_fields
+from lsfa_lib.datasets.synthetic import DemoCounts, DemoSettings, write_demo
+from lsfa_lib.pipeline import Run, run_category
+
+SETTINGS = DemoSettings(
+    categories=("seal",), counts=DemoCounts(train=8, validation=4, good=4, each_defect=1)
+)
+
+
+def published_run(folder: Path) -> Run:
+    """One small category; the plane's distance is the demo's, the paper's takes the parts away."""
+    write_demo(folder / "data", SETTINGS)
+    config = with_fields(PUBLISHED, {**RANDOM_WEIGHTS, "preprocess.plane_distance_m": 0.005})
+    config = replace(config, data=DataConfig(str(folder / "data")), cache="")
+    return run_category("seal", config, seed=0)
+
+
+def rows() -> list[Row]:
+    """Seconds of each stage, and the peak memory of all of them."""
+    with tempfile.TemporaryDirectory() as name:
+        run = published_run(Path(name))
+    counts = run.result["counts"]
+    scans = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in counts.items() if n)
+    shapes = ", ".join(f"{m} {r} x {c}" for m, (r, c) in run.result["banks"].items())
+    peak = float(run.result["peak_memory_mb"])
+    total = sum(run.result["seconds"].values())
+    stages = {f"all ({scans}; banks {shapes})": total, **run.result["seconds"]}
+    return [
+        Row(
+            stage=f"published path, random weights: {stage}",
+            ours_s=seconds,
+            peers={},
+            ratios={},
+            ours_mb=peak if seconds == total else float("nan"),
+            target="",
+            device=device_name(),
+        )
+        for stage, seconds in stages.items()
+    ]
