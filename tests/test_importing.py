@@ -171,6 +171,10 @@ def test_unlabelled_scans_need_no_mask(source: Path, camera: Path, tmp_path: Pat
         (lambda s: (s / "a_depth.png").unlink(), r"a\.png: no depth image a_depth\.png"),
         (lambda s: (s / "a.png").unlink(), r"a_depth\.png: no colour image a\.png beside it"),
         (lambda s: (s / "a.pcd").write_text(""), r"a_depth\.png: there is a cloud a too"),
+        (
+            lambda s: Image.fromarray(colours()).save(s / "a_rgb.jpg"),
+            r"a_rgb\.jpg: a\.png is the same scan's colour; keep one",
+        ),
         (lambda s: (s / "a.png").write_bytes(b"no"), r"a\.png: cannot be decoded"),
         (lambda s: (s / "a_depth.png").write_bytes(b""), r"a_depth\.png: the file is empty"),
         (

@@ -118,18 +118,23 @@ def find_scans(source: Path) -> list[Sources]:
 
 
 def _of_role(source: Path, role: str) -> dict[str, Path]:
-    """Files of a role by the stem of their scan."""
+    """Files of a role by the stem of their scan. Raises InputError where two have the same."""
     endings, folders, suffixes = ROLES[role]
     others = [e for name, (each, _, _) in ROLES.items() if name != role for e in each if e]
-    found = {}
+    stems = []
     for path in visible(source):
         ending = next((e for e in sorted(endings, reverse=True) if path.stem.endswith(e)), None)
-        if path.suffix.lower() not in suffixes or ending is None:
-            continue
-        if not any(path.stem.endswith(other) for other in others):
-            found[path.stem.removesuffix(ending)] = path
+        if ending is not None and not any(path.stem.endswith(other) for other in others):
+            stems.append((path.stem.removesuffix(ending), path))
     for folder in folders:
-        found |= {p.stem: p for p in visible(source / folder) if p.suffix.lower() in suffixes}
+        stems += [(path.stem, path) for path in visible(source / folder)]
+    found: dict[str, Path] = {}
+    for stem, path in stems:
+        if path.suffix.lower() not in suffixes:
+            continue
+        if stem in found:
+            raise InputError(f"{path}: {found[stem].name} is the same scan's {role}; keep one")
+        found[stem] = path
     return found
 
 
