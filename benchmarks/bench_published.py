@@ -16,15 +16,20 @@ from lsfa_lib.config_io import with_fields
 from lsfa_lib.datasets.synthetic import DemoCounts, DemoSettings, write_demo
 from lsfa_lib.pipeline import Run, run_category
 
+STEPS = 3
 SETTINGS = DemoSettings(
     categories=("seal",), counts=DemoCounts(train=8, validation=4, good=4, each_defect=1)
 )
 
 
 def published_run(folder: Path) -> Run:
-    """One small category; the plane's distance is the demo's, the paper's takes the parts away."""
+    """One small category; the plane's distance is the demo's, the paper's takes the parts away.
+
+    A few steps of training tell what each costs: they are all alike.
+    """
     write_demo(folder / "data", SETTINGS)
-    config = with_fields(PUBLISHED, {**RANDOM_WEIGHTS, "preprocess.plane_distance_m": 0.005})
+    changed = {"preprocess.plane_distance_m": 0.005, "training.steps": STEPS}
+    config = with_fields(PUBLISHED, {**RANDOM_WEIGHTS, **changed})
     config = replace(config, data=DataConfig(str(folder / "data")), cache="")
     return run_category("seal", config, seed=0)
 
@@ -37,17 +42,19 @@ def rows() -> list[Row]:
     scans = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in counts.items() if n)
     shapes = ", ".join(f"{m} {r} x {c}" for m, (r, c) in run.result["banks"].items())
     peak = float(run.result["peak_memory_mb"])
-    total = sum(run.result["seconds"].values())
-    stages = {f"all ({scans}; banks {shapes})": total, **run.result["seconds"]}
+    seconds = dict(run.result["seconds"])
+    total = sum(seconds.values())
+    seconds["a step of training, 8 scans"] = seconds.pop("train adaptors") / STEPS
+    stages = {f"all with {STEPS} steps ({scans}; banks {shapes})": total, **seconds}
     return [
         Row(
             stage=f"published path, random weights: {stage}",
-            ours_s=seconds,
+            ours_s=each,
             peers={},
             ratios={},
-            ours_mb=peak if seconds == total else float("nan"),
+            ours_mb=peak if each == total else float("nan"),
             target="",
             device=device_name(),
         )
-        for stage, seconds in stages.items()
+        for stage, each in stages.items()
     ]

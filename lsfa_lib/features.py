@@ -82,7 +82,7 @@ def described_encoders(image: nn.Module, points: PointMAE | None, config: Config
         m: {
             "model": settings[m].model,
             "sha256": prints[m],
-            "random": settings[m].weights == "random",
+            "random": settings[m].weights == "random" and prints[m] != "none",
         }
         for m in MODALITIES
     }
