@@ -21,7 +21,7 @@ from lsfa_lib.datasets.own_camera import Intrinsics, points_of_depth
 from lsfa_lib.files import InputError, write_whole
 from lsfa_lib.records import Scan
 
-FOLDERS: dict[SplitName, str] = {"train": "train", "validation": "val", "test": "test_public"}
+FOLDERS: dict[str, str] = {"train": "train", "validation": "val", "test": "test_public"}
 LIGHTS = ("all spots", "bottom", "right", "top", "left", "light box")
 """What `image_0` to `image_5` were taken under."""
 LIGHT = 4
@@ -120,6 +120,12 @@ def camera(width: int, height: int) -> Intrinsics:
     return Intrinsics(focal, focal, width / 2, height / 2, 1.0)
 
 
+def item_file(root: Path, name: str, item: str) -> Path:
+    """Where an item, such as `depth.png`, of the scan of that name lies."""
+    category, split, _, index = name.split("/")
+    return root / category / FOLDERS[split] / "data" / f"{index}_{item}"
+
+
 def write_scan(
     root: Path,
     scan: Scan,
@@ -132,15 +138,14 @@ def write_scan(
     1e-5 m. A defect `a+b` marks the masks of a and of b. The depth comes last: a scan with one was
     written whole.
     """
-    category, split, kind, index = scan.name.split("/")
-    folder = root / category / FOLDERS[next(s for s in FOLDERS if s == split)] / "data"
+    kind = scan.kind
     gt = scan.defect.astype(np.uint8) * 255
     masks = {name: gt * np.uint8(name in kind.split("+")) for name in DEFECTS}
     coded = np.rint((normals * np.array([1, -1, -1]) + 1) * 127.5).clip(0, 255).astype(np.uint8)
     images = {f"image_{light}": picture for light, picture in pictures.items()}
     images |= {"normals": coded, "mask": gt} | {f"{n}_mask": m for n, m in masks.items()}
     for name, image in images.items():
-        with write_whole(folder / f"{index}_{name}.png") as path:
+        with write_whole(item_file(root, scan.name, f"{name}.png")) as path:
             Image.fromarray(image).save(path, compress_level=1)
     z = scan.xyz[..., 2].astype(np.float64)
     near, far = float(z[z > 0].min()) - 1e-3, float(z.max())
@@ -150,12 +155,12 @@ def write_scan(
         "info_depth": {"normalization": {"min": near, "max": far}},
     }
     for name, content in about.items():
-        with write_whole(folder / f"{index}_{name}.yaml") as path:
+        with write_whole(item_file(root, scan.name, f"{name}.yaml")) as path:
             path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    with write_whole(folder / f"{index}_pose.txt") as path:
+    with write_whole(item_file(root, scan.name, "pose.txt")) as path:
         np.savetxt(path, np.eye(4))
     depth = np.where(z > 0, np.rint((z - near) / (far - near) * 65535), 0).astype(np.uint16)
-    with write_whole(folder / f"{index}_depth.png") as path:
+    with write_whole(item_file(root, scan.name, "depth.png")) as path:
         Image.fromarray(depth).save(path)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from lsfa_lib.datasets.eyecandies import FOCAL_WIDTHS, LIGHT, write_scan
+from lsfa_lib.datasets.eyecandies import FOCAL_WIDTHS, LIGHT, item_file, write_scan
 from lsfa_lib.datasets.rendering import Lens
 from lsfa_lib.datasets.synthetic import STANDARD, DemoSettings, Light, demo_names, render_under
 from lsfa_lib.files import InputError, progress
@@ -50,7 +50,7 @@ def write_eyecandies_demo(root: Path, settings: DemoSettings = STANDARD) -> None
             f"{root}: holds files that are not this demo's categories; choose an empty folder"
         )
     for name, called in progress(names(settings), "demo scans"):
-        if not _depth_file(root, called).exists():
+        if not item_file(root, called, "depth.png").exists():
             scan, pictures = rendered(name, called, settings)
             write_scan(root, scan, pictures, normals_of(scan.xyz))
 
@@ -74,12 +74,6 @@ def rendered(
     own, pictures = render_under(name, settings, name.split("/")[2], LENS, LIGHTS)
     kind = called.split("/")[2]
     return replace(own.scan, name=called, kind=kind, rgb=pictures[LIGHT]), pictures
-
-
-def _depth_file(root: Path, called: str) -> Path:
-    category, split, _, index = called.split("/")
-    folder = {"train": "train", "validation": "val", "test": "test_public"}[split]
-    return root / category / folder / "data" / f"{index}_depth.png"
 
 
 def normals_of(xyz: Float32[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "H W 3"]:

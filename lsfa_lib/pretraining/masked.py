@@ -52,7 +52,10 @@ class MaskedPointMAE(nn.Module):
         position = encoder.pos_embed(cloud.centres[seen]).view_as(tokens)
         tokens = encoder.norm(_through(encoder.blocks, tokens, position))
         count = groups - tokens.shape[1]
-        order = torch.cat([cloud.centres[at].view(batch, -1, 3) for at in (seen, _at(hidden))], 1)
+        order = torch.cat(
+            [cloud.centres[at].view(batch, -1, 3) for at in (seen, hidden.nonzero(as_tuple=True))],
+            1,
+        )
         everything = torch.cat([tokens, self.mask_token.expand(batch, count, -1)], dim=1)
         everything = _through(self.MAE_decoder, everything, self.decoder_pos_embed(order))
         drawn = self.increase_dim(self.decoder_norm(everything[:, -count:]))
@@ -93,8 +96,3 @@ def _through(
     for block in transformer.blocks:
         tokens = block(tokens + position)
     return tokens
-
-
-def _at(chosen: Bool[Tensor, "B G"]) -> tuple[Tensor, Tensor]:
-    rows, columns = chosen.nonzero(as_tuple=True)
-    return rows, columns

@@ -119,12 +119,12 @@ def pretrain(config: PretrainConfig, checkpoint: Path, workers: int = 1) -> Pret
 
 def export(state: Pretraining, config: PretrainConfig, path: Path) -> None:
     """The encoder in half precision, with what it was trained by, as .safetensors."""
-    names = {
+    encoder = {
         name: tensor
         for name, tensor in state.model.MAE_encoder.state_dict().items()
         if name.split(".")[0] in POINT_MAE_PARTS
     }
-    half = {k: t.half() if t.is_floating_point() else t for k, t in names.items()}
+    half = {k: t.half() if t.is_floating_point() else t for k, t in encoder.items()}
     about = {
         "config": asdict(config),
         "architecture": asdict(SMALL),

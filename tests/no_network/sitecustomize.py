@@ -9,26 +9,23 @@ import ipaddress
 import socket
 
 
-def _is_here(host: object) -> bool:
-    if _is_own_name(host):
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return address.is_loopback or address.is_unspecified
-
-
 def _is_own_name(host: object) -> bool:
     return not isinstance(host, str) or host in ("", "localhost", socket.gethostname())
 
 
-def _is_address(host: object) -> bool:
+def _address(host: str):
+    """The numbers of an address; None for a name, which somebody else would have to look up."""
     try:
-        ipaddress.ip_address(host)
+        return ipaddress.ip_address(host)
     except ValueError:
-        return False
-    return True
+        return None
+
+
+def _is_here(host: object) -> bool:
+    if _is_own_name(host):
+        return True
+    address = _address(host)
+    return address is not None and (address.is_loopback or address.is_unspecified)
 
 
 def _guarded(method):
@@ -42,7 +39,7 @@ def _guarded(method):
 
 def _looked_up(host, *args, **kwargs):
     name = host.decode() if isinstance(host, bytes) else host
-    if not _is_own_name(name) and not _is_address(name):
+    if not _is_own_name(name) and _address(name) is None:
         raise socket.gaierror(socket.EAI_NONAME, f"the tests have no network: {name}")
     return _lookup(host, *args, **kwargs)
 
