@@ -133,11 +133,13 @@ def forest_figure(lines: pd.DataFrame, metric: str = "i_auroc", title: str = "")
         largest = max(compared, key=lambda line: line[f"d_{metric}"], default={})
         gain = f"{largest[f'd_{metric}']:+.3f}, {_label(largest)}" if largest else "none"
         found = f"Largest gain in {TITLES[metric]}: {gain}"
+    # One kind alone has no legend; on a phone each kind of several has a line of it.
+    below = 110 if len(set(kinds)) > 1 else 60
     return figure.update_layout(
         template=TEMPLATE,
-        height=240 + 36 * len(compared),
+        height=130 + below + 36 * len(compared),
         title={"text": f"{title}: {found}" if title else found},
-        margin={"l": 16, "b": 110},
+        margin={"l": 16, "b": below},
         xaxis={"title": {"text": f"Δ {TITLES[metric]} to the baseline"}, "nticks": 6},
         yaxis={
             "range": [len(compared) - 0.5, -1],
