@@ -50,7 +50,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     local = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
     processes = [subprocess.Popen([binary, "scheduler", *local], **quiet)]
     try:
-        address = until(lambda: file.exists() and json.loads(file.read_text()))["address"]
+        # The scheduler creates its file empty and fills it at once when it closes it.
+        address = json.loads(until(lambda: file.exists() and file.read_text()))["address"]
         worker = [binary, "worker", address, "--nthreads", "1", "--no-dashboard"]
         processes += [subprocess.Popen(worker, **quiet) for _ in range(2)]
         yield address
