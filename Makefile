@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 
-.PHONY: demo lab lab-server study test test-gpu bench pictures lock clean
+.PHONY: demo lab lab-server study test test-gpu bench card pictures lock clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.ready
@@ -55,6 +55,10 @@ test-gpu: .venv/.ready
 # Those of the README, from what `make demo` wrote; needs Chromium.
 pictures: .venv/.ready
 	$(BIN)/python docs/pictures.py
+
+# What the small Point-MAE was trained on and what it knows: docs/point_mae_small.md.
+card: .venv/.ready
+	$(BIN)/python docs/model_card.py
 
 bench: .venv/.ready
 	$(BIN)/python -m benchmarks

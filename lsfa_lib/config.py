@@ -61,9 +61,9 @@ class ImageEncoderConfig:
 @dataclass(frozen=True)
 class PointEncoderConfig:
     model: Literal["point_mae", "point_bert", "point_mae_small", "fpfh"] = "point_mae"
-    """`point_mae_small` is what `lsfa pretrain-points` trains."""
+    """`point_mae_small` is this package's own (docs/point_mae_small.md)."""
     weights: str = "data/weights/pointmae_pretrain.pth"
-    """A path, or `random`. FPFH has none."""
+    """A path, `random`, or `package` for the small one's. FPFH has none."""
     sha256: str = "27ded932bb0a2625d5a8eb006df199b2578598c774aee6d86b985300b6a5fd20"
     """Of the weights file; empty to accept any."""
     groups: int = 1024
@@ -303,9 +303,12 @@ DEMO = replace(
     data=DataConfig(root="data/demo"),
     image_encoder=ImageEncoderConfig(model="efficientnet_lite0", stages=(2, 3)),
     point_encoder=PointEncoderConfig(
-        model="fpfh",
-        weights="",
+        model="point_mae_small",
+        weights="package",
         sha256="",
+        group_size=64,
+        norm="group_radius",
+        # Of FPFH, for the methods that use it: lengths that fit its parts.
         normal_radius_m=0.003,
         fpfh_radius_m=0.005,
         fpfh_max_neighbours=128,
@@ -317,6 +320,7 @@ TINY = replace(
     DEMO,
     preset="tiny",
     preprocess=replace(DEMO.preprocess, image_size=96),
+    point_encoder=replace(DEMO.point_encoder, groups=256, group_size=32),
     bank=replace(DEMO.bank, keep_ratio=0.25),
     adaptor=replace(DEMO.adaptor, projection=32, mlp_ratio=1.0),
     training=replace(DEMO.training, steps=6, batch=3, patches_per_scan=64),
@@ -387,10 +391,22 @@ def with_recipe(config: Config, recipe: str) -> Config:
             plane_distance_m=config.preprocess.plane_distance_m,
         ),
         image_encoder=config.image_encoder,
-        point_encoder=replace(config.point_encoder, norm=base.point_encoder.norm),
+        point_encoder=replace(config.point_encoder, norm=_recipe_norm(base, config)),
         device=config.device,
         cache=config.cache,
     )
+
+
+def _recipe_norm(
+    base: Config, config: Config
+) -> Literal["sample_statistics", "unit_sphere", "group_radius", "released"]:
+    """The recipe's own for the published backbone and for what `released` does to any.
+
+    Other weights keep the way they were trained with: the recipes say nothing of them.
+    """
+    own = base.point_encoder.norm
+    published = config.point_encoder.model == base.point_encoder.model
+    return own if published or own == "released" else config.point_encoder.norm
 
 
 PARTS = {

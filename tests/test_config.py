@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import lsfa_lib
 from lsfa_lib.config import (
     DEMO,
     OURS,
@@ -74,8 +75,12 @@ def test_missing_cuda_is_said() -> None:
 
 
 def test_demo_needs_no_download() -> None:
-    assert DEMO.point_encoder.model == "fpfh"
+    assert (DEMO.point_encoder.model, DEMO.point_encoder.weights) == ("point_mae_small", "package")
     assert DEMO.image_encoder.model == "efficientnet_lite0"
+    package = Path(lsfa_lib.__file__).parent
+    weights = list(package.rglob("*.safetensors"))
+    assert [path.name for path in weights] == ["point_mae_small.safetensors"]
+    assert weights[0].stat().st_size < 8_000_000
 
 
 def test_chosen_config_changes_what_is_asked_for_and_nothing_else() -> None:
@@ -133,7 +138,12 @@ def test_a_recipe_keeps_data_and_backbones_of_the_preset() -> None:
     found = chosen_config("demo", recipe="published", image_size=96)
     assert found.preset == "published-demo"
     assert (found.data, found.image_encoder) == (DEMO.data, DEMO.image_encoder)
-    assert found.point_encoder == replace(DEMO.point_encoder, norm=PUBLISHED.point_encoder.norm)
+    # Ours are kept the way they were trained; the published weights follow the recipe.
+    assert found.point_encoder == DEMO.point_encoder
+    fields = {"point_encoder.model": "point_mae", "point_encoder.norm": "unit_sphere"}
+    theirs = with_recipe(chosen_config("demo", fields=fields), "published")
+    assert theirs.point_encoder.norm == PUBLISHED.point_encoder.norm
+    assert with_recipe(TINY, "released").point_encoder.norm == "released"
     assert (found.training, found.bank, found.adaptor) == (
         PUBLISHED.training,
         PUBLISHED.bank,

@@ -58,7 +58,7 @@ def test_one_new_encoder_recomputes_one_modality(
     entry: Entry, encoders: Encoders, tiny: Config
 ) -> None:
     fetch(entry, encoders, tiny)
-    finer = replace(tiny, point_encoder=replace(tiny.point_encoder, fpfh_radius_m=0.004))
+    finer = replace(tiny, point_encoder=replace(tiny.point_encoder, groups=200))
     changed = load_encoders(finer, CPU)
     assert changed.keys["rgb"] == encoders.keys["rgb"]
     assert changed.keys["3d"] != encoders.keys["3d"]
@@ -107,9 +107,9 @@ def test_entries_say_what_is_kept(entry: Entry, encoders: Encoders, tiny: Config
     assert cache_entries(Path(tiny.cache)) == []
     fetch(entry, encoders, tiny)
     found = {kept.model: kept for kept in cache_entries(Path(tiny.cache))}
-    assert set(found) == {"efficientnet_lite0", "fpfh"}
+    assert set(found) == {"efficientnet_lite0", "point_mae_small"}
     assert {(kept.files, kept.image_size) for kept in found.values()} == {(1, 96)}
-    described = found["fpfh"].folder / "about.json"
+    described = found["point_mae_small"].folder / "about.json"
     described.write_text("{")
     with pytest.raises(InputError, match=r"is damaged .*; delete its folder, it will be rebuilt"):
         cache_entries(Path(tiny.cache))

@@ -9,7 +9,14 @@ import torch
 from finetune_case import CONFIG, DEPTH, DIM, PREFIX, changed, good_samples, narrow_encoders, tuned
 from safetensors.torch import save_file
 
-from lsfa_lib.config import TINY, Config, DataConfig, FinetuneConfig, LossWeights
+from lsfa_lib.config import (
+    TINY,
+    Config,
+    DataConfig,
+    FinetuneConfig,
+    LossWeights,
+    PointEncoderConfig,
+)
 from lsfa_lib.detector import fit, predict
 from lsfa_lib.encoders.checkpoints import fingerprint
 from lsfa_lib.encoders.image import load_image_encoder
@@ -44,7 +51,9 @@ def encoders() -> Encoders:
 @pytest.fixture(scope="module")
 def lite0(demo_root: Path) -> tuple[Encoders, Config]:
     """EfficientNet-Lite0 and FPFH."""
-    config = replace(TINY, data=DataConfig(str(demo_root)), device="cpu", cache="")
+    fpfh = PointEncoderConfig(model="fpfh", weights="", sha256="")
+    data = DataConfig(str(demo_root))
+    config = replace(TINY, data=data, device="cpu", cache="", point_encoder=fpfh)
     return load_encoders(config, CPU), config
 
 

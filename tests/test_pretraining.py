@@ -285,3 +285,15 @@ def test_the_probe_gives_1_to_labels_and_a_fifth_to_nothing() -> None:
 
     assert probe(perfect, train=20, test=10)["balanced accuracy"] == 1
     assert probe(nothing, train=20, test=10)["balanced accuracy"] == pytest.approx(0.2)
+
+
+def test_our_weights_know_more_of_shape_than_random_ones_and_than_fpfh() -> None:
+    """At least 15 points more than random; a third of the model card's scans."""
+    config = replace(DEMO.point_encoder, groups=256)
+    found = {}
+    for weights in ("package", "random"):
+        encoder = load_points(replace(config, weights=weights))
+        found[weights] = probe(of_encoder(encoder), train=50, test=30)["balanced accuracy"]
+    found["fpfh"] = probe(of_fpfh(256), train=50, test=30)["balanced accuracy"]
+    assert found["package"] > found["random"] + 0.15
+    assert found["package"] > found["fpfh"]

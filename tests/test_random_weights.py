@@ -15,8 +15,7 @@ def test_a_run_with_random_weights_says_so(demo_root: Path, tmp_path: Path) -> N
     assert outcome.exit_code == 0, outcome.output
     folder = tmp_path / "runs" / "quickstart" / "seal-tiny-none-random-s0"
     weights = read_result(folder / "result.json")["weights"]
-    # FPFH has no weights to be random.
-    assert (weights["rgb"]["random"], weights["3d"]["random"]) == (True, False)
+    assert (weights["rgb"]["random"], weights["3d"]["random"]) == (True, True)
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "<strong>Random weights.</strong> RGB ran without" in " ".join(page.split())
+    assert "<strong>Random weights.</strong> 3D and RGB ran without" in " ".join(page.split())
     assert "Random weights" in (tmp_path / "index.html").read_text(encoding="utf-8")

@@ -12,10 +12,12 @@ from typer.testing import CliRunner
 
 from lsfa_lib import findings
 from lsfa_lib.cli import app
-from lsfa_lib.config import TINY, DataConfig
+from lsfa_lib.config import TINY, DataConfig, resolve_device
+from lsfa_lib.features import load_encoders
 from lsfa_lib.pipeline import Run, run_category
 from lsfa_lib.records import is_defective
 from lsfa_lib.results import read_result
+from lsfa_lib.studies.components import read_test
 from lsfa_lib.views import figures, mistakes, scan_figures
 
 
@@ -65,6 +67,16 @@ def test_unlabelled_scans_change_no_metric(demo_root: Path, tmp_path: Path) -> N
     reasons = [choice.reason for choice in scan_figures.chosen_scans(some.result, 8)]
     assert "highest score of the unlabelled" in reasons
     assert "lowest score of the unlabelled" in reasons
+
+
+def test_the_study_of_components_leaves_unlabelled_scans_out(
+    demo_root: Path, tmp_path: Path
+) -> None:
+    data = DataConfig(str(tree(demo_root, tmp_path, ["hole", "cut"])))
+    config = replace(TINY, data=data, device="cpu", cache="")
+    scans = read_test("seal", config, load_encoders(config, resolve_device("cpu")))
+    assert not [f.name for f in scans.features if "/unlabelled/" in f.name]
+    assert (scans.defective.count(False), scans.defective.count(True)) == (3, 4)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ bump; groups in between are of none. The polyhedra are no part of the pretrainin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,6 +29,8 @@ from lsfa_lib.pretraining.solids import Camera, Points, Solid, seen
 CLASSES = ("plane", "edge", "corner", "dent", "bump")
 GROUP_SPACINGS = 3.2
 """Radius of a group of 32 points over the spacing between points: sqrt(32 / pi)."""
+HELD_OUT = 1000
+"""Number of the first test scan."""
 ON_EDGE, OFF_EDGE = 1.2, 4.5
 """Nearer to a face than the first it counts, farther than the second it does not; spacings."""
 
@@ -98,28 +100,50 @@ def labelled_scan(seed: int, index: int) -> Labelled:
     return Labelled(scanned(*seen(body.solid, camera), camera, rng), body, camera)
 
 
-def probe(features: Features, seed: int = 0, train: int = 160, test: int = 80) -> dict[str, float]:
+def probe(features: Features, seed: int = 0, train: int = 40, test: int = 60) -> dict[str, float]:
+    """`probes` of one number of labelled scans."""
+    return probes(features, (train,), seed, test)[train]
+
+
+def probes(
+    features: Features, trains: Sequence[int], seed: int = 0, test: int = 60
+) -> dict[int, dict[str, float]]:
     """Balanced accuracy of a logistic regression on held-out scans, and the recall of each class.
 
-    Standardised features, L2 penalty of 1, classes weighted by their inverse frequency.
+    For each number of labelled scans, the test scans always the same. Standardised features, L2
+    penalty of 1, classes weighted by their inverse frequency.
     """
-    parts = []
-    for first, count in ((0, train), (train, test)):
-        rows, labels = [], []
-        for index in progress(range(first, first + count), "probe"):
-            scan = labelled_scan(seed, index)
-            centres, found = features(scan.points / 1000, scan.spacing / 1000)
-            label = scan.labels(centres.numpy() * 1000)
-            rows.append(found.numpy()[label >= 0])
-            labels.append(label[label >= 0])
-        parts.append((np.concatenate(rows), np.concatenate(labels)))
-    (x, y), (x_test, y_test) = parts
-    model = make_pipeline(
-        StandardScaler(), LogisticRegression(max_iter=300, class_weight="balanced")
+    known = _labelled(features, seed, range(max(trains)))
+    x_test, y_test = map(
+        np.concatenate, _labelled(features, seed, range(HELD_OUT, HELD_OUT + test))
     )
-    predicted = model.fit(x, y).predict(x_test)
-    recalls = {name: float((predicted[y_test == i] == i).mean()) for i, name in enumerate(CLASSES)}
-    return {"balanced accuracy": float(balanced_accuracy_score(y_test, predicted)), **recalls}
+    found = {}
+    for count in trains:
+        x, y = (np.concatenate(part[:count]) for part in known)
+        model = make_pipeline(
+            StandardScaler(), LogisticRegression(max_iter=3000, class_weight="balanced")
+        )
+        told = model.fit(x, y).predict(x_test)
+        recalls = {name: float((told[y_test == i] == i).mean()) for i, name in enumerate(CLASSES)}
+        found[count] = {
+            "balanced accuracy": float(balanced_accuracy_score(y_test, told)),
+            **recalls,
+        }
+    return found
+
+
+def _labelled(
+    features: Features, seed: int, scans: range
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Features and classes of the labelled groups of each scan."""
+    rows, labels = [], []
+    for index in progress(scans, "probe"):
+        scan = labelled_scan(seed, index)
+        centres, found = features(scan.points / 1000, scan.spacing / 1000)
+        label = scan.labels(centres.numpy() * 1000)
+        rows.append(found.numpy()[label >= 0])
+        labels.append(label[label >= 0])
+    return rows, labels
 
 
 def of_encoder(encoder: PointMAE) -> Features:

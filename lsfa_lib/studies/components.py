@@ -29,7 +29,7 @@ from lsfa_lib.feature_cache import cached_features
 from lsfa_lib.features import Encoders, load_encoders
 from lsfa_lib.files import progress, write_whole
 from lsfa_lib.pipeline import good_features, read_sample
-from lsfa_lib.records import PatchFeatures, Prediction
+from lsfa_lib.records import UNLABELLED, PatchFeatures, Prediction
 from lsfa_lib.training import Trained, TrainingStopped, train_adaptors
 
 FORMAT = 1
@@ -203,10 +203,11 @@ def _read(category: str, config: Config) -> Scans:
 
 
 def read_test(category: str, config: Config, encoders: Encoders) -> TestScans:
-    """Features and ground truth of the test split."""
+    """Features and ground truth of the labelled scans of the test split."""
     device = resolve_device(config.device)
+    entries = split_of(config.data, category, "test").entries
     features, samples = [], []
-    for entry in progress(split_of(config.data, category, "test").entries, category):
+    for entry in progress([e for e in entries if e.kind != UNLABELLED], category):
         samples.append(read_sample(entry, config))
         ready = partial(samples.__getitem__, -1)
         features.append(cached_features(entry, encoders, config, device, ready))
