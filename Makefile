@@ -12,7 +12,7 @@ UV_VERSION := 0.13.9
 demo: .venv/.ready
 	$(BIN)/lsfa data demo
 	$(BIN)/lsfa run all
-	$(BIN)/lsfa sweep studies/components.yaml --categories biscuit,orange --seeds 0
+	$(BIN)/lsfa sweep studies/components.yaml --categories biscuit --seeds 0
 
 lab: .venv/.ready
 	$(BIN)/lsfa data demo
