@@ -314,7 +314,7 @@ DEMO = replace(
         fpfh_max_neighbours=128,
         spacing_m=0.001,
     ),
-    # Half the work of a layer, on half the patches: two cores train a product in half a minute.
+    # Features of 576 numbers: a layer of half the work, on few patches, for two cores and minutes.
     adaptor=replace(OURS.adaptor, mlp_ratio=1.0),
     training=replace(OURS.training, patches_per_scan=128),
 )
