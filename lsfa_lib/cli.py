@@ -67,6 +67,12 @@ def run(
     shots: Annotated[
         int, typer.Option(help="Train on that many scans, drawn by the seed; 0: on all.")
     ] = 0,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="Another method of `lsfa methods`, or a .py file with one.", show_default="lsfa"
+        ),
+    ] = "",
     random_weights: Annotated[
         bool,
         typer.Option("--random-weights", help="Untrained backbones: for shapes, memory and time."),
@@ -109,7 +115,11 @@ def run(
         "image_size": image_size,
         "shots": shots,
     }
-    asked["fields"] = RANDOM_WEIGHTS if random_weights else {}
+    asked["fields"] = dict(RANDOM_WEIGHTS) if random_weights else {}
+    if method:
+        _require_method(method)
+        own = method.endswith(".py")
+        asked["fields"]["method"] = str(Path(method).resolve()) if own else method
     # Every mistake the user can have made is found before the first run starts.
     chosen = chosen_config(config or preset or "demo", part=only, **asked)
     found = _usable_categories(categories, chosen, seed)
@@ -120,6 +130,7 @@ def run(
         "only": only,
     }
     name = run_name(chosen.preset, only, shots, image_size) + "-random" * random_weights
+    name += f"-{Path(method).stem}" if method else ""
     notebook, place, jobs = find_notebook("00_quickstart"), reports / "runs" / "quickstart", []
     # Seeds outside: two runs side by side then seldom extract the same features.
     for number in range(seed, seed + seeds):
@@ -131,6 +142,29 @@ def run(
     if seeds > 1:
         _tell_seeds([job.folder for job in jobs])
     typer.echo(f"open {gallery.write_index(reports).resolve()}")
+
+
+def _require_method(name: str) -> None:
+    """Raises InputError where there is no such method or a package it needs is missing."""
+    from lsfa_lib.methods.method import find_method
+
+    found = find_method(name)
+    if found.missing:
+        raise InputError(f"{found.title}: {found.missing}")
+
+
+@app.command()
+def methods() -> None:
+    """List the methods `run --method` and studies can take, and what each is."""
+    from lsfa_lib.methods.method import all_methods
+
+    rows = [
+        [name, found.title, found.source, found.missing] for name, found in all_methods().items()
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in sorted(rows):
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        typer.echo("  ".join(cells).rstrip())
 
 
 def _run_and_tell(jobs: list[Job], workers: int, place: Path) -> None:
@@ -167,7 +201,7 @@ def _usable_categories(categories: list[str], config: Config, seed: int) -> list
     from lsfa_lib.config import resolve_device
     from lsfa_lib.datasets import trees
     from lsfa_lib.datasets.entry import SPLITS
-    from lsfa_lib.pipeline import few_shot
+    from lsfa_lib.scenes import few_shot
     from lsfa_lib.training import require_scans
 
     resolve_device(config.device)

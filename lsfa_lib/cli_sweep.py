@@ -93,18 +93,19 @@ def _table_lines(folder: Path) -> list[str]:
     import pandas as pd
 
     from lsfa_lib.findings import BOTH, NAMES
-    from lsfa_lib.studies.study_table import METRICS, spread
+    from lsfa_lib.studies.study_table import METRICS, lead_lines, spread
 
     if not (folder / "table.parquet").exists():
         return []
     about = json.loads((folder / "study.json").read_text(encoding="utf-8"))
     lines = [f"{about['title']} ({about['preset']}, {NAMES[BOTH]})"]
-    table = pd.read_parquet(folder / "table.parquet")
-    for line in table[table["mode"] == BOTH].to_dict("records"):
+    for line in lead_lines(pd.read_parquet(folder / "table.parquet")):
         values = {str(name): value for name, value in line.items()}
+        only = "" if line["mode"] == BOTH else f", {NAMES[line['mode']]}"
         said = [f"{label} {spread(values, name)}" for name, label in METRICS.items()]
         failed = f"   {values['missing']} of its runs failed" if values["missing"] else ""
-        lines.append(f"  {values['row']:<24} {'   '.join(said)}{failed}")
+        lines.append(f"  {values['row'] + only:<24} {'   '.join(said)}{failed}")
+    lines += [f"  {cell}: {why}" for cell, why in about.get("unavailable", {}).items()]
     return [*lines, f"  {about['finding']}", f"  {folder}"]
 
 

@@ -17,6 +17,9 @@ import torch
 from lsfa_lib.files import InputError
 from lsfa_lib.records import MODALITIES, Modality
 
+OWN_METHOD = "lsfa"
+"""What this project is about, among `lsfa methods`."""
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -55,7 +58,9 @@ class ImageEncoderConfig:
     weights: str = "pretrained"
     """`pretrained` (timm's download, or the package's file), a path, or `random`."""
     stages: tuple[int, ...] = ()
-    """Feature stages of a convolutional model to concatenate; empty for a ViT's final tokens."""
+    """Feature stages of a convolutional model to concatenate; empty for a ViT's tokens."""
+    blocks: tuple[int, ...] = ()
+    """Blocks of a ViT (from 0) whose normed tokens are concatenated; empty for the last alone."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ class PointEncoderConfig:
     """A path, `random`, or `package` for the small one's. FPFH has none."""
     sha256: str = "27ded932bb0a2625d5a8eb006df199b2578598c774aee6d86b985300b6a5fd20"
     """Of the weights file; empty to accept any."""
+    taps: tuple[int, ...] = ()
+    """Blocks (from 0) whose normed outputs are concatenated; empty for the model's own three."""
     groups: int = 1024
     group_size: int = 128
     norm: Literal["sample_statistics", "unit_sphere", "group_radius", "released"] = (
@@ -221,8 +228,31 @@ class FinetuneConfig:
 
 
 @dataclass(frozen=True)
+class CrossmodalConfig:
+    """Method `cfm`: each modality's features predicted from the other's (arXiv 2312.04521)."""
+
+    epochs: int = 50
+    batch: int = 4
+    learning_rate: float = 1e-3
+    patches_per_scan: int = 0
+    """Valid patches drawn from each scan in a step; 0 takes all, as published."""
+    aggregation: Literal["product", "sum", "max", "from_rgb", "from_3d"] = "product"
+    """`from_rgb` and `from_3d`: one direction alone, by what the prediction is made from."""
+    blur: float = 4.7 / 224
+    """Gaussian sigma as a fraction of the image side."""
+    top_fraction: float = 0.0
+    """Share of all map pixels whose mean is the image score; 0 takes the largest pixel alone."""
+    normalisation: Literal["none", "released"] = "none"
+    """`released`: another scale of the map for each metric, as in the public evaluation."""
+    cut: Literal["", "full", "M", "S", "T"] = ""
+    """Backbones cut after their first 12, 8, 4 or 1 blocks; "" takes the encoders as they are."""
+
+
+@dataclass(frozen=True)
 class Config:
     preset: str = "ours"
+    method: str = OWN_METHOD
+    """A name of `lsfa methods`, or the path of a .py file (docs/adding_a_method.md)."""
     data: DataConfig = field(default_factory=DataConfig)
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     image_encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
@@ -233,8 +263,11 @@ class Config:
     adaptor: AdaptorConfig = field(default_factory=AdaptorConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    crossmodal: CrossmodalConfig = field(default_factory=CrossmodalConfig)
     shots: int = 0
     """Training scans drawn by the seed; 0 takes all."""
+    timed_scans: int = 0
+    """Test scans whose inference is timed one by one, with its memory; 0 times none."""
     device: str = "auto"
     """`auto` takes CUDA where it is."""
     cache: str = "data/cache"
@@ -317,6 +350,7 @@ DEMO = replace(
     # Features of 576 numbers: a layer of half the work, on few patches, for two cores and minutes.
     adaptor=replace(OURS.adaptor, mlp_ratio=1.0),
     training=replace(OURS.training, patches_per_scan=128),
+    crossmodal=replace(OURS.crossmodal, patches_per_scan=256),
 )
 TINY = replace(
     DEMO,
@@ -326,6 +360,7 @@ TINY = replace(
     bank=replace(DEMO.bank, keep_ratio=0.25),
     adaptor=replace(DEMO.adaptor, projection=32),
     training=replace(DEMO.training, steps=6, batch=3, patches_per_scan=64),
+    crossmodal=replace(DEMO.crossmodal, epochs=5, patches_per_scan=64),
 )
 PRESETS = {c.preset: c for c in (PUBLISHED, RELEASED, OURS, DEMO, TINY)}
 RANDOM_WEIGHTS = {

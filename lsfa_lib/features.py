@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from lsfa_lib.encoders.fpfh import fpfh_patches
 from lsfa_lib.encoders.image import load_image_encoder
 from lsfa_lib.encoders.point_mae import POINT_BERT, PUBLISHED, SMALL, PointMAE
 from lsfa_lib.encoders.weights import of_model, ready
+from lsfa_lib.files import InputError
 from lsfa_lib.geometry import patch_weights, released_patch_weights, spread
 from lsfa_lib.records import MODALITIES, Modality, ModalityFeatures, PatchFeatures, Sample
 
@@ -55,13 +56,20 @@ def load_encoders(config: Config, device: torch.device) -> Encoders:
 def load_points(config: PointEncoderConfig) -> PointMAE:
     """The Point-MAE of a config with its weights, frozen. Raises InputError."""
     architecture = ARCHITECTURES[config.model]
+    outside = [tap for tap in config.taps if not 0 <= tap < architecture.depth]
+    if outside:
+        raise InputError(
+            f"point_encoder.taps has {outside[0]}, but {config.model!r} has the blocks 0 to "
+            f"{architecture.depth - 1}; choose among these"
+        )
+    architecture = replace(architecture, taps=config.taps or architecture.taps)
     points = PointMAE(config.groups, config.group_size, config.norm, architecture)
     path, known = Path(config.weights), of_model(config.model)
     if config.weights == "package":
         path = PACKAGE_POINTS
     elif known and path.name == known.remote.name and not path.exists():
         path = ready(known)
-    return load_point_mae(points, path, config.sha256)
+    return load_point_mae(points, path, config.sha256).without_unused()
 
 
 def described_encoders(image: nn.Module, points: PointMAE | None, config: Config) -> Encoders:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lsfa_lib.config import PARTS, PRESETS
+from lsfa_lib.config import OWN_METHOD, PARTS, PRESETS
 from lsfa_lib.config_io import fields_of, flat
 from lsfa_lib.metrics import mean_interval
 from lsfa_lib.records import MODALITIES
@@ -32,34 +32,42 @@ BOTH = "rgb+3d"
 """The mode a report leads with: the one the papers report, with or without training."""
 LITTLE_VARIANCE = 0.1
 """Share of the first step's below which a training that was not stopped is still near collapse."""
-PLACES = ("preset", "data.root", "device", "cache")
+PLACES = ("preset", "data.root", "device", "cache", "timed_scans")
 """Fields that do not change the numbers, but for the data behind them."""
 
 
 def answer(result: Result) -> str:
     """Which parts are defective and where, answered from the numbers, as Markdown."""
-    modes = result["modes"]
-    lines = [f"**{found_sentence(result, BOTH)}.**\n"]
+    modes, leading = result["modes"], lead(result)
+    lines = [f"**{found_sentence(result, leading)}.**\n"]
     auroc = "; ".join(
         f"{NAMES.get(m, m)} {three_digits(v['i_auroc'])} {interval(v['i_auroc_interval'])}"
         for m, v in modes.items()
     )
     lines.append(f"- **Which:** a defective part outranks a good one with I-AUROC {auroc}.")
     aupro = "; ".join(f"{NAMES.get(m, m)} {three_digits(v['aupro_30'])}" for m, v in modes.items())
-    strict = three_digits(modes[BOTH]["aupro_05"])
+    strict = three_digits(modes[leading]["aupro_05"])
     lines.append(
         f"- **Where:** AUPRO at 30 % is {aupro}; with 5 % of good pixels allowed, "
-        f"{NAMES[BOTH]} keeps {strict}."
+        f"{NAMES[leading]} keeps {strict}."
     )
-    lines.append(f"- {hardest_sentence(result, BOTH)}.")
+    lines.append(f"- {hardest_sentence(result, leading)}.")
     return "\n".join(lines)
 
 
-def counts(result: Result, mode: str = BOTH) -> tuple[int, int, int, int]:
+def lead(result: Result) -> str:
+    """The mode a run is shown by: RGB + 3D, or the one a method of one modality has."""
+    modes = result["modes"]
+    return BOTH if BOTH in modes else next(iter(modes))
+
+
+def counts(result: Result, mode: str = "") -> tuple[int, int, int, int]:
     """(defective parts found, defective parts, good parts rejected, good parts) at the threshold.
 
-    With no threshold nothing is found and nothing rejected.
+    In the mode the run is shown by, unless another is named. With no threshold nothing is found
+    and nothing rejected.
     """
+    mode = mode or lead(result)
     threshold = number(result["modes"][mode]["threshold"])
     above = {s["name"]: s["scores"][mode] > threshold for s in result["scans"]}
     bad = [above[s["name"]] for s in result["scans"] if s["defective"]]
@@ -137,6 +145,8 @@ def hardest_sentence(result: Result, mode: str) -> str:
 
 def training_sentence(result: Result) -> str:
     """Whether the features collapsed while the adaptors were trained, by the variance they keep."""
+    if result["config"].get("method", OWN_METHOD) != OWN_METHOD:
+        return f"{result['method']['title']} ({result['method']['source']}) has no adaptors"
     if not result.get("training"):
         return "Nothing was trained: features are used as the backbones give them"
     first, last = result["training"]["history"][0], result["training"]["history"][-1]
@@ -186,11 +196,16 @@ def settings(result: Result) -> list[str]:
     said = [preset]
     if size := config.get("preprocess.image_size"):
         said.append(f"{size} px")
-    if (losses := _losses(config)) != (_losses(start) if start else "both"):
+    other = config.get("method", OWN_METHOD) != OWN_METHOD
+    if other:
+        said.insert(1, str(result["method"]["title"]))
+    elif (losses := _losses(config)) != (_losses(start) if start else "both"):
         said.append("no training" if losses == "none" else f"only {losses}")
     if shots := config.get("shots"):
         said.append("1 shot" if shots == 1 else f"{shots} shots")
-    changed = [f"{name} {shown(config[name])}" for name in _changed(config, start)]
+    # What a method changes in every config says nothing of this run.
+    names = [n for n in _changed(config, start) if not other or n.startswith("crossmodal.")]
+    changed = [f"{name} {shown(config[name])}" for name in names]
     return said + changed[:2] + ([f"{len(changed) - 2} more"] if changed[2:] else [])
 
 

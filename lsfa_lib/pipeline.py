@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lsfa_lib import metrics, results
 from lsfa_lib.adaptors import save_adaptors
-from lsfa_lib.config import Config, resolve_device
-from lsfa_lib.datasets.entry import Entry
-from lsfa_lib.datasets.trees import Split, read_scan, split_of
-from lsfa_lib.detector import Detector, fit, predict
-from lsfa_lib.feature_cache import cached_features
+from lsfa_lib.config import OWN_METHOD, Config, resolve_device
+from lsfa_lib.datasets.trees import Split, split_of
+from lsfa_lib.detector import Detector, fit
 from lsfa_lib.features import Encoders, load_encoders
 from lsfa_lib.files import InputError, progress
 from lsfa_lib.finetune import Finetuned, finetune, save_encoders
-from lsfa_lib.preprocess import prepare
+from lsfa_lib.methods.method import find_method
+from lsfa_lib.methods.running import (
+    Fitted,
+    fitted_detector,
+    inference_cost,
+    learn_method,
+    resident_mb,
+)
 from lsfa_lib.records import (
     UNLABELLED,
     Mode,
@@ -29,6 +31,7 @@ from lsfa_lib.records import (
     Sample,
     is_defective,
 )
+from lsfa_lib.scenes import few_shot, good_features, read_sample, scene_of
 from lsfa_lib.training import Trained, TrainingStopped, train_adaptors
 
 
@@ -39,7 +42,8 @@ class Run:
     result: dict[str, Any]
     samples: list[Sample]
     predictions: dict[Mode, list[Prediction]]
-    detector: Detector
+    config: Config
+    """As it was used: methods bring backbones and scores of their own."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +67,27 @@ def run_category(category: str, config: Config, seed: int, folder: Path | None =
     trained backbones and checkpoints are kept in `folder`. Raises InputError where the data cannot
     be used.
     """
+    method, empty_mb = find_method(config.method), resident_mb() if config.timed_scans else 0.0
+    config = method.config(config)
     device, clock = resolve_device(config.device), results.Stopwatch()
-    with clock("load encoders"):
-        encoders = load_encoders(config, device)
-    learned = learn(category, config, seed, encoders, clock, folder)
-    detector = learned.detector
+    learned = None
+    if config.method == OWN_METHOD:
+        with clock("load encoders"):
+            encoders = load_encoders(config, device)
+        learned = learn(category, config, seed, encoders, clock, folder)
+        fitted = fitted_detector(learned.detector, learned.train, learned.encoders)
+    else:
+        fitted = learn_method(method, category, config, seed, clock)
+    split = split_of(config.data, category, "test")
     with clock("predict test"):
-        split = split_of(config.data, category, "test")
-        own = untracked(config) if learned.finetuned else config
-        samples, predictions = score_split(split, detector, learned.encoders, own)
+        own = untracked(config) if learned and learned.finetuned else config
+        samples, predictions = score_split(split, fitted, own)
     with clock("metrics"):
-        modes = {mode: evaluate(samples, predictions[mode], seed) for mode in detector.modes}
+        modes = {mode: evaluate(samples, predictions[mode], seed) for mode in fitted.modes}
+    cost = None
+    if config.timed_scans:
+        with clock("cost"):
+            cost = inference_cost(method, fitted, split, config, empty_mb)
     result = {
         "schema": results.SCHEMA,
         "category": category,
@@ -81,42 +95,49 @@ def run_category(category: str, config: Config, seed: int, folder: Path | None =
         "seed": seed,
         "created": results.now(),
         "config": config,
-        "weights": learned.encoders.about,
+        "method": {"title": method.title, "source": method.source},
+        "weights": {m: fitted.encoders.about[m] for m in method.modalities if fitted.encoders},
         "counts": {
-            "train": len(learned.train),
-            "validation": len(detector.validation_scores["3d"]),
+            "train": len(fitted.train),
+            "validation": len(next(iter(fitted.validation_scores.values()))),
             "test_good": sum(sample.kind == "good" for sample in samples),
             "test_defective": sum(is_defective(sample.kind) is True for sample in samples),
             "test_unlabelled": sum(sample.kind == UNLABELLED for sample in samples),
         },
-        "train_scans": learned.train,
-        "training": None
-        if learned.trained is None
-        else {"history": learned.trained.history, "notes": learned.trained.notes},
-        "finetuned": None
-        if learned.finetuned is None
-        else {"drift": learned.finetuned.drift, "trainable": learned.finetuned.trainable},
+        "train_scans": fitted.train,
+        **_told(learned),
         "modes": {
-            mode: {**values, "threshold": detector.thresholds[mode]}
-            for mode, values in modes.items()
+            mode: {**values, "threshold": fitted.thresholds[mode]} for mode, values in modes.items()
         },
         "scans": [
             {
                 "name": sample.name,
                 "kind": sample.kind,
                 "defective": is_defective(sample.kind),
-                "scores": {mode: predictions[mode][i].image_score for mode in detector.modes},
+                "scores": {mode: predictions[mode][i].image_score for mode in fitted.modes},
             }
             for i, sample in enumerate(samples)
         ],
-        "validation_scores": detector.validation_scores,
-        "banks": {m: list(bank.rows.shape) for m, bank in detector.banks.items()},
+        "validation_scores": fitted.validation_scores,
+        "cost": cost,
         "seconds": clock.seconds,
         "peak_memory_mb": results.peak_memory_mb(),
         "machine": results.machine(device),
         "commit": results.commit(),
     }
-    return Run(results.as_json(result), samples, predictions, detector)
+    return Run(results.as_json(result), samples, predictions, config)
+
+
+def _told(learned: Learned | None) -> dict[str, Any]:
+    """What only our own method has to tell: training, trained backbones, the sizes of banks."""
+    trained, tuned = (learned.trained, learned.finetuned) if learned else (None, None)
+    return {
+        "training": trained and {"history": trained.history, "notes": trained.notes},
+        "finetuned": tuned and {"drift": tuned.drift, "trainable": tuned.trainable},
+        "banks": {m: list(b.rows.shape) for m, b in learned.detector.banks.items()}
+        if learned
+        else {},
+    }
 
 
 def learn(
@@ -180,20 +201,6 @@ def _names(split: Split) -> tuple[str, ...]:
     return tuple(entry.name for entry in split.entries)
 
 
-def few_shot(split: Split, shots: int, seed: int) -> Split:
-    """`shots` scans of the split, drawn by the seed, in their order; all of them for 0."""
-    if shots == 0:
-        return split
-    if not 1 <= shots <= len(split):
-        folder = split.entries[0].xyz.parents[1]
-        raise InputError(
-            f"{folder}: {shots} shots of {len(split)} scans; ask for 1 to {len(split)}"
-        )
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
-    chosen = order[:shots].sort().values.tolist()
-    return Split(tuple(split.entries[i] for i in chosen))
-
-
 def _trained(train: list[PatchFeatures], config: Config, seed: int, folder: Path | None) -> Trained:
     if folder is None:
         return train_adaptors(train, config, seed)
@@ -209,47 +216,18 @@ def _trained(train: list[PatchFeatures], config: Config, seed: int, folder: Path
     return trained
 
 
-def good_features(split: Split, encoders: Encoders, config: Config) -> list[PatchFeatures]:
-    """Features of every scan of a split; pixels are read only where the cache lacks them."""
-    device = resolve_device(config.device)
-    label = "/".join(split.entries[0].name.split("/")[:2])
-    return [
-        cached_features(entry, encoders, config, device, partial(read_sample, entry, config))
-        for entry in progress(split.entries, label)
-    ]
-
-
 def score_split(
-    split: Split, detector: Detector, encoders: Encoders, config: Config
+    split: Split, fitted: Fitted, config: Config
 ) -> tuple[list[Sample], dict[Mode, list[Prediction]]]:
     """Samples and predictions of every scan of a split; ground truth is carried, not looked at."""
-    device = resolve_device(config.device)
     samples: list[Sample] = []
-    predictions: dict[Mode, list[Prediction]] = {mode: [] for mode in detector.modes}
+    predictions: dict[Mode, list[Prediction]] = {mode: [] for mode in fitted.modes}
     for entry in progress(split.entries, "/".join(split.entries[0].name.split("/")[:2])):
-        sample = read_sample(entry, config)
-        features = cached_features(entry, encoders, config, device, partial(_same, sample))
-        for mode, prediction in predict(detector, features).items():
+        scene = scene_of(entry, fitted.encoders, config)
+        for mode, prediction in fitted.predict(scene).items():
             predictions[mode].append(prediction)
-        samples.append(sample)
+        samples.append(scene.sample)
     return samples, predictions
-
-
-def _same(sample: Sample) -> Sample:
-    return sample
-
-
-def read_sample(entry: Entry, config: Config) -> Sample:
-    """The scan of `entry`, prepared for the encoders, on the config's device."""
-    sample = prepare(read_scan(entry), config.preprocess)
-    device = resolve_device(config.device)
-    return replace(
-        sample,
-        rgb=sample.rgb.to(device),
-        xyz=sample.xyz.to(device),
-        valid=sample.valid.to(device),
-        defect=sample.defect.to(device),
-    )
 
 
 def evaluate(samples: list[Sample], found: list[Prediction], seed: int) -> dict[str, Any]:
@@ -261,6 +239,9 @@ def evaluate(samples: list[Sample], found: list[Prediction], seed: int) -> dict[
     labels = [samples[i].kind != "good" for i in labelled]
     if labelled:
         values = asdict(metrics.score_maps(maps, masks, scores, labels))
+        if found[labelled[0]].released_map is not None:
+            released = [m for i in labelled if (m := found[i].released_map) is not None]
+            values["p_auroc"] = metrics.p_auroc(released, masks)
     else:
         values = asdict(metrics.undefined("no test scan is labelled"))
     curves: dict[str, Any] = {"roc": None, "pro": None}

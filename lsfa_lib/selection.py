@@ -24,9 +24,9 @@ from lsfa_lib.detector import Detector, evidence, fit, fuse, scales_of, standard
 from lsfa_lib.feature_cache import extract
 from lsfa_lib.features import Encoders
 from lsfa_lib.files import InputError, progress
-from lsfa_lib.pipeline import few_shot, good_features, read_sample
 from lsfa_lib.pseudo_defects import pseudo_defects
 from lsfa_lib.records import Evidence, Mode, PatchFeatures, Prediction
+from lsfa_lib.scenes import few_shot, good_features, read_sample
 from lsfa_lib.training import train_adaptors
 
 FEWEST_FOR_FOLDS = 4

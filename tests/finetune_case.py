@@ -17,8 +17,8 @@ from lsfa_lib.encoders.image import ImageEncoder
 from lsfa_lib.encoders.point_mae import Architecture, PointMAE
 from lsfa_lib.features import Encoders, described_encoders
 from lsfa_lib.finetune import Finetuned, finetune
-from lsfa_lib.pipeline import read_sample
 from lsfa_lib.records import Modality, Sample
+from lsfa_lib.scenes import read_sample
 
 DIM, DEPTH = 48, 3
 PREFIX: dict[Modality, str] = {"rgb": "backbone.blocks", "3d": "blocks.blocks"}

@@ -25,8 +25,8 @@ from lsfa_lib.explorer.fitted import Fitted, fitted
 from lsfa_lib.feature_cache import extract
 from lsfa_lib.features import load_encoders
 from lsfa_lib.findings import counts
-from lsfa_lib.pipeline import read_sample
 from lsfa_lib.records import MODALITIES, PatchFeatures, Prediction
+from lsfa_lib.scenes import read_sample
 
 CPU = torch.device("cpu")
 

@@ -29,7 +29,7 @@ from lsfa_lib.explorer.inspection import POSITIONS, Inspection
 from lsfa_lib.feature_cache import extract
 from lsfa_lib.features import load_encoders
 from lsfa_lib.files import InputError
-from lsfa_lib.pipeline import read_sample
+from lsfa_lib.scenes import read_sample
 from lsfa_lib.studies.notebook_run import execute, find_notebook
 from lsfa_lib.views.scan_pictures import percent, score_ranges
 

@@ -14,8 +14,8 @@ from lsfa_lib.datasets.trees import read_split
 from lsfa_lib.feature_cache import cache_entries, cached_features, extract
 from lsfa_lib.features import Encoders, load_encoders
 from lsfa_lib.files import InputError
-from lsfa_lib.pipeline import read_sample
 from lsfa_lib.records import MODALITIES, PatchFeatures, Sample
+from lsfa_lib.scenes import read_sample
 
 CPU = torch.device("cpu")
 

@@ -14,9 +14,10 @@ from lsfa_lib.detector import evidence, load, predict, save
 from lsfa_lib.features import load_encoders
 from lsfa_lib.files import InputError
 from lsfa_lib.finetune import load_finetuned
-from lsfa_lib.pipeline import good_features, learn, run_category
+from lsfa_lib.pipeline import learn, run_category
 from lsfa_lib.records import MODALITIES, PatchFeatures
 from lsfa_lib.results import Stopwatch
+from lsfa_lib.scenes import good_features
 
 CPU = torch.device("cpu")
 

@@ -21,10 +21,11 @@ from lsfa_lib.datasets.trees import read_split
 from lsfa_lib.detector import fit, predict, save
 from lsfa_lib.features import Encoders, load_encoders
 from lsfa_lib.files import InputError
-from lsfa_lib.pipeline import good_features, learn, read_sample
+from lsfa_lib.pipeline import learn
 from lsfa_lib.pseudo_defects import KINDS, pseudo_defects
 from lsfa_lib.records import MODALITIES, ModalityFeatures, Mode, PatchFeatures
 from lsfa_lib.results import Stopwatch
+from lsfa_lib.scenes import good_features, read_sample
 from lsfa_lib.selection import (
     Choice,
     PseudoSet,

@@ -29,9 +29,10 @@ LITE0_MEAN, LITE0_STD = (127 / 255,) * 3, (128 / 255,) * 3
 class ImageEncoder(nn.Module):
     """Tokens of ImageNet-normalised images, and their grid (rows, columns).
 
-    Without `stages` a ViT's patch tokens after the last block and the final norm; position
-    embeddings are interpolated to the image's size. With `stages` the feature maps of these stages,
-    each averaged over 3 x 3, brought to the finest one's grid and joined (PatchCore, sec. 3.1).
+    Without `stages` a ViT's patch tokens after the last block, or after each of `blocks`, and the
+    final norm; position embeddings are interpolated to the image's size. With `stages` the feature
+    maps of these stages, each averaged over 3 x 3, brought to the finest one's grid and joined
+    (PatchCore, sec. 3.1). What comes after the last stage or block asked for is not computed.
 
     Frozen and always in eval mode: train() changes nothing.
     """
@@ -46,10 +47,11 @@ class ImageEncoder(nn.Module):
         stages: tuple[int, ...],
         mean: tuple[float, ...],
         std: tuple[float, ...],
+        blocks: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
-        self.stages = stages
+        self.stages, self.blocks = stages, blocks
         # (x * imagenet_std + imagenet_mean - mean) / std, for weights trained on other statistics.
         own_mean, own_std = torch.tensor(mean), torch.tensor(std)
         scale = torch.tensor(IMAGENET_DEFAULT_STD) / own_std
@@ -71,7 +73,10 @@ class ImageEncoder(nn.Module):
             joined = local_features(self._stage_maps(images))
             return joined.flatten(2).transpose(1, 2), (joined.shape[2], joined.shape[3])
         vit = self.backbone
-        tokens = vit.forward_features(images)[:, vit.num_prefix_tokens :]
+        if self.blocks:
+            tokens = torch.cat(self._block_tokens(images), dim=2)
+        else:
+            tokens = vit.forward_features(images)[:, vit.num_prefix_tokens :]
         rows, columns = vit.patch_embed.dynamic_feat_size(images.shape[2:])
         return tokens, (rows, columns)
 
@@ -79,6 +84,17 @@ class ImageEncoder(nn.Module):
         return self.backbone.forward_intermediates(
             images, indices=list(self.stages), stop_early=True, intermediates_only=True
         )
+
+    def _block_tokens(self, images: Float[Tensor, "B 3 S S"]) -> list[Tensor]:
+        found: list[Tensor] = self.backbone.forward_intermediates(
+            images,
+            indices=list(self.blocks),
+            norm=True,
+            stop_early=True,
+            output_fmt="NLC",
+            intermediates_only=True,
+        )
+        return found
 
 
 def local_features(maps: list[Tensor]) -> Float[Tensor, "B D h w"]:
@@ -106,13 +122,15 @@ def load_image_encoder(
     """
     backbone = _backbone(config)
     _check(backbone, config, image_size)
+    if config.blocks:
+        backbone.prune_intermediate_layers(list(config.blocks), prune_norm=False, prune_head=True)
     if config.model == LITE0:
         mean, std = LITE0_MEAN, LITE0_STD
     else:
         about = backbone.pretrained_cfg
         mean = about.get("mean", IMAGENET_DEFAULT_MEAN)
         std = about.get("std", IMAGENET_DEFAULT_STD)
-    return ImageEncoder(backbone, config.stages, mean, std).to(device)
+    return ImageEncoder(backbone, config.stages, mean, std, config.blocks).to(device)
 
 
 def _backbone(config: ImageEncoderConfig) -> TimmModel:
@@ -186,12 +204,21 @@ def _check(backbone: TimmModel, config: ImageEncoderConfig, image_size: int) -> 
                 f"preprocess.image_size {image_size} is not a multiple of {side}, the patch of "
                 f"{config.model!r}; choose {max(1, image_size // side) * side}"
             )
+        _require_all(config.model, "blocks", config.blocks, len(backbone.blocks))
         return
-    count = len(backbone.feature_info)
-    outside = [stage for stage in config.stages if not 0 <= stage < count]
+    if config.blocks:
+        raise InputError(
+            f"image_encoder.stages and .blocks are both set for {config.model!r}; keep stages "
+            "for a convolutional model, blocks for a ViT"
+        )
+    _require_all(config.model, "stages", config.stages, len(backbone.feature_info))
+
+
+def _require_all(model: str, name: str, asked: tuple[int, ...], count: int) -> None:
+    outside = [number for number in asked if not 0 <= number < count]
     if outside:
         raise InputError(
-            f"image_encoder.stages has {outside[0]}, but {config.model!r} has the stages 0 to "
+            f"image_encoder.{name} has {outside[0]}, but {model!r} has the {name} 0 to "
             f"{count - 1}; choose among these"
         )
 

@@ -112,6 +112,11 @@ class PointMAE(nn.Module):
         taps = [self.norm(outputs[tap])[-len(index) :] for tap in self.architecture.taps]
         return points[index], torch.cat(taps, dim=-1)
 
+    def without_unused(self) -> PointMAE:
+        """Itself, rid of the blocks after the last tap: no feature depends on them."""
+        self.blocks.blocks = self.blocks.blocks[: max(self.architecture.taps) + 1]
+        return self
+
     def _branch_scales(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "depth 2"]:
         """Factor of each residual branch: 1, or DropPath's 0 and 1 / (1 - p) when `released`."""
         depth = self.architecture.depth
@@ -144,7 +149,7 @@ class Transformer(nn.Module):
         scales: Float[Tensor, "depth 2"],
     ) -> list[Tensor]:
         outputs, x = [], tokens[None]
-        for block, (attention, mlp) in zip(self.blocks, scales.tolist(), strict=True):
+        for block, (attention, mlp) in zip(self.blocks, scales.tolist(), strict=False):
             x = x + positions
             if attention:
                 x = x + attention * block.attn(block.norm1(x))

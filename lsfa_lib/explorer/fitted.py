@@ -25,9 +25,10 @@ from lsfa_lib.explorer.fitted_files import FittedFiles
 from lsfa_lib.feature_cache import cached_features
 from lsfa_lib.features import Encoders, described_encoders, load_encoders
 from lsfa_lib.files import located, progress
-from lsfa_lib.pipeline import few_shot, learn, read_sample
+from lsfa_lib.pipeline import learn
 from lsfa_lib.records import Modality, PatchFeatures, Sample
 from lsfa_lib.results import Stopwatch
+from lsfa_lib.scenes import few_shot, read_sample
 
 FORMAT = 1
 """Raised when the kept files change, so that older ones are made again."""

@@ -27,8 +27,8 @@ from lsfa_lib.explorer.evidence import (
 )
 from lsfa_lib.explorer.fitted import Fitted
 from lsfa_lib.files import InputError
-from lsfa_lib.pipeline import read_sample
 from lsfa_lib.records import MODALITIES, MODES, Modality, Mode, Prediction, Sample
+from lsfa_lib.scenes import read_sample
 from lsfa_lib.views.scan_figures import scan_figure
 from lsfa_lib.views.scan_pictures import percent
 

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from lsfa_lib.config_io import flat
-from lsfa_lib.findings import BOTH, SHORT, shown, three_digits
+from lsfa_lib.findings import BOTH, SHORT, lead, shown, three_digits
 from lsfa_lib.pages.gallery_data import (
     DAMAGE,
     Contents,
@@ -93,7 +93,7 @@ def _card(entry: RunEntry, studies: list[str], exists: Exists) -> dict[str, Any]
         "text": " ".join([category, *about, date, folder, *studies]).lower(),
         "random": any(weights["random"] for weights in result["weights"].values()),
         "values": {mode: _values(values) for mode, values in result["modes"].items()},
-        "number": three_digits(result["modes"].get(BOTH, {}).get("i_auroc")),
+        "number": three_digits(result["modes"][lead(result)].get("i_auroc")),
         "first": [(mode, three_digits(v["i_auroc"])) for mode, v in result["modes"].items()],
         "settings": _settings(entry),
         "thumbnail": _link(f"{place}/thumbnail.png", exists),

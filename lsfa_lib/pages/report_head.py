@@ -11,7 +11,7 @@ from urllib.parse import quote
 import nbformat
 
 from lsfa_lib.config_io import flat
-from lsfa_lib.findings import BOTH, NAMES, Result, counts, number, settings, shown, three_digits
+from lsfa_lib.findings import NAMES, Result, counts, lead, number, settings, shown, three_digits
 from lsfa_lib.pages.gallery_data import StudyEntry, StudyRun, last_line
 from lsfa_lib.pages.page import day
 
@@ -93,18 +93,19 @@ def relative(target: Path, page: Path) -> str:
 
 
 def _run_numbers(result: Result) -> list[Number]:
-    both = result["modes"][BOTH]
+    mode = lead(result)
+    both, name = result["modes"][mode], NAMES[mode]
     low, high = both["i_auroc_interval"]
     found, bad, rejected, good = counts(result)
     return [
         (
-            f"I-AUROC, {NAMES[BOTH]}",
+            f"I-AUROC, {name}",
             three_digits(both["i_auroc"]),
             f"95 % interval {three_digits(low)} to {three_digits(high)}"
             if low is not None
             else "undefined for these test scans",
         ),
-        (f"AUPRO 30 %, {NAMES[BOTH]}", three_digits(both["aupro_30"]), "defects located"),
+        (f"AUPRO 30 %, {name}", three_digits(both["aupro_30"]), "defects located"),
         (
             "Defective parts found",
             f"{found} of {bad}",

@@ -28,8 +28,8 @@ from lsfa_lib.detector import fit, predict
 from lsfa_lib.feature_cache import cached_features
 from lsfa_lib.features import Encoders, load_encoders
 from lsfa_lib.files import progress, write_whole
-from lsfa_lib.pipeline import good_features, read_sample
 from lsfa_lib.records import UNLABELLED, PatchFeatures, Prediction
+from lsfa_lib.scenes import good_features, read_sample
 from lsfa_lib.training import Trained, TrainingStopped, train_adaptors
 
 FORMAT = 1

@@ -55,6 +55,29 @@ def comparison(study: StudyRuns, lines: pd.DataFrame, mode: str = BOTH) -> Style
     return marked(frame, pd.DataFrame(values, rows), caption=caption)
 
 
+def limits_table(study: StudyRuns, mode: str = BOTH) -> Styler:
+    """AUPRO at every limit of the share of good pixels, exact and in the form papers print."""
+    names = {
+        "aupro_30": "30 %",
+        "aupro_10": "10 %",
+        "aupro_05": "5 %",
+        "aupro_01": "1 %",
+        "aupro_30_peer": "30 %, peer",
+        "aupro_01_peer": "1 %, peer",
+    }
+    rows = {
+        cell: {
+            label: float(
+                np.mean([_mean(study, cell, c, mode, m) for c in study.about["categories"]])
+            )
+            for m, label in names.items()
+        }
+        for cell in study.cells
+    }
+    frame = pd.DataFrame(rows).T
+    return marked(frame, frame, caption=f"AUPRO, {NAMES[mode]}, by limit; means over categories.")
+
+
 def cost_table(study: StudyRuns) -> Styler:
     """Seconds and memory of a run of each cell, means over categories and seeds."""
     stages = {
@@ -99,6 +122,11 @@ def category_table(study: StudyRuns, metric: str, mode: str) -> Styler:
     frame = pd.DataFrame(rows).T
     named = frame.rename_axis(columns=NAMES[mode])
     return marked(named, named, caption=f"{METRICS[metric]}; published: MVTec 3D-AD.")
+
+
+def frontier_sets() -> list[str]:
+    """The data sets that `frontier_table` knows."""
+    return list(dict.fromkeys(row["dataset"] for row in published_file("frontier")))
 
 
 def frontier_table(dataset: str) -> Styler:

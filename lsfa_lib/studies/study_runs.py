@@ -19,8 +19,9 @@ from lsfa_lib.datasets import trees
 from lsfa_lib.datasets.entry import SPLITS
 from lsfa_lib.files import InputError
 from lsfa_lib.findings import settings, shown
-from lsfa_lib.pipeline import few_shot
+from lsfa_lib.methods.method import find_method
 from lsfa_lib.results import as_json
+from lsfa_lib.scenes import few_shot
 from lsfa_lib.studies.notebook_run import FOLDERS
 from lsfa_lib.studies.study import Study, known_preset, notebook_parameters
 from lsfa_lib.studies.study_fields import nearest
@@ -57,8 +58,10 @@ def runs_of(study: Study) -> list[Run]:
     configs = {cell: _config(study, cell, declared) for cell in study.cells}
     for config in configs.values():
         resolve_device(config.device)
+    missing = unavailable(study)
+    configs = {cell: config for cell, config in configs.items() if cell not in missing}
     categories = _categories(study, configs.values())
-    method = {cell: _method(study, cell, configs[cell]) for cell in study.cells}
+    method = {cell: _method(study, cell, configs[cell]) for cell in configs}
     for cell, key in method.items():
         twin = next(other for other in method if method[other] == key)
         if twin != cell:
@@ -69,10 +72,22 @@ def runs_of(study: Study) -> list[Run]:
     return [
         _run(study, cell, category, seed, configs[cell], method[cell], declared)
         for seed in study.seeds
-        for cell in study.cells
+        for cell in configs
         for category in categories
         if _usable(study, cell, category, seed, configs[cell])
     ]
+
+
+def unavailable(study: Study) -> dict[str, str]:
+    """Cells whose method needs a package that is not installed, and what to install."""
+    declared = notebook_parameters(study.run)
+    found = {}
+    for cell in study.cells:
+        try:
+            found[cell] = find_method(_config(study, cell, declared).method).missing
+        except InputError as error:
+            raise InputError(f"{study.file}: cell {cell!r}: {error}") from error
+    return {cell: reason for cell, reason in found.items() if reason}
 
 
 def _given(study: Study, cell: str) -> dict[str, Any]:
@@ -136,6 +151,9 @@ def _method(study: Study, cell: str, config: Config) -> str:
 
 def _beyond_config(study: Study, cell: str) -> Iterator[Any]:
     """What a run notebook of the user's makes its numbers from besides the config."""
+    method = _config(study, cell, notebook_parameters(study.run)).method
+    if method.endswith(".py"):
+        yield Path(method).read_text(encoding="utf-8")
     if study.run.stem != QUICKSTART:
         yield _given(study, cell)
     if study.run.parent not in FOLDERS:

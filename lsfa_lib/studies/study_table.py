@@ -84,6 +84,13 @@ def load(folder: Path | str) -> StudyRuns:
     return StudyRuns(about, results)
 
 
+def against(study: StudyRuns, reference: str, cells: tuple[str, ...]) -> StudyRuns:
+    """The study with these cells alone, compared with another reference."""
+    kept = {cell: study.about["cells"][cell] for cell in (reference, *cells)}
+    results = {key: result for key, result in study.results.items() if key[0] in kept}
+    return StudyRuns({**study.about, "cells": kept, "reference": reference}, results)
+
+
 def runs_frame(study: StudyRuns) -> pd.DataFrame:
     """One line for each finished run and mode: its metrics, threshold, seconds and memory."""
     folders = {(r["cell"], r["category"], r["seed"]): r["folder"] for r in study.about["runs"]}
@@ -276,6 +283,15 @@ def write_tables(folder: Path | str) -> str:
 def config_of(study: StudyRuns, cell: str) -> dict[str, Any]:
     """The config of a cell's runs, as result.json keeps it."""
     return next(result["config"] for key, result in study.results.items() if key[0] == cell)
+
+
+def lead_lines(lines: pd.DataFrame) -> list[dict[str, Any]]:
+    """One line a cell: RGB + 3D, or the one mode that a method of one modality has."""
+    found: dict[str, dict[str, Any]] = {}
+    for line in records(lines):
+        if line["mode"] == BOTH or line["row"] not in found:
+            found[line["row"]] = line
+    return list(found.values())
 
 
 def records(lines: pd.DataFrame) -> list[dict[str, Any]]:

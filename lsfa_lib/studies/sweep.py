@@ -19,7 +19,7 @@ from lsfa_lib.pages import gallery
 from lsfa_lib.results import now
 from lsfa_lib.studies.notebook_run import find_notebook
 from lsfa_lib.studies.study import Study
-from lsfa_lib.studies.study_runs import Run, runs_of
+from lsfa_lib.studies.study_runs import Run, runs_of, unavailable
 from lsfa_lib.studies.study_table import write_tables
 from lsfa_lib.studies.sweep_cluster import cluster_client, performed
 from lsfa_lib.studies.sweep_worker import Job, Outcome, failed, finished, tidy
@@ -166,6 +166,7 @@ def _about(study: Study, plan: _Plan) -> dict[str, Any]:
         "cells": study.cells,
         "reference": study.reference,
         "published": study.published,
+        "unavailable": unavailable(study),
         "runs": [
             {
                 "cell": run.cell,

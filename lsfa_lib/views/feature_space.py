@@ -26,9 +26,10 @@ from lsfa_lib.feature_cache import cached_features
 from lsfa_lib.features import Encoders, distinct_rows, load_encoders
 from lsfa_lib.files import InputError, progress
 from lsfa_lib.metrics import auroc
-from lsfa_lib.pipeline import few_shot, good_features, learn, read_sample
+from lsfa_lib.pipeline import learn
 from lsfa_lib.records import MODALITIES, Modality, PatchFeatures, Sample
 from lsfa_lib.results import Stopwatch
+from lsfa_lib.scenes import few_shot, good_features, read_sample
 
 Space = Literal["frozen", "adapted"]
 MOST_ROWS = 8000

@@ -28,6 +28,7 @@ from lsfa_lib.findings import (
     found_sentence,
     hardest_sentence,
     interval,
+    lead,
     number,
     three_digits,
     training_sentence,
@@ -140,8 +141,9 @@ def metrics_table(result: Result) -> Styler:
     return marked(cells, values, caption="; ".join(notes))
 
 
-def score_histogram(result: Result, mode: str = BOTH) -> go.Figure:
+def score_histogram(result: Result, mode: str = "") -> go.Figure:
     """Image scores of good and of defective test parts, with the threshold between them."""
+    mode = mode or lead(result)
     scores: dict[bool | None, list[float]] = {False: [], True: [], None: []}
     for scan in result["scans"]:
         scores[scan["defective"]].append(scan["scores"][mode])
@@ -214,8 +216,9 @@ def pro_figure(result: Result) -> go.Figure:
     )
 
 
-def kind_figure(result: Result, mode: str = BOTH) -> go.Figure:
+def kind_figure(result: Result, mode: str = "") -> go.Figure:
     """Image score of every test part, a row for each kind of defect, hardest kind at the top."""
+    mode = mode or lead(result)
     kinds: dict[str, list[dict[str, Any]]] = {}
     for scan in result["scans"]:
         kinds.setdefault(scan["kind"], []).append(scan)

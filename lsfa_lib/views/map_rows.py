@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from jaxtyping import Shaped
 from PIL import Image
 
-from lsfa_lib.findings import BOTH, SHORT, found_sentence
+from lsfa_lib.findings import SHORT, found_sentence, lead
 from lsfa_lib.pipeline import Run
 from lsfa_lib.views.mistakes import Judged, sentence, verdict
 from lsfa_lib.views.picture_grid import Box, ColorBar, PictureRow, box_around, picture_grid
@@ -43,23 +43,24 @@ BAR = ColorBar(
 )
 
 
-def maps_grid(run: Run, scans: Sequence[Judged], mode: str = BOTH) -> go.Figure:
+def maps_grid(run: Run, scans: Sequence[Judged], mode: str = "") -> go.Figure:
     """A row a scan: photo, relief, truth and the maps of every mode, on one colour scale."""
+    said = found_sentence(run.result, mode or lead(run.result))
     ranges = score_ranges(run.samples, run.predictions)
     rows = []
     for scan in scans:
         title, rank = _short_title(scan), f", rank {scan.rank} of {scan.scans}"
         rows.append(replace(map_row(run, scan, ranges, title + rank), narrow_title=title))
-    return picture_grid(rows, found_sentence(run.result, mode), BAR, _columns(rows[0]))
+    return picture_grid(rows, said, BAR, _columns(rows[0]))
 
 
-def mistake_figure(run: Run, scan: Judged, mode: str = BOTH) -> go.Figure:
+def mistake_figure(run: Run, scan: Judged, mode: str = "") -> go.Figure:
     """One scan with a ring where the map of `mode` peaks; the title says what went wrong.
 
     Colours are those of `maps_grid`, which shows the scale.
     """
     ranges = score_ranges(run.samples, run.predictions)
-    row = map_row(run, scan, ranges, "", ringed=mode)
+    row = map_row(run, scan, ranges, "", ringed=mode or lead(run.result))
     return picture_grid([row], _wrapped(sentence(scan)), columns=_columns(row))
 
 

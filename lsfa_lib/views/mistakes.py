@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from lsfa_lib.config import Config
 from lsfa_lib.files import InputError
-from lsfa_lib.findings import BOTH, SHORT, found_sentence, number
+from lsfa_lib.findings import SHORT, found_sentence, lead, number
 from lsfa_lib.pipeline import Run
 from lsfa_lib.records import Mode, Sample
 
@@ -89,8 +89,9 @@ class Judged:
         return self.called_defective != self.defective
 
 
-def judged(run: Run, mode: str = BOTH) -> list[Judged]:
+def judged(run: Run, mode: str = "") -> list[Judged]:
     """Every labelled test scan of a run as `mode` judges it, highest score first."""
+    mode = mode or lead(run.result)
     modes, scans = run.result["modes"], run.result["scans"]
     if mode not in modes:
         raise InputError(
@@ -123,7 +124,7 @@ def judged(run: Run, mode: str = BOTH) -> list[Judged]:
                 others=len(others),
                 seen_by=tuple(seen),
                 sources=sources,
-                peak=peak_of(anomaly, run.samples[i], run.detector.config),
+                peak=peak_of(anomaly, run.samples[i], run.config),
             )
         )
     return found
@@ -185,11 +186,11 @@ def sentence(scan: Judged) -> str:
     )
 
 
-def answer(run: Run, scans: list[Judged], mode: str = BOTH) -> str:
+def answer(run: Run, scans: list[Judged], mode: str = "") -> str:
     """What the mistakes have in common, counted over the whole test split, as Markdown."""
     misses = [scan for scan in scans if scan.defective and scan.wrong]
     alarms = [scan for scan in scans if not scan.defective and scan.wrong]
-    lines = [f"**{found_sentence(run.result, mode)}.**\n"]
+    lines = [f"**{found_sentence(run.result, mode or lead(run.result))}.**\n"]
     if misses:
         kinds = Counter(scan.kind for scan in misses).most_common()
         said = ", ".join(f"{html.escape(kind)} {count}" for kind, count in kinds)
@@ -237,6 +238,8 @@ def _where(scan: Judged) -> str:
 
 def _seen(scan: Judged) -> str:
     names = [SHORT[m] for m in scan.seen_by]
+    if not scan.sources:
+        return "the method has one score"
     if not names:
         return "no single source of evidence exceeds its own threshold"
     if len(names) == len(scan.sources):

@@ -14,7 +14,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from lsfa_lib.findings import BOTH, SHORT, Result, number
+from lsfa_lib.findings import BOTH, SHORT, Result, lead, number
 from lsfa_lib.records import Mode, Prediction, Sample
 from lsfa_lib.views.clouds import buttons, colorings, linked, scene, spread_points
 from lsfa_lib.views.figures import TEMPLATE
@@ -44,12 +44,13 @@ class Choice:
     reason: str
 
 
-def chosen_scans(result: Result, n: int = 6, mode: str = BOTH) -> list[Choice]:
+def chosen_scans(result: Result, n: int = 6, mode: str = "") -> list[Choice]:
     """At most `n` test scans that show what `mode` can and cannot do, best first.
 
     Always the best detection, the worst miss and the worst false alarm; between them the middling
     scan of each further kind of defect, hardest kinds first.
     """
+    mode = mode or lead(result)
     threshold = number(result["modes"][mode]["threshold"])
     scans = sorted(result["scans"], key=lambda s: (-s["scores"][mode], s["name"]))
     bad = [s for s in scans if s["defective"]]
@@ -91,17 +92,18 @@ def scan_figures(
     ranges = score_ranges(samples, predictions)
     place = {sample.name: i for i, sample in enumerate(samples)}
     scores = {scan["name"]: scan["scores"] for scan in result["scans"]}
-    threshold = number(result["modes"][BOTH]["threshold"])
+    mode = lead(result)
+    threshold = number(result["modes"][mode]["threshold"])
     figures = []
     for choice in chosen_scans(result, n):
         i = place[choice.name]
-        score = scores[choice.name][BOTH]
+        score = scores[choice.name][mode]
         verdict = "called defective" if score > threshold else "called good"
         title = (
             f"<b>{html.escape(choice.reason.capitalize())}</b>: {html.escape(choice.name)}, "
             f"{verdict} (score {score:.2f}, threshold {threshold:.2f})"
         )
-        maps = {mode: predictions[mode][i] for mode in predictions}
+        maps = {m: found[i] for m, found in predictions.items()}
         figures.append(scan_figure(samples[i], maps, ranges, title))
     return figures
 
@@ -133,7 +135,7 @@ def scan_figure(
         "ground truth": uri(marked(photo, defect), "jpeg"),
         **{_panel_name(m): uri(map_image(v, valid, defect)) for m, v in levels.items()},
     }
-    figure = _picture_grid(list(panels.values()))
+    figure, last = _picture_grid(list(panels.values())), list(panels.values())[-1]
     points = spread_points(valid, max_points)
     surface = xyz[points] @ photo_axes(xyz, valid).T
     surface -= (surface.min(axis=0) + surface.max(axis=0)) / 2
@@ -159,7 +161,10 @@ def scan_figure(
             "margin": {"t": 34},
             "narrow": _narrow(len(panels), len(choices), view["camera"]),
             "linked": linked(points, list(choices)),
-            "thumbnail": [panels["photo"], panels.get(_panel_name(BOTH), panels["photo"])],
+            "thumbnail": [
+                panels["photo"],
+                panels.get(_panel_name(BOTH), last),
+            ],
         }
     )
 

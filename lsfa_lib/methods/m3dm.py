@@ -1,0 +1,158 @@
+"""M3DM: banks of both modalities and of fused features, weighed by a linear one-class SVM.
+
+Written from the paper (arXiv 2303.00601). Its decision layer is a one-class SVM with a linear
+kernel, whose value at a vector of distances is their weighted sum: larger for larger distances, so
+it is the anomaly score itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from sklearn.linear_model import SGDOneClassSVM
+from torch import Tensor, nn
+
+from lsfa_lib.adaptors import sampled, scan_rows
+from lsfa_lib.config import AdaptorConfig, Config, TrainingConfig
+from lsfa_lib.files import progress
+from lsfa_lib.losses import local_alignment
+from lsfa_lib.methods.method import Good, Method, Predict, Scene
+from lsfa_lib.methods.patchcore import (
+    RowsOf,
+    as_published,
+    bank_of,
+    distances_to,
+    predicted,
+    rows_of_modality,
+)
+from lsfa_lib.records import MODALITIES, Mode, PatchFeatures, Prediction
+from lsfa_lib.schedule import batch_scans, generator_of, learning_rate
+
+TEMPERATURE = 0.2
+NU = 0.5
+"""Of the one-class SVM."""
+
+
+class Fusion(nn.Module):
+    """Unsupervised feature fusion (M3DM, sec. 3.3): an MLP a modality, contrasted patch by patch.
+
+    The fused feature of a patch is both MLPs' outputs in one row.
+    """
+
+    def __init__(self, dims: dict[str, int], width: int) -> None:
+        super().__init__()
+        self.mlps = nn.ModuleDict(
+            {
+                m: nn.Sequential(
+                    nn.LayerNorm(d), nn.Linear(d, 4 * d), nn.GELU(), nn.Linear(4 * d, d)
+                )
+                for m, d in dims.items()
+            }
+        )
+        self.heads = nn.ModuleDict({m: nn.Linear(d, width) for m, d in dims.items()})
+
+
+def train_fusion(train: Sequence[PatchFeatures], config: Config, seed: int) -> Fusion:
+    """The fusion trained so that the two views of a patch find each other within their scan.
+
+    With the steps, rate and batches of `training`, which LSFA's adaptors get too.
+    """
+    own: TrainingConfig = replace(
+        config.training, steps=config.training.steps or 50, batch=min(8, len(train))
+    )
+    dims = {m: train[0].by_modality[m].tokens.shape[1] for m in MODALITIES}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fusion = Fusion({str(m): d for m, d in dims.items()}, config.adaptor.projection)
+    fusion.to(train[0].valid.device)
+    rows = [scan_rows(features, AdaptorConfig(attend="valid")) for features in train]
+    optimiser = torch.optim.AdamW(fusion.parameters(), lr=own.learning_rate, betas=own.betas)
+    for step in progress(range(own.steps), "fusion"):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(step, own)
+        terms = []
+        for i in batch_scans(step, len(train), own.batch, seed):
+            patches = len(rows[i]["3d"].index)
+            chosen = torch.randperm(patches, generator=generator_of(seed, step, i))
+            chosen = chosen[: own.patches_per_scan or patches].to(train[0].valid.device)
+            views = {m: sampled(rows[i][m], chosen) for m in MODALITIES}
+            a, b = (fusion.heads[m](fusion.mlps[m](views[m].rows)) for m in MODALITIES)
+            terms.append(local_alignment(a, b, views["3d"].index, views["rgb"].index, TEMPERATURE))
+        optimiser.zero_grad()
+        torch.stack(terms).mean().backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    return fusion.requires_grad_(False)
+
+
+def fused_rows(fusion: Fusion) -> RowsOf:
+    """The fused feature of each valid patch."""
+
+    def rows_of(features: PatchFeatures) -> tuple[Float[Tensor, "R D"], Int[Tensor, " P"]]:
+        rows = scan_rows(features, AdaptorConfig(attend="valid"))
+        parts = [fusion.mlps[m](rows[m].rows)[rows[m].index] for m in MODALITIES]
+        index = torch.full_like(features.valid, -1, dtype=torch.long)
+        index[features.valid] = torch.arange(len(parts[0]), device=index.device)
+        return torch.cat(parts, dim=1), index
+
+    return rows_of
+
+
+def fit(good: Good) -> Predict:
+    """Three banks, an SVM over their scores of the training scans and one over patches."""
+    train = [scene.features for scene in good.train]
+    fusion = train_fusion(train, good.config, good.seed)
+    views = [rows_of_modality("3d"), rows_of_modality("rgb"), fused_rows(fusion)]
+    banks = [bank_of(train, rows_of, good.config, good.seed) for rows_of in views]
+
+    def distances(features: PatchFeatures) -> tuple[Float[Tensor, "P 3"], list[float]]:
+        pairs = zip(banks, views, strict=True)
+        found = [distances_to(bank, rows_of, features) for bank, rows_of in pairs]
+        return torch.stack([patches for patches, _ in found], dim=1), [s for _, s in found]
+
+    seen = [distances(features) for features in train]
+    of_scans = _svm(np.array([scores for _, scores in seen]), good.seed)
+    patches = [p[f.valid].cpu().numpy() for (p, _), f in zip(seen, train, strict=True)]
+    of_patches = _svm(np.concatenate(patches), good.seed)
+
+    def predict(scene: Scene) -> dict[Mode, Prediction]:
+        features = scene.features
+        patches, scores = distances(features)
+        weights = torch.as_tensor(of_patches, dtype=patches.dtype)
+        score = float(of_scans @ np.array(scores))
+        anomaly = patches @ weights.to(patches.device)
+        return {"rgb+3d": predicted(anomaly, score, features, good.config)}
+
+    return predict
+
+
+def _svm(distances: Float[np.ndarray, "N 3"], seed: int) -> Float[np.ndarray, " 3"]:
+    """Weights of a linear one-class SVM fitted to the distances of good scans or patches."""
+    fitted = SGDOneClassSVM(nu=NU, random_state=seed, max_iter=1000).fit(distances)
+    return np.ravel(fitted.coef_)
+
+
+def fit_sum(good: Good) -> Predict:
+    """The two banks alone, scores and maps added (the paper's "without fusion")."""
+    views = [rows_of_modality(m) for m in MODALITIES]
+    train = [scene.features for scene in good.train]
+    banks = [bank_of(train, rows_of, good.config, good.seed) for rows_of in views]
+
+    def predict(scene: Scene) -> dict[Mode, Prediction]:
+        pairs = zip(banks, views, strict=True)
+        found = [distances_to(bank, rows_of, scene.features) for bank, rows_of in pairs]
+        anomaly = found[0][0] + found[1][0]
+        score = found[0][1] + found[1][1]
+        return {"rgb+3d": predicted(anomaly, score, scene.features, good.config)}
+
+    return predict
+
+
+M3DM = "arXiv 2303.00601; written anew"
+METHODS = {
+    "m3dm": Method("M3DM", fit, M3DM, as_published, published="M3DM"),
+    "m3dm_sum": Method("M3DM, unfused sum", fit_sum, M3DM, as_published),
+}

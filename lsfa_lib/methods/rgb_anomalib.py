@@ -1,0 +1,187 @@
+"""Methods of colour from anomalib, an optional package: same scans, same splits, our metrics.
+
+anomalib gives the networks and their training steps; the scans, prepared as for every method, the
+threshold and all numbers are ours. `pip install 'lsfa_lib[anomalib]'`.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from jaxtyping import Float
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+from lsfa_lib.config import Config
+from lsfa_lib.encoders.image import LITE0, LITE0_MEAN, LITE0_STD, lite0_file, load_by_order
+from lsfa_lib.files import InputError
+from lsfa_lib.methods.method import Good, Method, Predict, Scene
+from lsfa_lib.records import Mode, Prediction, Sample
+
+LITE0_LAYERS = ["blocks.1", "blocks.2", "blocks.4"]
+"""Strides 4, 8 and 16, as layer1 to layer3 of a ResNet."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one of anomalib's models is made and trained."""
+
+    name: str
+    """Of its class in anomalib.models."""
+    epochs: int
+    batch: int
+    settings: Callable[[Config], dict[str, Any]] = lambda config: {}
+    unit_range: bool = False
+    """It wants colours from 0 to 1 instead of ImageNet's statistics."""
+
+
+def fit_with(recipe: Recipe) -> Callable[[Good], Predict]:
+    """`fit` of one of anomalib's models."""
+
+    def fit(good: Good) -> Predict:
+        with _quiet(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(good.seed)
+            model = _trained(recipe, good)
+
+        def predict(scene: Scene) -> dict[Mode, Prediction]:
+            sample = scene.sample
+            with torch.inference_mode():
+                found = model(_image(sample, recipe, good.config)[None])
+            anomaly = found.anomaly_map.reshape(found.anomaly_map.shape[-2:])
+            return {"rgb": Prediction(anomaly, float(found.pred_score))}
+
+        return predict
+
+    return fit
+
+
+def _trained(recipe: Recipe, good: Good) -> nn.Module:
+    """The network after anomalib's own training of it."""
+    import anomalib.models
+    from anomalib.data import ImageBatch, ImageItem
+    from lightning.pytorch import LightningDataModule, Trainer
+    from torch.utils.data import DataLoader
+
+    class Scans(LightningDataModule):  # type: ignore[misc]
+        """Good scans alone, for training and for what some models calibrate."""
+
+        def train_dataloader(self) -> Any:
+            return _loader(good.train, shuffle=True)
+
+        def val_dataloader(self) -> Any:
+            return _loader(good.validation, shuffle=False)
+
+    def _loader(scenes: Any, shuffle: bool) -> Any:
+        items: Any = [
+            ImageItem(image=_image(s.sample, recipe, good.config), gt_label=torch.tensor(0))
+            for s in scenes
+        ]
+        return DataLoader(items, recipe.batch, shuffle, collate_fn=ImageBatch.collate)
+
+    off = dict.fromkeys(("pre_processor", "post_processor", "evaluator", "visualizer"), False)
+    try:
+        model = getattr(anomalib.models, recipe.name)(**recipe.settings(good.config), **off)
+    except OSError as error:
+        raise InputError(
+            f"the weights that {recipe.name} starts from could not be downloaded ({error}); run it "
+            "once on a machine with network and copy its torch and Hugging Face caches"
+        ) from error
+    own = {"max_epochs": recipe.epochs, "num_sanity_val_steps": 0} | model.trainer_arguments
+    Trainer(
+        **own,
+        accelerator="gpu" if good.train[0].sample.rgb.is_cuda else "cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    ).fit(model, datamodule=Scans())
+    network: nn.Module = model.model.eval().to(good.train[0].sample.rgb.device)
+    return network
+
+
+def _image(sample: Sample, recipe: Recipe, config: Config) -> Float[Tensor, "3 S S"]:
+    """The picture on the scale of the statistics its network was trained with."""
+    mean, std = _column(IMAGENET_DEFAULT_MEAN), _column(IMAGENET_DEFAULT_STD)
+    colours = sample.rgb * std.to(sample.rgb) + mean.to(sample.rgb)
+    if recipe.unit_range:
+        return colours
+    if config.image_encoder.model != LITE0:
+        return sample.rgb
+    return (colours - _column(LITE0_MEAN).to(colours)) / _column(LITE0_STD).to(colours)
+
+
+def _column(values: tuple[float, ...]) -> Float[Tensor, "3 1 1"]:
+    return torch.tensor(values)[:, None, None]
+
+
+def backbone(config: Config) -> dict[str, Any]:
+    """The demo's own backbone where the config has it, else the one anomalib takes."""
+    if config.image_encoder.model != LITE0:
+        return {}
+    if not timm.is_model(lsfa_efficientnet_lite0.__name__):
+        timm.models.register_model(lsfa_efficientnet_lite0)
+    return {"backbone": lsfa_efficientnet_lite0.__name__, "layers": list(LITE0_LAYERS)}
+
+
+def lsfa_efficientnet_lite0(pretrained: bool = False, **kwargs: Any) -> Any:
+    """EfficientNet-Lite0 for timm.create_model, its weights from the installed package."""
+    own = {name: value for name, value in kwargs.items() if not name.startswith("pretrained_cfg")}
+    model = timm.create_model("tf_efficientnet_lite0", **own)
+    if pretrained:
+        whole = timm.create_model("tf_efficientnet_lite0")
+        load_by_order(whole, lite0_file())
+        weights = whole.state_dict()
+        model.load_state_dict({name: weights[name] for name in model.state_dict()})
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Lightning tells of hardware and loaders."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "anomalib")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _padim(config: Config) -> dict[str, Any]:
+    return {**backbone(config), **({"n_features": 100} if backbone(config) else {})}
+
+
+ANOMALIB = "anomalib's"
+METHODS = {
+    name: Method(
+        title,
+        fit_with(recipe),
+        f"{paper}; {ANOMALIB}",
+        modalities=(),
+        published=title,
+        needs="anomalib",
+    )
+    for name, title, paper, recipe in (
+        ("padim", "PaDiM", "arXiv 2011.08785", Recipe("Padim", 1, 8, _padim)),
+        ("stfpm", "STFPM", "arXiv 2103.04257", Recipe("Stfpm", 40, 8, backbone)),
+        ("cs_flow", "CS-Flow", "arXiv 2110.02855", Recipe("Csflow", 60, 8)),
+        ("dinomaly", "Dinomaly", "arXiv 2405.14325", Recipe("Dinomaly", 60, 8)),
+        (
+            "efficient_ad",
+            "EfficientAD",
+            "arXiv 2303.14535",
+            Recipe("EfficientAd", 60, 1, unit_range=True),
+        ),
+    )
+}

@@ -1,0 +1,132 @@
+"""Variation models and auto-encoders of depth images and of voxels, MVTec 3D-AD's baselines.
+
+A variation model knows the mean and the spread of every pixel or voxel on good parts, an
+auto-encoder is trained to give good parts back (arXiv 2112.09045, sec. 4). Neither uses a backbone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from lsfa_lib.config import Config
+from lsfa_lib.detector import blur
+from lsfa_lib.files import progress
+from lsfa_lib.methods.method import Good, Method, Predict, Scene
+from lsfa_lib.records import Mode, Prediction, Sample
+from lsfa_lib.schedule import epoch_order
+
+SIDE = 64
+"""Of the depth image, px, and of the voxel grid; the published voxel grid is as fine."""
+EPOCHS, BATCH, RATE = 25, 4, 1e-3
+Grid = Float[Tensor, " 1 *size"]
+"""A depth image (1, S, S) or occupied voxels (1, S, S, S)."""
+
+
+def depth_image(sample: Sample, far: float) -> Float[Tensor, "1 S S"]:
+    """Depths about their median in parts of `far` metres; 0 where nothing was measured."""
+    depth, valid = sample.xyz[2], sample.valid
+    relative = torch.where(valid, (depth - depth[valid].median()) / far, 0.0)
+    return F.adaptive_avg_pool2d(relative[None], SIDE)
+
+
+def voxels(sample: Sample, far: float) -> Float[Tensor, "1 S S S"]:
+    """1 where a voxel holds a point; pixel rows and columns give two sides, depths the third."""
+    layer = ((depth_image(sample, far)[0].clamp(-1, 1) + 1) / 2 * (SIDE - 1)).round().long()
+    inside = F.adaptive_max_pool2d(sample.valid[None].float(), SIDE)
+    grid = torch.zeros(SIDE, SIDE, SIDE, device=inside.device)
+    return grid.scatter_(0, layer[None], inside)[None]
+
+
+def in_pixels(distances: Grid, inside: Bool[Tensor, "S S"], config: Config) -> Prediction:
+    """Distances as a map of the image's size, of a column of voxels the largest; and the score."""
+    flat = distances[0].amax(dim=0) if distances.dim() == 4 else distances[0]
+    size = config.preprocess.image_size
+    anomaly = F.interpolate(flat[None, None], (size, size), mode="bilinear")
+    anomaly = blur(anomaly, config.detector.blur * size)[0, 0]
+    anomaly = torch.where(inside, anomaly, 0.0)
+    return Prediction(anomaly, float(anomaly.max()))
+
+
+def half_depth(samples: Sequence[Sample]) -> float:
+    """The largest distance of a depth from its scan's median, metres: where the grid ends."""
+    spans = []
+    for sample in samples:
+        depth = sample.xyz[2][sample.valid]
+        spans.append(float((depth - depth.median()).abs().max()))
+    return max(max(spans), 1e-6)
+
+
+def of_grids(
+    grid_of: Callable[[Sample, float], Grid],
+    learn: Callable[[Tensor, int], Callable[[Grid], Grid]],
+) -> Callable[[Good], Predict]:
+    """`fit` of a model that learns grids and gives the distance of each cell of a new one."""
+
+    def fit(good: Good) -> Predict:
+        samples = [scene.sample for scene in good.train]
+        far = half_depth(samples)
+        distance = learn(torch.stack([grid_of(sample, far) for sample in samples]), good.seed)
+
+        def predict(scene: Scene) -> dict[Mode, Prediction]:
+            found = distance(grid_of(scene.sample, far))
+            return {"3d": in_pixels(found, scene.sample.valid, good.config)}
+
+        return predict
+
+    return fit
+
+
+def variation(grids: Float[Tensor, "N 1 *size"], seed: int) -> Callable[[Grid], Grid]:
+    """|x - mean| / std of every cell; a spread below a hundredth of the largest counts as that."""
+    std, mean = torch.std_mean(grids, dim=0, correction=0)
+    std = std.clamp_min(0.01 * float(std.max()) or 1.0)
+    return lambda grid: (grid - mean).abs() / std
+
+
+def autoencoder(grids: Float[Tensor, "N 1 *size"], seed: int) -> Callable[[Grid], Grid]:
+    """(x - x')^2 of every cell, x' from a convolutional auto-encoder trained on good parts."""
+    flat = grids.dim() == 4
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _network(nn.Conv2d if flat else nn.Conv3d, flat)
+    network.to(grids.device)
+    optimiser = torch.optim.Adam(network.parameters(), lr=RATE)
+    for epoch in progress(range(EPOCHS), "auto-encoder"):
+        order = epoch_order(epoch, len(grids), seed)
+        for start in range(0, len(order), BATCH):
+            batch = grids[order[start : start + BATCH]]
+            optimiser.zero_grad()
+            F.mse_loss(network(batch), batch).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+    network.requires_grad_(False)
+    return lambda grid: (network(grid[None])[0] - grid).square()
+
+
+def _network(convolution: type[nn.Conv2d] | type[nn.Conv3d], flat: bool) -> nn.Sequential:
+    """Four halvings to a code of 32 channels, and the way back."""
+    back = nn.ConvTranspose2d if flat else nn.ConvTranspose3d
+    widths = [1, 16, 32, 32, 32] if flat else [1, 8, 16, 32, 32]
+    layers: list[nn.Module] = []
+    for a, b in pairwise(widths):
+        layers += [convolution(a, b, 4, stride=2, padding=1), nn.ReLU()]
+    for a, b in pairwise(widths[::-1]):
+        layers += [back(a, b, 4, stride=2, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+SOURCE = "arXiv 2112.09045; written anew"
+METHODS = {
+    name: Method(title, of_grids(grid_of, learn), SOURCE, modalities=(), published=title)
+    for name, title, grid_of, learn in (
+        ("depth_vm", "Depth VM", depth_image, variation),
+        ("voxel_vm", "Voxel VM", voxels, variation),
+        ("depth_ae", "Depth AE", depth_image, autoencoder),
+        ("voxel_ae", "Voxel AE", voxels, autoencoder),
+    )
+}
