@@ -121,8 +121,9 @@ def _sides(
     Patches that share a row of the other modality share what is predicted from it.
     """
     source = scan[OTHER[m]]
-    predicted = F.normalize(mappings[m](source.rows), dim=1)[source.index]
-    return predicted, F.normalize(scan[m].rows, dim=1)[scan[m].index]
+    # Not `rows[index]`: its gradient is summed in any order, and training would not repeat.
+    predicted = F.normalize(mappings[m](source.rows), dim=1).index_select(0, source.index)
+    return predicted, F.normalize(scan[m].rows, dim=1).index_select(0, scan[m].index)
 
 
 @torch.inference_mode()
