@@ -350,7 +350,7 @@ DEMO = replace(
     # Features of 576 numbers: a layer of half the work, on few patches, for two cores and minutes.
     adaptor=replace(OURS.adaptor, mlp_ratio=1.0),
     training=replace(OURS.training, patches_per_scan=128),
-    crossmodal=replace(OURS.crossmodal, patches_per_scan=256),
+    crossmodal=replace(OURS.crossmodal, patches_per_scan=128),
 )
 TINY = replace(
     DEMO,

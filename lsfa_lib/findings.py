@@ -198,7 +198,8 @@ def settings(result: Result) -> list[str]:
         said.append(f"{size} px")
     other = config.get("method", OWN_METHOD) != OWN_METHOD
     if other:
-        said.insert(1, str(result["method"]["title"]))
+        # A run that is only planned has a config and no result yet.
+        said.insert(1, str(result.get("method", {}).get("title", Path(config["method"]).stem)))
     elif (losses := _losses(config)) != (_losses(start) if start else "both"):
         said.append("no training" if losses == "none" else f"only {losses}")
     if shots := config.get("shots"):

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 from torch import Tensor
 
+from lsfa_lib.sketch import Sketch, sketch_of
+
 Modality = Literal["3d", "rgb"]
 MODALITIES: tuple[Modality, ...] = ("3d", "rgb")
 Evidence = Literal["3d", "rgb", "disagreement"]
@@ -104,6 +106,11 @@ class Bank:
     def squared_norms(self) -> Float[Tensor, " M"]:
         """||row||^2, computed once for all the searches among the rows."""
         return torch.linalg.vector_norm(self.rows, dim=1).square_()
+
+    @cached_property
+    def sketch(self) -> Sketch:
+        """The rows in few numbers, computed once for all the searches among them."""
+        return sketch_of(self.rows)
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def test_installed_packages_import_together(name: str) -> None:
 LAYERS = [
     {"files", "open3d_import"},
     {"archive", "download"},
-    {"inprocess"},
+    {"inprocess", "sketch"},
     {"records", "config"},
     {"config_io"},
     {"geometry", "datasets", "coreset", "curves", "nearest", "plane", "solids"},

@@ -69,7 +69,7 @@ def _trained(recipe: Recipe, good: Good) -> nn.Module:
     from lightning.pytorch import LightningDataModule, Trainer
     from torch.utils.data import DataLoader
 
-    class Scans(LightningDataModule):  # type: ignore[misc]
+    class Scans(LightningDataModule):
         """Good scans alone, for training and for what some models calibrate."""
 
         def train_dataloader(self) -> Any:
