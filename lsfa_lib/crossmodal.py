@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
-from lsfa_lib.adaptors import ScanRows, sampled, scan_rows
+from lsfa_lib.adaptors import ScanRows, scan_rows
 from lsfa_lib.config import AdaptorConfig, Config, CrossmodalConfig
 from lsfa_lib.detector import blur
 from lsfa_lib.files import InputError, progress, write_whole
-from lsfa_lib.records import MODALITIES, Modality, PatchFeatures, Prediction
+from lsfa_lib.records import (
+    MODALITIES,
+    Modality,
+    ModalityFeatures,
+    PatchFeatures,
+    Prediction,
+)
 from lsfa_lib.schedule import epoch_order, generator_of
 
 OTHER: dict[Modality, Modality] = {"3d": "rgb", "rgb": "3d"}
@@ -96,12 +102,30 @@ def drawn(
     features: PatchFeatures, patches: int, generator: torch.Generator
 ) -> dict[Modality, ScanRows]:
     """Rows of both modalities of that many valid patches, drawn; of all of them for 0."""
-    rows = scan_rows(features, VALID)
-    count = int(features.valid.sum())
-    if not 0 < patches < count:
-        return rows
-    chosen = torch.randperm(count, generator=generator)[:patches].to(features.valid.device)
-    return {m: sampled(scan, chosen) for m, scan in rows.items()}
+    places = features.valid.nonzero().squeeze(1)
+    if 0 < patches < len(places):
+        chosen = torch.randperm(len(places), generator=generator)[:patches]
+        features = _with_patches(features, places[chosen.to(places.device)])
+    return scan_rows(features, VALID)
+
+
+def _with_patches(features: PatchFeatures, places: Int[Tensor, " p"]) -> PatchFeatures:
+    """The scan with these patches alone: a fine grid has 16 times as many as are drawn."""
+    kept: dict[Modality, ModalityFeatures] = {}
+    for m, own in features.by_modality.items():
+        begins, entries = own.weights.crow_indices(), own.weights.crow_indices().diff()[places]
+        starts = F.pad(entries.cumsum(0), (1, 0))
+        inside = torch.arange(int(starts[-1]), device=places.device)
+        inside += torch.repeat_interleave(begins[places] - starts[:-1], entries)
+        weights = torch.sparse_csr_tensor(
+            starts,
+            own.weights.col_indices()[inside],
+            own.weights.values()[inside],
+            size=(len(places), own.weights.shape[1]),
+            check_invariants=False,
+        )
+        kept[m] = ModalityFeatures(own.tokens, weights)
+    return replace(features, by_modality=kept, valid=torch.ones_like(places, dtype=torch.bool))
 
 
 def batch_loss(mappings: nn.ModuleDict, batch: Sequence[dict[Modality, ScanRows]]) -> Tensor:

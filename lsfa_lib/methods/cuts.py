@@ -27,7 +27,7 @@ DROPPED = {"full": 0, "M": 1, "S": 2, "T": 3}
 
 
 def deployed(config: Config) -> Config:
-    """The config with the backbones of its cut alone."""
+    """What `whole` made of a config, with the backbones of its cut alone."""
     if not config.crossmodal.cut:
         return config
     return _with(config, _taps(config), _blocks(config))
@@ -37,7 +37,11 @@ def whole(config: Config) -> Config:
     """The config with backbones that give the features of every cut in one pass."""
     if not config.crossmodal.cut:
         return config
-    return _with(config, _every(_tap_choices(config)), _every(BLOCKS))
+    found = _with(config, _every(_tap_choices(config)), _every(BLOCKS))
+    image = found.image_encoder
+    # Each set of stages has a grid of its own, so none is part of another.
+    earlier = sorted({max(0, stage - DROPPED[config.crossmodal.cut]) for stage in image.stages})
+    return replace(found, image_encoder=replace(image, stages=tuple(earlier)))
 
 
 def narrowed(features: PatchFeatures, config: Config) -> PatchFeatures:
@@ -62,12 +66,8 @@ def _columns(
 
 
 def _with(config: Config, taps: tuple[int, ...], blocks: tuple[int, ...]) -> Config:
-    cut, image, points = config.crossmodal.cut, config.image_encoder, config.point_encoder
-    if image.stages:
-        # Each set of stages has a grid of its own, so none is part of another.
-        earlier = sorted({max(0, stage - DROPPED[cut]) for stage in image.stages})
-        image = replace(image, stages=tuple(earlier))
-    else:
+    image, points = config.image_encoder, config.point_encoder
+    if not image.stages:
         image = replace(image, blocks=blocks)
     if points.model != "fpfh":
         points = replace(points, taps=taps)
