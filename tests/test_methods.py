@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from lsfa_lib import metrics
 from lsfa_lib.cli import app
 from lsfa_lib.config import TINY, Config, ImageEncoderConfig, resolve_device
+from lsfa_lib.config_io import with_fields
 from lsfa_lib.crossmodal import residuals, train_crossmodal
 from lsfa_lib.datasets.trees import split_of
 from lsfa_lib.detector import fit as fit_detector
@@ -207,6 +208,43 @@ def test_a_cut_takes_from_whole_backbones_what_the_short_ones_give(
         torch.testing.assert_close(found[0].by_modality[m].tokens, found[1].by_modality[m].tokens)
     assert sizes[0] == (12, 6)
     assert sizes[1] == {"full": (12, 6), "M": (8, 4), "S": (4, 2), "T": (1, 1)}[cut]
+
+
+@pytest.mark.parametrize(("cut", "stages"), [("full", (1, 2)), ("M", (0, 1)), ("T", (0,))])
+def test_a_cut_of_a_convolutional_model_takes_earlier_stages_once(
+    cut: str, stages: tuple[int, ...], tiny: Config
+) -> None:
+    config = replace(tiny, image_encoder=replace(tiny.image_encoder, stages=(1, 2)))
+    own = cuts.whole(replace(config, crossmodal=replace(config.crossmodal, cut=cut)))
+    assert own.image_encoder.stages == cuts.deployed(own).image_encoder.stages == stages
+    assert cuts.deployed(own).point_encoder.taps == cuts.TAPS[6][cut]
+    assert own.point_encoder.taps == (0, 1, 2, 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (
+            {"image_encoder.blocks": [12]},
+            "image_encoder.blocks has 12, but 'vit_tiny_patch16_224' has the blocks 0 to 11",
+        ),
+        (
+            {"image_encoder.blocks": [0], "image_encoder.stages": [2]},
+            "image_encoder.stages and .blocks are both set for 'vit_tiny_patch16_224'",
+        ),
+        (
+            {"point_encoder.taps": [1, 6]},
+            "point_encoder.taps has 6, but 'point_mae_small' has the blocks 0 to 5",
+        ),
+    ],
+)
+def test_blocks_that_are_not_there_are_named(
+    changed: dict[str, list[int]], said: str, tiny: Config
+) -> None:
+    vit = {"image_encoder.model": "vit_tiny_patch16_224", "image_encoder.weights": "random"}
+    config = with_fields(tiny, {**vit, "image_encoder.stages": [], **changed})
+    with pytest.raises(InputError, match=re.escape(said)):
+        load_encoders(config, resolve_device("cpu"))
 
 
 def test_cuts_are_the_papers() -> None:

@@ -1,0 +1,64 @@
+"""Detection in one scan by ours, CFM and M3DM-style banks on the same features.
+
+Features are those of the demo's encoders, ready before the clock starts. Weights and rows of banks
+matter little for speed: adaptors and mappings are trained for a step.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from benchmarks.harness import Row, device, measure
+from lsfa_lib.config import DEMO, Config
+from lsfa_lib.config_io import with_fields
+from lsfa_lib.datasets.synthetic import DemoCounts, DemoSettings, write_demo
+from lsfa_lib.datasets.trees import split_of
+from lsfa_lib.features import load_encoders
+from lsfa_lib.methods.efficiency import BRUTE, OWN, candidates
+from lsfa_lib.methods.running import learn_method
+from lsfa_lib.results import Stopwatch
+from lsfa_lib.scenes import Scene, scene_of
+
+SETTINGS = DemoSettings(
+    categories=("seal",), counts=DemoCounts(train=32, validation=4, good=1, each_defect=1)
+)
+LEFT_OUT = "M3DM"
+"""Searches as ours does; what is compared here is M3DM's own search."""
+
+
+def ready(config: Config) -> Scene:
+    """A test scan with its features."""
+    scene = scene_of(
+        split_of(config.data, "seal", "test").entries[0], load_encoders(config, device()), config
+    )
+    assert scene.features
+    return scene
+
+
+def rows() -> list[Row]:
+    """Banks of the demo's share of patches, and of all: as many rows as real data sets give."""
+    with tempfile.TemporaryDirectory() as name:
+        write_demo(Path(name) / "data", SETTINGS)
+        start = {"data.root": f"{name}/data", "cache": f"{name}/cache"}
+        start |= {"training.steps": 1, "crossmodal.epochs": 1}
+        return [
+            _row(with_fields(DEMO, {**start, "bank.keep_ratio": share})) for share in (0.1, 1.0)
+        ]
+
+
+def _row(config: Config) -> Row:
+    ways, bank = {}, 0
+    for candidate in candidates(config):
+        if candidate.title == LEFT_OUT:
+            continue
+        own = candidate.method.config(candidate.config)
+        fitted = learn_method(candidate.method, "seal", own, 0, Stopwatch())
+        scene = ready(own)
+        ways[candidate.title] = lambda fitted=fitted, scene=scene: fitted.predict(scene)
+        bank = bank or round(
+            own.bank.keep_ratio * SETTINGS.counts.train * int(scene.features.valid.sum())
+        )
+    ours = ways.pop(OWN)
+    stage = f"LSFA's detection in a scan, banks of about {bank / 1000:.0f}k rows"
+    return measure(stage, ours, ways, repeats=5, target=f">= 10x {BRUTE}, >= 1x CFM")
