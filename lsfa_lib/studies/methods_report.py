@@ -27,6 +27,7 @@ from lsfa_lib.views.figures import TEMPLATE
 DATASET = "mvtec3d"
 LSFA_TABLES = "LSFA, tables 1 and 2"
 NOT_RUN = "published, not run here"
+PAPER_AREA, PAPER_AUPRO = "published I-AUROC", "published AUPRO"
 
 
 def methods_table(study: StudyRuns, lines: pd.DataFrame, with_others: bool = True) -> Styler:
@@ -47,21 +48,28 @@ def methods_table(study: StudyRuns, lines: pd.DataFrame, with_others: bool = Tru
             "reads": SHORT[mode],
             "I-AUROC": spread(line, AREA),
             "AUPRO 30 %": spread(line, "aupro_30"),
-            **{name: _digits(value) for name, value in cost.items()},
             **_as_text(paper),
+            **{name: _digits(value) for name, value in cost.items()},
         }
         values[cell] = {"I-AUROC": line[AREA], "AUPRO 30 %": line["aupro_30"]}
     for cell, why in study.about.get("unavailable", {}).items():
         texts[cell] = {"I-AUROC": why}
     for row in _others(covered) if with_others else ():
         texts.setdefault(row.pop("name"), row)
-    frame = pd.DataFrame(texts).T.fillna("–")
+    frame = pd.DataFrame(texts).T.reindex(columns=_columns(texts)).fillna("–")
     marks = pd.DataFrame(values).T.reindex(frame.index)
     caption = (
         "Means over categories and seeds with 95 % intervals; one scan's median time after a "
         "warm-up, with loading and preparation apart; published: MVTec 3D-AD."
     )
     return marked(frame.rename_axis(columns="method"), marks, caption=caption)
+
+
+def _columns(texts: dict[str, dict[str, str]]) -> list[str]:
+    """Accuracy beside what was published of it, then costs; where it stands in the end."""
+    first = ["reads", "I-AUROC", PAPER_AREA, "AUPRO 30 %", PAPER_AUPRO]
+    used = dict.fromkeys(name for row in texts.values() for name in row)
+    return [*first, *(name for name in used if name not in (*first, "source")), "source"]
 
 
 def costs(study: StudyRuns, cell: str) -> dict[str, float]:
@@ -91,16 +99,19 @@ def costs(study: StudyRuns, cell: str) -> dict[str, float]:
 def pareto_figure(study: StudyRuns, lines: pd.DataFrame, over: str = "ms") -> go.Figure:
     """I-AUROC of each method over `ms` a scan (features and detection) or `MB`.
 
-    The line joins the methods of which none is both cheaper and better.
+    The line joins the methods that no other beats in both; these and the reference are named.
     """
     points = []
     for line in lead_lines(lines):
         cost = costs(study, str(line["row"]))
-        if cost:
+        if cost and not np.isnan(line[AREA]):
             spent = cost["features, ms"] + cost["detect, ms"] if over == "ms" else cost["MB"]
             points.append((max(spent, 0.1), float(line[AREA]), str(line["row"]), str(line["mode"])))
     points.sort()
     best = [p for i, p in enumerate(points) if all(p[1] > other[1] for other in points[:i])]
+    named = [*best, *(p for p in points if p[2] == study.about["reference"])]
+    ends = np.log10([points[0][0], points[-1][0]]) if points else np.zeros(2)
+    margin = 0.12 + 0.12 * float(ends[1] - ends[0])
     figure = go.Figure()
     figure.add_scatter(
         x=[p[0] for p in best],
@@ -117,18 +128,22 @@ def pareto_figure(study: StudyRuns, lines: pd.DataFrame, over: str = "ms") -> go
             y=[p[1] for p in own],
             mode="markers+text",
             name=SHORT[mode],
-            text=[html.escape(p[2]) if p in best else "" for p in own],
+            text=[html.escape(p[2]) if p in named else "" for p in own],
             hovertext=[html.escape(p[2]) for p in own],
-            textposition="top center",
+            textposition=["top center" if p in best else "bottom center" for p in own],
             marker={"size": 10, "color": MODE_COLOURS.get(mode, "#6b7682")},
             hovertemplate="%{hovertext}<br>%{x:.3g} " + over + ", %{y:.3f}<extra></extra>",
         )
-    names = ", ".join(html.escape(p[2]) for p in best)
+    names = " · ".join(html.escape(p[2]) for p in best)
     return figure.update_layout(
         template=TEMPLATE,
         height=460,
         title={"text": f"None is both cheaper and better than: {names}"},
-        xaxis={"type": "log", "title": {"text": "ms a scan" if over == "ms" else "MB in use"}},
+        xaxis={
+            "type": "log",
+            "range": [float(ends[0]) - margin, float(ends[1]) + margin],
+            "title": {"text": "ms a scan" if over == "ms" else "MB in use"},
+        },
         yaxis={"title": {"text": "I-AUROC"}},
         legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
         margin={"b": 110},
@@ -191,7 +206,7 @@ def _published(study: StudyRuns, cell: str, mode: str) -> dict[str, float | str]
 
 
 def _as_text(paper: dict[str, Any]) -> dict[str, str]:
-    names = {"I-AUROC, published": "i_auroc", "AUPRO, published": PUBLISHED["aupro_30"]}
+    names = {PAPER_AREA: "i_auroc", PAPER_AUPRO: PUBLISHED["aupro_30"]}
     shown = {name: f"{paper[key]:.3f}" for name, key in names.items() if key in paper}
     return shown | ({"source": str(paper["source"])} if "source" in paper else {})
 
@@ -205,8 +220,8 @@ def _others(covered: set[tuple[str, str]]) -> list[dict[str, str]]:
             continue
         name = f"{row['method']}, {SHORT[row['modality']]}"
         own = rows.setdefault(key, {"name": name, "reads": SHORT[row["modality"]]})
-        column = "I-AUROC" if row["metric"] == "i_auroc" else "AUPRO"
-        own |= {"I-AUROC": NOT_RUN, f"{column}, published": row["mean"], "source": LSFA_TABLES}
+        column = PAPER_AREA if row["metric"] == "i_auroc" else PAPER_AUPRO
+        own |= {"I-AUROC": NOT_RUN, column: row["mean"], "source": LSFA_TABLES}
     return list(rows.values())
 
 

@@ -102,7 +102,7 @@ def cost_table(study: StudyRuns) -> Styler:
 
 
 def category_table(study: StudyRuns, metric: str, mode: str) -> Styler:
-    """Every cell by category, and the published methods beneath.
+    """Every cell that answers in the mode by category, and the published methods beneath.
 
     Published numbers are the paper's for MVTec 3D-AD: they stand under a category where the data
     has one of that name, and as the mean over its ten categories.
@@ -111,6 +111,8 @@ def category_table(study: StudyRuns, metric: str, mode: str) -> Styler:
     rows: dict[str, dict[str, float]] = {}
     for cell in study.cells:
         by_category = {c: _mean(study, cell, c, mode, metric) for c in categories}
+        if np.isnan([*by_category.values()]).all():
+            continue
         rows[f"{cell} (this run)"] = {
             **by_category,
             "mean": float(np.mean([*by_category.values()])),
