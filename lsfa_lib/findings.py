@@ -205,7 +205,8 @@ def settings(result: Result) -> list[str]:
     if shots := config.get("shots"):
         said.append("1 shot" if shots == 1 else f"{shots} shots")
     # What a method changes in every config says nothing of this run.
-    names = [n for n in _changed(config, start) if not other or n.startswith("crossmodal.")]
+    kept = ("crossmodal.", "projection.") if other else ""
+    names = [name for name in _changed(config, start) if name.startswith(kept)]
     changed = [f"{name} {shown(config[name])}" for name in names]
     return said + changed[:2] + ([f"{len(changed) - 2} more"] if changed[2:] else [])
 

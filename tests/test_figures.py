@@ -394,6 +394,18 @@ def test_settings_name_what_differs_from_the_preset(case: Case) -> None:
     assert said(replace(changed, preset="mine"))[:4] == ["mine", *said(changed)[1:4]]
     weights = replace(DEMO, point_encoder=replace(DEMO.point_encoder, weights="/home/me/w.pth"))
     assert said(weights)[2:] == ["point_encoder.weights …/w.pth"]
+    fine = replace(DEMO.projection, patch_px=1)
+    assert said(replace(DEMO, method="cfm", shots=5, projection=fine)) == [
+        "demo",
+        "cfm",
+        "224 px",
+        "5 shots",
+        "projection.patch_px 1",
+    ]
+    # What a method changes in every config is not told, and a run of it has a title.
+    own = replace(DEMO, method="patchcore_rgb", training=replace(DEMO.training, steps=0))
+    result = {"preset": "demo", "config": as_json(own), "method": {"title": "PatchCore, RGB"}}
+    assert findings.settings(result) == ["demo", "PatchCore, RGB", "224 px"]
 
 
 def test_lines_over_seeds_are_mean_deviation_and_interval(case: Case) -> None:

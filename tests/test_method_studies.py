@@ -82,6 +82,15 @@ def test_the_table_has_every_method_and_every_published_number(
         assert row["method"] in shown and row["provenance"].split(";")[0] in shown
 
 
+def test_a_variant_has_no_published_number(swept: tuple[Swept, Path]) -> None:
+    study = study_table.load(swept[1] / "studies" / "crossmodal-tiny")
+    table = methods_report.methods_table(study, study_table.table(study), with_others=False).data
+    published = table["published I-AUROC"]
+    assert published["CFM"] == published["a patch a pixel"] == "0.954"
+    assert published["LSFA"] == "0.971"
+    assert set(published.drop(["CFM", "a patch a pixel", "LSFA"])) == {"–"}
+
+
 def test_the_line_joins_what_none_beats() -> None:
     cells = {"slow best": (9.0, 0.9), "fast": (1.0, 0.7), "beaten": (5.0, 0.6), "mid": (3.0, 0.8)}
     results = {

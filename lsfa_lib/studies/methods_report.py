@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from pandas.io.formats.style import Styler
 
+from lsfa_lib.config import OURS, PRESETS
 from lsfa_lib.findings import SHORT
 from lsfa_lib.methods.method import find_method
 from lsfa_lib.pages.tables import marked
@@ -188,8 +190,12 @@ def answer(study: StudyRuns, lines: pd.DataFrame) -> str:
 
 
 def _name(study: StudyRuns, cell: str) -> str:
-    """What published tables call the cell's method."""
-    return find_method(config_of(study, cell)["method"]).published
+    """What published tables call the cell's method; "" for a variant, which they do not have."""
+    config = config_of(study, cell)
+    usual = asdict(PRESETS.get(config["preset"], OURS).crossmodal)
+    if config["shots"] or config["crossmodal"] != usual:
+        return ""
+    return find_method(config["method"]).published
 
 
 def _published(study: StudyRuns, cell: str, mode: str) -> dict[str, float | str]:
