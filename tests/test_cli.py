@@ -205,7 +205,11 @@ def test_presets_are_told_field_by_field(capsys: pytest.CaptureFixture[str]) -> 
         for field in fields_of(TINY)
         if field != "preset" and fields["demo"][field] != fields["tiny"][field]
     ]
-    assert f"*  training.steps             {fields['demo']['training.steps']}    6" in rows
+    steps = str(fields["demo"]["training.steps"])
+    assert ["*", "training.steps", steps, "6"] in [row.split() for row in rows]
+    # One column below the other.
+    assert len({row.index(row.split()[1]) for row in rows}) == 1
+    assert len({row.index(f" {row.split()[2]} ") for row in rows}) == 1
     assert lsfa("presets", "demoo") == 2
     assert capsys.readouterr().err.strip().endswith("is demo")
     assert lsfa("presets", "demo", "--differing") == 2

@@ -13,7 +13,6 @@ from PIL import Image
 from report_case import MODES, make_case
 
 from lsfa_lib.config import DEMO, Config
-from lsfa_lib.detector import Detector
 from lsfa_lib.files import InputError
 from lsfa_lib.findings import counts
 from lsfa_lib.pipeline import Run
@@ -28,10 +27,7 @@ BOTH = "rgb+3d"
 
 def run_of(size: int = 96, trained: bool = True, each: int = 4) -> Run:
     case = make_case(size=size, each=each, trained=trained)
-    modes = case.result["modes"]
-    thresholds = {m: float(modes[m]["threshold"]) for m in modes}
-    detector = Detector({}, {}, thresholds, {}, DEMO)
-    return Run(case.result, case.samples, case.predictions, detector)
+    return Run(case.result, case.samples, case.predictions, DEMO)
 
 
 @pytest.fixture(scope="module")
