@@ -176,3 +176,9 @@ def test_the_stages_of_a_scan_add_up(demo_root: Path, tmp_path: Path) -> None:
     assert f"{table.loc[efficiency.OWN, 'detect']:.1f} ms a scan" in said
     sizes = efficiency.batches("seal", config, (1, 2))
     assert list(sizes.index) == [1, 2] and (sizes["ms a picture"] > 0).all()
+    page = efficiency.numbers_table(table, config).to_html()
+    # The least of each column, and the most frames.
+    best = re.findall(r'class="[^"]*best[^"]*"[^>]*>\s*([^<]+?)\s*<', page)
+    assert f"{table['detect'].min():.1f}" in best and f"{table['frames/s'].max():.1f}" in best
+    assert "device cpu, cpu " in page
+    assert f"{sizes.loc[2, 'ms a picture']:.1f}" in efficiency.batches_table(sizes).to_html()

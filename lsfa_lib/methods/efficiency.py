@@ -15,6 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import torch
 from jaxtyping import Float
+from pandas.io.formats.style import Styler
 from torch import Tensor
 
 from lsfa_lib.config import OWN_METHOD, Config, resolve_device
@@ -25,8 +26,9 @@ from lsfa_lib.geometry import spread
 from lsfa_lib.methods.method import Good, Method, Predict, Scene, find_method
 from lsfa_lib.methods.patchcore import as_published
 from lsfa_lib.methods.running import inference_cost, learn_method, resident_mb
+from lsfa_lib.pages.tables import Best, marked
 from lsfa_lib.records import MODALITIES, Modality, Mode, PatchFeatures, Prediction
-from lsfa_lib.results import Stopwatch
+from lsfa_lib.results import Stopwatch, machine
 from lsfa_lib.scenes import read_sample
 
 STAGES = {
@@ -163,9 +165,33 @@ def stages_figure(table: pd.DataFrame) -> go.Figure:
         title={"text": f"{totals.idxmin()} needs least: {totals.min():.0f} ms a scan in all"},
         xaxis={"title": {"text": "ms a scan"}},
         yaxis={"autorange": "reversed", "automargin": True},
-        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
+        legend={
+            "orientation": "h",
+            "traceorder": "normal",
+            "yref": "container",
+            "y": 0,
+            "yanchor": "bottom",
+            "x": 0,
+        },
         margin={"b": 110},
     )
+
+
+def numbers_table(table: pd.DataFrame, config: Config) -> Styler:
+    """The numbers of `measure`, the least and the fastest marked, and the machine's name."""
+    about = machine(resolve_device(config.device))
+    named = ", ".join(f"{name} {value}" for name, value in about.items())
+    shown = table.rename(columns={label: f"{label}, ms" for label in STAGES.values()})
+    best: dict[str, Best] = {str(name): "min" for name in shown.columns}
+    best["frames/s"] = "max"
+    own = shown.rename_axis(columns="method")
+    return marked(own, own, best, digits=1, caption=f"Medians over scans, one at a time; {named}.")
+
+
+def batches_table(table: pd.DataFrame) -> Styler:
+    """The numbers of `batches`."""
+    named = table.rename_axis(index=None, columns="pictures at once")
+    return marked(named, named, "min", digits=1)
 
 
 def answer(table: pd.DataFrame) -> str:

@@ -27,7 +27,8 @@ STEP_MM = 0.01
 def body_html(notebook: NotebookNode, title: str = "", compressed: bool = False) -> str:
     """The cells as HTML, figures as JSON for figures.js, gzipped if `compressed`.
 
-    Folders of this machine are left out, and a first heading that is the page's title.
+    Folders of this machine are left out, and a first heading that the page's title begins
+    with.
     """
     cells = []
     for cell in notebook.cells:
@@ -39,7 +40,8 @@ def body_html(notebook: NotebookNode, title: str = "", compressed: bool = False)
                 _offline(o, compressed) for o in cell.outputs if WIDGET not in o.get("data", {})
             ]
         cells.append(cell)
-    if title and question(notebook) == title:
+    asked = question(notebook)
+    if asked and title.startswith(asked):
         cells[0].source = cells[0].source.partition("\n")[2]
     exporter: Any = HTMLExporter(template_name="basic")  # type: ignore[no-untyped-call]
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
