@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 
 from lsfa_lib.crossmodal import predict_crossmodal, train_crossmodal
 from lsfa_lib.detector import evidence, scales_of, standardise
-from lsfa_lib.detector import fit as fit_detector
 from lsfa_lib.methods.cuts import deployed, narrowed, whole
+from lsfa_lib.methods.lsfa import detector_of
 from lsfa_lib.methods.method import Fit, Good, Method, Predict, Scene
 from lsfa_lib.records import Evidence, Mode, PatchFeatures, Prediction
-from lsfa_lib.training import train_adaptors
 
 
 def fit(good: Good) -> Predict:
@@ -39,14 +37,11 @@ def beside_lsfa(join: Callable[[Prediction, Prediction, Prediction], Prediction]
     def fit_both(good: Good) -> Predict:
         train = [scene.features for scene in good.train]
         validation = [scene.features for scene in good.validation]
-        adaptors = None
-        if any(asdict(good.config.training.weights).values()):
-            adaptors = train_adaptors(train, good.config, good.seed).adaptors
-        detector = fit_detector(train, validation, good.config, good.seed, adaptors)
+        detector = detector_of(good)
         trained = train_crossmodal(train, good.config.crossmodal, good.seed)
 
         def found(features: PatchFeatures) -> dict[Evidence, Prediction]:
-            both = evidence(detector.banks, adaptors, features, good.config)
+            both = evidence(detector.banks, detector.adaptors, features, good.config)
             # In the place of LSFA's own third score, which CFM's stands beside here.
             third = predict_crossmodal(trained, features, good.config)
             return {"3d": both["3d"], "rgb": both["rgb"], "disagreement": third}

@@ -5,21 +5,26 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from lsfa_lib.config import OWN_METHOD, Config, only
+from lsfa_lib.detector import Detector, predict
 from lsfa_lib.detector import fit as fit_detector
-from lsfa_lib.detector import predict
 from lsfa_lib.methods.method import Good, Method, Predict
 from lsfa_lib.training import train_adaptors
 
 
 def fit(good: Good) -> Predict:
+    """Our detector on the good scans."""
+    detector = detector_of(good)
+    return lambda scene: predict(detector, scene.features)
+
+
+def detector_of(good: Good) -> Detector:
     """Adaptors where a loss has a weight, then banks, scales and thresholds."""
     train = [scene.features for scene in good.train]
     validation = [scene.features for scene in good.validation]
     adaptors = None
     if any(asdict(good.config.training.weights).values()):
         adaptors = train_adaptors(train, good.config, good.seed).adaptors
-    detector = fit_detector(train, validation, good.config, good.seed, adaptors)
-    return lambda scene: predict(detector, scene.features)
+    return fit_detector(train, validation, good.config, good.seed, adaptors)
 
 
 def unadapted(config: Config) -> Config:
