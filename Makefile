@@ -76,7 +76,7 @@ lock: .venv/.ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	$(BIN)/python -c "import open3d" 2>/dev/null || sh .ci/system-libraries
-	$(BIN)/python -c "from lsfa_lib.open3d_import import load_open3d; load_open3d()"
+	$(BIN)/python -c "from lsfa_lib.storage.open3d import load_open3d; load_open3d()"
 	touch $@
 
 clean:

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.harness import Row, device_name, markdown
-from lsfa_lib.files import write_whole
-from lsfa_lib.results import commit, now
+from lsfa_lib.storage.files import write_whole
+from lsfa_lib.storage.results import commit, now
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.md"

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import THREADS, Row, device, measure
-from lsfa_lib.coreset import greedy_k_centre
-from lsfa_lib.memory import nearest_rows, reweighted_score
-from lsfa_lib.records import Bank
+from lsfa_lib.detection.coreset import greedy_k_centre
+from lsfa_lib.detection.memory import Bank, nearest_rows, reweighted_score
 
 WIDTH, BANK_ROWS, PATCHES = 768, 80_000, 3136
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import Row, device, measure
-from lsfa_lib.encoders.checkpoints import seeded
-from lsfa_lib.encoders.point_mae import GroupEncoder
+from lsfa_lib.features.checkpoints import seeded
+from lsfa_lib.features.point_mae import GroupEncoder
 
 
 def rows() -> list[Row]:

@@ -12,13 +12,13 @@ from pathlib import Path
 from benchmarks.harness import Row, device, measure
 from lsfa_lib.config import DEMO, Config
 from lsfa_lib.config_io import with_fields
-from lsfa_lib.datasets.synthetic import DemoCounts, DemoSettings, write_demo
-from lsfa_lib.datasets.trees import split_of
-from lsfa_lib.features import load_encoders
-from lsfa_lib.methods.efficiency import BRUTE, OWN, candidates
+from lsfa_lib.datasets.layouts import split_of
+from lsfa_lib.demo.synthetic import DemoCounts, DemoSettings, write_demo
+from lsfa_lib.features.extract import load_encoders
+from lsfa_lib.features.lazy_scan import Scene, scene_of
 from lsfa_lib.methods.running import learn_method
-from lsfa_lib.results import Stopwatch
-from lsfa_lib.scenes import Scene, scene_of
+from lsfa_lib.storage.results import Stopwatch
+from lsfa_lib.studies.efficiency import BRUTE, OWN, candidates
 
 SETTINGS = DemoSettings(
     categories=("seal",), counts=DemoCounts(train=32, validation=4, good=1, each_defect=1)

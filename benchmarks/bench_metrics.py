@@ -7,7 +7,7 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.harness import Row, measure
-from lsfa_lib.metrics import aupro, p_auroc
+from lsfa_lib.evaluation.metrics import aupro, p_auroc
 
 LIMITS = [0.3, 0.1, 0.05, 0.01]
 

@@ -6,10 +6,10 @@ import numpy as np
 
 from benchmarks.harness import Row, measure
 from lsfa_lib.config import OURS
-from lsfa_lib.datasets.synthetic import DemoSettings, render
-from lsfa_lib.open3d_import import load_open3d
-from lsfa_lib.preprocess import part_mask, prepare
+from lsfa_lib.datasets.preprocess import part_mask, prepare
+from lsfa_lib.demo.synthetic import DemoSettings, render
 from lsfa_lib.records import Scan
+from lsfa_lib.storage.open3d import load_open3d
 
 CONFIG = OURS.preprocess
 

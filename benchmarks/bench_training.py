@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.harness import Row, device, measure
-from lsfa_lib.adaptors import Adaptors, EncoderLayer, ScanRows
+from lsfa_lib.adaptation.adaptors import Adaptors, EncoderLayer, ScanRows
+from lsfa_lib.adaptation.feature_queue import FeatureQueue
+from lsfa_lib.adaptation.losses import local_alignment
+from lsfa_lib.adaptation.training import Task, fit
 from lsfa_lib.config import OURS, PUBLISHED
-from lsfa_lib.feature_queue import FeatureQueue
-from lsfa_lib.losses import local_alignment
 from lsfa_lib.records import Modality
-from lsfa_lib.training import Task, fit
 
 PATCHES, TOKENS, VALID = 3136, 784, 1600
 DIMS: dict[Modality, int] = {"3d": 1152, "rgb": 768}

@@ -15,17 +15,28 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from lsfa_lib.config import DEMO, DataConfig, PointEncoderConfig, only
-from lsfa_lib.datasets.synthetic import write_demo
-from lsfa_lib.encoders.checkpoints import PACKAGE_POINTS
-from lsfa_lib.encoders.weights import named
-from lsfa_lib.features import load_points
-from lsfa_lib.files import write_whole
+from lsfa_lib.config import (
+    DEMO,
+    DataConfig,
+    PointEncoderConfig,
+    only,
+)
+from lsfa_lib.demo.synthetic import write_demo
+from lsfa_lib.features.checkpoints import PACKAGE_POINTS
+from lsfa_lib.features.extract import load_points
+from lsfa_lib.features.weights import named
 from lsfa_lib.pipeline import run_category
 from lsfa_lib.pretraining.pretrain import PretrainConfig, export, pretrain
-from lsfa_lib.pretraining.probe import CLASSES, of_encoder, of_fpfh, probe, probes
+from lsfa_lib.pretraining.probe import (
+    CLASSES,
+    of_encoder,
+    of_fpfh,
+    probe,
+    probes,
+)
 from lsfa_lib.pretraining.shapes import MOST_NOISE, WINDOW_MM
-from lsfa_lib.results import machine, now
+from lsfa_lib.storage.files import write_whole
+from lsfa_lib.storage.results import machine, now
 
 ROOT = Path(__file__).parents[1]
 CARD = ROOT / "docs" / "point_mae_small.md"

@@ -14,8 +14,8 @@ from typing import Literal
 
 import torch
 
-from lsfa_lib.files import InputError
 from lsfa_lib.records import MODALITIES, Modality
+from lsfa_lib.storage.files import InputError
 
 OWN_METHOD = "lsfa"
 """What this project is about, among `lsfa methods`."""

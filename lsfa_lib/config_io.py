@@ -16,8 +16,15 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from lsfa_lib.config import PRESETS, Config, checked, configure, only, with_recipe
-from lsfa_lib.files import CHECKOUT, InputError, located
+from lsfa_lib.config import (
+    PRESETS,
+    Config,
+    checked,
+    configure,
+    only,
+    with_recipe,
+)
+from lsfa_lib.storage.files import CHECKOUT, InputError, located
 
 T = TypeVar("T")
 

@@ -7,14 +7,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lsfa_lib import metrics, results
-from lsfa_lib.adaptors import save_adaptors
+from lsfa_lib.adaptation.adaptors import save_adaptors
+from lsfa_lib.adaptation.finetune import Finetuned, finetune, save_encoders
+from lsfa_lib.adaptation.training import Trained, TrainingStopped, train_adaptors
 from lsfa_lib.config import OWN_METHOD, Config, resolve_device
-from lsfa_lib.datasets.trees import Split, split_of
-from lsfa_lib.detector import Detector, fit
-from lsfa_lib.features import Encoders, load_encoders
-from lsfa_lib.files import InputError, progress
-from lsfa_lib.finetune import Finetuned, finetune, save_encoders
+from lsfa_lib.datasets.layouts import Split, split_of
+from lsfa_lib.detection.detector import Detector, fit
+from lsfa_lib.evaluation import metrics
+from lsfa_lib.features.extract import Encoders, load_encoders
+from lsfa_lib.features.lazy_scan import (
+    few_shot,
+    good_features,
+    read_sample,
+    scene_of,
+)
 from lsfa_lib.methods.method import find_method
 from lsfa_lib.methods.running import (
     Fitted,
@@ -31,8 +37,8 @@ from lsfa_lib.records import (
     Sample,
     is_defective,
 )
-from lsfa_lib.scenes import few_shot, good_features, read_sample, scene_of
-from lsfa_lib.training import Trained, TrainingStopped, train_adaptors
+from lsfa_lib.storage import results
+from lsfa_lib.storage.files import InputError, progress
 
 
 @dataclass(frozen=True)

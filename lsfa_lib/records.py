@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Float32, Int, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
-
-from lsfa_lib.sketch import Sketch, sketch_of
 
 Modality = Literal["3d", "rgb"]
 MODALITIES: tuple[Modality, ...] = ("3d", "rgb")
@@ -90,27 +86,6 @@ class PatchFeatures:
     """True where at least one pixel of the patch is valid."""
     grid: tuple[int, int]
     name: str
-
-
-@dataclass(frozen=True)
-class Bank:
-    """Normal patches of one modality (PatchCore's memory), standardised by their own statistics."""
-
-    rows: Float[Tensor, "M D"]
-    mean: float
-    std: float
-    source: Int[Tensor, "M 2"]
-    """(training scan, patch index) each row came from."""
-
-    @cached_property
-    def squared_norms(self) -> Float[Tensor, " M"]:
-        """||row||^2, computed once for all the searches among the rows."""
-        return torch.linalg.vector_norm(self.rows, dim=1).square_()
-
-    @cached_property
-    def sketch(self) -> Sketch:
-        """The rows in few numbers, computed once for all the searches among them."""
-        return sketch_of(self.rows)
 
 
 @dataclass(frozen=True)

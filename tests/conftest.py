@@ -20,7 +20,7 @@ from dataclasses import replace  # noqa: E402
 import pytest  # noqa: E402
 
 from lsfa_lib.config import TINY, Config, DataConfig  # noqa: E402
-from lsfa_lib.datasets.synthetic import DemoCounts, DemoSettings, write_demo  # noqa: E402
+from lsfa_lib.demo.synthetic import DemoCounts, DemoSettings, write_demo  # noqa: E402
 
 TINY_DEMO = DemoSettings(
     categories=("biscuit", "seal"),

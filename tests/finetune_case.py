@@ -10,15 +10,15 @@ import timm
 import torch
 from torch import nn
 
+from lsfa_lib.adaptation.finetune import Finetuned, finetune
 from lsfa_lib.config import TINY, Config, FinetuneConfig
-from lsfa_lib.datasets.trees import read_split
-from lsfa_lib.encoders.checkpoints import seeded
-from lsfa_lib.encoders.image import ImageEncoder
-from lsfa_lib.encoders.point_mae import Architecture, PointMAE
-from lsfa_lib.features import Encoders, described_encoders
-from lsfa_lib.finetune import Finetuned, finetune
+from lsfa_lib.datasets.layouts import read_split
+from lsfa_lib.features.checkpoints import seeded
+from lsfa_lib.features.extract import Encoders, described_encoders
+from lsfa_lib.features.image import ImageEncoder
+from lsfa_lib.features.lazy_scan import read_sample
+from lsfa_lib.features.point_mae import Architecture, PointMAE
 from lsfa_lib.records import Modality, Sample
-from lsfa_lib.scenes import read_sample
 
 DIM, DEPTH = 48, 3
 PREFIX: dict[Modality, str] = {"rgb": "backbone.blocks", "3d": "blocks.blocks"}

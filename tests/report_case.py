@@ -14,12 +14,11 @@ from nbformat import v4
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from lsfa_lib import findings
 from lsfa_lib.config import DEMO
+from lsfa_lib.figures import figures, findings, scan_figures
 from lsfa_lib.pages.notebook_html import PLOTLY, WIDGET
 from lsfa_lib.records import Prediction, Sample
-from lsfa_lib.results import as_json, write_result
-from lsfa_lib.views import figures, scan_figures
+from lsfa_lib.storage.results import as_json, write_result
 
 MODES = ("3d", "rgb", "rgb+3d", "disagreement", "rgb+3d+disagreement")
 UNTRAINED = MODES[:3]
@@ -36,7 +35,7 @@ KINDS = {
 DATA = replace(DEMO.data, root="/home/someone/scans")
 TRACEBACK = (
     'Traceback (most recent call last):\n  File "/home/someone/x/training.py", line 3\n'
-    "lsfa_lib.files.InputError: /home/someone/scans/rgb/007.png is missing; add it\n"
+    "lsfa_lib.storage.files.InputError: /home/someone/scans/rgb/007.png is missing; add it\n"
 )
 
 

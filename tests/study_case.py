@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from lsfa_lib.config import DEMO
-from lsfa_lib.results import as_json, write_result
+from lsfa_lib.storage.results import as_json, write_result
 
 CATEGORIES = ("cap", "ring")
 SEEDS = (0, 1)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lsfa_lib.adaptors import (
+from lsfa_lib.adaptation.adaptors import (
     Adaptor,
     Adaptors,
     EncoderLayer,
@@ -27,10 +27,10 @@ from lsfa_lib.adaptors import (
     scan_rows,
 )
 from lsfa_lib.config import OURS, AdaptorConfig
-from lsfa_lib.features import adaptive_pooling, distinct_rows, to_torch
-from lsfa_lib.files import InputError
-from lsfa_lib.geometry import spread
+from lsfa_lib.features.extract import adaptive_pooling, distinct_rows, to_torch
+from lsfa_lib.features.geometry import spread
 from lsfa_lib.records import MODALITIES, ModalityFeatures, PatchFeatures
+from lsfa_lib.storage.files import InputError
 
 CONFIG = replace(OURS.adaptor, projection=6, mlp_ratio=2.0)
 CPU = torch.device("cpu")

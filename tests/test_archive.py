@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lsfa_lib.archive import unpack
-from lsfa_lib.files import InputError
+from lsfa_lib.storage.archive import unpack
+from lsfa_lib.storage.files import InputError
 
 ROOM = 10**6
 

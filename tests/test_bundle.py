@@ -14,9 +14,9 @@ from plotly.offline import get_plotlyjs
 from report_case import Case, Reader, make_case, write_run, write_study
 from typer.testing import CliRunner
 
-from lsfa_lib.cli import app
-from lsfa_lib.files import InputError
+from lsfa_lib.cli.app import app
 from lsfa_lib.pages import bundle, report
+from lsfa_lib.storage.files import InputError
 
 STUDY_RUNS = ("cookie-demo-IFC", "cookie-demo-baseline", "zipper-demo-baseline")
 

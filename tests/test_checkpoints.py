@@ -9,15 +9,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lsfa_lib.encoders.checkpoints import (
+from lsfa_lib.features.checkpoints import (
     fingerprint,
     load_point_mae,
     read_tensors,
     seeded,
     sha256_of,
 )
-from lsfa_lib.encoders.point_mae import Architecture, PointMAE
-from lsfa_lib.files import InputError
+from lsfa_lib.features.point_mae import Architecture, PointMAE
+from lsfa_lib.storage.files import InputError
 
 SMALL = Architecture(dim=48, depth=3, heads=2, taps=(0, 2))
 

@@ -11,11 +11,11 @@ import tifffile
 import yaml
 from PIL import Image
 
-from lsfa_lib import cli
+from lsfa_lib.cli import app as cli
 from lsfa_lib.config import PRESETS, TINY
 from lsfa_lib.config_io import fields_of, load_config
-from lsfa_lib.metrics import mean_interval
-from lsfa_lib.results import read_result
+from lsfa_lib.evaluation.metrics import mean_interval
+from lsfa_lib.storage.results import read_result
 
 
 def lsfa(*words: str | Path) -> int:

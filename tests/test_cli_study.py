@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lsfa_lib.cli import app
-from lsfa_lib.files import InputError
+from lsfa_lib.cli.app import app
+from lsfa_lib.storage.files import InputError
 from lsfa_lib.studies.components_table import read_cells, table
 
 

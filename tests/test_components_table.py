@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from lsfa_lib.files import InputError
-from lsfa_lib.paired import verdict
+from lsfa_lib.evaluation.bootstrap import verdict
+from lsfa_lib.storage.files import InputError
 from lsfa_lib.studies.components_table import read_cells, table
 
 DEFECTIVE = [False] * 12 + [True] * 18

@@ -22,7 +22,7 @@ from lsfa_lib.config import (
     with_recipe,
 )
 from lsfa_lib.config_io import chosen_config, config_hash, from_dict
-from lsfa_lib.files import CHECKOUT, InputError
+from lsfa_lib.storage.files import CHECKOUT, InputError
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))

@@ -3,9 +3,9 @@ import pytest
 import torch
 from sklearn.random_projection import johnson_lindenstrauss_min_dim
 
-from lsfa_lib import coreset
-from lsfa_lib.coreset import greedy_k_centre, johnson_lindenstrauss_width
-from lsfa_lib.files import InputError
+from lsfa_lib.detection import coreset
+from lsfa_lib.detection.coreset import greedy_k_centre, johnson_lindenstrauss_width
+from lsfa_lib.storage.files import InputError
 
 
 def features(n: int, width: int, seed: int = 0) -> torch.Tensor:

@@ -9,8 +9,15 @@ import pytest
 import torch
 from scipy import ndimage
 
-from lsfa_lib.config import DEMO, OURS, TINY, CrossmodalConfig
-from lsfa_lib.crossmodal import (
+from lsfa_lib.adaptation.schedule import generator_of
+from lsfa_lib.config import (
+    DEMO,
+    OURS,
+    TINY,
+    CrossmodalConfig,
+)
+from lsfa_lib.features.geometry import spread
+from lsfa_lib.methods.crossmodal import (
     Crossmodal,
     aggregate,
     batch_loss,
@@ -23,10 +30,8 @@ from lsfa_lib.crossmodal import (
     scored,
     train_crossmodal,
 )
-from lsfa_lib.files import InputError
-from lsfa_lib.geometry import spread
 from lsfa_lib.records import ModalityFeatures, PatchFeatures
-from lsfa_lib.schedule import generator_of
+from lsfa_lib.storage.files import InputError
 
 CPU = torch.device("cpu")
 

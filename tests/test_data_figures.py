@@ -12,8 +12,13 @@ from PIL import Image
 from scan_case import PITCH_MM, SIZE, box_scan
 
 from lsfa_lib.config import OURS
-from lsfa_lib.views import data_figures, data_report, scan_parts, scan_statistics
-from lsfa_lib.views.scan_statistics import REGIONS, Measured
+from lsfa_lib.figures import (
+    data_figures,
+    data_report,
+    scan_parts,
+    scan_statistics,
+)
+from lsfa_lib.figures.scan_statistics import REGIONS, Measured
 
 CONFIG = replace(OURS, preprocess=replace(OURS.preprocess, image_size=120))
 EVIL = "<script>x"

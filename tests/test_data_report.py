@@ -8,7 +8,7 @@ import pytest
 from scan_case import box_scan
 
 from lsfa_lib.config import OURS
-from lsfa_lib.views import data_report, scan_statistics
+from lsfa_lib.figures import data_report, scan_statistics
 
 CONFIG = replace(OURS, preprocess=replace(OURS.preprocess, image_size=120))
 ONE = scan_statistics.facts(box_scan(), CONFIG)

@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 from typer.testing import CliRunner
 
-from lsfa_lib.cli import app
+from lsfa_lib.cli.app import app
 from lsfa_lib.config import OURS
 from lsfa_lib.config_io import fields_of
 

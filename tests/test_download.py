@@ -10,9 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lsfa_lib import download
-from lsfa_lib.download import CHUNK, Remote, fetch, offline, verify
-from lsfa_lib.files import InputError
+from lsfa_lib.storage import download
+from lsfa_lib.storage.download import (
+    CHUNK,
+    Remote,
+    fetch,
+    offline,
+    verify,
+)
+from lsfa_lib.storage.files import InputError
 
 BYTES = np.random.default_rng(0).bytes(3_000_017)
 SHA = "sha256:" + hashlib.sha256(BYTES).hexdigest()

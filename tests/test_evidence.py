@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from lsfa_lib.adaptors import adapt
+from lsfa_lib.adaptation.adaptors import adapt
 from lsfa_lib.config import TINY, Config, DataConfig
-from lsfa_lib.datasets.trees import read_split
-from lsfa_lib.detector import fuse, predict
+from lsfa_lib.datasets.layouts import read_split
+from lsfa_lib.detection.detector import fuse, predict
 from lsfa_lib.explorer.evidence import (
     blended,
     blended_threshold,
@@ -22,11 +22,11 @@ from lsfa_lib.explorer.evidence import (
     standardised_map,
 )
 from lsfa_lib.explorer.fitted import Fitted, fitted
-from lsfa_lib.feature_cache import extract
-from lsfa_lib.features import load_encoders
-from lsfa_lib.findings import counts
+from lsfa_lib.features.cache import extract
+from lsfa_lib.features.extract import load_encoders
+from lsfa_lib.features.lazy_scan import read_sample
+from lsfa_lib.figures.findings import counts
 from lsfa_lib.records import MODALITIES, PatchFeatures, Prediction
-from lsfa_lib.scenes import read_sample
 
 CPU = torch.device("cpu")
 

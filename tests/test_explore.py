@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from lsfa_lib.config import TINY, Config, DataConfig
-from lsfa_lib.detector import predict
-from lsfa_lib.explore import Explorer
+from lsfa_lib.detection.detector import predict
 from lsfa_lib.explorer.evidence import blended
+from lsfa_lib.explorer.explore import Explorer
 from lsfa_lib.explorer.explore_html import (
     CROP,
     closeup,
@@ -26,12 +26,12 @@ from lsfa_lib.explorer.explore_html import (
 from lsfa_lib.explorer.explore_panel import STEPS, Panel
 from lsfa_lib.explorer.fitted import Fitted, fitted
 from lsfa_lib.explorer.inspection import POSITIONS, Inspection
-from lsfa_lib.feature_cache import extract
-from lsfa_lib.features import load_encoders
-from lsfa_lib.files import InputError
-from lsfa_lib.scenes import read_sample
-from lsfa_lib.studies.notebook_run import execute, find_notebook
-from lsfa_lib.views.scan_pictures import percent, score_ranges
+from lsfa_lib.features.cache import extract
+from lsfa_lib.features.extract import load_encoders
+from lsfa_lib.features.lazy_scan import read_sample
+from lsfa_lib.figures.scan_pictures import percent, score_ranges
+from lsfa_lib.notebooks.run import execute, find_notebook
+from lsfa_lib.storage.files import InputError
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,14 @@ from lsfa_lib.config_io import chosen_config
 from lsfa_lib.datasets import mvtec3d, tree_check
 from lsfa_lib.datasets.entry import SPLITS
 from lsfa_lib.datasets.eyecandies import LIGHTS, camera, read_normals
-from lsfa_lib.datasets.eyecandies_demo import (
+from lsfa_lib.datasets.layouts import (
+    categories,
+    entries,
+    read_scan,
+    read_split,
+    split_of,
+)
+from lsfa_lib.demo.eyecandies_demo import (
     CALLED,
     LENS,
     names,
@@ -23,11 +30,10 @@ from lsfa_lib.datasets.eyecandies_demo import (
     rendered,
     write_eyecandies_demo,
 )
-from lsfa_lib.datasets.rendering import camera_matrix
-from lsfa_lib.datasets.synthetic import DemoCounts, DemoSettings
-from lsfa_lib.datasets.trees import categories, entries, read_scan, read_split, split_of
-from lsfa_lib.files import InputError
+from lsfa_lib.demo.rendering import camera_matrix
+from lsfa_lib.demo.synthetic import DemoCounts, DemoSettings
 from lsfa_lib.pipeline import run_category
+from lsfa_lib.storage.files import InputError
 
 SETTINGS = DemoSettings(
     categories=("seal",), counts=DemoCounts(train=5, validation=3, good=2, each_defect=1), size=160

@@ -10,12 +10,12 @@ import torch
 
 from lsfa_lib.config import Config
 from lsfa_lib.datasets.entry import Entry
-from lsfa_lib.datasets.trees import read_split
-from lsfa_lib.feature_cache import cache_entries, cached_features, extract
-from lsfa_lib.features import Encoders, load_encoders
-from lsfa_lib.files import InputError
+from lsfa_lib.datasets.layouts import read_split
+from lsfa_lib.features.cache import cache_entries, cached_features, extract
+from lsfa_lib.features.extract import Encoders, load_encoders
+from lsfa_lib.features.lazy_scan import read_sample
 from lsfa_lib.records import MODALITIES, PatchFeatures, Sample
-from lsfa_lib.scenes import read_sample
+from lsfa_lib.storage.files import InputError
 
 CPU = torch.device("cpu")
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lsfa_lib.feature_queue import FeatureQueue
-from lsfa_lib.files import InputError
+from lsfa_lib.adaptation.feature_queue import FeatureQueue
+from lsfa_lib.storage.files import InputError
 
 SIZES = [3, 1, 5, 0, 7, 2, 2, 13, 1, 6, 7, 29, 4]
 

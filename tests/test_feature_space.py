@@ -9,13 +9,18 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
-from lsfa_lib.config import TINY, Config, DataConfig, only
-from lsfa_lib.datasets.trees import entries
-from lsfa_lib.files import InputError
-from lsfa_lib.monitors import effective_rank
+from lsfa_lib.adaptation.monitors import effective_rank
+from lsfa_lib.config import (
+    TINY,
+    Config,
+    DataConfig,
+    only,
+)
+from lsfa_lib.datasets.layouts import entries
+from lsfa_lib.figures import feature_space
+from lsfa_lib.figures.feature_space import Spaces, View
 from lsfa_lib.records import MODALITIES
-from lsfa_lib.views import feature_space
-from lsfa_lib.views.feature_space import Spaces, View
+from lsfa_lib.storage.files import InputError
 
 RNG = np.random.default_rng(0)
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lsfa_lib.cli import app
-from lsfa_lib.datasets import fetching
-from lsfa_lib.datasets.fetching import DATA, fetch_data
-from lsfa_lib.datasets.trees import categories
-from lsfa_lib.files import InputError
+from lsfa_lib.cli.app import app
+from lsfa_lib.datasets import public as fetching
+from lsfa_lib.datasets.layouts import categories
+from lsfa_lib.datasets.public import DATA, fetch_data
+from lsfa_lib.storage.files import InputError
 
 NAME = "mvtec_3d_anomaly_detection.tar.xz"
 

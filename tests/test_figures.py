@@ -13,10 +13,22 @@ import torch
 from PIL import Image
 from report_case import MEAN, MODES, STD, Case, make_case
 
-from lsfa_lib import findings
-from lsfa_lib.config import DEMO, TINY, Config, DataConfig, LossWeights, only
-from lsfa_lib.results import as_json
-from lsfa_lib.views import clouds, figures, scan_figures, scan_pictures
+from lsfa_lib.config import (
+    DEMO,
+    TINY,
+    Config,
+    DataConfig,
+    LossWeights,
+    only,
+)
+from lsfa_lib.figures import (
+    clouds,
+    figures,
+    findings,
+    scan_figures,
+    scan_pictures,
+)
+from lsfa_lib.storage.results import as_json
 
 BOTH = "rgb+3d"
 

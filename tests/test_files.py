@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lsfa_lib.files import InputError, write_whole
+from lsfa_lib.storage.files import InputError, write_whole
 
 
 def test_file_appears_only_after_the_block(tmp_path: Path) -> None:

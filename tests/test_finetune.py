@@ -9,6 +9,15 @@ import torch
 from finetune_case import CONFIG, DEPTH, DIM, PREFIX, changed, good_samples, narrow_encoders, tuned
 from safetensors.torch import save_file
 
+from lsfa_lib.adaptation.finetune import (
+    backbone_of,
+    blocks_of,
+    drift,
+    finetune,
+    load_finetuned,
+    save_encoders,
+)
+from lsfa_lib.adaptation.training import train_adaptors
 from lsfa_lib.config import (
     TINY,
     Config,
@@ -17,23 +26,19 @@ from lsfa_lib.config import (
     LossWeights,
     PointEncoderConfig,
 )
-from lsfa_lib.detector import fit, predict
-from lsfa_lib.encoders.checkpoints import fingerprint
-from lsfa_lib.encoders.image import load_image_encoder
-from lsfa_lib.encoders.point_mae import Architecture, PointMAE
-from lsfa_lib.feature_cache import extract
-from lsfa_lib.features import Encoders, load_encoders
-from lsfa_lib.files import InputError
-from lsfa_lib.finetune import (
-    backbone_of,
-    blocks_of,
-    drift,
-    finetune,
-    load_finetuned,
-    save_encoders,
+from lsfa_lib.detection.detector import fit, predict
+from lsfa_lib.features.cache import extract
+from lsfa_lib.features.checkpoints import fingerprint
+from lsfa_lib.features.extract import Encoders, load_encoders
+from lsfa_lib.features.image import load_image_encoder
+from lsfa_lib.features.point_mae import Architecture, PointMAE
+from lsfa_lib.records import (
+    MODALITIES,
+    ModalityFeatures,
+    PatchFeatures,
+    Sample,
 )
-from lsfa_lib.records import MODALITIES, ModalityFeatures, PatchFeatures, Sample
-from lsfa_lib.training import train_adaptors
+from lsfa_lib.storage.files import InputError
 
 CPU = torch.device("cpu")
 

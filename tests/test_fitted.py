@@ -9,11 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from lsfa_lib.config import OURS, TINY, Config, DataConfig, only
+from lsfa_lib.config import (
+    OURS,
+    TINY,
+    Config,
+    DataConfig,
+    only,
+)
 from lsfa_lib.explorer.fitted import Fitted, fitted
-from lsfa_lib.feature_cache import cache_entries
-from lsfa_lib.files import InputError
+from lsfa_lib.features.cache import cache_entries
 from lsfa_lib.records import MODALITIES
+from lsfa_lib.storage.files import InputError
 
 FIT, SCORE = "fit banks", "score test scans"
 

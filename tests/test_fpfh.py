@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lsfa_lib.config import PointEncoderConfig
-from lsfa_lib.encoders.fpfh import fpfh_patches, patch_of_pixel, point_histograms
+from lsfa_lib.features.fpfh import fpfh_patches, patch_of_pixel, point_histograms
 
 CONFIG = PointEncoderConfig(
     model="fpfh",

@@ -9,11 +9,16 @@ from pathlib import Path
 import pytest
 from report_case import MODES, Case, Reader, make_case, write_run, write_study
 
-from lsfa_lib.config import DEMO, Config, DataConfig, only
-from lsfa_lib.files import InputError
+from lsfa_lib.config import (
+    DEMO,
+    Config,
+    DataConfig,
+    only,
+)
 from lsfa_lib.pages import gallery, gallery_data
 from lsfa_lib.pages.gallery_means import blocks
-from lsfa_lib.results import as_json
+from lsfa_lib.storage.files import InputError
+from lsfa_lib.storage.results import as_json
 
 EVIL = "</script><script>alert(1)</script>\"'&amp;"
 
@@ -138,8 +143,8 @@ def test_a_failed_run_says_the_last_line_of_its_traceback(reports: Path) -> None
     (problem,) = not_shown(index(reports))
     assert problem == (
         "sweep/zipper-demo-IFC-s0-comp0000: its last attempt failed with "
-        "lsfa_lib.files.InputError: …/007.png is missing; add it; mend that and start the sweep "
-        "again"
+        "lsfa_lib.storage.files.InputError: …/007.png is missing; add it; mend that and start "
+        "the sweep again"
     )
 
 

@@ -15,7 +15,7 @@ from report_case import Case, make_case, write_run, write_study
 
 from lsfa_lib.config import DEMO, only
 from lsfa_lib.pages import bundle, gallery, report
-from lsfa_lib.results import as_json
+from lsfa_lib.storage.results import as_json
 
 EVIL = "</script><script>alert(1)</script>\"'<img src=x onerror=alert(2)>"
 COOKIE, ROPE = "runs/quickstart/cookie-demo-s0", "runs/quickstart/rope-demo-s0"

@@ -6,9 +6,8 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from torch.nn import functional
 
-from lsfa_lib import geometry
-from lsfa_lib.files import InputError
-from lsfa_lib.geometry import (
+from lsfa_lib.features import geometry
+from lsfa_lib.features.geometry import (
     farthest_points,
     interpolation_weights,
     nearest_points,
@@ -16,6 +15,7 @@ from lsfa_lib.geometry import (
     released_patch_weights,
     spread,
 )
+from lsfa_lib.storage.files import InputError
 
 FIXTURE = Path(__file__).parents[2] / "shared" / "fixtures" / "point_mae_case.npz"
 

@@ -11,12 +11,12 @@ import tifffile
 from PIL import Image
 from typer.testing import CliRunner
 
-from lsfa_lib.cli import app
+from lsfa_lib.cli.app import app
 from lsfa_lib.datasets.importing import Target, find_scans, import_scans
+from lsfa_lib.datasets.layouts import entries, read_split
 from lsfa_lib.datasets.own_camera import Intrinsics, read_intrinsics, read_organised_cloud
 from lsfa_lib.datasets.tree_check import check_tree
-from lsfa_lib.datasets.trees import entries, read_split
-from lsfa_lib.files import InputError
+from lsfa_lib.storage.files import InputError
 
 REAL_SCANS = Path(__file__).parents[2] / "shared" / "real_scans"
 FRAME = "frame_20121214T142255.814212"

@@ -20,9 +20,9 @@ from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 from sweep_case import write_notebook
 
-from lsfa_lib import files
-from lsfa_lib.files import InputError
-from lsfa_lib.studies import notebook_run
+from lsfa_lib.notebooks import run as notebook_run
+from lsfa_lib.storage import files
+from lsfa_lib.storage.files import InputError
 
 WORD = 'word: str = "a"  # said'
 
@@ -115,7 +115,7 @@ def surroundings() -> tuple[object, ...]:
 
 def test_each_run_starts_afresh(tmp_path: Path) -> None:
     source = (
-        "import os, sys, warnings\nfrom lsfa_lib.files import progress\n"
+        "import os, sys, warnings\nfrom lsfa_lib.storage.files import progress\n"
         "print('left' in globals(), 'LEFT' in os.environ, 'left' in sys.path, os.getcwd())\n"
         "left = 1\nos.environ['LEFT'] = '1'\nos.environ.pop('HOME', None)\n"
         "sys.path.append('left')\nwarnings.warn('careful')\nwarnings.simplefilter('ignore')\n"
@@ -139,7 +139,8 @@ def test_memory_is_given_back_also_after_an_error(tmp_path: Path) -> None:
     kept: list[weakref.ref[object]] = []
     files.kept = kept  # type: ignore[attr-defined]
     source = (
-        "import weakref\nfrom lsfa_lib import files\nclass Big: pass\nbig = Big(); big.me = big\n"
+        "import weakref\nfrom lsfa_lib.storage import files\n"
+        "class Big: pass\nbig = Big(); big.me = big\n"
         "files.kept += [weakref.ref(big), weakref.ref(get_ipython())]\nbig"
     )
     notebook = write_notebook(

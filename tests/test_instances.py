@@ -4,9 +4,9 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from lsfa_lib import instances
-from lsfa_lib.files import InputError
-from lsfa_lib.instances import instance_features
+from lsfa_lib.adaptation import instances
+from lsfa_lib.adaptation.instances import instance_features
+from lsfa_lib.storage.files import InputError
 
 
 def normal(n: int, width: int, seed: int = 0) -> Tensor:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lsfa_lib.losses import compactness, global_alignment, local_alignment
-from lsfa_lib.nearest import nearest_index
+from lsfa_lib.adaptation.losses import compactness, global_alignment, local_alignment
+from lsfa_lib.adaptation.nearest import nearest_index
 
 
 def normal(n: int, width: int, seed: int = 0) -> Tensor:

@@ -19,10 +19,7 @@ from finetune_case import (
 )
 from torch import nn
 
-from lsfa_lib.config import FinetuneConfig
-from lsfa_lib.encoders.image import load_image_encoder
-from lsfa_lib.features import Encoders
-from lsfa_lib.finetune import (
+from lsfa_lib.adaptation.finetune import (
     backbone_of,
     blocks_of,
     close_unused,
@@ -30,7 +27,15 @@ from lsfa_lib.finetune import (
     tokens_of,
     trained_weights,
 )
-from lsfa_lib.low_rank import low_rank_targets, merged, orthogonality_gradient, regularise
+from lsfa_lib.adaptation.low_rank import (
+    low_rank_targets,
+    merged,
+    orthogonality_gradient,
+    regularise,
+)
+from lsfa_lib.config import FinetuneConfig
+from lsfa_lib.features.extract import Encoders
+from lsfa_lib.features.image import load_image_encoder
 from lsfa_lib.records import MODALITIES, Sample
 
 LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")

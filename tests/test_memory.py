@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from lsfa_lib.config import BankConfig
-from lsfa_lib.files import InputError
-from lsfa_lib.memory import (
+from lsfa_lib.detection.memory import (
+    Bank,
     build_bank,
     nearest_rows,
     restandardised,
     reweighted_score,
 )
-from lsfa_lib.records import Bank
+from lsfa_lib.storage.files import InputError
 
 CONFIG = BankConfig()
 

@@ -15,9 +15,8 @@ import pytest
 import yaml
 
 from lsfa_lib.config import TINY, DataConfig
-from lsfa_lib.findings import SHORT
-from lsfa_lib.methods import efficiency
-from lsfa_lib.studies import methods_report, study_table
+from lsfa_lib.figures.findings import SHORT
+from lsfa_lib.studies import efficiency, methods_report, study_table
 from lsfa_lib.studies.study import Choices, Study, read_studies
 from lsfa_lib.studies.study_table import published_file
 from lsfa_lib.studies.sweep import Swept, run_sweep
@@ -129,7 +128,7 @@ def test_a_missing_package_is_said_and_breaks_nothing(demo_root: Path, tmp_path:
         "real = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda n, *a: None if n == 'anomalib' else real(n, *a)\n"
         "sys.modules['anomalib'] = None\n"
-        "from lsfa_lib.cli import main\n"
+        "from lsfa_lib.cli.app import main\n"
         f"sys.argv = ['lsfa', 'sweep', {str(study)!r}, '--preset', 'tiny', '--categories', 'seal',"
         f" '--seeds', '0', '--workers', '1', '--data', {str(demo_root)!r}, '--reports',"
         f" {str(tmp_path / 'reports')!r}]\n"

@@ -15,24 +15,37 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from lsfa_lib import metrics
-from lsfa_lib.cli import app
-from lsfa_lib.config import TINY, Config, ImageEncoderConfig, resolve_device
+from lsfa_lib.cli.app import app
+from lsfa_lib.config import (
+    TINY,
+    Config,
+    ImageEncoderConfig,
+    resolve_device,
+)
 from lsfa_lib.config_io import with_fields
-from lsfa_lib.crossmodal import residuals, train_crossmodal
-from lsfa_lib.datasets.trees import split_of
-from lsfa_lib.detector import fit as fit_detector
-from lsfa_lib.detector import predict as predict_detector
-from lsfa_lib.features import distinct_rows, load_encoders
-from lsfa_lib.files import InputError
-from lsfa_lib.geometry import spread
-from lsfa_lib.methods import cuts, m3dm, method, patchcore, variation
+from lsfa_lib.datasets.layouts import split_of
+from lsfa_lib.detection.detector import fit as fit_detector
+from lsfa_lib.detection.detector import predict as predict_detector
+from lsfa_lib.evaluation import metrics
+from lsfa_lib.features.extract import distinct_rows, load_encoders
+from lsfa_lib.features.geometry import spread
+from lsfa_lib.features.lazy_scan import Scene, scene_of
+from lsfa_lib.methods import (
+    m3dm,
+    method,
+    patchcore,
+    variation,
+)
+from lsfa_lib.methods import (
+    truncated_backbones as cuts,
+)
+from lsfa_lib.methods.crossmodal import residuals, train_crossmodal
 from lsfa_lib.methods.method import Good, all_methods, find_method
 from lsfa_lib.methods.running import resident_mb
 from lsfa_lib.pipeline import run_category
 from lsfa_lib.records import MODALITIES
-from lsfa_lib.results import read_result
-from lsfa_lib.scenes import Scene, scene_of
+from lsfa_lib.storage.files import InputError
+from lsfa_lib.storage.results import read_result
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "adding_a_method.md"
 QUICK = [name for name, own in all_methods().items() if not own.needs]

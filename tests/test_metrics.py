@@ -13,8 +13,8 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
-from lsfa_lib.curves import CELLS, area_under, rank
-from lsfa_lib.metrics import (
+from lsfa_lib.evaluation.curves import CELLS, area_under, rank
+from lsfa_lib.evaluation.metrics import (
     aupro,
     aupro_peer,
     auroc,

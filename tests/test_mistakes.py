@@ -13,14 +13,14 @@ from PIL import Image
 from report_case import MODES, make_case
 
 from lsfa_lib.config import DEMO, Config
-from lsfa_lib.files import InputError
-from lsfa_lib.findings import counts
+from lsfa_lib.figures import map_rows, mistakes
+from lsfa_lib.figures.findings import counts
+from lsfa_lib.figures.mistakes import Judged, Peak
+from lsfa_lib.figures.picture_grid import box_around
+from lsfa_lib.figures.scan_pictures import score_ranges
 from lsfa_lib.pipeline import Run
 from lsfa_lib.records import Prediction, Sample
-from lsfa_lib.views import map_rows, mistakes
-from lsfa_lib.views.mistakes import Judged, Peak
-from lsfa_lib.views.picture_grid import box_around
-from lsfa_lib.views.scan_pictures import score_ranges
+from lsfa_lib.storage.files import InputError
 
 BOTH = "rgb+3d"
 

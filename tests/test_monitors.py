@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lsfa_lib.monitors import alignment_accuracy, effective_rank, feature_variance
+from lsfa_lib.adaptation.monitors import alignment_accuracy, effective_rank, feature_variance
 
 
 def normal(n: int, width: int, seed: int = 0) -> Tensor:

@@ -7,11 +7,17 @@ import pytest
 import tifffile
 from PIL import Image
 
+from lsfa_lib.datasets.layouts import (
+    Split,
+    categories,
+    entries,
+    read_scan,
+    read_split,
+)
 from lsfa_lib.datasets.mvtec3d import write_scan
 from lsfa_lib.datasets.tree_check import PUBLISHED_COUNTS, border_is_empty, check_tree
-from lsfa_lib.datasets.trees import Split, categories, entries, read_scan, read_split
-from lsfa_lib.files import InputError
 from lsfa_lib.records import Scan
+from lsfa_lib.storage.files import InputError
 
 SIZE = (30, 36)
 

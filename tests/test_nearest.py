@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lsfa_lib.nearest import nearest_index
+from lsfa_lib.adaptation.nearest import nearest_index
 
 
 def normal(n: int, width: int, seed: int = 0) -> Tensor:

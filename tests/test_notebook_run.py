@@ -8,8 +8,8 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from lsfa_lib.files import InputError
-from lsfa_lib.studies import notebook_run
+from lsfa_lib.notebooks import run as notebook_run
+from lsfa_lib.storage.files import InputError
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 
@@ -50,7 +50,7 @@ def test_execution_runs_this_interpreter_with_the_parameters(
 def test_a_failed_run_keeps_its_cells_and_passes_on_the_sentence(tmp_path: Path) -> None:
     notebook = _notebook(
         tmp_path,
-        "print('so far')\nfrom lsfa_lib.files import InputError\n"
+        "print('so far')\nfrom lsfa_lib.storage.files import InputError\n"
         "raise InputError('rgb/007.png is missing; add it')",
     )
     with pytest.raises(InputError, match=r"^rgb/007\.png is missing; add it \(") as error:

@@ -9,13 +9,18 @@ import nbformat
 import pytest
 from report_case import make_case
 
-from lsfa_lib import findings
 from lsfa_lib.config_io import chosen_config
-from lsfa_lib.files import InputError
+from lsfa_lib.figures import (
+    data_report,
+    feature_space,
+    figures,
+    findings,
+    scan_statistics,
+)
+from lsfa_lib.notebooks.run import execute, find_notebook
 from lsfa_lib.pages import report
-from lsfa_lib.results import read_result
-from lsfa_lib.studies.notebook_run import execute, find_notebook
-from lsfa_lib.views import data_report, feature_space, figures, scan_statistics
+from lsfa_lib.storage.files import InputError
+from lsfa_lib.storage.results import read_result
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 

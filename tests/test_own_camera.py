@@ -12,8 +12,8 @@ from lsfa_lib.datasets.own_camera import (
     read_intrinsics,
     read_organised_cloud,
 )
-from lsfa_lib.files import InputError
-from lsfa_lib.open3d_import import load_open3d
+from lsfa_lib.storage.files import InputError
+from lsfa_lib.storage.open3d import load_open3d
 
 REAL_SCANS = Path(__file__).parents[2] / "shared" / "real_scans"
 FRAME = "frame_20121214T142255.814212"

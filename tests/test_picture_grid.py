@@ -4,7 +4,14 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from lsfa_lib.views.picture_grid import Box, ColorBar, PictureRow, Room, box_around, picture_grid
+from lsfa_lib.figures.picture_grid import (
+    Box,
+    ColorBar,
+    PictureRow,
+    Room,
+    box_around,
+    picture_grid,
+)
 
 BAR = ColorBar("mm", "Viridis", {0.0: "0", 5.0: "5"}, 8.0)
 

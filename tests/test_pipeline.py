@@ -8,13 +8,13 @@ import pytest
 import sklearn.metrics
 import torch
 
-from lsfa_lib import results
 from lsfa_lib.config import Config, DataConfig
 from lsfa_lib.config_io import from_dict
-from lsfa_lib.datasets.trees import read_split
-from lsfa_lib.files import InputError
+from lsfa_lib.datasets.layouts import read_split
 from lsfa_lib.pipeline import Run, run_category
 from lsfa_lib.records import MODES
+from lsfa_lib.storage import results
+from lsfa_lib.storage.files import InputError
 
 VARYING = ("created", "seconds", "peak_memory_mb", "config")
 

@@ -6,18 +6,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from lsfa_lib.adaptors import adapt, disagreement, load_adaptors
+from lsfa_lib.adaptation.adaptors import adapt, disagreement, load_adaptors
+from lsfa_lib.adaptation.finetune import load_finetuned
 from lsfa_lib.config import Config, checked, only
 from lsfa_lib.config_io import with_fields
-from lsfa_lib.datasets.trees import read_split
-from lsfa_lib.detector import evidence, load, predict, save
-from lsfa_lib.features import load_encoders
-from lsfa_lib.files import InputError
-from lsfa_lib.finetune import load_finetuned
+from lsfa_lib.datasets.layouts import read_split
+from lsfa_lib.detection.detector import (
+    evidence,
+    load,
+    predict,
+    save,
+)
+from lsfa_lib.features.extract import load_encoders
+from lsfa_lib.features.lazy_scan import good_features
 from lsfa_lib.pipeline import learn, run_category
 from lsfa_lib.records import MODALITIES, PatchFeatures
-from lsfa_lib.results import Stopwatch
-from lsfa_lib.scenes import good_features
+from lsfa_lib.storage.files import InputError
+from lsfa_lib.storage.results import Stopwatch
 
 CPU = torch.device("cpu")
 
@@ -129,7 +134,7 @@ def test_a_run_cut_short_goes_on_from_its_checkpoint(tiny: Config, tmp_path: Pat
     whole = learned(config).detector.adaptors
     kept = tmp_path / "checkpoint.pt"
     longer = replace(config, training=replace(config.training, steps=5))
-    from lsfa_lib.training import train_adaptors
+    from lsfa_lib.adaptation.training import train_adaptors
 
     train_adaptors(good(config, "train"), longer, 0, kept)
     assert kept.exists()

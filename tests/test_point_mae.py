@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lsfa_lib.encoders.point_mae import (
+from lsfa_lib.features.point_mae import (
     CHUNK_ROWS,
     Architecture,
     GroupEncoder,

@@ -10,9 +10,7 @@ from PIL import Image
 
 from lsfa_lib.config import OURS, PreprocessConfig
 from lsfa_lib.datasets.own_camera import read_organised_cloud
-from lsfa_lib.files import InputError
-from lsfa_lib.open3d_import import load_open3d
-from lsfa_lib.preprocess import (
+from lsfa_lib.datasets.preprocess import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     height_above,
@@ -21,6 +19,8 @@ from lsfa_lib.preprocess import (
     prepare,
 )
 from lsfa_lib.records import Sample, Scan
+from lsfa_lib.storage.files import InputError
+from lsfa_lib.storage.open3d import load_open3d
 
 CONFIG = OURS.preprocess
 REAL_SCANS = Path(__file__).parents[2] / "shared" / "real_scans"

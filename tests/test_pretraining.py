@@ -10,15 +10,29 @@ import torch
 from safetensors import safe_open
 from typer.testing import CliRunner
 
-from lsfa_lib.cli import app
+from lsfa_lib.cli.app import app
 from lsfa_lib.config import DEMO, PointEncoderConfig
-from lsfa_lib.encoders.checkpoints import load_point_mae
-from lsfa_lib.encoders.point_mae import SMALL, PointMAE, group_points, placed_groups
-from lsfa_lib.features import load_points
-from lsfa_lib.files import InputError
+from lsfa_lib.features.checkpoints import load_point_mae
+from lsfa_lib.features.extract import load_points
+from lsfa_lib.features.point_mae import (
+    SMALL,
+    PointMAE,
+    group_points,
+    placed_groups,
+)
 from lsfa_lib.pretraining import pretrain as pretraining
-from lsfa_lib.pretraining.masked import GroupedCloud, MaskedPointMAE, chamfer, draw_hidden
-from lsfa_lib.pretraining.pretrain import Clouds, PretrainConfig, export, pretrain
+from lsfa_lib.pretraining.masked import (
+    GroupedCloud,
+    MaskedPointMAE,
+    chamfer,
+    draw_hidden,
+)
+from lsfa_lib.pretraining.pretrain import (
+    Clouds,
+    PretrainConfig,
+    export,
+    pretrain,
+)
 from lsfa_lib.pretraining.probe import (
     CLASSES,
     HELD_OUT,
@@ -30,6 +44,7 @@ from lsfa_lib.pretraining.probe import (
     probes,
 )
 from lsfa_lib.pretraining.shapes import Mark, shape
+from lsfa_lib.storage.files import InputError
 
 SHORT = PretrainConfig(steps=4, batch=2, groups=16, group_size=8)
 

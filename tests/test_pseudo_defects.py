@@ -8,10 +8,10 @@ import torch
 from scipy import ndimage
 
 from lsfa_lib.config import Config
-from lsfa_lib.datasets.trees import read_split
-from lsfa_lib.files import InputError
-from lsfa_lib.preprocess import IMAGENET_MEAN, IMAGENET_STD, prepare
-from lsfa_lib.pseudo_defects import (
+from lsfa_lib.datasets.layouts import read_split
+from lsfa_lib.datasets.preprocess import IMAGENET_MEAN, IMAGENET_STD, prepare
+from lsfa_lib.records import Sample
+from lsfa_lib.selection.pseudo_defects import (
     DEFAULTS,
     KINDS,
     RIM,
@@ -22,7 +22,7 @@ from lsfa_lib.pseudo_defects import (
     pseudo_defect,
     pseudo_defects,
 )
-from lsfa_lib.records import Sample
+from lsfa_lib.storage.files import InputError
 
 ROUND = PseudoSettings(elongation=(1.0, 1.0), waviness=(0.0, 0.0))
 Height = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from lsfa_lib.cli import app
-from lsfa_lib.results import read_result
+from lsfa_lib.cli.app import app
+from lsfa_lib.storage.results import read_result
 
 
 def test_a_run_with_random_weights_says_so(demo_root: Path, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 from report_case import Case, Reader, make_case, write_run, write_study
 
-from lsfa_lib.files import InputError
 from lsfa_lib.pages import report
 from lsfa_lib.pages.page import without_folders
+from lsfa_lib.storage.files import InputError
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +221,7 @@ def test_study_page_lists_its_runs_and_says_why_one_failed(case: Case, tmp_path:
         "Seeds 1 0",
         "Categories 2 cookie, zipper",
         "1 failed; the numbers above are without it.",
-        "IFC, zipper, seed 0 : lsfa_lib.files.InputError: …/007.png is missing; add it",
+        "IFC, zipper, seed 0 : lsfa_lib.storage.files.InputError: …/007.png is missing; add it",
         "setting cookie zipper baseline seed 0 seed 0 IFC seed 0 seed 0: failed",
     ):
         assert part in reader.words, part

@@ -10,7 +10,7 @@ import pytest
 from browser_case import MARKS, Watch, chromium, colors
 from report_case import make_case, write_run
 
-from lsfa_lib.findings import SHORT
+from lsfa_lib.figures.findings import SHORT
 from lsfa_lib.pages import report
 from lsfa_lib.pages.notebook_html import PLOTLY
 

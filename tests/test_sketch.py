@@ -6,11 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lsfa_lib import sketch as module
-from lsfa_lib.memory import SKETCHED, nearest_rows
-from lsfa_lib.nearest import nearest_index
-from lsfa_lib.records import Bank
-from lsfa_lib.sketch import nearest_by_sketch, sketch_of
+from lsfa_lib.adaptation.nearest import nearest_index
+from lsfa_lib.detection import sketch as module
+from lsfa_lib.detection.memory import SKETCHED, Bank, nearest_rows
+from lsfa_lib.detection.sketch import nearest_by_sketch, sketch_of
 
 
 def decaying(n: int, width: int, seed: int, power: float = 1.0, offset: float = 0.0) -> Tensor:

@@ -12,8 +12,8 @@ from sweep_case import write_notebook
 
 from lsfa_lib.config import PRESETS
 from lsfa_lib.config_io import chosen_config
-from lsfa_lib.files import InputError
-from lsfa_lib.studies.notebook_run import notebook_names
+from lsfa_lib.notebooks.run import notebook_names
+from lsfa_lib.storage.files import InputError
 from lsfa_lib.studies.study import Choices, cell_name, read_studies
 from lsfa_lib.studies.study_runs import Run, fingerprint, runs_of
 

@@ -9,8 +9,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from study_case import CATEGORIES, DEFECTIVE, LIFT, SEEDS, scores_of, write_study
 
-from lsfa_lib.files import InputError
-from lsfa_lib.paired import verdict
+from lsfa_lib.evaluation.bootstrap import verdict
+from lsfa_lib.storage.files import InputError
 from lsfa_lib.studies import study_table
 
 

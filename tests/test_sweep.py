@@ -20,18 +20,18 @@ import pytest
 from sweep_case import write_study
 from typer.testing import CliRunner
 
-from lsfa_lib.cli import app
+from lsfa_lib.cli.app import app
 from lsfa_lib.config_io import chosen_config
-from lsfa_lib.files import InputError, locked
 from lsfa_lib.pipeline import run_category
-from lsfa_lib.results import read_result
+from lsfa_lib.storage.files import InputError, locked
+from lsfa_lib.storage.results import read_result
 from lsfa_lib.studies.study import Choices, read_studies
 from lsfa_lib.studies.study_runs import runs_of
 from lsfa_lib.studies.study_table import METRICS
 from lsfa_lib.studies.sweep import Swept, run_sweep
 from lsfa_lib.studies.sweep_worker import Job, finished, perform
 
-LSFA = [sys.executable, "-c", "from lsfa_lib.cli import main; main()"]
+LSFA = [sys.executable, "-c", "from lsfa_lib.cli.app import main; main()"]
 CELLS: dict[str, Any] = {f"c{i}": {"value": 0.5 + i / 10} for i in range(3)}
 
 

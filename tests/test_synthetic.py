@@ -9,9 +9,16 @@ import tifffile
 from PIL import Image
 from scipy import ndimage
 
-from lsfa_lib.datasets.defects import DEFECTS, Severities, Severity, draw
-from lsfa_lib.datasets.products import PRODUCTS, Variation, make_part
-from lsfa_lib.datasets.rendering import (
+from lsfa_lib.datasets.layouts import categories, entries, read_split
+from lsfa_lib.datasets.tree_check import check_tree
+from lsfa_lib.demo.defects import (
+    DEFECTS,
+    Severities,
+    Severity,
+    draw,
+)
+from lsfa_lib.demo.products import PRODUCTS, Variation, make_part
+from lsfa_lib.demo.rendering import (
     DISTANCE_MM,
     Surface,
     View,
@@ -22,8 +29,8 @@ from lsfa_lib.datasets.rendering import (
     grid_axes,
     noise,
 )
-from lsfa_lib.datasets.sensor import PROJECTOR_SLOPE, Capture, measure
-from lsfa_lib.datasets.synthetic import (
+from lsfa_lib.demo.sensor import PROJECTOR_SLOPE, Capture, measure
+from lsfa_lib.demo.synthetic import (
     DemoCounts,
     DemoSettings,
     Difficulty,
@@ -33,9 +40,7 @@ from lsfa_lib.datasets.synthetic import (
     render,
     write_demo,
 )
-from lsfa_lib.datasets.tree_check import check_tree
-from lsfa_lib.datasets.trees import categories, entries, read_split
-from lsfa_lib.files import InputError
+from lsfa_lib.storage.files import InputError
 
 SMALL = DemoSettings(
     categories=("biscuit", "spindle"), counts=DemoCounts(2, 1, 1, 1), size=96, seed=3

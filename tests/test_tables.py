@@ -6,7 +6,7 @@ import re
 import pandas as pd
 import pytest
 
-from lsfa_lib.pages.tables import marked
+from lsfa_lib.figures.tables import marked
 
 ROWS = ["none", "IFC", "CLC"]
 

@@ -9,8 +9,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from lsfa_lib import training
-from lsfa_lib.adaptors import Adaptors, ScanRows
+from lsfa_lib.adaptation import training
+from lsfa_lib.adaptation.adaptors import Adaptors, ScanRows
+from lsfa_lib.adaptation.monitors import collapse
+from lsfa_lib.adaptation.objective import (
+    Banks,
+    adapted_scan,
+    alignment_terms,
+    compactness_terms,
+)
+from lsfa_lib.adaptation.schedule import batch_scans, learning_rate
+from lsfa_lib.adaptation.training import (
+    Task,
+    TrainingStopped,
+    drawn_rows,
+    fit,
+    fitted_config,
+    total,
+)
 from lsfa_lib.config import (
     OURS,
     PUBLISHED,
@@ -20,19 +36,8 @@ from lsfa_lib.config import (
     LossWeights,
     TrainingConfig,
 )
-from lsfa_lib.files import InputError
-from lsfa_lib.monitors import collapse
-from lsfa_lib.objective import Banks, adapted_scan, alignment_terms, compactness_terms
 from lsfa_lib.records import MODALITIES, Modality
-from lsfa_lib.schedule import batch_scans, learning_rate
-from lsfa_lib.training import (
-    Task,
-    TrainingStopped,
-    drawn_rows,
-    fit,
-    fitted_config,
-    total,
-)
+from lsfa_lib.storage.files import InputError
 
 DIMS: dict[Modality, int] = {"3d": 12, "rgb": 16}
 QUICK = replace(OURS.training, steps=6, batch=4, patches_per_scan=0, global_bank=6)

@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from lsfa_lib import findings
-from lsfa_lib.cli import app
+from lsfa_lib.cli.app import app
 from lsfa_lib.config import TINY, DataConfig, resolve_device
-from lsfa_lib.features import load_encoders
+from lsfa_lib.features.extract import load_encoders
+from lsfa_lib.figures import figures, findings, mistakes, scan_figures
 from lsfa_lib.pipeline import Run, run_category
 from lsfa_lib.records import is_defective
-from lsfa_lib.results import read_result
+from lsfa_lib.storage.results import read_result
 from lsfa_lib.studies.components import read_test
-from lsfa_lib.views import figures, mistakes, scan_figures
 
 
 def tree(demo_root: Path, root: Path, unlabelled: list[str]) -> Path:

@@ -15,14 +15,21 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from lsfa_lib.cli import app
+from lsfa_lib.cli.app import app
 from lsfa_lib.config import ImageEncoderConfig, PointEncoderConfig, configure
-from lsfa_lib.encoders import weights
-from lsfa_lib.encoders.image import load_image_encoder
-from lsfa_lib.encoders.point_mae import PointMAE
-from lsfa_lib.encoders.weights import REGISTRY, check, folder, named, of_model, ready
-from lsfa_lib.features import load_encoders
-from lsfa_lib.files import InputError
+from lsfa_lib.features import weights
+from lsfa_lib.features.extract import load_encoders
+from lsfa_lib.features.image import load_image_encoder
+from lsfa_lib.features.point_mae import PointMAE
+from lsfa_lib.features.weights import (
+    REGISTRY,
+    check,
+    folder,
+    named,
+    of_model,
+    ready,
+)
+from lsfa_lib.storage.files import InputError
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

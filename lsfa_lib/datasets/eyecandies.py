@@ -15,11 +15,17 @@ import yaml
 from jaxtyping import Float32, Shaped, UInt8
 from PIL import Image
 
-from lsfa_lib.datasets.entry import Entry, SplitName, require_one_size, unreadable, visible
+from lsfa_lib.datasets.entry import (
+    Entry,
+    SplitName,
+    require_one_size,
+    unreadable,
+    visible,
+)
 from lsfa_lib.datasets.mvtec3d import read_gt, read_rgb
 from lsfa_lib.datasets.own_camera import Intrinsics, points_of_depth
-from lsfa_lib.files import InputError, write_whole
 from lsfa_lib.records import Scan
+from lsfa_lib.storage.files import InputError, write_whole
 
 FOLDERS: dict[str, str] = {"train": "train", "validation": "val", "test": "test_public"}
 LIGHTS = ("all spots", "bottom", "right", "top", "left", "light box")

@@ -13,7 +13,12 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from lsfa_lib.datasets.entry import SPLITS, SplitName, unreadable, visible
+from lsfa_lib.datasets.entry import (
+    SPLITS,
+    SplitName,
+    unreadable,
+    visible,
+)
 from lsfa_lib.datasets.mvtec3d import read_gt, write_scan
 from lsfa_lib.datasets.own_camera import (
     Intrinsics,
@@ -21,8 +26,8 @@ from lsfa_lib.datasets.own_camera import (
     read_intrinsics,
     read_organised_cloud,
 )
-from lsfa_lib.files import InputError, progress
 from lsfa_lib.records import UNLABELLED, Scan
+from lsfa_lib.storage.files import InputError, progress
 
 CLOUDS = (".pcd", ".ply")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")

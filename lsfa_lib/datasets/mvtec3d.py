@@ -21,8 +21,8 @@ from lsfa_lib.datasets.entry import (
     unreadable,
     visible,
 )
-from lsfa_lib.files import InputError, write_whole
 from lsfa_lib.records import UNLABELLED, Scan
+from lsfa_lib.storage.files import InputError, write_whole
 
 SUFFIXES = {"rgb": (".png",), "xyz": (".tiff", ".tif"), "gt": (".png",)}
 

@@ -13,8 +13,8 @@ from jaxtyping import Float32, Float64, Shaped, UInt8
 from PIL import Image
 
 from lsfa_lib.datasets.entry import unreadable
-from lsfa_lib.files import InputError
-from lsfa_lib.open3d_import import load_open3d
+from lsfa_lib.storage.files import InputError
+from lsfa_lib.storage.open3d import load_open3d
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,14 @@ import numpy as np
 from lsfa_lib.config import PreprocessConfig
 from lsfa_lib.datasets import eyecandies
 from lsfa_lib.datasets.entry import SPLITS, Entry, SplitName
-from lsfa_lib.datasets.trees import categories, layout, pair_files, read_scan
-from lsfa_lib.files import InputError, progress
+from lsfa_lib.datasets.layouts import (
+    categories,
+    layout,
+    pair_files,
+    read_scan,
+)
 from lsfa_lib.records import UNLABELLED, Scan
+from lsfa_lib.storage.files import InputError, progress
 
 PLAUSIBLE_M = (0.02, 20.0)
 """Distances scanners work at; millimetres taken for metres are far beyond."""

@@ -15,8 +15,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from lsfa_lib.config import Config
-from lsfa_lib.detector import Detector, Scale, Searched, smooth_map, threshold_of
-from lsfa_lib.features import patch_valid
+from lsfa_lib.detection.detector import (
+    Detector,
+    Scale,
+    Searched,
+    smooth_map,
+    threshold_of,
+)
+from lsfa_lib.features.extract import patch_valid
 from lsfa_lib.records import MODALITIES, Modality, is_defective
 
 Value = TypeVar("Value", float, np.ndarray)

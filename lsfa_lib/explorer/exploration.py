@@ -7,11 +7,11 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from lsfa_lib.config import Config, configure, only
-from lsfa_lib.datasets.trees import categories
+from lsfa_lib.datasets.layouts import categories
 from lsfa_lib.explorer.evidence import Confusion
 from lsfa_lib.explorer.fitted import Fitted, Told, fitted
 from lsfa_lib.explorer.inspection import Inspection, Why
-from lsfa_lib.files import located
+from lsfa_lib.storage.files import located
 
 
 class Exploration:

@@ -12,10 +12,16 @@ import traitlets
 from jaxtyping import Bool, UInt8
 from plotly.subplots import make_subplots
 
+from lsfa_lib.figures.clouds import photo_palette, scene, spread_points
+from lsfa_lib.figures.figures import DEFECTIVE, TEMPLATE
+from lsfa_lib.figures.scan_pictures import (
+    COLORSCALE,
+    TOP,
+    photo_axes,
+    photograph,
+    uri,
+)
 from lsfa_lib.records import Sample
-from lsfa_lib.views.clouds import photo_palette, scene, spread_points
-from lsfa_lib.views.figures import DEFECTIVE, TEMPLATE
-from lsfa_lib.views.scan_pictures import COLORSCALE, TOP, photo_axes, photograph, uri
 
 MOST_POINTS = 12_000
 PANELS = ("photo", "anomaly score")

@@ -10,7 +10,7 @@ from typing import Any
 import ipywidgets as w
 
 from lsfa_lib.config import PRESETS
-from lsfa_lib.datasets.trees import categories
+from lsfa_lib.datasets.layouts import categories
 from lsfa_lib.explorer.exploration import Exploration
 from lsfa_lib.explorer.explore_figures import Cloud, Pictures, Width
 from lsfa_lib.explorer.explore_html import (
@@ -24,7 +24,7 @@ from lsfa_lib.explorer.explore_html import (
     why_html,
 )
 from lsfa_lib.explorer.inspection import Inspection
-from lsfa_lib.files import InputError, located, progress_told_to
+from lsfa_lib.storage.files import InputError, located, progress_told_to
 
 LOSSES = {"IFC and CLC": "both", "only IFC": "IFC", "only CLC": "CLC", "none": "none"}
 STEPS = 200

@@ -13,22 +13,27 @@ from pathlib import Path
 
 import torch
 
-from lsfa_lib import detector as detectors
-from lsfa_lib.adaptors import adapt
+from lsfa_lib.adaptation.adaptors import adapt
 from lsfa_lib.config import Config, DataConfig, resolve_device
 from lsfa_lib.config_io import config_hash, located_config
 from lsfa_lib.datasets.entry import Entry
-from lsfa_lib.datasets.trees import Split, split_of
-from lsfa_lib.detector import Detector, Searched
-from lsfa_lib.explorer.evidence import Distances, Evidence, gathered, good_distances
+from lsfa_lib.datasets.layouts import Split, split_of
+from lsfa_lib.detection import detector as detectors
+from lsfa_lib.detection.detector import Detector, Searched
+from lsfa_lib.explorer.evidence import (
+    Distances,
+    Evidence,
+    gathered,
+    good_distances,
+)
 from lsfa_lib.explorer.fitted_files import FittedFiles
-from lsfa_lib.feature_cache import cached_features
-from lsfa_lib.features import Encoders, described_encoders, load_encoders
-from lsfa_lib.files import located, progress
+from lsfa_lib.features.cache import cached_features
+from lsfa_lib.features.extract import Encoders, described_encoders, load_encoders
+from lsfa_lib.features.lazy_scan import few_shot, read_sample
 from lsfa_lib.pipeline import learn
 from lsfa_lib.records import Modality, PatchFeatures, Sample
-from lsfa_lib.results import Stopwatch
-from lsfa_lib.scenes import few_shot, read_sample
+from lsfa_lib.storage.files import located, progress
+from lsfa_lib.storage.results import Stopwatch
 
 FORMAT = 1
 """Raised when the kept files change, so that older ones are made again."""

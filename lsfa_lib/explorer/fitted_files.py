@@ -16,13 +16,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 
-from lsfa_lib import detector as detectors
 from lsfa_lib.config import Config
 from lsfa_lib.datasets.entry import Entry
-from lsfa_lib.detector import Detector
+from lsfa_lib.detection import detector as detectors
+from lsfa_lib.detection.detector import Detector
 from lsfa_lib.explorer.evidence import Distances, Evidence
-from lsfa_lib.files import InputError, write_whole
 from lsfa_lib.records import MODALITIES
+from lsfa_lib.storage.files import InputError, write_whole
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,18 @@ from lsfa_lib.explorer.evidence import (
     standardised_map,
 )
 from lsfa_lib.explorer.fitted import Fitted
-from lsfa_lib.files import InputError
-from lsfa_lib.records import MODALITIES, MODES, Modality, Mode, Prediction, Sample
-from lsfa_lib.scenes import read_sample
-from lsfa_lib.views.scan_figures import scan_figure
-from lsfa_lib.views.scan_pictures import percent
+from lsfa_lib.features.lazy_scan import read_sample
+from lsfa_lib.figures.scan_figures import scan_figure
+from lsfa_lib.figures.scan_pictures import percent
+from lsfa_lib.records import (
+    MODALITIES,
+    MODES,
+    Modality,
+    Mode,
+    Prediction,
+    Sample,
+)
+from lsfa_lib.storage.files import InputError
 
 POSITIONS: dict[Mode, float] = {"rgb": 0.0, "rgb+3d": 0.5, "3d": 1.0}
 """Where the detector's own modes lie on the way from RGB to 3D."""

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lsfa_lib.crossmodal import predict_crossmodal, train_crossmodal
-from lsfa_lib.detector import evidence, scales_of, standardise
-from lsfa_lib.methods.cuts import deployed, narrowed, whole
+from lsfa_lib.detection.detector import evidence, scales_of, standardise
+from lsfa_lib.methods.crossmodal import predict_crossmodal, train_crossmodal
 from lsfa_lib.methods.lsfa import detector_of
-from lsfa_lib.methods.method import Fit, Good, Method, Predict, Scene
-from lsfa_lib.records import Evidence, Mode, PatchFeatures, Prediction
+from lsfa_lib.methods.method import (
+    Fit,
+    Good,
+    Method,
+    Predict,
+    Scene,
+)
+from lsfa_lib.methods.truncated_backbones import deployed, narrowed, whole
+from lsfa_lib.records import (
+    Evidence,
+    Mode,
+    PatchFeatures,
+    Prediction,
+)
 
 
 def fit(good: Good) -> Predict:

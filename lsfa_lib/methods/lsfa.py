@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from lsfa_lib.adaptation.training import train_adaptors
 from lsfa_lib.config import OWN_METHOD, Config, only
-from lsfa_lib.detector import Detector, predict
-from lsfa_lib.detector import fit as fit_detector
+from lsfa_lib.detection.detector import Detector, predict
+from lsfa_lib.detection.detector import fit as fit_detector
 from lsfa_lib.methods.method import Good, Method, Predict
-from lsfa_lib.training import train_adaptors
 
 
 def fit(good: Good) -> Predict:

@@ -16,11 +16,16 @@ from jaxtyping import Float, Int
 from sklearn.linear_model import SGDOneClassSVM
 from torch import Tensor, nn
 
-from lsfa_lib.adaptors import sampled, scan_rows
+from lsfa_lib.adaptation.adaptors import sampled, scan_rows
+from lsfa_lib.adaptation.losses import local_alignment
+from lsfa_lib.adaptation.schedule import batch_scans, generator_of, learning_rate
 from lsfa_lib.config import AdaptorConfig, Config, TrainingConfig
-from lsfa_lib.files import progress
-from lsfa_lib.losses import local_alignment
-from lsfa_lib.methods.method import Good, Method, Predict, Scene
+from lsfa_lib.methods.method import (
+    Good,
+    Method,
+    Predict,
+    Scene,
+)
 from lsfa_lib.methods.patchcore import (
     RowsOf,
     as_published,
@@ -29,8 +34,13 @@ from lsfa_lib.methods.patchcore import (
     predicted,
     rows_of_modality,
 )
-from lsfa_lib.records import MODALITIES, Mode, PatchFeatures, Prediction
-from lsfa_lib.schedule import batch_scans, generator_of, learning_rate
+from lsfa_lib.records import (
+    MODALITIES,
+    Mode,
+    PatchFeatures,
+    Prediction,
+)
+from lsfa_lib.storage.files import progress
 
 TEMPERATURE = 0.2
 NU = 0.5

@@ -13,9 +13,14 @@ from pathlib import Path
 from types import ModuleType
 
 from lsfa_lib.config import Config
-from lsfa_lib.files import InputError
-from lsfa_lib.records import MODALITIES, Modality, Mode, Prediction
-from lsfa_lib.scenes import Scene
+from lsfa_lib.features.lazy_scan import Scene
+from lsfa_lib.records import (
+    MODALITIES,
+    Modality,
+    Mode,
+    Prediction,
+)
+from lsfa_lib.storage.files import InputError
 
 PACKAGE = "lsfa_lib.methods"
 __all__ = ["Fit", "Good", "Method", "Predict", "Scene", "all_methods", "find_method"]

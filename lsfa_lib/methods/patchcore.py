@@ -10,12 +10,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lsfa_lib.config import Config, only
-from lsfa_lib.detector import map_valid, smooth_map
-from lsfa_lib.features import distinct_rows
-from lsfa_lib.geometry import spread
-from lsfa_lib.memory import build_bank, nearest_rows, reweighted_score
-from lsfa_lib.methods.method import Good, Method, Predict, Scene
-from lsfa_lib.records import MODALITIES, Bank, Modality, Mode, PatchFeatures, Prediction
+from lsfa_lib.detection.detector import map_valid, smooth_map
+from lsfa_lib.detection.memory import Bank, build_bank, nearest_rows, reweighted_score
+from lsfa_lib.features.extract import distinct_rows
+from lsfa_lib.features.geometry import spread
+from lsfa_lib.methods.method import (
+    Good,
+    Method,
+    Predict,
+    Scene,
+)
+from lsfa_lib.records import MODALITIES, Modality, Mode, PatchFeatures, Prediction
 
 RowsOf = Callable[[PatchFeatures], tuple[Float[Tensor, "R D"], Int[Tensor, " P"]]]
 """Feature rows of a scan, and which of them each of the P patches has (-1: none)."""

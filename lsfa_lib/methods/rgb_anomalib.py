@@ -20,10 +20,21 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from lsfa_lib.config import Config
-from lsfa_lib.encoders.image import LITE0, LITE0_MEAN, LITE0_STD, lite0_file, load_by_order
-from lsfa_lib.files import InputError
-from lsfa_lib.methods.method import Good, Method, Predict, Scene
+from lsfa_lib.features.image import (
+    LITE0,
+    LITE0_MEAN,
+    LITE0_STD,
+    lite0_file,
+    load_by_order,
+)
+from lsfa_lib.methods.method import (
+    Good,
+    Method,
+    Predict,
+    Scene,
+)
 from lsfa_lib.records import Mode, Prediction, Sample
+from lsfa_lib.storage.files import InputError
 
 LITE0_LAYERS = ["blocks.1", "blocks.2", "blocks.4"]
 """Strides 4, 8 and 16, as layer1 to layer3 of a ResNet."""

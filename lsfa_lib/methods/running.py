@@ -14,17 +14,33 @@ from typing import Any
 
 import torch
 
-from lsfa_lib import results
 from lsfa_lib.config import Config, resolve_device
-from lsfa_lib.datasets.trees import Split, read_scan, split_of
-from lsfa_lib.detector import Detector, threshold_of
-from lsfa_lib.detector import predict as predict_detector
-from lsfa_lib.features import EXTRACT, Encoders, load_encoders, patch_valid
-from lsfa_lib.files import InputError, progress
+from lsfa_lib.datasets.layouts import Split, read_scan, split_of
+from lsfa_lib.datasets.preprocess import prepare
+from lsfa_lib.detection.detector import Detector, threshold_of
+from lsfa_lib.detection.detector import predict as predict_detector
+from lsfa_lib.features.extract import (
+    EXTRACT,
+    Encoders,
+    load_encoders,
+    patch_valid,
+)
+from lsfa_lib.features.lazy_scan import (
+    Scene,
+    few_shot,
+    on_device,
+    scene_of,
+)
 from lsfa_lib.methods.method import Good, Method, Predict
-from lsfa_lib.preprocess import prepare
-from lsfa_lib.records import Modality, ModalityFeatures, Mode, PatchFeatures, Sample
-from lsfa_lib.scenes import Scene, few_shot, on_device, scene_of
+from lsfa_lib.records import (
+    Modality,
+    ModalityFeatures,
+    Mode,
+    PatchFeatures,
+    Sample,
+)
+from lsfa_lib.storage import results
+from lsfa_lib.storage.files import InputError, progress
 
 
 @dataclass(frozen=True)

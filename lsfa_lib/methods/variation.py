@@ -14,12 +14,17 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from lsfa_lib.adaptation.schedule import epoch_order
 from lsfa_lib.config import Config
-from lsfa_lib.detector import blur
-from lsfa_lib.files import progress
-from lsfa_lib.methods.method import Good, Method, Predict, Scene
+from lsfa_lib.detection.detector import blur
+from lsfa_lib.methods.method import (
+    Good,
+    Method,
+    Predict,
+    Scene,
+)
 from lsfa_lib.records import Mode, Prediction, Sample
-from lsfa_lib.schedule import epoch_order
+from lsfa_lib.storage.files import progress
 
 SIDE = 64
 """Of the depth image, px, and of the voxel grid; the published voxel grid is as fine."""

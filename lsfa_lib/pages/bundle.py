@@ -16,9 +16,9 @@ from urllib.parse import quote, unquote
 from plotly.offline import get_plotlyjs
 
 from lsfa_lib.config_io import flat
-from lsfa_lib.files import InputError, write_whole
 from lsfa_lib.pages.gallery import index_page
 from lsfa_lib.pages.gallery_data import Contents, RunEntry, find_contents
+from lsfa_lib.storage.files import InputError, write_whole
 
 _RUN_FILES = ("report.html", "thumbnail.png", "result.json")
 _STUDY_FILES = ("report.html", "thumbnail.png", "table.csv", "table.parquet", "runs.parquet")

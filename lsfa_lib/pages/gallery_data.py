@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from lsfa_lib.config_io import config_hash, flat
-from lsfa_lib.files import InputError
-from lsfa_lib.findings import PLACES, Result, settings
+from lsfa_lib.figures.findings import PLACES, Result, settings
 from lsfa_lib.pages.page import day, without_folders
-from lsfa_lib.results import read_result
+from lsfa_lib.storage.files import InputError
+from lsfa_lib.storage.results import read_result
 
 STUDY_SCHEMA = 1
 DAMAGE = (KeyError, TypeError, ValueError, AttributeError)

@@ -7,7 +7,12 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lsfa_lib.findings import SHORT, Result, number, three_digits
+from lsfa_lib.figures.findings import (
+    SHORT,
+    Result,
+    number,
+    three_digits,
+)
 from lsfa_lib.pages.gallery_data import RunEntry
 
 METRICS = {

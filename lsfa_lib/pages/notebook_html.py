@@ -15,8 +15,8 @@ from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from PIL import Image
 
-from lsfa_lib.files import InputError
 from lsfa_lib.pages.page import embedded_json, packed, without_folders
+from lsfa_lib.storage.files import InputError
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"

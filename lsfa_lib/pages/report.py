@@ -14,14 +14,25 @@ import nbformat
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from lsfa_lib.files import InputError, progress, write_whole
+from lsfa_lib.notebooks.run import execute, find_notebook
 from lsfa_lib.pages.gallery import write_index as write_index
 from lsfa_lib.pages.gallery_data import DAMAGE, read_study
-from lsfa_lib.pages.notebook_html import body_html, contents, question, thumbnail
+from lsfa_lib.pages.notebook_html import (
+    body_html,
+    contents,
+    question,
+    thumbnail,
+)
 from lsfa_lib.pages.page import packed, page_text, write_text
-from lsfa_lib.pages.report_head import Link, provenance, relative, run_head, study_head
-from lsfa_lib.results import read_result
-from lsfa_lib.studies.notebook_run import execute, find_notebook
+from lsfa_lib.pages.report_head import (
+    Link,
+    provenance,
+    relative,
+    run_head,
+    study_head,
+)
+from lsfa_lib.storage.files import InputError, progress, write_whole
+from lsfa_lib.storage.results import read_result
 
 PAGES = ("runs/*/*", "studies/*", "*")
 """Folders below the reports that hold an executed notebook and its page."""

@@ -11,7 +11,16 @@ from urllib.parse import quote
 import nbformat
 
 from lsfa_lib.config_io import flat
-from lsfa_lib.findings import NAMES, Result, counts, lead, number, settings, shown, three_digits
+from lsfa_lib.figures.findings import (
+    NAMES,
+    Result,
+    counts,
+    lead,
+    number,
+    settings,
+    shown,
+    three_digits,
+)
 from lsfa_lib.pages.gallery_data import StudyEntry, StudyRun, last_line
 from lsfa_lib.pages.page import day
 

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lsfa_lib.encoders.point_mae import Architecture, PointMAE, Transformer
-from lsfa_lib.files import InputError
+from lsfa_lib.features.point_mae import Architecture, PointMAE, Transformer
+from lsfa_lib.storage.files import InputError
 
 
 @dataclass(frozen=True)

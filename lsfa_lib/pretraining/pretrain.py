@@ -19,13 +19,13 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lsfa_lib.adaptation.schedule import generator_of, warmed_cosine
 from lsfa_lib.config_io import config_hash
-from lsfa_lib.encoders.checkpoints import POINT_MAE_PARTS, seeded
-from lsfa_lib.encoders.point_mae import SMALL, PointMAE, placed_groups
-from lsfa_lib.files import InputError, progress, write_whole
+from lsfa_lib.features.checkpoints import POINT_MAE_PARTS, seeded
+from lsfa_lib.features.point_mae import SMALL, PointMAE, placed_groups
 from lsfa_lib.pretraining.masked import GroupedCloud, MaskedPointMAE, draw_hidden
 from lsfa_lib.pretraining.shapes import shape
-from lsfa_lib.schedule import generator_of, warmed_cosine
+from lsfa_lib.storage.files import InputError, progress, write_whole
 
 _log = logging.getLogger(__name__)
 CHECKPOINT_EVERY = 250

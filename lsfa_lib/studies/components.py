@@ -19,18 +19,19 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from lsfa_lib import metrics, results
-from lsfa_lib.adaptors import Adaptors
+from lsfa_lib.adaptation.adaptors import Adaptors
+from lsfa_lib.adaptation.training import Trained, TrainingStopped, train_adaptors
 from lsfa_lib.config import Config, only, resolve_device
 from lsfa_lib.config_io import config_hash
-from lsfa_lib.datasets.trees import split_of
-from lsfa_lib.detector import fit, predict
-from lsfa_lib.feature_cache import cached_features
-from lsfa_lib.features import Encoders, load_encoders
-from lsfa_lib.files import progress, write_whole
+from lsfa_lib.datasets.layouts import split_of
+from lsfa_lib.detection.detector import fit, predict
+from lsfa_lib.evaluation import metrics
+from lsfa_lib.features.cache import cached_features
+from lsfa_lib.features.extract import Encoders, load_encoders
+from lsfa_lib.features.lazy_scan import good_features, read_sample
 from lsfa_lib.records import UNLABELLED, PatchFeatures, Prediction
-from lsfa_lib.scenes import good_features, read_sample
-from lsfa_lib.training import Trained, TrainingStopped, train_adaptors
+from lsfa_lib.storage import results
+from lsfa_lib.storage.files import progress, write_whole
 
 FORMAT = 1
 

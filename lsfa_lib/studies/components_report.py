@@ -12,10 +12,11 @@ import pandas as pd
 import plotly.graph_objects as go
 from pandas.io.formats.style import Styler
 
-from lsfa_lib.files import InputError, write_whole
-from lsfa_lib.findings import NAMES
-from lsfa_lib.paired import verdict
-from lsfa_lib.selection import rank_correlation
+from lsfa_lib.evaluation.bootstrap import verdict
+from lsfa_lib.figures.figures import TEMPLATE
+from lsfa_lib.figures.findings import NAMES
+from lsfa_lib.selection.selection import rank_correlation
+from lsfa_lib.storage.files import InputError, write_whole
 from lsfa_lib.studies.components import VARIANTS
 from lsfa_lib.studies.components_table import (
     ALL_THREE,
@@ -25,7 +26,6 @@ from lsfa_lib.studies.components_table import (
     read_cells,
     table,
 )
-from lsfa_lib.views.figures import TEMPLATE
 
 LOSSES_IN_WORDS = {"ours": "losses of ours", "published": "losses as printed"}
 TITLES = {"i_auroc": "I-AUROC", "aupro_30": "AUPRO 30 %", "p_auroc": "P-AUROC"}

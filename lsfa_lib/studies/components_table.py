@@ -16,8 +16,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from lsfa_lib.files import InputError
-from lsfa_lib.paired import Measured, draws, resampled, with_interval
+from lsfa_lib.evaluation.bootstrap import (
+    Measured,
+    draws,
+    resampled,
+    with_interval,
+)
+from lsfa_lib.storage.files import InputError
 
 Metric = str
 METRICS: tuple[Metric, ...] = ("i_auroc", "aupro_30", "p_auroc")

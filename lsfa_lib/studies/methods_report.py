@@ -12,10 +12,11 @@ import plotly.graph_objects as go
 from pandas.io.formats.style import Styler
 
 from lsfa_lib.config import OURS, PRESETS
-from lsfa_lib.findings import SHORT
+from lsfa_lib.evaluation.bootstrap import AREA, verdict
+from lsfa_lib.figures.figures import TEMPLATE
+from lsfa_lib.figures.findings import SHORT
+from lsfa_lib.figures.tables import marked
 from lsfa_lib.methods.method import find_method
-from lsfa_lib.pages.tables import marked
-from lsfa_lib.paired import AREA, verdict
 from lsfa_lib.studies.study_table import (
     PUBLISHED,
     StudyRuns,
@@ -24,7 +25,6 @@ from lsfa_lib.studies.study_table import (
     published_file,
     spread,
 )
-from lsfa_lib.views.figures import TEMPLATE
 
 DATASET = "mvtec3d"
 LSFA_TABLES = "LSFA, tables 1 and 2"

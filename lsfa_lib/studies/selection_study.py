@@ -13,14 +13,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lsfa_lib import results
 from lsfa_lib.config import Config, resolve_device
 from lsfa_lib.config_io import config_hash
-from lsfa_lib.detector import Detector, predict
-from lsfa_lib.features import load_encoders
-from lsfa_lib.files import InputError, progress, write_whole
-from lsfa_lib.selection import learned, pseudo_set, separation
-from lsfa_lib.studies.components import VARIANTS, TestScans, each_category, measured, read_test
+from lsfa_lib.detection.detector import Detector, predict
+from lsfa_lib.features.extract import load_encoders
+from lsfa_lib.selection.selection import learned, pseudo_set, separation
+from lsfa_lib.storage import results
+from lsfa_lib.storage.files import InputError, progress, write_whole
+from lsfa_lib.studies.components import (
+    VARIANTS,
+    TestScans,
+    each_category,
+    measured,
+    read_test,
+)
 
 FORMAT = 1
 

@@ -11,9 +11,9 @@ from typing import Any
 import papermill
 
 from lsfa_lib.config import PRESETS
-from lsfa_lib.files import InputError
-from lsfa_lib.findings import shown
-from lsfa_lib.studies.notebook_run import find_notebook, notebook_names
+from lsfa_lib.figures.findings import shown
+from lsfa_lib.notebooks.run import find_notebook, notebook_names
+from lsfa_lib.storage.files import InputError
 from lsfa_lib.studies.study_fields import Fields, nearest, read_yaml
 from lsfa_lib.studies.study_table import published_file
 

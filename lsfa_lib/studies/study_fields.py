@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from lsfa_lib.files import InputError
+from lsfa_lib.storage.files import InputError
 
 T = TypeVar("T")
 

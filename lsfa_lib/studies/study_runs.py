@@ -13,19 +13,19 @@ from typing import Any
 
 import nbformat
 
+from lsfa_lib.adaptation.training import require_scans
 from lsfa_lib.config import Config, DataConfig, resolve_device
 from lsfa_lib.config_io import chosen_config, config_hash
-from lsfa_lib.datasets import trees
+from lsfa_lib.datasets import layouts as trees
 from lsfa_lib.datasets.entry import SPLITS
-from lsfa_lib.files import InputError
-from lsfa_lib.findings import settings, shown
+from lsfa_lib.features.lazy_scan import few_shot
+from lsfa_lib.figures.findings import settings, shown
 from lsfa_lib.methods.method import find_method
-from lsfa_lib.results import as_json
-from lsfa_lib.scenes import few_shot
-from lsfa_lib.studies.notebook_run import FOLDERS
+from lsfa_lib.notebooks.run import FOLDERS
+from lsfa_lib.storage.files import InputError
+from lsfa_lib.storage.results import as_json
 from lsfa_lib.studies.study import Study, known_preset, notebook_parameters
 from lsfa_lib.studies.study_fields import nearest
-from lsfa_lib.training import require_scans
 
 QUICKSTART = "00_quickstart"
 CONFIG = {"only": "part"}

@@ -15,10 +15,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lsfa_lib.files import CHECKOUT, InputError, located, write_whole
-from lsfa_lib.findings import BOTH, NAMES, SHORT, Result, labelled, number
-from lsfa_lib.paired import AREA, Measured, draws, resampled, verdict, with_interval
-from lsfa_lib.results import read_result
+from lsfa_lib.evaluation.bootstrap import (
+    AREA,
+    Measured,
+    draws,
+    resampled,
+    verdict,
+    with_interval,
+)
+from lsfa_lib.figures.findings import (
+    BOTH,
+    NAMES,
+    SHORT,
+    Result,
+    labelled,
+    number,
+)
+from lsfa_lib.storage.files import (
+    CHECKOUT,
+    InputError,
+    located,
+    write_whole,
+)
+from lsfa_lib.storage.results import read_result
 
 SCHEMA = 1
 METRICS = {"i_auroc": "I-AUROC", "aupro_30": "AUPRO 30 %", "p_auroc": "P-AUROC"}

@@ -14,15 +14,21 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lsfa_lib.files import InputError, write_whole
+from lsfa_lib.notebooks.run import find_notebook
 from lsfa_lib.pages import gallery
-from lsfa_lib.results import now
-from lsfa_lib.studies.notebook_run import find_notebook
+from lsfa_lib.storage.files import InputError, write_whole
+from lsfa_lib.storage.results import now
 from lsfa_lib.studies.study import Study
 from lsfa_lib.studies.study_runs import Run, runs_of, unavailable
 from lsfa_lib.studies.study_table import write_tables
 from lsfa_lib.studies.sweep_cluster import cluster_client, performed
-from lsfa_lib.studies.sweep_worker import Job, Outcome, failed, finished, tidy
+from lsfa_lib.studies.sweep_worker import (
+    Job,
+    Outcome,
+    failed,
+    finished,
+    tidy,
+)
 
 SCHEMA = 1
 _log = logging.getLogger(__name__)

@@ -17,9 +17,15 @@ import dask
 from distributed import Client, Future, LocalCluster
 from distributed.scheduler import KilledWorker
 
-from lsfa_lib.files import InputError, progress
-from lsfa_lib.studies import warm_start
-from lsfa_lib.studies.sweep_worker import Job, Outcome, failed, lost, perform
+from lsfa_lib.storage.files import InputError, progress
+from lsfa_lib.studies import prefork as warm_start
+from lsfa_lib.studies.sweep_worker import (
+    Job,
+    Outcome,
+    failed,
+    lost,
+    perform,
+)
 
 DEATHS = 3
 """Workers of this machine a run may cost before it counts as failed."""

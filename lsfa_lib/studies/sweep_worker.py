@@ -14,10 +14,10 @@ from typing import Any, Literal
 import torch
 from papermill.exceptions import PapermillExecutionError
 
-from lsfa_lib.files import InputError, locked, write_whole
+from lsfa_lib.notebooks.run import execute
 from lsfa_lib.pages import report
-from lsfa_lib.results import read_result, restart_peak_memory
-from lsfa_lib.studies.notebook_run import execute
+from lsfa_lib.storage.files import InputError, locked, write_whole
+from lsfa_lib.storage.results import read_result, restart_peak_memory
 
 SCHEMA = 1
 FAILED, TRACEBACK = "notebook-failed.ipynb", "error.txt"

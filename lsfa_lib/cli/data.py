@@ -1,0 +1,115 @@
+"""`lsfa data`: demo scans, public data sets, your own camera's scans, and their faults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lsfa_lib.storage.files import InputError
+
+app = typer.Typer(help="Make, download, import or check data.", no_args_is_help=True)
+
+
+@app.command()
+def demo(
+    root: Annotated[Path, typer.Option(help="Folder to write the categories to.")] = Path(
+        "data/demo"
+    ),
+    seed: Annotated[int, typer.Option(help="Another seed gives other parts.")] = 0,
+    size: Annotated[int, typer.Option(help="Side of the camera frame, px.")] = 400,
+    layout: Annotated[str, typer.Option(help="mvtec3d or eyecandies.")] = "mvtec3d",
+) -> None:
+    """Write the demo data: four products with six kinds of defects, as MVTec 3D-AD stores them.
+
+    Complete data of the same settings are kept; anything else in the folder is left alone. With
+    `--layout eyecandies` the same products lie in that data set's files, under its six lights.
+    """
+    from lsfa_lib.demo.eyecandies_demo import write_eyecandies_demo
+    from lsfa_lib.demo.synthetic import DemoSettings, write_demo
+
+    writers = {"mvtec3d": write_demo, "eyecandies": write_eyecandies_demo}
+    if layout not in writers:
+        raise InputError(f"there is no layout {layout!r}; choose among {', '.join(writers)}")
+    writers[layout](root, DemoSettings(size=size, seed=seed))
+    typer.echo(f"demo data: {root}")
+
+
+@app.command()
+def download(
+    name: Annotated[str, typer.Argument(help="mvtec3d; eyecandies says how to get it by hand.")],
+    root: Annotated[
+        Path | None, typer.Option(help="Folder for the categories.", show_default="data/NAME")
+    ] = None,
+    accept_licence: Annotated[
+        bool, typer.Option("--accept-licence", help="You accept the data set's terms.")
+    ] = False,
+    archive: Annotated[
+        Path | None, typer.Option(help="An archive you downloaded yourself, instead.")
+    ] = None,
+) -> None:
+    """Download a public data set, check its digest and unpack it.
+
+    Stopped, it goes on where it was when it is started again. Its terms are shown first.
+    """
+    from lsfa_lib.datasets.public import fetch_data
+
+    folder = root or Path("data") / name
+    found = fetch_data(name, folder, accept_licence, archive)
+    typer.echo(f"{folder}: {', '.join(found)}; next: lsfa data check {folder}")
+
+
+@app.command()
+def check(path: Annotated[Path, typer.Argument(help="Folder that holds the categories.")]) -> None:
+    """Read every scan below PATH; say what is there and what is wrong.
+
+    Ends with exit code 2 when something has to be mended before `lsfa run`.
+    """
+    from lsfa_lib.datasets.tree_check import check_tree
+
+    report = check_tree(path)
+    for split in report.splits:
+        sizes = ", ".join(f"{width} x {height}" for width, height in split.sizes)
+        kinds = ", ".join(f"{count} {kind}" for kind, count in split.kinds.items())
+        near, far = split.distances_m
+        typer.echo(
+            f"{split.category:<16} {split.split:<11} {kinds}; {sizes} px; {near:.3f} to {far:.3f} m"
+        )
+    for file in report.odd_files:
+        typer.echo(f"not used: {file}")
+    for problem in report.problems:
+        typer.echo(f"problem: {problem}")
+    if report.problems:
+        raise InputError(f"{path}: {len(report.problems)} problem(s), each said above")
+    typer.echo("no problem found")
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="Folder that holds the scans.")],
+    category: Annotated[str, typer.Argument(help="Name of the part; becomes a folder.")],
+    root: Annotated[Path, typer.Option(help="Folder of the categories.")] = Path("data/mine"),
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "train",
+    kind: Annotated[
+        str, typer.Option(help="good, a defect's name, or unlabelled (the last two in test).")
+    ] = "good",
+    intrinsics: Annotated[
+        Path | None, typer.Option(help="JSON or XML with fx, fy, cx, cy; for depth images.")
+    ] = None,
+    depth_unit_m: Annotated[
+        float, typer.Option(help="Metres of one unit of depth; 0: as the intrinsics say, or 1 mm.")
+    ] = 0.0,
+) -> None:
+    """Bring scans of your own camera into the layout everything here reads.
+
+    A scan is NAME.png with NAME_depth.png (16-bit PNG, TIFF or EXR; or folders rgb and depth), or
+    an organised NAME.pcd or NAME.ply. Defective scans come with NAME_mask.png.
+    """
+    from lsfa_lib.datasets.importing import Target, import_scans
+
+    target = Target(root, category, split, kind)  # type: ignore[arg-type]
+    names = import_scans(source, target, intrinsics, depth_unit_m)
+    scans = f"{len(names)} scan{'s' * (len(names) != 1)}"
+    typer.echo(f"{root / category}: {scans} in {split}/{kind}")
+    typer.echo(f"next: lsfa data check {root}")

@@ -1,0 +1,67 @@
+"""`lsfa weights`: the public weights, seen, fetched and checked."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="""The public weights: DINO, Point-MAE and others. The demo needs none.
+
+    LSFA_WEIGHTS names another folder for them, LSFA_MIRROR the address of a folder that holds them
+    under the names `list` tells, LSFA_OFFLINE=1 forbids the network.
+    """,
+    no_args_is_help=True,
+)
+Name = Annotated[str, typer.Argument(help="As `lsfa weights list` tells, or timm's name.")]
+
+
+@app.command("list")
+def show() -> None:
+    """Name, size, licence and file of all weights, and which are here."""
+    from lsfa_lib.features.weights import REGISTRY
+
+    for weights in REGISTRY:
+        size = f"{weights.about_bytes / 1e6:.0f} MB" if weights.about_bytes else ""
+        here = "here" if weights.path.exists() else ""
+        typer.echo(
+            f"{weights.name:<14} {size:>7}  {weights.licence:<14}  {here:<4}  {weights.remote.name}"
+        )
+
+
+@app.command()
+def where() -> None:
+    """The folder weights lie in."""
+    from lsfa_lib.features.weights import folder
+
+    typer.echo(folder().absolute())
+
+
+@app.command()
+def fetch(name: Name) -> None:
+    """Download weights and check them; stopped, it goes on where it was."""
+    from lsfa_lib.features.weights import named, ready
+
+    typer.echo(ready(named(name)))
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="One; without it, all that are here.")] = "",
+) -> None:
+    """Read weights that are here and compare their digest."""
+    from lsfa_lib.features import weights
+    from lsfa_lib.storage.files import InputError
+
+    chosen = [weights.named(name)] if name else [w for w in weights.REGISTRY if w.path.exists()]
+    problems = []
+    for each in chosen:
+        try:
+            typer.echo(f"{each.name:<14} sha256 {weights.check(each)}")
+        except InputError as error:
+            problems.append(str(error))
+    if not chosen:
+        typer.echo(f"{weights.folder()} holds none of them; `lsfa weights list` tells their names")
+    if problems:
+        raise InputError("; ".join(problems))

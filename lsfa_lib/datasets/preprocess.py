@@ -1,0 +1,149 @@
+"""Scan -> Sample: background plane away, largest part kept, squared, resized, `valid` made.
+
+Everything is computed from the raw scan and nothing is written back, so that twice is as once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Shaped
+from PIL import Image
+from scipy import ndimage
+
+from lsfa_lib.config import PreprocessConfig
+from lsfa_lib.datasets.plane import height_above, plane_of, readings_of
+from lsfa_lib.records import Sample, Scan
+from lsfa_lib.storage.files import InputError
+
+IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+
+def prepare(scan: Scan, config: PreprocessConfig) -> Sample:
+    """The part of `scan` on black (or on its own colours) in a square of `image_size`.
+
+    Colour: bicubic with antialiasing as PIL does it, then ImageNet's mean and std. Points and
+    masks: nearest, at pixel centres like the colour. A defect thinner than one pixel of the square
+    can vanish, as in the published evaluations; the scan stays labelled by its folder.
+    Raises InputError naming the scan where it has no plane, no part, or no usable coordinates.
+    """
+    part = part_mask(scan, config)
+    rgb = scan.rgb
+    if config.rgb_background == "masked":
+        rgb = rgb * _colour_mask(part, readings_of(scan.xyz))[..., None]
+    side = config.image_size
+    colour = Image.fromarray(_squared(rgb)).resize((side, side), Image.Resampling.BICUBIC)
+    normalised = (np.asarray(colour, np.float32) / 255 - IMAGENET_MEAN) / IMAGENET_STD
+    valid = _nearest(_squared(part), side)
+    if not valid.any():
+        raise InputError(
+            f"{scan.path}: the part of {part.sum()} readings vanishes at {side} px; "
+            "raise image_size or crop the scan around the part"
+        )
+    xyz = np.where(valid[..., None], _nearest(_squared(scan.xyz), side), np.float32(0))
+    return Sample(
+        rgb=_channels_first(normalised),
+        xyz=_channels_first(xyz),
+        valid=torch.from_numpy(valid),
+        defect=torch.from_numpy(_nearest(_squared(scan.defect), side)),
+        name=scan.name,
+        kind=scan.kind,
+    )
+
+
+def part_mask(scan: Scan, config: PreprocessConfig) -> Bool[np.ndarray, "H W"]:
+    """True at the readings of the largest component off the background plane."""
+    height = height_above(scan.xyz, plane_of(scan, config))
+    off_plane = readings_of(scan.xyz) & (np.abs(height) >= config.plane_distance_m)
+    clean = _largest_component if config.cluster_method == "grid" else _largest_cluster
+    part = clean(off_plane, scan.xyz, config)
+    if not part.any():
+        raise InputError(
+            f"{scan.path}: nothing is left of {off_plane.sum()} readings farther than "
+            f"{config.plane_distance_m * 1000:g} mm from the background plane, wanted a part of "
+            f"{config.cluster_min_points}; check that there is a part in view, or lower "
+            "plane_distance_m"
+        )
+    return part
+
+
+def _largest_component(
+    mask: Bool[np.ndarray, "H W"], xyz: Float[np.ndarray, "H W 3"], config: PreprocessConfig
+) -> Bool[np.ndarray, "H W"]:
+    """DBSCAN's largest cluster, found on the pixel grid: lengths become pixels by the median pitch.
+
+    Dense pixels are joined across gaps of `cluster_gap_m`; readings within half a gap come along.
+    Seen from above a step in depth is one part, so that only gaps in the image part it.
+    """
+    row, rows = mask[::4], xyz[::4]  # a quarter of the rows tells the pitch
+    steps = np.linalg.norm((rows[:, 1:] - rows[:, :-1])[row[:, 1:] & row[:, :-1]], axis=1)
+    if len(steps) == 0:
+        return np.zeros_like(mask)
+    reach = int(config.cluster_gap_m / max(float(np.median(steps)), 1e-9))
+    reach = min(max(reach, 1), min(mask.shape) // 2)
+    # A quarter window is the corner of a solid part: on coarse grids no part has more points.
+    window = 2 * reach + 1
+    dense = mask & _crowded(mask, reach, min(config.cluster_min_points, window**2 // 4))
+    labels, count = ndimage.label(_crowded(dense, reach // 2, 1), structure=np.ones((3, 3)))
+    if count == 0:
+        return np.zeros_like(mask)
+    sizes = np.bincount(labels[dense], minlength=count + 1)
+    part = mask & (labels == sizes.argmax())
+    return part if part.sum() >= config.cluster_min_points else np.zeros_like(mask)
+
+
+def _crowded(mask: Bool[np.ndarray, "H W"], reach: int, at_least: int) -> Bool[np.ndarray, "H W"]:
+    """True where the square of `reach` pixels around holds `at_least` True pixels."""
+    side = 2 * reach + 1
+    share = ndimage.uniform_filter(mask.astype(np.float32), side, mode="constant")
+    return share > (at_least - 0.5) / side**2  # half a pixel of room for rounding
+
+
+def _largest_cluster(
+    mask: Bool[np.ndarray, "H W"], xyz: Float[np.ndarray, "H W 3"], config: PreprocessConfig
+) -> Bool[np.ndarray, "H W"]:
+    """The largest cluster of DBSCAN in space, as the papers clean; its noise label never wins.
+
+    With `noise_competes` it can, as in the released code, and the noise is then the part.
+    """
+    part = np.zeros_like(mask)
+    if not mask.any():
+        return part
+    from sklearn.cluster import DBSCAN  # slow to import, and seldom wanted
+
+    clusters = DBSCAN(eps=config.cluster_gap_m, min_samples=config.cluster_min_points)
+    labels = clusters.fit_predict(xyz[mask]) + 1  # noise becomes 0
+    sizes = np.bincount(labels)
+    if not config.noise_competes:
+        sizes[0] = 0
+    part[mask] = (labels == sizes.argmax()) & (sizes.max() > 0)
+    return part
+
+
+def _colour_mask(
+    part: Bool[np.ndarray, "H W"], readings: Bool[np.ndarray, "H W"]
+) -> Bool[np.ndarray, "H W"]:
+    """The part and the pixels without a reading inside it, whose colour is the part's."""
+    regions = ndimage.label(np.pad(~part, 1, constant_values=True))[0]
+    enclosed = regions[1:-1, 1:-1] != regions[0, 0]
+    return part | (enclosed & ~readings)
+
+
+def _squared(image: Shaped[np.ndarray, "H W *c"]) -> Shaped[np.ndarray, "L L *c"]:
+    """`image` with zeros around it, centred."""
+    height, width = image.shape[:2]
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    margins = [(top, side - height - top), (left, side - width - left)]
+    return np.pad(image, margins + [(0, 0)] * (image.ndim - 2))
+
+
+def _nearest(image: Shaped[np.ndarray, "L L *c"], side: int) -> Shaped[np.ndarray, "S S *c"]:
+    """The pixels of `image` nearest to the pixel centres of a square of `side`."""
+    index = ((np.arange(side) + 0.5) * len(image) / side).astype(np.int64)
+    return image[index[:, None], index]
+
+
+def _channels_first(image: Float[np.ndarray, "S S 3"]) -> Float[torch.Tensor, "3 S S"]:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

@@ -1,0 +1,89 @@
+"""The public data sets: fetched where that is possible, else said how to do it by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lsfa_lib.datasets.tree_check import PUBLISHED_COUNTS
+from lsfa_lib.storage.archive import unpack
+from lsfa_lib.storage.download import Remote, fetch, verify
+from lsfa_lib.storage.files import InputError, require_room, unwritable
+
+
+@dataclass(frozen=True)
+class PublicData:
+    """A data set somebody else publishes."""
+
+    title: str
+    licence: str
+    """Its terms in a sentence."""
+    home: str
+    """Its publisher's page."""
+    archive: Remote | None = None
+    """None where only a browser gets it."""
+    needed_bytes: int = 0
+    """Archive and scans together, about."""
+    most_bytes: int = 0
+    """More than its scans come to: 4147 of 900 x 900 px with 16 bytes each."""
+
+
+DATA = {
+    "mvtec3d": PublicData(
+        "MVTec 3D-AD",
+        "CC BY-NC-SA 4.0: for research, not for commercial use; name the authors; share what you "
+        "make of it under the same terms",
+        "https://www.mvtec.com/company/research/datasets/mvtec-3d-ad",
+        Remote(
+            "https://www.mydrive.ch/shares/45920/dd1eb345346df066c63b5c95676b961b/download/"
+            "428824485-1643285832/mvtec_3d_anomaly_detection.tar.xz",
+            "mvtec_3d_anomaly_detection.tar.xz",
+            digest="md5:d8bb2800fbf3ac88e798da6ae10dc819",
+        ),
+        needed_bytes=40 * 10**9,
+        most_bytes=4147 * 900 * 900 * 16,
+    ),
+    "eyecandies": PublicData(
+        "Eyecandies",
+        "see its page for the terms",
+        "https://eyecan-ai.github.io/eyecandies/download",
+    ),
+}
+
+
+def fetch_data(name: str, root: Path, accepted: bool, archive: Path | None = None) -> list[str]:
+    """Downloads and unpacks a public data set into `root`; the categories that are there now.
+
+    An interrupted download goes on where it broke off, and the archive is deleted once it is
+    unpacked. `archive` is one that was fetched by hand: checked the same way, and kept. Raises
+    InputError where the terms were not accepted, or the data set must be fetched by hand.
+    """
+    if name not in DATA:
+        raise InputError(f"{name} is no known data set; choose {' or '.join(DATA)}")
+    about = DATA[name]
+    if about.archive is None:
+        raise InputError(
+            f"{about.title} is kept where only a browser gets it.\nBy hand: download its classes "
+            f"from {about.home}\nand unpack each one to {root.absolute() / '<class>'}"
+        )
+    if not accepted:
+        raise InputError(
+            f"{about.title} is published under terms: {about.licence} ({about.home}); "
+            "if you accept them, say so with --accept-licence"
+        )
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(root, error) from error
+    require_room(root, about.needed_bytes)
+    if archive is None:
+        packed = fetch(about.archive, root / about.archive.name)
+    else:
+        packed = archive
+        if not packed.is_file():
+            raise InputError(f"{packed}: no such archive; give the file you downloaded")
+        verify(packed, about.archive)
+    found = unpack(packed, root, about.most_bytes)
+    if archive is None:
+        packed.unlink()
+    return sorted(path.name for path in found if path.name in PUBLISHED_COUNTS)

@@ -1,0 +1,241 @@
+"""Defects for a `Surface`: hole, crack, cut, bent, contamination and colour, of a wanted area.
+
+Every kind gives each cell of the part a score that grows away from the defect, and the lowest
+scores up to the wanted area are the defect; so areas are exact whatever the shape. `colour` leaves
+the geometry as it is, `bent` leaves the colours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32
+from scipy import ndimage
+
+from lsfa_lib.demo.rendering import Surface, noise
+
+Grid = Float32[np.ndarray, "G G"]
+Mask = Bool[np.ndarray, "G G"]
+Range = tuple[float, float]
+Colour = tuple[float, float, float]
+
+FOREIGN: tuple[Colour, ...] = (
+    (0.10, 0.05, 0.02),
+    (0.62, 0.60, 0.55),
+    (0.32, 0.06, 0.04),
+    (0.05, 0.09, 0.27),
+    (0.50, 0.36, 0.08),
+    (0.08, 0.17, 0.05),
+)
+"""Grease, chalk, red ink, blue ink, glue, mould: linear albedo."""
+
+
+@dataclass(frozen=True)
+class Severity:
+    """How plain the defects of one kind are; each value is drawn between its two ends."""
+
+    area_percent: Range
+    """Of the part's area, drawn on a logarithmic scale: small ones are as common as large."""
+    depth_mm: Range = (0.0, 0.0)
+    """Material taken away, added or moved."""
+    strength: Range = (0.0, 0.0)
+    """Share of the foreign colour."""
+
+
+@dataclass(frozen=True)
+class Severities:
+    """One range for each kind of defect, from subtle to plain."""
+
+    hole: Severity = Severity((0.4, 2.0), depth_mm=(1.5, 9.0))
+    crack: Severity = Severity((0.45, 1.6), depth_mm=(0.8, 4.0))
+    cut: Severity = Severity((0.6, 4.0))
+    bent: Severity = Severity((1.5, 5.5), depth_mm=(0.8, 3.0))
+    contamination: Severity = Severity((0.45, 3.0), depth_mm=(0.3, 1.8), strength=(0.25, 0.9))
+    colour: Severity = Severity((0.45, 4.5), strength=(0.15, 0.55))
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One defect to be made: severity already drawn, and where its randomness comes from."""
+
+    cells: int
+    """Area on the grid."""
+    depth_mm: float
+    strength: float
+    inside: Colour
+    """Albedo where the material is opened."""
+    mm: float
+    """Width of a cell."""
+    rng: np.random.Generator
+
+    def noise(self, surface: Surface, shortest_mm: float, longest_mm: float) -> Grid:
+        """A random texture with waves between two lengths."""
+        side = surface.height.shape[0]
+        return noise(self.rng, side, shortest_mm / self.mm, longest_mm / self.mm)
+
+
+def draw(
+    severity: Severity, surface: Surface, inside: Colour, mm: float, rng: np.random.Generator
+) -> Draw:
+    """Area, depth and strength of one defect on `surface`, whose cells are `mm` wide."""
+    low, high = np.log(severity.area_percent)
+    share = np.exp(rng.uniform(low, high)) / 100
+    return Draw(
+        cells=max(1, round(share * np.count_nonzero(surface.part))),
+        depth_mm=rng.uniform(*severity.depth_mm),
+        strength=rng.uniform(*severity.strength),
+        inside=inside,
+        mm=mm,
+        rng=rng,
+    )
+
+
+def hole(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
+    """A pit with a ragged outline, or a hole right through where the part is thin."""
+    mask, score = _blob(surface, spec, ragged=0.18)
+    sharp = np.clip((_edge(score, mask) - score) / (0.35 * _edge(score, mask)), 0, 1)
+    dug = surface.height - spec.depth_mm * np.where(mask, sharp, 0).astype(np.float32)
+    dug -= np.where(mask, 0.25 * spec.noise(surface, 1.0, 6.0), 0)
+    return _opened(surface, np.where(mask, dug, surface.height), mask, spec), mask
+
+
+def crack(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
+    """A winding gap 0.7 to 1.8 mm wide, as long as its area says."""
+    width = spec.rng.uniform(0.7, 1.8)
+    length = spec.cells * spec.mm**2 / width
+    line = np.ones(surface.part.shape, bool)
+    row, column = np.rint(_walk(_centre(surface, spec, 4.0), length, spec)).astype(int).T
+    inside = (row >= 0) & (column >= 0) & (row < len(line)) & (column < len(line))
+    line[row[inside], column[inside]] = False
+    score = ndimage.distance_transform_edt(line).astype(np.float32)
+    score *= 1 + 0.2 * spec.noise(surface, 1.5, 10.0)
+    mask = _lowest(score, surface.part, spec.cells)
+    deep = spec.depth_mm * (1 - 0.7 * score / max(_edge(score, mask), 1.0))
+    dug = np.where(mask, surface.height - np.maximum(deep, 0), surface.height)
+    # Little light comes back out of a gap that narrow.
+    dark = replace(spec, inside=(0.3 * spec.inside[0], 0.3 * spec.inside[1], 0.3 * spec.inside[2]))
+    return _opened(surface, dug, mask, dark), mask
+
+
+def cut(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
+    """A slice taken off the rim by a slanted, slightly wavy blade.
+
+    The blade is the plane c + slope * x: everything above it goes, and c follows from the area.
+    """
+    angle = spec.rng.uniform(0, 2 * np.pi)
+    slope = spec.rng.uniform(1.2, 6.0)
+    line = (np.arange(len(surface.part)) - len(surface.part) / 2) * spec.mm
+    outwards = np.cos(angle) * line[None, :] + np.sin(angle) * line[:, None]
+    blade = (-slope * outwards + 0.25 * spec.noise(surface, 3.0, 25.0)).astype(np.float32)
+    mask = _lowest(blade - surface.height, surface.part, spec.cells)
+    left = blade - _edge(blade - surface.height, mask)
+    return _opened(surface, np.where(mask, left, surface.height), mask, spec), mask
+
+
+def bent(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
+    """A smooth dent or bulge; the colours stay as they are."""
+    mask, score = _blob(surface, spec, ragged=0.0)
+    # The deformation reaches a little past what is marked, where it has faded to 7 % of its depth.
+    across = np.clip(score / (1.17 * _edge(score, mask)), 0, 1)
+    shift = spec.depth_mm * (1 - across**2) ** 2 * spec.rng.choice([-1, 1])
+    height = np.where(surface.part, np.maximum(surface.height + shift, 0.5), 0)
+    return replace(surface, height=height.astype(np.float32)), mask
+
+
+def contamination(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
+    """A lump of something foreign stuck on the part."""
+    mask, score = _blob(surface, spec, ragged=0.35)
+    dome = np.where(mask, np.sqrt(np.clip(1 - score / _edge(score, mask), 0, 1)), 0)
+    dome = dome * np.clip(0.8 + 0.3 * spec.noise(surface, 1.0, 8.0), 0.2, 1.5)
+    height = surface.height + (spec.depth_mm * dome).astype(np.float32)
+    foreign = np.array(FOREIGN[spec.rng.integers(len(FOREIGN))], np.float32)
+    share = spec.strength * np.clip(dome / 0.35, 0, 1)[..., None]
+    albedo = surface.albedo + share.astype(np.float32) * (foreign - surface.albedo)
+    gloss = np.where(mask, np.float32(spec.rng.uniform(0, 0.4)), surface.gloss)
+    return replace(surface, height=height, albedo=albedo, gloss=gloss), mask
+
+
+def colour(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
+    """A stain, scorch or bleached patch: other albedo, same geometry."""
+    mask, score = _blob(surface, spec, ragged=0.3)
+    soft = np.clip((_edge(score, mask) - score) / (0.4 * _edge(score, mask)), 0, 1)
+    share = np.where(mask, spec.strength * (0.25 + 0.75 * soft), 0)[..., None].astype(np.float32)
+    foreign = np.array(FOREIGN[spec.rng.integers(len(FOREIGN))], np.float32)
+    return replace(surface, albedo=surface.albedo + share * (foreign - surface.albedo)), mask
+
+
+DEFECTS = {
+    "bent": bent,
+    "colour": colour,
+    "contamination": contamination,
+    "crack": crack,
+    "cut": cut,
+    "hole": hole,
+}
+
+
+def _lowest(score: Grid, part: Mask, count: int) -> Mask:
+    """The `count` cells of the part with the lowest score."""
+    return part & (score <= np.partition(score[part], count - 1)[count - 1])
+
+
+def _edge(score: Grid, mask: Mask) -> float:
+    """Score at the rim of the defect."""
+    return float(score[mask].max())
+
+
+def _blob(surface: Surface, spec: Draw, ragged: float) -> tuple[Mask, Grid]:
+    """A patch about a random place on the part, longer than wide, and its score."""
+    radius = np.sqrt(spec.cells / np.pi) * spec.mm
+    row, column = _centre(surface, spec, min(0.8 * radius, 6.0))
+    angle, stretch = spec.rng.uniform(0, np.pi), spec.rng.uniform(1, 1.5)
+    line = np.arange(len(surface.part), dtype=np.float32)
+    down, right = (line - np.float32(row))[:, None], (line - np.float32(column))[None, :]
+    along = (np.cos(angle) * right + np.sin(angle) * down) / stretch
+    across = (np.cos(angle) * down - np.sin(angle) * right) * stretch
+    score = np.hypot(along, across).astype(np.float32)
+    if ragged:
+        score *= np.exp(ragged * spec.noise(surface, 0.8 * radius, 5 * radius))
+    return _lowest(score, surface.part, spec.cells), score
+
+
+def _centre(surface: Surface, spec: Draw, margin_mm: float) -> Float[np.ndarray, " 2"]:
+    """A random cell (row, column) of the part, not steep and `margin_mm` from its rim."""
+    smooth = ndimage.uniform_filter(surface.height, max(3, round(3 / spec.mm)))
+    steepness = np.hypot(*np.gradient(smooth, spec.mm))
+    width = max(1, round(2 * margin_mm / spec.mm))
+    share = ndimage.uniform_filter(surface.part.astype(np.float32), width)
+    fit = np.argwhere((share > 0.999) & (steepness < 1.0) & surface.part)
+    if not len(fit):
+        fit = np.argwhere(surface.part & (share >= share[surface.part].max() - 1e-3))
+    return fit[spec.rng.integers(len(fit))].astype(float)
+
+
+def _walk(start: np.ndarray, length_mm: float, spec: Draw) -> Float[np.ndarray, "N 2"]:
+    """Cells along a random curve of this length that turns by about 20 degrees each 2 mm."""
+    count = max(2, int(2 * length_mm / spec.mm))
+    turns = spec.rng.standard_normal(count) * 0.35 * np.sqrt(spec.mm / 4)
+    heading = spec.rng.uniform(0, 2 * np.pi) + np.cumsum(turns)
+    steps = 0.5 * np.stack([np.sin(heading), np.cos(heading)], axis=1)
+    path = np.cumsum(steps, axis=0)
+    return start + path - path[count // 2]
+
+
+def _opened(surface: Surface, height: np.ndarray, mask: Mask, spec: Draw) -> Surface:
+    """`surface` with the new height: inner material where it was opened, backdrop where through."""
+    gone = mask & (height < 0.4)
+    bare = (
+        np.array(spec.inside, np.float32) * (1 + 0.08 * spec.noise(surface, 0.6, 3.0)[..., None])
+    ).clip(0, 1)
+    depth = np.clip((surface.height - height) / 0.6, 0, 1)[..., None]
+    albedo = np.where(
+        mask[..., None], surface.albedo + depth * (bare - surface.albedo), surface.albedo
+    )
+    albedo = np.where(gone[..., None], surface.backdrop, albedo)
+    return replace(
+        surface,
+        height=np.where(gone, 0, height).astype(np.float32),
+        albedo=albedo.astype(np.float32),
+        gloss=np.where(gone, np.float32(0), surface.gloss),
+    )

@@ -1,0 +1,253 @@
+"""Four products as height fields with colours: biscuit, orange, seal, spindle. Lengths in mm.
+
+No two parts are alike: size, outline, colour, texture and pose differ as far as `Variation` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32
+from scipy import ndimage
+
+from lsfa_lib.demo.rendering import (
+    Surface,
+    cell_mm,
+    grid_axes,
+    noise,
+)
+
+Grid = Float32[np.ndarray, "G G"]
+Colours = Float32[np.ndarray, "G G 3"]
+Colour = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Variation:
+    """How much good parts differ from each other."""
+
+    shift_mm: float = 2.0
+    """Largest offset of the part from the middle of the frame, each axis."""
+    scale: float = 0.015
+    """Standard deviation of the size, relative."""
+    shade: float = 0.08
+    """Standard deviation of the brightness of the colour, relative."""
+    texture: float = 1.0
+    """Amplitude of bumps, pores, blotches and marks, 1 as designed."""
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Part coordinates of every cell and what the product may draw on."""
+
+    along: Grid
+    across: Grid
+    scale: float
+    shade: float
+    texture: float
+    cell: float
+    """Width of a cell, mm."""
+
+    def noise(
+        self, rng: np.random.Generator, shortest_mm: float, longest_mm: float, slope: float = 1.0
+    ) -> Grid:
+        """A random texture of deviation `texture` with waves between two lengths."""
+        side = self.along.shape[0]
+        return np.float32(self.texture) * noise(
+            rng, side, shortest_mm / self.cell, longest_mm / self.cell, slope
+        )
+
+
+@dataclass(frozen=True)
+class Product:
+    """How one category is made."""
+
+    make: Callable[[Pose, np.random.Generator], tuple[Grid, Colours, Grid]]
+    """Pose -> height, albedo, gloss; height is 0 beside the part."""
+    turn_deg: float
+    """Parts lie turned by up to this much either way."""
+    inside: Colour
+    """Albedo of the material where it is broken or cut."""
+    backdrop: Colour
+    grain: float
+    """Contrast of the backdrop's texture."""
+
+
+def make_part(
+    product: Product, size: int, variation: Variation, rng: np.random.Generator
+) -> Surface:
+    """One good part lying on its backdrop, for a frame of `size` pixels."""
+    right, down = grid_axes(size)
+    angle = np.deg2rad(rng.uniform(-product.turn_deg, product.turn_deg))
+    shift = rng.uniform(-variation.shift_mm, variation.shift_mm, 2)
+    right, down = right - np.float32(shift[0]), down - np.float32(shift[1])
+    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    pose = Pose(
+        along=cos * right + sin * down,
+        across=cos * down - sin * right,
+        scale=1 + variation.scale * float(np.clip(rng.standard_normal(), -2, 2)),
+        shade=1 + variation.shade * float(np.clip(rng.standard_normal(), -2, 2)),
+        texture=variation.texture,
+        cell=cell_mm(size),
+    )
+    height, albedo, gloss = product.make(pose, rng)
+    fibres = product.grain * (
+        0.7 * pose.noise(rng, 0.6, 2.5, 0.5) + 0.5 * pose.noise(rng, 8.0, 120.0)
+    )
+    backdrop = np.array(product.backdrop, np.float32) * np.clip(1 + fibres, 0.2, 2)[..., None]
+    part = height > 0
+    albedo = np.where(part[..., None], np.clip(albedo * np.float32(pose.shade), 0.005, 1), backdrop)
+    return Surface(height, albedo, np.where(part, gloss, np.float32(0)), backdrop, part)
+
+
+def biscuit(pose: Pose, rng: np.random.Generator) -> tuple[Grid, Colours, Grid]:
+    """A scalloped, docked biscuit, 92 mm wide and 14 mm high, baked darker at the rim."""
+    radius, angle = _polar(pose)
+    scallops = 0.8 * np.cos(28 * angle)
+    wobble = sum(
+        pose.texture * 0.5 * rng.standard_normal() * np.cos(k * angle + rng.uniform(0, 6.28))
+        for k in (2, 3, 5)
+    )
+    inset = (46 * pose.scale + scallops + wobble - radius).astype(np.float32)
+    rise = np.sqrt(np.clip(1 - (1 - np.clip(inset / 6, 0, 1)) ** 2, 0, 1))
+    body = 12.5 + 1.5 * np.cos(np.clip(radius / 46, 0, 1.2) * 1.5)
+    bumps = 0.28 * pose.noise(rng, 6.0, 30.0) + 0.08 * pose.noise(rng, 0.8, 4.0, 0.3)
+    groove = 0.6 * np.exp(-(((radius - 38 * pose.scale) / 1.1) ** 2))
+    holes = _dots(pose, [(6, 14.0), (12, 28.0)], 1.5)
+    height = np.where(inset > 0, rise * (body + bumps - groove) - 3.5 * holes * rise, 0)
+
+    pores = np.clip(pose.noise(rng, 0.7, 2.0, 0.2) - 1.5, 0, 2)
+    bake = 0.34 + 0.42 * np.exp(-np.clip(inset, 0, 50) / 5) + 0.12 * pose.noise(rng, 5.0, 60.0)
+    bake = np.clip(bake + 0.10 * bumps + 0.1 * rng.standard_normal() + 0.15 * holes, 0, 1)
+    albedo = _blend((0.72, 0.44, 0.18), (0.30, 0.12, 0.035), bake)
+    grit = 1 + 0.06 * pose.noise(rng, 0.6, 1.5, 0.0) - 0.22 * pores
+    return _finish(height), albedo * grit[..., None].astype(np.float32), _flat(pose, 0.03)
+
+
+def orange(pose: Pose, rng: np.random.Generator) -> tuple[Grid, Colours, Grid]:
+    """An orange of 80 mm with pitted peel and its stem end up; colour and blotches vary."""
+    squash = 1 + 0.03 * float(np.clip(rng.standard_normal(), -2, 2))
+    radius = np.hypot(pose.along * squash, pose.across / squash)
+    lumps = 0.5 * pose.noise(rng, 25.0, 90.0)
+    big = 40 * pose.scale
+    ball = np.sqrt(np.clip(1 - (radius / big) ** 2, 0, 1))
+    pits = pose.noise(rng, 1.5, 2.8, 0.0)
+    peel = -0.10 * np.clip(pits, 0, 3) + 0.02 * pose.noise(rng, 0.6, 1.5, 0.0)
+    height = np.where(ball > 0.03, big * (0.92 + 0.92 * ball) + (lumps + peel) * ball, 0)
+
+    stem = rng.normal(0, 6, 2).tolist()
+    from_stem = np.hypot(pose.along - stem[0], pose.across - stem[1])
+    around = np.arctan2(pose.across - stem[1], pose.along - stem[0])
+    star = (3.0 + 0.7 * np.cos(5 * around + rng.uniform(0, 6.28)) - from_stem) / 0.5
+    star = np.clip(star, 0, 1)
+    height -= np.where(height > 0, 1.8 * np.exp(-((from_stem / 5.5) ** 2)) - 0.7 * star, 0)
+    ripe = np.clip(0.45 + 0.16 * pose.noise(rng, 12.0, 90.0) + 0.18 * rng.standard_normal(), 0, 1)
+    albedo = _blend((0.92, 0.46, 0.03), (0.86, 0.24, 0.015), ripe)
+    scars = np.clip(pose.noise(rng, 1.5, 18.0, 0.8) - 2.2, 0, 1)[..., None]
+    albedo = albedo * (1 - 0.05 * np.clip(pits, 0, 3)[..., None]) * (1 - 0.45 * scars)
+    albedo += star[..., None] * (np.array([0.16, 0.17, 0.05], np.float32) - albedo)
+    return _finish(height), albedo.astype(np.float32), _flat(pose, 0.16)
+
+
+def seal(pose: Pose, rng: np.random.Generator) -> tuple[Grid, Colours, Grid]:
+    """A black rubber shaft seal, 98 mm wide: outer bead, groove, ribbed inner lip; dusty."""
+    radius, angle = _polar(pose)
+    middle, half = 37.0 * pose.scale, 11.5
+    offset = (radius - middle) / half
+    arch = np.sqrt(np.clip(1 - np.abs(offset) ** 3, 0, 1))
+    groove = 2.0 * np.exp(-(((radius - middle - 1.5) / 1.3) ** 2))
+    ribs = 0.5 * (offset < -0.15) * np.clip(np.cos(40 * angle) * 3, -1, 1) * np.clip(-offset, 0, 1)
+    step = 1.2 * np.clip((-offset - 0.1) / 0.08, 0, 1)
+    gate = angle - rng.uniform(-3.14, 3.14)
+    mark = 0.5 * np.exp(-((radius - middle - 6) ** 2 + (radius * np.sin(gate)) ** 2) / 2.5)
+    skin = 0.05 * pose.noise(rng, 1.0, 6.0, 0.3) + 0.15 * pose.noise(rng, 20.0, 90.0)
+    body = 17.5 - groove - step + ribs + mark * (np.cos(gate) > 0) + skin
+    height = np.where(arch > 0.05, body * arch, 0)
+
+    dust = np.clip(
+        0.35 + 0.3 * pose.noise(rng, 1.5, 40.0, 0.9) + 0.15 * rng.standard_normal(), 0, 1
+    )
+    specks = np.clip(pose.noise(rng, 0.7, 1.6, 0.0) - 2.7, 0, 1)
+    albedo = _blend((0.022, 0.022, 0.025), (0.062, 0.060, 0.057), dust)
+    albedo += (0.25 * specks)[..., None]
+    return _finish(height), albedo.astype(np.float32), _flat(pose, 0.28)
+
+
+def spindle(pose: Pose, rng: np.random.Generator) -> tuple[Grid, Colours, Grid]:
+    """A turned steel spindle, 98 mm long: collar, grooves, knurled grip, chamfered ends."""
+    at = np.clip(pose.along / pose.scale, -60, 60)
+    profile = _turned(at, 0.25 * np.clip(rng.standard_normal(4), -2, 2))
+    sideways = np.clip(pose.across / np.maximum(profile, 1), -1, 1)
+    around = np.arcsin(sideways) * profile
+    grip = ((at > 7) & (at < 29)).astype(np.float32)
+    spin = rng.uniform(0, 6.28)
+    threads = (np.sin(1.1 * (at + around) + spin), np.sin(1.1 * (at - around) - spin))
+    knurl = 0.22 * grip * (np.abs(threads[0]) + np.abs(threads[1]))
+    marks = pose.texture * _stripes(rng, at)
+    section = np.sqrt(np.clip(1 - sideways**2, 0, 1))
+    height = np.where(
+        (section > 0.05) & (profile > 0), 22 + (profile + knurl + 0.02 * marks) * section, 0
+    )
+
+    tint = np.array([0.50, 0.50, 0.49], np.float32) * (1 + 0.012 * rng.standard_normal(3)).astype(
+        np.float32
+    )
+    stain = 1 + 0.09 * pose.noise(rng, 6.0, 50.0) + 0.10 * marks
+    scratch = 0.15 * np.clip(pose.noise(rng, 0.6, 6.0, 0.3) - 2.4, 0, 1)
+    albedo = tint * (0.62 * stain - scratch - 0.13 * knurl)[..., None]
+    return _finish(height), albedo.astype(np.float32), _flat(pose, 0.75)
+
+
+PRODUCTS = {
+    "biscuit": Product(biscuit, 180.0, (0.80, 0.62, 0.36), (0.16, 0.19, 0.23), 0.10),
+    "orange": Product(orange, 180.0, (0.90, 0.62, 0.20), (0.30, 0.30, 0.29), 0.06),
+    "seal": Product(seal, 180.0, (0.030, 0.030, 0.032), (0.52, 0.50, 0.46), 0.05),
+    "spindle": Product(spindle, 14.0, (0.72, 0.72, 0.70), (0.055, 0.085, 0.075), 0.16),
+}
+
+
+def _turned(at: Grid, jitter: np.ndarray) -> Grid:
+    """Radius of the spindle along its axis: ends, body, collar, grooves, chamfers."""
+    radius = np.where(np.abs(at) < 36 + jitter[0], np.float32(19), np.float32(14.5))
+    radius = np.where(np.abs(at + 6 + jitter[1]) < 5, np.float32(22), radius)
+    for place in (-28 + jitter[2], -22 + jitter[2], 33 + jitter[3]):
+        radius = np.where(np.abs(at - place) < 1.2, np.float32(17.3), radius)
+    radius = np.minimum(radius, 11.5 + np.clip(49 - np.abs(at), 0, 20))
+    return np.where(np.abs(at) < 49, radius, 0).astype(np.float32)
+
+
+def _polar(pose: Pose) -> tuple[Grid, Grid]:
+    return np.hypot(pose.along, pose.across), np.arctan2(pose.across, pose.along)
+
+
+def _dots(pose: Pose, rings: list[tuple[int, float]], width: float) -> Grid:
+    """1 in the middle of small round dots set evenly on rings of (count, radius)."""
+    radius, angle = _polar(pose)
+    dots = np.zeros_like(radius)
+    for count, ring in rings:
+        sector = 2 * np.pi / count
+        beside = (np.mod(angle + sector / 2, sector) - sector / 2) * ring
+        dots += np.exp(-(((beside**2 + (radius - ring) ** 2) / width**2) ** 2))
+    return dots
+
+
+def _stripes(rng: np.random.Generator, at: Grid) -> Grid:
+    """Turning marks: a random function of the place along the axis alone."""
+    line = ndimage.gaussian_filter1d(rng.standard_normal(480), 0.7)
+    return np.interp(at, np.linspace(-60, 60, 480), line / line.std()).astype(np.float32)
+
+
+def _blend(first: Colour, second: Colour, share: Grid) -> Colours:
+    """Colours from `first` (share 0) to `second` (share 1)."""
+    a, b = np.array(first, np.float32), np.array(second, np.float32)
+    return a + share[..., None].astype(np.float32) * (b - a)
+
+
+def _flat(pose: Pose, value: float) -> Grid:
+    return np.full_like(pose.along, value)
+
+
+def _finish(height: np.ndarray) -> Grid:
+    return np.maximum(height, 0).astype(np.float32)

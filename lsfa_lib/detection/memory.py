@@ -1,0 +1,124 @@
+"""PatchCore's memory: a bank of normal patches, and how far a patch is from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lsfa_lib.adaptation.nearest import nearest_index
+from lsfa_lib.config import BankConfig
+from lsfa_lib.detection.coreset import greedy_k_centre
+from lsfa_lib.detection.sketch import Sketch, nearest_by_sketch, sketch_of
+from lsfa_lib.storage.files import InputError
+
+SKETCHED = 256
+"""Numbers in a row from which a sketch pays."""
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Normal patches of one modality (PatchCore's memory), standardised by their own statistics."""
+
+    rows: Float[Tensor, "M D"]
+    mean: float
+    std: float
+    source: Int[Tensor, "M 2"]
+    """(training scan, patch index) each row came from."""
+
+    @cached_property
+    def squared_norms(self) -> Float[Tensor, " M"]:
+        """||row||^2, computed once for all the searches among the rows."""
+        return torch.linalg.vector_norm(self.rows, dim=1).square_()
+
+    @cached_property
+    def sketch(self) -> Sketch:
+        """The rows in few numbers, computed once for all the searches among them."""
+        return sketch_of(self.rows)
+
+
+def build_bank(
+    rows: Float[Tensor, "N D"],
+    source: Int[Tensor, "N 2"],
+    n_keep: int,
+    config: BankConfig,
+    seed: int,
+) -> Bank:
+    """Bank of the `n_keep` most spread of `rows`, the normal patches of one modality.
+
+    Standardised by the scalar mean and standard deviation of all N rows, kept or not. Every row
+    may be kept, none is added. Raises InputError when the rows do not vary or are not finite.
+    """
+    std, mean = (statistic.item() for statistic in torch.std_mean(rows.float()))
+    if not 0 < std < float("inf"):
+        raise InputError(
+            f"the {len(rows)} feature rows of a bank have standard deviation {std}, not a positive "
+            "number; check the encoder's weights and that the training scans are not empty"
+        )
+    # One mean and one scale for all numbers: the order of distances is that of the raw rows.
+    kept = greedy_k_centre(rows, n_keep, seed, config.projection_eps)
+    return Bank((rows[kept].float() - mean) / std, mean, std, source[kept])
+
+
+def restandardised(bank: Bank, mean: float, std: float) -> Bank:
+    """The same bank under other statistics (`released` shares one pair between modalities)."""
+    return replace(bank, rows=(bank.rows * bank.std + bank.mean - mean) / std, mean=mean, std=std)
+
+
+def nearest_rows(
+    patches: Float[Tensor, "P D"], bank: Bank, chunk: int = 2048
+) -> tuple[Float[Tensor, " P"], Int[Tensor, " P"]]:
+    """Anomaly score of each patch, its distance to the closest normal patch, and which that is.
+
+    s_p = min_m || (f_p - mean) / std - bank_m ||_2        (PatchCore, Eq. 6)
+
+    `chunk` patches and bank rows are compared at once, which bounds peak memory. Long rows are
+    compared by a sketch of the bank, which is exact and several times faster. Products round; the
+    distance is then taken from the difference itself.
+    """
+    standard = (patches.to(bank.rows.dtype) - bank.mean) / bank.std
+    if bank.rows.shape[1] < SKETCHED:
+        index = nearest_index(standard, bank.rows, chunk=chunk)
+    else:
+        index = nearest_by_sketch(standard, bank.rows, bank.sketch, chunk)
+    return torch.linalg.vector_norm(standard.sub_(bank.rows[index]), dim=1), index
+
+
+def reweighted_score(
+    patches: Float[Tensor, "P D"],
+    distances: Float[Tensor, " P"],
+    indices: Int[Tensor, " P"],
+    bank: Bank,
+    neighbours: int = 2,
+) -> float:
+    """PatchCore's image score: the largest patch distance, less where normal patches are rare.
+
+    s = (1 - exp(s* / sqrt(D)) / sum_{m in N(m*)} exp(||f* - m||_2 / sqrt(D))) s*
+
+    s* is the largest of `distances`, f* its patch, m* the row it is closest to (`indices`) and
+    N(m*) the `neighbours` bank rows closest to m*, itself the first (PatchCore, Eq. 7; the root
+    of D is the public code's). A bank of one row has no density to tell: s = s*.
+    """
+    farthest = distances.argmax()
+    score = distances[farthest]
+    if len(bank.rows) == 1:
+        return score.item()
+    patch = (patches[farthest].to(bank.rows.dtype) - bank.mean) / bank.std
+    near = _rows_around(bank, bank.rows[indices[farthest]], neighbours)
+    scale = bank.rows.shape[1] ** 0.5
+    to_near = torch.linalg.vector_norm(patch - bank.rows[near], dim=1)
+    # The quotient as one exponent: neither exp can overflow.
+    share = torch.exp(score / scale - torch.logsumexp(to_near / scale, 0))
+    return ((1 - share) * score).item()
+
+
+def _rows_around(bank: Bank, centre: Float[Tensor, " D"], k: int) -> Int[Tensor, " k_at_most"]:
+    """The `k` rows closest to `centre`: a shortlist by ||r||^2 - 2 r.c, one pass, then exact."""
+    rows = bank.rows
+    products = torch.addmv(bank.squared_norms, rows, centre, alpha=-2)
+    shortlist = products.topk(min(16 * k, len(rows)), largest=False).indices
+    distances = torch.linalg.vector_norm(rows[shortlist] - centre, dim=1)
+    return shortlist[distances.topk(min(k, len(rows)), largest=False).indices]

@@ -1,0 +1,173 @@
+"""Weights from files nobody has to trust: hash first, tensors only, each name and shape checked."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from lsfa_lib.features.point_mae import PointMAE
+from lsfa_lib.storage.files import InputError
+
+PACKAGE_POINTS = Path(__file__).with_name("point_mae_small.safetensors")
+"""Weights of the small Point-MAE, pretrained by `lsfa pretrain-points`."""
+POINT_MAE_PARTS = ("encoder", "pos_embed", "blocks", "norm", "reduce_dim", "cls_token", "cls_pos")
+"""What features need of a Point-MAE or Point-BERT; decoder, heads and mask token are left out."""
+ENCODERS = ("MAE_encoder.", "transformer_q.")
+"""What their checkpoints call the encoder."""
+
+# A training loop's metrics are numpy scalars, under the module name of numpy 1 or 2: plain data
+# that the tensors-only reader refuses unless told.
+_SCALAR = np._core.multiarray.scalar  # type: ignore[attr-defined]
+_PLAIN_DATA: list[Any] = [
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    type(np.dtype(np.float64)),
+    type(np.dtype(np.float32)),
+    type(np.dtype(np.int64)),
+]
+
+
+def load_point_mae(model: PointMAE, weights: str | Path, sha256: str = "") -> PointMAE:
+    """`model` with the encoder weights of a Point-MAE or Point-BERT checkpoint, frozen.
+
+    `weights` is a .pth or .safetensors file, or `random` for seeded random weights. Prefixes
+    `module.` and `ENCODERS` are stripped, the rest is ignored. Raises InputError where the
+    file is missing, damaged, not the one `sha256` names, or lacks a single entry: nothing is left
+    at its initial value in silence.
+    """
+    if str(weights) == "random":
+        with seeded():
+            model.apply(_reset)
+    else:
+        path = Path(weights)
+        _check_hash(path, sha256)
+        state = read_tensors(path)
+        bare = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+        own = {
+            k.removeprefix(prefix): v
+            for prefix in ENCODERS
+            for k, v in bare.items()
+            if k.startswith(prefix)
+        }
+        kept = {k: v for k, v in (own or bare).items() if k.split(".")[0] in POINT_MAE_PARTS}
+        load_strictly(model, kept, path)
+    return model.requires_grad_(False).eval()
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The named tensors of a .safetensors or torch file; no code in the file is run.
+
+    Of a training checkpoint, those under `base_model`, `model` or `state_dict`. Raises InputError.
+    """
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such weights file; put it there, or give its path in the encoder's "
+            "`weights` (the word `random` stands for random weights)"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with torch.serialization.safe_globals(_PLAIN_DATA):
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path}: is damaged or holds more than tensors, and code in it was not run; "
+            "save it as .safetensors, or download it again"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, SafetensorError) as error:
+        raise InputError(
+            f"{path}: cannot be read as weights, it is damaged or cut short; download it again"
+        ) from error
+    return _tensors(found, path)
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Fill every entry of `module`'s state dict from `state`.
+
+    Raises InputError for the first entry that is missing, left over or of another shape.
+    """
+    wanted = module.state_dict()
+    for name, tensor in wanted.items():
+        if name not in state:
+            raise InputError(
+                f"{path}: lacks {name!r}, has {len(state)} of {len(wanted)} entries; "
+                f"give the weights of this model ({type(module).__name__})"
+            )
+        if state[name].shape != tensor.shape:
+            raise InputError(
+                f"{path}: {name!r} has shape {tuple(state[name].shape)}, wanted "
+                f"{tuple(tensor.shape)}; give the weights of this model ({type(module).__name__})"
+            )
+    extra = sorted(set(state) - set(wanted))
+    if extra:
+        raise InputError(
+            f"{path}: holds {extra[0]!r}, which the model has no place for ({len(extra)} such "
+            f"entries); give the weights of this model ({type(module).__name__})"
+        )
+    module.load_state_dict(dict(state))
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(module: nn.Module) -> str:
+    """16 hex digits that change with any name, shape, type or value of the module's state dict."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def seeded(seed: int = 0) -> Iterator[None]:
+    """A block in which torch's global generator starts from `seed`, and is put back afterwards.
+
+    Layers can be initialised from the global generator only.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def _check_hash(path: Path, sha256: str) -> None:
+    if not sha256 or not path.is_file():
+        return
+    seen = sha256_of(path)
+    if seen != sha256.lower():
+        raise InputError(
+            f"{path}: its sha256 is {seen}, wanted {sha256}; download it again, or set "
+            "point_encoder.sha256 to the file's own (empty accepts any)"
+        )
+
+
+def _tensors(found: Any, path: Path) -> dict[str, Tensor]:
+    for entry in ("base_model", "model", "state_dict"):
+        if isinstance(found, Mapping) and isinstance(found.get(entry), Mapping):
+            found = found[entry]
+    if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
+        raise InputError(
+            f"{path}: holds {type(found).__name__} without named tensors; give a state dict, or a "
+            "checkpoint with one under `base_model`, `model` or `state_dict`"
+        )
+    return dict(found)
+
+
+def _reset(module: nn.Module) -> None:
+    reset = getattr(module, "reset_parameters", None)
+    if reset is not None:
+        reset()

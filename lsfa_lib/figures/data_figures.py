@@ -1,0 +1,130 @@
+"""Scans of a data set in figures: where the frame goes, how large the defects are.
+
+Numbers come from `scan_statistics`.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from lsfa_lib.figures.data_report import (
+    defects_of,
+    patch_mm,
+    percent,
+    short_name,
+    thin_sentence,
+)
+from lsfa_lib.figures.figures import TEMPLATE
+from lsfa_lib.figures.scan_parts import COLORS, NAMES
+from lsfa_lib.figures.scan_statistics import REGIONS
+
+SYMBOLS = {
+    "#D55E00": "circle",
+    "#0072B2": "square",
+    "#009E73": "diamond",
+    "#CC79A7": "cross",
+    "#E69F00": "x",
+    "#56B4E9": "triangle-up",
+    "#1d2733": "star",
+    "#8a94a0": "hourglass",
+}
+"""Kinds of defects by colour and form; a ninth starts again."""
+_TICKS = [n * 10.0**power for power in range(-2, 5) for n in (1, 2, 5)]
+_LOG = {"type": "log", "tickvals": _TICKS, "ticktext": [f"{tick:,g}" for tick in _TICKS]}
+CLOUD_POINTS = 9000
+
+
+def share_figure(facts: pd.DataFrame) -> go.Figure:
+    """Where the frame goes, a bar a category: part, background, pieces apart, nothing read."""
+    train = facts[facts["split"] == "train"]
+    shares = train.groupby("category")[list(REGIONS)].mean().sort_values("part")
+    figure = go.Figure()
+    for region in REGIONS:
+        figure.add_bar(
+            x=shares[region],
+            y=[f"{html.escape(str(name))} " for name in shares.index],
+            orientation="h",
+            name=NAMES[region],
+            marker={"color": COLORS[region]},
+            text=[percent(value) if value >= 0.06 else "" for value in shares[region]],
+            textposition="inside",
+            insidetextanchor="middle",
+            textangle=0,
+            hovertemplate=f"%{{y}}<br>{NAMES[region]} %{{x:.1%}}<extra></extra>",
+        )
+    least = shares.index[0]
+    title = f"The part fills {percent(shares['part'].iloc[0])} of the frame"
+    if len(shares) > 1:
+        most = shares.index[-1]
+        title += (
+            f" of {html.escape(str(least))} and {percent(shares['part'].iloc[-1])} of "
+            f"{html.escape(str(most))}"
+        )
+    return figure.update_layout(
+        template=TEMPLATE,
+        barmode="stack",
+        height=190 + 34 * len(shares),
+        title={"text": title},
+        xaxis={
+            "title": {"text": "share of the frame"},
+            "range": [0, 1.001],
+            "tickvals": [0, 0.25, 0.5, 0.75, 1],
+            "ticktext": ["0 %", "25 %", "50 %", "75 %", "100 %"],
+        },
+        yaxis={"automargin": True, "showline": False, "ticks": ""},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
+        margin={"t": 70, "r": 28},
+    )
+
+
+def defect_figure(facts: pd.DataFrame) -> go.Figure:
+    """Area and width of every defect, and how large one patch of the grid is."""
+    defects = defects_of(facts)
+    figure = go.Figure()
+    styles = list(SYMBOLS.items())
+    for i, (kind, scans) in enumerate(defects.groupby("kind")):
+        color, symbol = styles[i % len(styles)]
+        figure.add_scatter(
+            x=scans["defect_mm2"].round(2),
+            y=scans["defect_width_mm"].round(3),
+            mode="markers",
+            name=html.escape(str(kind)),
+            marker={"color": color, "symbol": symbol, "size": 10, "opacity": 0.85},
+            text=[_defect_hover(scan) for scan in scans.to_dict("records")],
+            hovertemplate="%{text}<extra></extra>",
+        )
+    patch = patch_mm(facts)
+    figure.add_hline(patch, line={"width": 2, "dash": "dash", "color": "#6b7682"})
+    # Thin defects are small ones: the lower right is free.
+    figure.add_annotation(
+        text=f"one patch, {patch:.1f} mm",
+        x=1,
+        xref="paper",
+        xanchor="right",
+        y=float(np.log10(patch)),
+        yanchor="top",
+        showarrow=False,
+    )
+    return figure.update_layout(
+        template=TEMPLATE,
+        title={"text": thin_sentence(facts)},
+        height=440,
+        xaxis={"title": {"text": "area, mm²"}, **_LOG},
+        yaxis={"title": {"text": "width at the widest place, mm"}, **_LOG},
+        legend={"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0},
+        meta={"narrow": {"height": 480, "legend.y": -0.18}},
+    )
+
+
+def _defect_hover(scan: Mapping[Any, Any]) -> str:
+    return (
+        f"{short_name(scan['name'])}<br>{scan['defect_mm2']:.0f} mm², "
+        f"{percent(scan['defect_share'])} of the part<br>"
+        f"{scan['defect_width_mm']:.1f} mm wide, {scan['defect_patches']:.1f} patches"
+    )

@@ -1,0 +1,248 @@
+"""What the numbers of result.json say, in sentences and counts."""
+
+from __future__ import annotations
+
+import html
+import math
+import statistics
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lsfa_lib.config import OWN_METHOD, PARTS, PRESETS
+from lsfa_lib.config_io import fields_of, flat
+from lsfa_lib.evaluation.metrics import mean_interval
+from lsfa_lib.records import MODALITIES
+
+Result = dict[str, Any]
+"""What result.json holds."""
+
+NAMES = {
+    "3d": "3D",
+    "rgb": "RGB",
+    "rgb+3d": "RGB + 3D",
+    "disagreement": "Disagreement",
+    "rgb+3d+disagreement": "RGB + 3D + disagreement",
+}
+SHORT = {**NAMES, "disagreement": "disagreement", "rgb+3d+disagreement": "all three"}
+"""For legends, buttons and narrow columns."""
+BOTH = "rgb+3d"
+"""The mode a report leads with: the one the papers report, with or without training."""
+LITTLE_VARIANCE = 0.1
+"""Share of the first step's below which a training that was not stopped is still near collapse."""
+PLACES = ("preset", "data.root", "device", "cache", "timed_scans")
+"""Fields that do not change the numbers, but for the data behind them."""
+
+
+def answer(result: Result) -> str:
+    """Which parts are defective and where, answered from the numbers, as Markdown."""
+    modes, leading = result["modes"], lead(result)
+    lines = [f"**{found_sentence(result, leading)}.**\n"]
+    auroc = "; ".join(
+        f"{NAMES.get(m, m)} {three_digits(v['i_auroc'])} {interval(v['i_auroc_interval'])}"
+        for m, v in modes.items()
+    )
+    lines.append(f"- **Which:** a defective part outranks a good one with I-AUROC {auroc}.")
+    aupro = "; ".join(f"{NAMES.get(m, m)} {three_digits(v['aupro_30'])}" for m, v in modes.items())
+    strict = three_digits(modes[leading]["aupro_05"])
+    lines.append(
+        f"- **Where:** AUPRO at 30 % is {aupro}; with 5 % of good pixels allowed, "
+        f"{NAMES[leading]} keeps {strict}."
+    )
+    lines.append(f"- {hardest_sentence(result, leading)}.")
+    return "\n".join(lines)
+
+
+def lead(result: Result) -> str:
+    """The mode a run is shown by: RGB + 3D, or the one a method of one modality has."""
+    modes = result["modes"]
+    return BOTH if BOTH in modes else next(iter(modes))
+
+
+def counts(result: Result, mode: str = "") -> tuple[int, int, int, int]:
+    """(defective parts found, defective parts, good parts rejected, good parts) at the threshold.
+
+    In the mode the run is shown by, unless another is named. With no threshold nothing is found
+    and nothing rejected.
+    """
+    mode = mode or lead(result)
+    threshold = number(result["modes"][mode]["threshold"])
+    above = {s["name"]: s["scores"][mode] > threshold for s in result["scans"]}
+    bad = [above[s["name"]] for s in result["scans"] if s["defective"]]
+    good = [above[s["name"]] for s in result["scans"] if s["defective"] is False]
+    return sum(bad), len(bad), sum(good), len(good)
+
+
+def labelled(result: Result) -> list[Result]:
+    """The test scans of which it is known whether they are defective."""
+    return [scan for scan in result["scans"] if scan["defective"] is not None]
+
+
+def best_mode(result: Result, metric: str) -> tuple[str, float]:
+    """Mode with the highest value of a metric, and that value; NaN where it is undefined in all."""
+    values = {m: number(v[metric]) for m, v in result["modes"].items()}
+    mode = max(values, key=lambda m: -math.inf if math.isnan(values[m]) else values[m])
+    return mode, values[mode]
+
+
+def number(value: float | None) -> float:
+    """JSON's null back as NaN."""
+    return math.nan if value is None else float(value)
+
+
+def three_digits(value: float | None) -> str:
+    """0.934, or a dash for an undefined value."""
+    return "–" if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def interval(bounds: Iterable[float | None]) -> str:
+    """[0.880, 0.970]."""
+    low, high = bounds
+    return f"[{three_digits(low)}, {three_digits(high)}]"
+
+
+def found_sentence(result: Result, mode: str) -> str:
+    """How many parts of each sort lie above the threshold."""
+    name = NAMES.get(mode, mode)
+    if result["modes"][mode]["threshold"] is None:
+        return f"{name}: no threshold, as there are no validation scans"
+    found, bad, rejected, good = counts(result, mode)
+    told = f"finds {found} of {bad} defective parts and rejects {rejected} of {good} good ones"
+    unknown = [scan for scan in result["scans"] if scan["defective"] is None]
+    if not unknown:
+        return f"{name} {told}"
+    threshold = number(result["modes"][mode]["threshold"])
+    above = sum(scan["scores"][mode] > threshold for scan in unknown)
+    called = f"calls {above} of {len(unknown)} unlabelled parts defective"
+    return f"{name} {told}, and {called}" if bad or good else f"{name} {called}"
+
+
+def best_sentence(best: tuple[str, float], text: str) -> str:
+    """Which mode is ahead, and with what value."""
+    mode, value = best
+    if math.isnan(value):
+        return "Undefined: the test split lacks good or defective parts"
+    return f"{NAMES.get(mode, mode)} {text} {value:.3f}"
+
+
+def hardest_sentence(result: Result, mode: str) -> str:
+    """The kind of defect of which the smallest share is found."""
+    threshold = number(result["modes"][mode]["threshold"])
+    found: dict[str, list[bool]] = {}
+    for scan in result["scans"]:
+        if scan["defective"]:
+            found.setdefault(scan["kind"], []).append(scan["scores"][mode] > threshold)
+    if not found:
+        return "No defective parts in the test split"
+    kind = min(found, key=lambda k: (np.mean(found[k]), k))
+    hits, total = sum(found[kind]), len(found[kind])
+    if hits == total:
+        return f"Every kind of defect is found in full by {NAMES.get(mode, mode)}"
+    return f"Hardest kind: {html.escape(kind)}, {hits} of {total} found"
+
+
+def training_sentence(result: Result) -> str:
+    """Whether the features collapsed while the adaptors were trained, by the variance they keep."""
+    if result["config"].get("method", OWN_METHOD) != OWN_METHOD:
+        return f"{result['method']['title']} ({result['method']['source']}) has no adaptors"
+    if not result.get("training"):
+        return "Nothing was trained: features are used as the backbones give them"
+    first, last = result["training"]["history"][0], result["training"]["history"][-1]
+    kept = {m: last[f"variance_{m}"] / (first[f"variance_{m}"] or math.inf) for m in MODALITIES}
+    text = "No collapse" if min(kept.values()) >= LITTLE_VARIANCE else "Near collapse"
+    return (
+        f"{text}: variance of features ends at {100 * kept['3d']:.0f} % (3D) and "
+        f"{100 * kept['rgb']:.0f} % (RGB) of the first step's"
+    )
+
+
+def seed_lines(runs: list[Result]) -> list[str]:
+    """A line for each category and mode: mean, standard deviation and interval over seeds.
+
+    The interval is the 95 % bootstrap interval of the mean over the runs, so of their seeds alone.
+    """
+    by_category: dict[str, list[Result]] = {}
+    for run in runs:
+        by_category.setdefault(run["category"], []).append(run)
+    lines = []
+    for category, same in by_category.items():
+        for mode in same[0]["modes"]:
+            cells = [
+                f"{label} {_spread([number(run['modes'][mode][key]) for run in same])}"
+                for label, key in (("I-AUROC", "i_auroc"), ("AUPRO 30 %", "aupro_30"))
+            ]
+            name = NAMES.get(mode, mode)
+            lines.append(f"{category:<12} {name:<24} {'   '.join(cells)}   {len(same)} seeds")
+    return lines
+
+
+def _spread(values: list[float]) -> str:
+    if any(math.isnan(value) for value in values):
+        return "–"
+    deviation = statistics.stdev(values) if len(values) > 1 else math.nan
+    bounds = interval(mean_interval(values, seed=0))
+    return f"{statistics.fmean(values):.3f} ± {three_digits(deviation)} {bounds}"
+
+
+def settings(result: Result) -> list[str]:
+    """What the run's numbers follow from: `demo`, `224 px`, `only IFC`, `10 shots`.
+
+    After these the fields that differ from the preset's, two by name and the rest counted.
+    """
+    config, preset = dict(flat(result["config"])), str(result["preset"])
+    start = fields_of(PRESETS[preset]) if preset in PRESETS else {}
+    said = [preset]
+    if size := config.get("preprocess.image_size"):
+        said.append(f"{size} px")
+    other = config.get("method", OWN_METHOD) != OWN_METHOD
+    if other:
+        # A run that is only planned has a config and no result yet.
+        said.insert(1, str(result.get("method", {}).get("title", Path(config["method"]).stem)))
+    elif (losses := _losses(config)) != (_losses(start) if start else "both"):
+        said.append("no training" if losses == "none" else f"only {losses}")
+    if shots := config.get("shots"):
+        said.append("1 shot" if shots == 1 else f"{shots} shots")
+    # What a method changes in every config says nothing of this run.
+    kept = ("crossmodal.", "projection.") if other else ""
+    names = [name for name in _changed(config, start) if name.startswith(kept)]
+    changed = [f"{name} {shown(config[name])}" for name in names]
+    return said + changed[:2] + ([f"{len(changed) - 2} more"] if changed[2:] else [])
+
+
+def _losses(config: dict[str, Any]) -> str:
+    """Name of the losses with a weight: `IFC`, `none`, `both`, `LA + LC`."""
+    weights = {n: v for n, v in config.items() if n.startswith("training.weights.")}
+    if not weights:
+        return "both"  # a result of a version that had none to name
+    used = {name.rpartition(".")[2] for name, value in weights.items() if value}
+    for name, parts in PARTS.items():
+        if set(parts) == used:
+            return name
+    return " + ".join(sorted(part.upper() for part in used))
+
+
+def _changed(config: dict[str, Any], start: dict[str, Any]) -> Iterator[str]:
+    for name, value in config.items():
+        if name not in start or name in (*PLACES, "preprocess.image_size", "shots"):
+            continue
+        left_out = name.startswith("training.weights.") and not value
+        before = list(start[name]) if isinstance(start[name], tuple) else start[name]
+        if not left_out and value != before:
+            yield name
+
+
+def shown(value: Any) -> str:
+    """A setting as a page shows it; folders of this machine are nobody's business."""
+    if value is None or value == "" or value in ([], ()):
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(shown(entry) for entry in value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, str) and Path(value).is_absolute():
+        return f"…/{Path(value).name}"
+    return str(value)

@@ -1,0 +1,253 @@
+"""Which scans a detector gets wrong, and what its maps say there: peaks, modalities, ranks."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from jaxtyping import Float
+from scipy import ndimage
+
+from lsfa_lib.config import Config
+from lsfa_lib.figures.findings import (
+    SHORT,
+    found_sentence,
+    lead,
+    number,
+)
+from lsfa_lib.pipeline import Run
+from lsfa_lib.records import Mode, Sample
+from lsfa_lib.storage.files import InputError
+
+SINGLE: tuple[Mode, ...] = ("3d", "rgb", "disagreement")
+"""Modes that rest on one source of evidence."""
+NEAR_PATCHES = 1.0
+"""A peak this near to a defect counts as on it: the map is no finer."""
+RIM_PATCHES = 2.0
+"""A peak this near to the outside of the part counts as at its rim."""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Where a map speaks loudest: the largest value in the largest of its spots on the part.
+
+    Spots are the connected pixels that make the score, the top 0.1 %: one stray pixel at the rim
+    is no peak.
+    """
+
+    row: int
+    column: int
+    """In pixels of the map."""
+    to_defect: float
+    """Patches to the nearest pixel of the defect; infinite without one."""
+    to_rim: float
+    """Patches to the outside of the part."""
+
+    @property
+    def on_defect(self) -> bool:
+        """It lies on the true defect, or within a patch of it."""
+        return self.to_defect <= NEAR_PATCHES
+
+    @property
+    def at_rim(self) -> bool:
+        """It lies within two patches of the part's outline."""
+        return self.to_rim <= RIM_PATCHES
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One test scan as a mode judges it."""
+
+    place: int
+    """Among the samples of the run."""
+    name: str
+    kind: str
+    defective: bool
+    score: float
+    threshold: float
+    rank: int
+    """1 for the highest score of the test split."""
+    scans: int
+    above: int
+    """Good scans with a higher score than a defective one, or defective ones with a lower score
+    than a good one: the pairs it puts in the wrong order."""
+    others: int
+    """Scans of that other sort."""
+    seen_by: tuple[Mode, ...]
+    """Single sources of evidence whose own score exceeds their own threshold."""
+    sources: tuple[Mode, ...]
+    """All single sources there are."""
+    peak: Peak
+
+    @property
+    def called_defective(self) -> bool:
+        """The score exceeds the threshold."""
+        return self.score > self.threshold
+
+    @property
+    def wrong(self) -> bool:
+        """A miss or a false alarm."""
+        return self.called_defective != self.defective
+
+
+def judged(run: Run, mode: str = "") -> list[Judged]:
+    """Every labelled test scan of a run as `mode` judges it, highest score first."""
+    mode = mode or lead(run.result)
+    modes, scans = run.result["modes"], run.result["scans"]
+    if mode not in modes:
+        raise InputError(
+            f"mode {mode!r} is not in this run; it answers in {', '.join(modes)} (disagreement "
+            "needs a training with alignment)"
+        )
+    labelled = [i for i, scan in enumerate(scans) if scan["defective"] is not None]
+    order = sorted(labelled, key=lambda i: (-scans[i]["scores"][mode], scans[i]["name"]))
+    sources = tuple(m for m in SINGLE if m in modes)
+    found = []
+    for rank, i in enumerate(order, 1):
+        scan, score = scans[i], scans[i]["scores"][mode]
+        others = [
+            scans[j]["scores"][mode] for j in labelled if scans[j]["defective"] != scan["defective"]
+        ]
+        wrong_way = [o > score if scan["defective"] else o < score for o in others]
+        seen = [m for m in sources if scan["scores"][m] > number(modes[m]["threshold"])]
+        anomaly = run.predictions[cast(Mode, mode)][i].anomaly_map.cpu().numpy()
+        found.append(
+            Judged(
+                place=i,
+                name=scan["name"],
+                kind=scan["kind"],
+                defective=scan["defective"],
+                score=score,
+                threshold=number(modes[mode]["threshold"]),
+                rank=rank,
+                scans=len(labelled),
+                above=sum(wrong_way),
+                others=len(others),
+                seen_by=tuple(seen),
+                sources=sources,
+                peak=peak_of(anomaly, run.samples[i], run.config),
+            )
+        )
+    return found
+
+
+def peak_of(anomaly: Float[np.ndarray, "S S"], sample: Sample, config: Config) -> Peak:
+    """The map's peak on the part, and how far it is from defect and outline."""
+    patch_px = config.projection.patch_px
+    valid, defect = sample.valid.cpu().numpy(), sample.defect.cpu().numpy()
+    on_part = np.where(valid, anomaly, -np.inf)
+    count = min(max(1, round(config.detector.top_fraction * anomaly.size)), int(valid.sum()))
+    spots, _ = ndimage.label(
+        on_part >= np.partition(on_part, -count, None)[-count], np.ones((3, 3))
+    )
+    largest = np.bincount(spots.ravel())[1:].argmax() + 1
+    place = np.where(spots == largest, on_part, -np.inf).argmax()
+    at = int(place // len(valid)), int(place % len(valid))
+    to_defect = ndimage.distance_transform_edt(~defect)[at] if defect.any() else np.inf
+    # Pixels without a reading inside the part are no outline; a hole through it is one.
+    part = ndimage.binary_closing(np.pad(valid, 4), iterations=3)[4:-4, 4:-4] | valid
+    to_rim = ndimage.distance_transform_edt(np.pad(part, 1))[1:-1, 1:-1][at]
+    return Peak(*at, float(to_defect / patch_px), float(to_rim / patch_px))
+
+
+def worst_misses(scans: Iterable[Judged], n: int = 3) -> list[Judged]:
+    """The `n` defective scans with the lowest scores, lowest first; not all need be missed."""
+    return [scan for scan in reversed(list(scans)) if scan.defective][:n]
+
+
+def worst_alarms(scans: Iterable[Judged], n: int = 3) -> list[Judged]:
+    """The `n` good scans with the highest scores; not all need be false alarms."""
+    return [scan for scan in scans if not scan.defective][:n]
+
+
+def typical(scans: Iterable[Judged]) -> list[Judged]:
+    """The middling scan of each kind, the kind found best first and good parts last."""
+    kinds: dict[str, list[Judged]] = {}
+    for scan in scans:
+        kinds.setdefault(scan.kind, []).append(scan)
+    middle = [some[len(some) // 2] for some in kinds.values()]
+    return sorted(middle, key=lambda scan: (not scan.defective, scan.rank))
+
+
+def verdict(scan: Judged) -> str:
+    """`found`, `missed`, `false alarm` or `passed`."""
+    if scan.defective:
+        return "found" if scan.called_defective else "missed"
+    return "false alarm" if scan.called_defective else "passed"
+
+
+def sentence(scan: Judged) -> str:
+    """What went wrong in one scan, from its numbers; HTML."""
+    name = html.escape("/".join(scan.name.split("/")[-2:]))
+    sort = "good scans score higher" if scan.defective else "defective scans score lower"
+    return (
+        f"<b>{name}, {verdict(scan)}</b>: score {scan.score:.2f}, threshold {scan.threshold:.2f}; "
+        f"rank {scan.rank} of {scan.scans}, {scan.above} of {scan.others} {sort}. "
+        f"The map peaks {_where(scan)}; {_seen(scan)}."
+    )
+
+
+def answer(run: Run, scans: list[Judged], mode: str = "") -> str:
+    """What the mistakes have in common, counted over the whole test split, as Markdown."""
+    misses = [scan for scan in scans if scan.defective and scan.wrong]
+    alarms = [scan for scan in scans if not scan.defective and scan.wrong]
+    lines = [f"**{found_sentence(run.result, mode or lead(run.result))}.**\n"]
+    if misses:
+        kinds = Counter(scan.kind for scan in misses).most_common()
+        said = ", ".join(f"{html.escape(kind)} {count}" for kind, count in kinds)
+        off = sum(not scan.peak.on_defect for scan in misses)
+        lines += [
+            f"- **Missed:** {said}.",
+            f"- **Who saw it:** {_alone(misses)}.",
+            f"- **Where the map peaks:** off the defect in {off} of {len(misses)} misses, where "
+            f"the defect itself was not seen; on it, but not high enough, in {len(misses) - off}.",
+        ]
+    else:
+        lines.append("- No defective scan is missed.")
+    if alarms:
+        rim = sum(scan.peak.at_rim for scan in alarms)
+        lines.append(
+            f"- **False alarms:** {rim} of {len(alarms)} peak at the part's rim, within "
+            f"{RIM_PATCHES:g} patches of its outline."
+        )
+    else:
+        lines.append("- No good scan is rejected.")
+    return "\n".join(lines)
+
+
+def _alone(misses: list[Judged]) -> str:
+    """How many misses one source saw, and which; how many none."""
+    by_one = Counter(scan.seen_by[0] for scan in misses if len(scan.seen_by) == 1)
+    none = sum(not scan.seen_by for scan in misses)
+    several = len(misses) - none - by_one.total()
+    said = f"{by_one.total()} of {len(misses)} misses are seen by one source alone"
+    if by_one:
+        said += f" ({', '.join(f'{SHORT[m]} {count}' for m, count in by_one.most_common())})"
+    return f"{said}, {none} by none" + (f", {several} by several" if several else "")
+
+
+def _where(scan: Judged) -> str:
+    rim = "at the part's rim" if scan.peak.at_rim else "inside the part"
+    if not scan.defective:
+        return rim
+    if scan.peak.on_defect:
+        return f"on the defect, {rim}"
+    if not np.isfinite(scan.peak.to_defect):
+        return f"{rim}; no pixel of the defect is left at this image size"
+    return f"{scan.peak.to_defect:.0f} patches from the defect, {rim}"
+
+
+def _seen(scan: Judged) -> str:
+    names = [SHORT[m] for m in scan.seen_by]
+    if not scan.sources:
+        return "the method has one score"
+    if not names:
+        return "no single source of evidence exceeds its own threshold"
+    if len(names) == len(scan.sources):
+        return "every single source exceeds its own threshold"
+    alone = " alone exceeds its" if len(names) == 1 else " exceed their"
+    return f"{' and '.join(names)}{alone} own threshold"

@@ -1,0 +1,237 @@
+"""Crossmodal Feature Mapping (CFM, arXiv 2312.04521): features predicted from the other modality.
+
+On good parts shape and colour go together, and a small network learns how. Where a part's features
+differ from what the other modality lets expect, something is unusual. Written from the paper.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor, nn
+
+from lsfa_lib.adaptation.adaptors import ScanRows, scan_rows
+from lsfa_lib.adaptation.schedule import epoch_order, generator_of
+from lsfa_lib.config import AdaptorConfig, Config, CrossmodalConfig
+from lsfa_lib.detection.detector import blur
+from lsfa_lib.records import (
+    MODALITIES,
+    Modality,
+    ModalityFeatures,
+    PatchFeatures,
+    Prediction,
+)
+from lsfa_lib.storage.files import InputError, progress, write_whole
+
+OTHER: dict[Modality, Modality] = {"3d": "rgb", "rgb": "3d"}
+VALID = AdaptorConfig(attend="valid")
+
+
+@dataclass(frozen=True)
+class Crossmodal:
+    """Both mappings of one category, trained."""
+
+    mappings: Any
+    """nn.ModuleDict: what each modality's features are predicted by, from the other's."""
+    dims: dict[Modality, int]
+    losses: tuple[float, ...]
+    """Mean loss of each epoch."""
+
+
+def new_mapping(features: int, hidden: int, predicted: int) -> nn.Sequential:
+    """d_in -> hidden -> hidden -> d_out with GELU between; no norm, no dropout (CFM, sec. 3.2)."""
+    return nn.Sequential(
+        nn.Linear(features, hidden),
+        nn.GELU(),
+        nn.Linear(hidden, hidden),
+        nn.GELU(),
+        nn.Linear(hidden, predicted),
+    )
+
+
+def new_mappings(dims: dict[Modality, int], seed: int) -> nn.ModuleDict:
+    """Both mappings, untrained; `hidden` is the mean of the two feature widths."""
+    hidden = (dims["3d"] + dims["rgb"]) // 2
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.ModuleDict({m: new_mapping(dims[OTHER[m]], hidden, dims[m]) for m in MODALITIES})
+
+
+def train_crossmodal(
+    train: Sequence[PatchFeatures], config: CrossmodalConfig, seed: int
+) -> Crossmodal:
+    """The mappings trained on the valid patches of good scans, on the device of the features.
+
+    L = mean_p (1 - cos(M_3D(f_rgb), f_3D)) + mean_p (1 - cos(M_rgb(f_3D), f_rgb))   (CFM, Eq. 1-2)
+
+    with Adam, on batches of scans. Raises InputError where no scan has a valid patch.
+    """
+    scans = [features for features in train if bool(features.valid.any())]
+    if not scans:
+        raise InputError(f"none of the {len(train)} training scans has a valid patch to learn from")
+    dims = {m: scans[0].by_modality[m].tokens.shape[1] for m in MODALITIES}
+    mappings = new_mappings(dims, seed).to(scans[0].valid.device)
+    optimiser = torch.optim.Adam(mappings.parameters(), lr=config.learning_rate)
+    losses = []
+    for epoch in progress(range(config.epochs), "crossmodal"):
+        order, total = epoch_order(epoch, len(scans), seed), 0.0
+        for start in range(0, len(scans), config.batch):
+            batch = [
+                drawn(scans[i], config.patches_per_scan, generator_of(seed, epoch, i))
+                for i in order[start : start + config.batch]
+            ]
+            optimiser.zero_grad()
+            loss = batch_loss(mappings, batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            total += loss.item() * len(batch)
+        losses.append(total / len(scans))
+    return Crossmodal(mappings.requires_grad_(False), dims, tuple(losses))
+
+
+def drawn(
+    features: PatchFeatures, patches: int, generator: torch.Generator
+) -> dict[Modality, ScanRows]:
+    """Rows of both modalities of that many valid patches, drawn; of all of them for 0."""
+    places = features.valid.nonzero().squeeze(1)
+    if 0 < patches < len(places):
+        chosen = torch.randperm(len(places), generator=generator)[:patches]
+        features = _with_patches(features, places[chosen.to(places.device)])
+    return scan_rows(features, VALID)
+
+
+def _with_patches(features: PatchFeatures, places: Int[Tensor, " p"]) -> PatchFeatures:
+    """The scan with these patches alone: a fine grid has 16 times as many as are drawn."""
+    kept: dict[Modality, ModalityFeatures] = {}
+    for m, own in features.by_modality.items():
+        begins, entries = own.weights.crow_indices(), own.weights.crow_indices().diff()[places]
+        starts = F.pad(entries.cumsum(0), (1, 0))
+        inside = torch.arange(int(starts[-1]), device=places.device)
+        inside += torch.repeat_interleave(begins[places] - starts[:-1], entries)
+        weights = torch.sparse_csr_tensor(
+            starts,
+            own.weights.col_indices()[inside],
+            own.weights.values()[inside],
+            size=(len(places), own.weights.shape[1]),
+            check_invariants=False,
+        )
+        kept[m] = ModalityFeatures(own.tokens, weights)
+    return replace(features, by_modality=kept, valid=torch.ones_like(places, dtype=torch.bool))
+
+
+def batch_loss(mappings: nn.ModuleDict, batch: Sequence[dict[Modality, ScanRows]]) -> Tensor:
+    """Both directions' mean of 1 - cos over all patches of the batch, added."""
+    terms = []
+    for m in MODALITIES:
+        cosines = torch.cat([(a * b).sum(1) for a, b in (_sides(mappings, s, m) for s in batch)])
+        terms.append((1 - cosines).mean())
+    return terms[0] + terms[1]
+
+
+def _sides(
+    mappings: nn.ModuleDict, scan: dict[Modality, ScanRows], m: Modality
+) -> tuple[Float[Tensor, "V D"], Float[Tensor, "V D"]]:
+    """Predicted and own features of each valid patch, of length 1.
+
+    Patches that share a row of the other modality share what is predicted from it.
+    """
+    source = scan[OTHER[m]]
+    # Not `rows[index]`: its gradient is summed in any order, and training would not repeat.
+    predicted = F.normalize(mappings[m](source.rows), dim=1).index_select(0, source.index)
+    return predicted, F.normalize(scan[m].rows, dim=1).index_select(0, scan[m].index)
+
+
+@torch.inference_mode()
+def residuals(crossmodal: Crossmodal, features: PatchFeatures) -> dict[Modality, Tensor]:
+    """|| M(f_other)/||.|| - f/||.|| ||_2 of each of the P patches, by what is predicted.
+
+    From 0 to 2; 0 where there is no patch.
+    """
+    scan = scan_rows(features, VALID)
+    found: dict[Modality, Tensor] = {}
+    for m in MODALITIES:
+        predicted, own = _sides(crossmodal.mappings, scan, m)
+        patches = torch.zeros_like(features.valid, dtype=own.dtype)
+        patches[features.valid] = torch.linalg.vector_norm(predicted - own, dim=1)
+        found[m] = patches
+    return found
+
+
+def aggregate(by_modality: dict[Modality, Tensor], how: str) -> Tensor:
+    """One map from the two directions': `product` (CFM's), `sum`, `max`, or one direction alone."""
+    shape, colour = by_modality["3d"], by_modality["rgb"]
+    if how == "product":
+        return shape * colour
+    if how == "sum":
+        return shape + colour
+    if how == "max":
+        return torch.maximum(shape, colour)
+    return shape if how == "from_rgb" else colour
+
+
+def predict_crossmodal(
+    crossmodal: Crossmodal, features: PatchFeatures, config: Config
+) -> Prediction:
+    """Map and score of one scan: the aggregated residuals at the image's size, smoothed."""
+    size, own = config.preprocess.image_size, config.crossmodal
+    patches = aggregate(residuals(crossmodal, features), own.aggregation)
+    anomaly = patches.view(features.grid)[None, None]
+    if features.grid != (size, size):
+        anomaly = F.interpolate(anomaly, (size, size), mode="bilinear")
+    return scored(blur(anomaly, own.blur * size)[0, 0], own)
+
+
+def scored(anomaly: Float[Tensor, "S S"], config: CrossmodalConfig) -> Prediction:
+    """A map with its image score.
+
+    `released` divides the map by the mean of its pixels that are not 0 for AUPRO, by the root of
+    that mean for the image score, and by the root of the mean of all pixels for P-AUROC: three maps
+    of one scan, as in CFM's evaluation.
+    """
+    if config.normalisation == "none":
+        return Prediction(anomaly, _score(anomaly, config))
+    if not bool(anomaly.any()):
+        return Prediction(anomaly, 0.0, anomaly)
+    inside = anomaly[anomaly != 0].mean()
+    return Prediction(
+        anomaly / inside,
+        _score(anomaly / inside.sqrt(), config),
+        anomaly / anomaly.mean().sqrt(),
+    )
+
+
+def _score(anomaly: Float[Tensor, "S S"], config: CrossmodalConfig) -> float:
+    count = max(1, round(config.top_fraction * anomaly.numel()))
+    return float(anomaly.flatten().topk(count).values.mean())
+
+
+def save_crossmodal(crossmodal: Crossmodal, path: Path) -> None:
+    """One safetensors file; what `load_crossmodal` reads."""
+    tensors = {n: t.cpu().contiguous() for n, t in crossmodal.mappings.state_dict().items()}
+    about = {"dims": crossmodal.dims, "losses": crossmodal.losses}
+    with write_whole(path) as file:
+        file.write_bytes(safetensors_bytes(tensors, metadata={"crossmodal": json.dumps(about)}))
+
+
+def load_crossmodal(path: Path, device: torch.device) -> Crossmodal:
+    """What `save_crossmodal` wrote. InputError where the file is not of that kind."""
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            about = json.loads(file.metadata()["crossmodal"])
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        mappings = new_mappings(about["dims"], 0).to(device)
+        mappings.load_state_dict(weights)
+    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        raise InputError(
+            f"{path} is not a saved crossmodal mapping ({error}); train and save it again"
+        ) from error
+    return Crossmodal(mappings.requires_grad_(False), about["dims"], tuple(about["losses"]))

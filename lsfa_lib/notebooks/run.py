@@ -1,0 +1,107 @@
+"""A notebook of the project, executed with parameters."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import papermill
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from lsfa_lib.notebooks.inprocess import ENGINE
+from lsfa_lib.storage.files import CHECKOUT, InputError, write_whole
+
+
+class ThisInterpreter(AsyncKernelManager):
+    """Starts kernels in the running interpreter, wherever a `python3` kernel points to."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # Without folders to search, `python3` can only be the ipykernel of this environment.
+        self.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])
+
+
+FOLDERS = (CHECKOUT / "notebooks", Path("notebooks"))
+IN_PROCESS = {"engine_name": ENGINE, "kernel_name": "python3"}
+
+
+def _in_kernel(name: str) -> dict[str, Any]:
+    """How papermill runs a notebook in a kernel, with a progress bar of that name."""
+    return {
+        "kernel_name": "python3",
+        "kernel_manager_class": ThisInterpreter,
+        # The kernel's own log tells of its sockets, when it is stopped say; what a cell raises
+        # comes with the cell.
+        "extra_arguments": ["--IPKernelApp.log_level=CRITICAL"],
+        # The explorer's would be 10 MB, and no page can use them.
+        "store_widget_state": False,
+        "progress_bar": {
+            "desc": name,
+            "delay": 1.0,
+            "leave": False,
+            "disable": not sys.stderr.isatty(),
+        },
+    }
+
+
+def find_notebook(name: str, beside: Path | None = None) -> Path:
+    """`notebooks/<name>.ipynb` of the checkout, or of the working folder.
+
+    A name that ends in .ipynb is a path, from the folder `beside` or the working folder.
+    """
+    if name.endswith(".ipynb"):
+        path = (beside or Path()) / name
+        if path.exists():
+            return path
+        raise InputError(f"{path} was not found; give the notebook's path from {path.parent}")
+    for folder in FOLDERS:
+        if (folder / f"{name}.ipynb").exists():
+            return folder / f"{name}.ipynb"
+    raise InputError(f"notebooks/{name}.ipynb was not found; run from the project's folder")
+
+
+def notebook_names() -> list[str]:
+    """Names of the project's notebooks."""
+    return sorted({path.stem for folder in FOLDERS for path in folder.glob("*.ipynb")})
+
+
+def execute(notebook: Path, folder: Path, parameters: dict[str, Any], kernel: bool = True) -> Path:
+    """Runs a notebook with parameters into `folder/notebook.ipynb` and returns that path.
+
+    Without a kernel the cells run in this process, which saves a kernel's start and its imports.
+    Raises InputError for a parameter the notebook does not declare, before anything runs, and
+    when a cell fails: then `folder/notebook-failed.ipynb` holds the cells up to the error.
+    """
+    known = papermill.inspect_notebook(str(notebook))
+    for name in parameters:
+        if name not in known:
+            raise InputError(
+                f"{notebook.name} has no parameter {name!r}; it takes {', '.join(known)}"
+            )
+    # Its warnings are about widgets' channels no page needs; failures are raised.
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    path, failed = folder / "notebook.ipynb", folder / "notebook-failed.ipynb"
+    with write_whole(path) as file:
+        try:
+            papermill.execute_notebook(
+                notebook, file, parameters, **(_in_kernel(folder.name) if kernel else IN_PROCESS)
+            )
+        except PapermillExecutionError as error:
+            file.replace(failed)
+            reason = str(error.evalue).rstrip(".")
+            if error.ename != InputError.__name__:
+                reason = f"{notebook.name} failed with {error.ename}: {reason}"
+            raise InputError(f"{reason} (the cells up to the error: {failed})") from error
+        except DeadKernelError as error:
+            file.replace(failed)
+            raise InputError(
+                f"{notebook.name}: its Python process was killed, most likely for lack of memory; "
+                f"choose a smaller image size (the cells up to then: {failed})"
+            ) from error
+    failed.unlink(missing_ok=True)
+    return path

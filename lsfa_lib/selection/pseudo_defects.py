@@ -1,0 +1,289 @@
+"""Artificial defects on good samples, for choosing a configuration without the test split.
+
+Generic ones, as self-supervised work draws them: regions pasted from elsewhere (CutPaste) or mixed
+in (DRAEM), dents, bumps and stains. They know nothing of the real defects of any data set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy import ndimage
+from torch import Tensor
+
+from lsfa_lib.datasets.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from lsfa_lib.records import Sample
+from lsfa_lib.storage.files import InputError
+
+Kind = Literal["pasted", "blended", "dent", "bump", "colour"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+RIM = 0.05
+"""Profile at the outline as a share of its peak. The fainter tail is cut off, so that no labelled
+pixel is changed by next to nothing."""
+WAVES = np.arange(2, 6)
+PLACES = 64
+
+
+@dataclass(frozen=True)
+class PseudoSettings:
+    """Ranges (low, high), each drawn uniformly; the area uniformly in its logarithm."""
+
+    area_percent: tuple[float, float] = (0.4, 4.0)
+    """Of the valid pixels."""
+    elongation: tuple[float, float] = (1.0, 2.5)
+    """Length over width of the ellipse that the outline is warped from."""
+    waviness: tuple[float, float] = (0.05, 0.15)
+    """Of the outline: amplitude of each of its waves, as a share of the radius."""
+    depth_mm: tuple[float, float] = (0.5, 3.0)
+    """Peak of dents and bumps; its high end also bounds the relief that is pasted."""
+    opacity: tuple[float, float] = (0.4, 0.9)
+    """Of the texture that is blended in."""
+    colour_shift: tuple[float, float] = (0.05, 0.2)
+    """Peak of stains, in the channel that moves most; 1 is from black to full."""
+    donor_shift: tuple[float, float] = (0.04, 0.12)
+    """The same for a pasted or blended texture, which may otherwise equal what it covers."""
+
+
+DEFAULTS = PseudoSettings()
+
+
+@dataclass(frozen=True)
+class _Blob:
+    """Where a defect goes, and how strong it is at each of its n pixels."""
+
+    pixels: Int[np.ndarray, "n 2"]
+    profile: Float[np.ndarray, " n"]
+    """1 at the centre, which is the first pixel, falling to RIM at the outline."""
+    around: Int[np.ndarray, "m 2"]
+    """The blob and as many pixels again about it."""
+
+
+@dataclass(frozen=True)
+class _Edit:
+    """What becomes of a blob's n pixels; None leaves them alone."""
+
+    colours: Float[np.ndarray, "n 3"] | None = None
+    """0 to 1."""
+    points: Float[np.ndarray, "n 3"] | None = None
+    """Metres."""
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What an edit needs to know; `rng` goes on drawing after the blob."""
+
+    sample: Sample
+    donor: Sample
+    blob: _Blob
+    rng: np.random.Generator
+    settings: PseudoSettings
+
+
+def pseudo_defects(
+    samples: list[Sample], seed: int, settings: PseudoSettings = DEFAULTS
+) -> list[Sample]:
+    """A defect of every kind on every sample: all kinds of the first sample, then of the next.
+
+    The donor is the next sample (of the last the first; a single one is its own), and each defect
+    has a place and strength of its own.
+    """
+    made = []
+    for i, sample in enumerate(samples):
+        donor = samples[(i + 1) % len(samples)]
+        seeds = np.random.SeedSequence((seed, i)).generate_state(len(KINDS))
+        made += [
+            pseudo_defect(sample, donor, kind, int(own), settings)
+            for kind, own in zip(KINDS, seeds, strict=True)
+        ]
+    return made
+
+
+def pseudo_defect(
+    sample: Sample, donor: Sample, kind: Kind, seed: int, settings: PseudoSettings = DEFAULTS
+) -> Sample:
+    """A copy of `sample` with one defect inside its `valid`, named `<name>#<kind>`.
+
+    `defect` marks exactly the pixels whose colour or point differs from the sample's; all others
+    are bit for bit the sample's. One seed gives every kind the same outline at the same place.
+    Raises InputError where the sample or the donor has no valid pixel.
+    """
+    for given in (sample, donor):
+        if not given.valid.any():
+            raise InputError(
+                f"{given.name}: no valid pixel, at least 1 is needed to place a defect; "
+                "leave this scan out"
+            )
+    rng = np.random.default_rng(seed)
+    blob = _blob(sample.valid.cpu().numpy(), rng, settings)
+    edit = EDIT[kind](_Case(sample, donor, blob, rng, settings))
+    rgb, xyz = sample.rgb.clone(), sample.xyz.clone()
+    rows, columns = torch.from_numpy(blob.pixels).T.to(rgb.device)
+    if edit.colours is not None:
+        normalised = (edit.colours - IMAGENET_MEAN) / IMAGENET_STD
+        rgb[:, rows, columns] = torch.from_numpy(normalised.T).to(rgb)
+    if edit.points is not None:
+        xyz[:, rows, columns] = torch.from_numpy(edit.points.T).to(xyz)
+    changed = (rgb != sample.rgb).any(0) | (xyz != sample.xyz).any(0)
+    name = f"{sample.name}#{kind}"
+    return replace(sample, rgb=rgb, xyz=xyz, defect=changed, name=name, kind=f"pseudo_{kind}")
+
+
+def _blob(
+    valid: Bool[np.ndarray, "S S"], rng: np.random.Generator, settings: PseudoSettings
+) -> _Blob:
+    """The valid pixels nearest to a random one, in a measure whose circles are wavy ellipses.
+
+    level = |x - centre| / outline(angle); profile = (1 - c level^2)^2, level 1 at the farthest.
+    Taking the nearest gives the area drawn also at the rim of a part, where the outline follows
+    the rim. Two arms of a thin part can both be hit.
+    """
+    pixels = np.argwhere(valid)
+    low, high = np.log(settings.area_percent)
+    share = np.exp(rng.uniform(low, high)) / 100
+    count = min(max(round(share * len(pixels)), 1), len(pixels))
+    away = pixels - pixels[rng.integers(len(pixels))]
+    angle = np.arctan2(away[:, 0], away[:, 1])
+    turn, stretch = rng.uniform(0, np.pi), rng.uniform(*settings.elongation) ** 0.5
+    ellipse = np.hypot(np.cos(angle - turn) / stretch, np.sin(angle - turn) * stretch)
+    phases = rng.uniform(0, 2 * np.pi, len(WAVES))
+    waves = np.cos(angle[:, None] * WAVES + phases).sum(1) * rng.uniform(*settings.waviness)
+    level = np.hypot(away[:, 0], away[:, 1]) * ellipse * np.exp(-waves)
+    order = np.argsort(level, kind="stable")
+    inside = order[:count]
+    relative = level[inside] / max(level[inside[-1]], 1e-9)
+    profile = (1 - (1 - RIM**0.5) * relative**2) ** 2
+    return _Blob(pixels[inside], profile, pixels[order[: 2 * count + 30]])
+
+
+def _pasted(case: _Case) -> _Edit:
+    """The donor's colours, and its relief on the sample's own slope.
+
+    z' = plane(z) + z_donor - plane(z_donor), planes fitted to the two patches. No pixel moves
+    farther than the deepest dent, so that a step in the donor's depth makes no spike.
+    """
+    source = _source(case)
+    points = _points(case.sample, case.blob.pixels)
+    relief = _off_plane(_points(case.donor, source)) - _off_plane(points)
+    limit = case.settings.depth_mm[1] / 1000
+    points[:, 2] += np.clip(relief, -limit, limit)
+    return _Edit(_texture(case, source), points)
+
+
+def _blended(case: _Case) -> _Edit:
+    """One opacity all over: rgb' = (1 - opacity) rgb + opacity rgb_donor    (as in DRAEM)."""
+    opacity = case.rng.uniform(*case.settings.opacity)
+    colours = _colours(case.sample, case.blob.pixels)
+    return _Edit((1 - opacity) * colours + opacity * _texture(case, _source(case)))
+
+
+def _dent(case: _Case) -> _Edit:
+    """Sunk along n, across the surface and away from the camera: xyz' = xyz + depth profile n."""
+    return _Edit(points=_points(case.sample, case.blob.pixels) + _sunk(case))
+
+
+def _bump(case: _Case) -> _Edit:
+    """The dent of the same seed turned outwards: xyz' = xyz - depth profile n."""
+    return _Edit(points=_points(case.sample, case.blob.pixels) - _sunk(case))
+
+
+def _colour(case: _Case) -> _Edit:
+    """One shift of brightness and hue, softly ending: rgb' = rgb + profile shift."""
+    shift = case.blob.profile[:, None] * _shift(case.settings.colour_shift, case.rng)
+    return _Edit(_shifted(_colours(case.sample, case.blob.pixels), shift))
+
+
+EDIT: dict[Kind, Callable[[_Case], _Edit]] = {
+    "pasted": _pasted,
+    "blended": _blended,
+    "dent": _dent,
+    "bump": _bump,
+    "colour": _colour,
+}
+
+
+def _colours(sample: Sample, pixels: Int[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 3"]:
+    return _at(sample.rgb, pixels) * IMAGENET_STD + IMAGENET_MEAN
+
+
+def _points(sample: Sample, pixels: Int[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 3"]:
+    return _at(sample.xyz, pixels)
+
+
+def _at(image: Float[Tensor, "3 S S"], pixels: Int[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 3"]:
+    rows, columns = torch.from_numpy(pixels).T.to(image.device)
+    return image[:, rows, columns].T.double().cpu().numpy()
+
+
+def _sunk(case: _Case) -> Float[np.ndarray, "n 3"]:
+    depth = case.rng.uniform(*case.settings.depth_mm) / 1000
+    inwards = _inwards(_points(case.sample, case.blob.around))
+    return depth * case.blob.profile[:, None] * inwards
+
+
+def _texture(case: _Case, source: Int[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 3"]:
+    shift = _shift(case.settings.donor_shift, case.rng)
+    return _shifted(_colours(case.donor, source), shift)
+
+
+def _source(case: _Case) -> Int[np.ndarray, "n 2"]:
+    """Valid pixels of the donor in the shape of the blob, quarter turned so that grain disagrees.
+
+    The best of PLACES random places: inside the donor, off the place of the blob, as parts of one
+    product look alike there. What still lies outside is taken from the nearest valid pixel.
+    """
+    valid = case.donor.valid.cpu().numpy()
+    nearest = ndimage.distance_transform_edt(~valid, return_distances=False, return_indices=True)
+    pixels, taken = case.blob.pixels, np.zeros_like(valid)
+    last = np.array(valid.shape) - 1
+    taken[tuple(pixels.T)] = True
+    offsets = (pixels - pixels[0])[:, ::-1] * (1, -1)
+    candidates = case.rng.permutation(np.argwhere(valid))[:PLACES, None] + offsets
+    within = np.clip(candidates, 0, last)
+    index = (within[..., 0], within[..., 1])
+    fits = (candidates == within).all(2) & valid[index] & ~taken[index]
+    best = within[fits.sum(1).argmax()]
+    return nearest[:, best[:, 0], best[:, 1]].T.astype(np.int64)
+
+
+def _off_plane(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+    """Residual of z to the plane over x and y that fits it best.
+
+    Over rows and columns it would hold the uneven steps of resizing, as ripples on a slope.
+    """
+    away = points - points.mean(0)
+    return away[:, 2] - away[:, :2] @ np.linalg.lstsq(away[:, :2], away[:, 2])[0]
+
+
+def _inwards(points: Float[np.ndarray, "m 3"]) -> Float[np.ndarray, " 3"]:
+    """Unit normal of the surface through the points, pointing away from the camera.
+
+    The viewing ray instead, where the points do not lie about a plane or it is seen edge on.
+    """
+    centre = points.mean(0)
+    ray = centre / np.linalg.norm(centre)
+    spread, axes = np.linalg.eigh(np.cov(points - centre, rowvar=False, bias=True))
+    facing = axes[:, 0] @ ray
+    # Squared lengths: a third as thick as wide, or a thirtieth as wide as long, is no surface.
+    if spread[1] <= max(10 * spread[0], spread[2] / 1000) or abs(facing) < 0.5:
+        return ray
+    return axes[:, 0] * np.sign(facing)
+
+
+def _shift(strength: tuple[float, float], rng: np.random.Generator) -> Float[np.ndarray, "1 3"]:
+    """A random direction in colour, the channel that moves most by the strength drawn."""
+    direction = rng.standard_normal((1, 3))
+    return rng.uniform(*strength) * direction / np.abs(direction).max()
+
+
+def _shifted(
+    colours: Float[np.ndarray, "n 3"], shift: Float[np.ndarray, "#n 3"]
+) -> Float[np.ndarray, "n 3"]:
+    """Colours moved by the shift within 0 to 1; the other way where there is no room for half."""
+    there, back = (colours + shift).clip(0, 1), (colours - shift).clip(0, 1)
+    room, other_room = (np.abs(moved - colours).sum() for moved in (there, back))
+    return there if room >= other_room / 2 else back

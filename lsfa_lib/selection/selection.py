@@ -1,0 +1,252 @@
+"""Choosing a configuration without the test split: by pseudo-defects on validation/good scans.
+
+train -> adaptors and banks; half of validation/good -> scales; the other half and pseudo-defects on
+it -> a score; then the halves change places. The test split is not read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import scipy.stats
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from lsfa_lib.adaptation.training import train_adaptors
+from lsfa_lib.config import Config
+from lsfa_lib.config_io import fields_of
+from lsfa_lib.datasets.layouts import split_of
+from lsfa_lib.detection.detector import (
+    Detector,
+    evidence,
+    fit,
+    fuse,
+    scales_of,
+    standardise,
+)
+from lsfa_lib.evaluation import metrics
+from lsfa_lib.features.cache import extract
+from lsfa_lib.features.extract import Encoders
+from lsfa_lib.features.lazy_scan import few_shot, good_features, read_sample
+from lsfa_lib.records import (
+    Evidence,
+    Mode,
+    PatchFeatures,
+    Prediction,
+)
+from lsfa_lib.selection.pseudo_defects import pseudo_defects
+from lsfa_lib.storage.files import InputError, progress
+
+FEWEST_FOR_FOLDS = 4
+"""Validation scans: with fewer, half of them could not show a spread."""
+SHARED = ("data", "preprocess", "projection", "image_encoder", "point_encoder", "shots")
+"""Config fields the features follow from; they are extracted once for all configurations."""
+
+
+@dataclass(frozen=True)
+class PseudoSet:
+    """Features of one category to choose configurations by, made once and shared by all of them."""
+
+    train: list[PatchFeatures]
+    good: list[PatchFeatures]
+    """validation/good."""
+    pseudo: list[PatchFeatures]
+    """Pseudo-defects on `good`, named `<name of the good scan>#<kind>`."""
+    masks: list[Bool[Tensor, "S S"]]
+    """Of `pseudo`."""
+    kinds: list[str]
+    """Of `pseudo`."""
+    config: Config
+    """What the features were extracted with."""
+
+
+@dataclass(frozen=True)
+class Separation:
+    """How well a detector tells pseudo-defects from good scans, by mode."""
+
+    i_auroc: dict[Mode, float]
+    aupro_30: dict[Mode, float]
+
+    def score(self, mode: Mode) -> float:
+        """(I-AUROC + AUPRO) / 2, what configurations are ranked by.
+
+        Fixed before any test number was seen. InputError where the detector lacks the mode.
+        """
+        if mode not in self.i_auroc:
+            raise InputError(
+                f"no mode {mode}, the detector answers in {', '.join(self.i_auroc)}; select by one "
+                "of these, or train alignment (LA or GA) for the modes with disagreement"
+            )
+        return (self.i_auroc[mode] + self.aupro_30[mode]) / 2
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One configuration and how it did."""
+
+    name: str
+    score: float
+    """Mean over seeds; NaN where one of them failed."""
+    spread: float
+    """Sample standard deviation over seeds; NaN for a single one."""
+    separations: tuple[Separation, ...] = ()
+    """One a seed that did not fail, in the order of the seeds."""
+    reason: str = ""
+    """Why it failed."""
+
+
+def pseudo_set(category: str, config: Config, encoders: Encoders, seed: int) -> PseudoSet:
+    """Features of the training scans, of validation/good and of every kind of pseudo-defect on it.
+
+    `seed` draws places and strengths of the defects, and the training scans where `shots` says so.
+    Features of real scans come from the cache; those of pseudo-defects are not stored. Texture that
+    is pasted or blended comes from the next validation scan, which mostly is in the other half.
+    """
+    train = few_shot(split_of(config.data, category, "train"), config.shots, seed)
+    validation = split_of(config.data, category, "validation")
+    samples = [read_sample(entry, config) for entry in validation.entries]
+    made = pseudo_defects(samples, seed)
+    return PseudoSet(
+        train=good_features(train, encoders, config),
+        good=good_features(validation, encoders, config),
+        pseudo=[extract(s, encoders, config) for s in progress(made, f"{category}/pseudo")],
+        masks=[sample.defect for sample in made],
+        kinds=[sample.kind for sample in made],
+        config=config,
+    )
+
+
+def folds(scans: int) -> list[tuple[list[int], list[int]]]:
+    """(validation scans that calibrate, those that are scored): every second one, and swapped.
+
+    Fewer than 4 all serve for both, in one fold; scores are then a little too good.
+    """
+    if scans < FEWEST_FOR_FOLDS:
+        return [(list(range(scans)), list(range(scans)))]
+    first, second = list(range(0, scans, 2)), list(range(1, scans, 2))
+    return [(first, second), (second, first)]
+
+
+def separation(detector: Detector, pseudo: PseudoSet) -> Separation:
+    """I-AUROC and AUPRO at 30 % of pseudo-defects against validation/good, averaged over the folds.
+
+    The detector's own scales are not used: they come from all of validation/good, the very scans
+    that stand for the good class here. Each fold sets scales on the scans it does not score.
+    """
+    good, defective = (_evidence(detector, scans) for scans in (pseudo.good, pseudo.pseudo))
+    areas: dict[Mode, list[tuple[float, float]]] = {}
+    for calibrating, scored in folds(len(pseudo.good)):
+        scales = scales_of(
+            [good[i] for i in calibrating],
+            [pseudo.good[i] for i in calibrating],
+            detector.config,
+        )
+        names = {pseudo.good[i].name for i in scored}
+        made = [i for i, f in enumerate(pseudo.pseudo) if f.name.rpartition("#")[0] in names]
+        raw = [good[i] for i in scored] + [defective[i] for i in made]
+        masks = [pseudo.masks[i] for i in made]
+        masks = [torch.zeros_like(masks[0])] * len(scored) + masks
+        modes = [fuse(standardise(found, scales), detector.config.detector) for found in raw]
+        for mode in modes[0]:
+            predictions = [found[mode] for found in modes]
+            areas.setdefault(mode, []).append(_areas(predictions, masks))
+    means = {mode: np.mean(values, axis=0).tolist() for mode, values in areas.items()}
+    return Separation({m: v[0] for m, v in means.items()}, {m: v[1] for m, v in means.items()})
+
+
+def select(
+    configs: dict[str, Config], pseudo: PseudoSet, seeds: Sequence[int], mode: Mode
+) -> list[Choice]:
+    """The configurations, best mean score first; each is trained and fitted with every seed.
+
+    One that fails with any seed, say because its training collapsed, comes last with the reason.
+    Raises InputError for a configuration that needs other features than those of `pseudo`.
+    """
+    if not seeds:
+        raise InputError("no seed to train with; give at least one")
+    for name, config in configs.items():
+        _require_shared(name, config, pseudo.config)
+    choices = [
+        _choice(name, config, pseudo, seeds, mode)
+        for name, config in progress(configs.items(), "configurations")
+    ]
+    failed = [choice for choice in choices if choice.reason]
+    scored = [choice for choice in choices if not choice.reason]
+    return sorted(scored, key=lambda choice: choice.score, reverse=True) + failed
+
+
+def learned(config: Config, pseudo: PseudoSet, seed: int) -> Detector:
+    """The detector that `pipeline.learn` makes of the same scans, config and seed.
+
+    With `shots` every seed trains on the scans that the seed of the pseudo set drew.
+    """
+    adaptors = None
+    if any(asdict(config.training.weights).values()):
+        adaptors = train_adaptors(pseudo.train, config, seed).adaptors
+    return fit(pseudo.train, pseudo.good, config, seed, adaptors)
+
+
+def rank_correlation(selected: Sequence[float], tested: Sequence[float]) -> float:
+    """Spearman's correlation of the scores configurations were chosen by and their test scores.
+
+    A pair with a NaN, a configuration that failed, is left out. NaN for fewer than 3 pairs, of
+    which two agree or disagree by force, and where all scores on one side are equal.
+    """
+    if len(selected) != len(tested):
+        raise ValueError(f"{len(selected)} scores of selection and {len(tested)} of the test")
+    pairs = np.array([selected, tested], dtype=np.float64)
+    pairs = pairs[:, ~np.isnan(pairs).any(axis=0)]
+    if pairs.shape[1] < 3 or (pairs == pairs[:, :1]).all(axis=1).any():
+        return math.nan
+    return float(scipy.stats.spearmanr(*pairs).statistic)
+
+
+def _choice(
+    name: str, config: Config, pseudo: PseudoSet, seeds: Sequence[int], mode: Mode
+) -> Choice:
+    separations: list[Separation] = []
+    scores: list[float] = []
+    reasons: list[str] = []
+    for seed in seeds:
+        try:
+            found = separation(learned(config, pseudo, seed), pseudo)
+            scores.append(found.score(mode))
+            separations.append(found)
+        # TrainingStopped is one; features that overflow after the last step raise another.
+        except InputError as error:
+            reasons.append(f"seed {seed}: {error}")
+    if reasons:
+        return Choice(name, math.nan, math.nan, tuple(separations), "; ".join(reasons))
+    spread = float(np.std(scores, ddof=1)) if len(scores) > 1 else math.nan
+    return Choice(name, float(np.mean(scores)), spread, tuple(separations))
+
+
+def _require_shared(name: str, config: Config, shared: Config) -> None:
+    seen, wanted = fields_of(config), fields_of(shared)
+    for field, value in seen.items():
+        if field.split(".")[0] in SHARED and value != wanted[field]:
+            raise InputError(
+                f"configuration {name}: {field} is {value!r}, but the pseudo-defects have features "
+                f"of {wanted[field]!r}; make a pseudo set of its own for it"
+            )
+
+
+def _evidence(
+    detector: Detector, scans: Sequence[PatchFeatures]
+) -> list[dict[Evidence, Prediction]]:
+    config = detector.config
+    return [evidence(detector.banks, detector.adaptors, features, config) for features in scans]
+
+
+def _areas(
+    predictions: Sequence[Prediction], masks: Sequence[Bool[Tensor, "S S"]]
+) -> tuple[float, float]:
+    """I-AUROC and AUPRO; a scan with any pixel in its mask is defective."""
+    scores = [prediction.image_score for prediction in predictions]
+    defective = [bool(mask.any()) for mask in masks]
+    maps = [prediction.anomaly_map for prediction in predictions]
+    return metrics.auroc(scores, defective), metrics.aupro(maps, masks, 0.3)

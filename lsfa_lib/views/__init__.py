@@ -1,1 +1,0 @@
-"""What notebooks look at: numbers and scans as plotly figures, tables and sentences."""
