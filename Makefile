@@ -54,7 +54,7 @@ test-gpu: .venv/.ready
 
 # Those of the README, from what `make demo` wrote; needs Chromium.
 pictures: .venv/.ready
-	$(BIN)/python docs/pictures.py
+	$(BIN)/python docs/screenshots.py
 
 # What the small Point-MAE was trained on and what it knows: docs/point_mae_small.md.
 card: .venv/.ready

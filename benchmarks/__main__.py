@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.harness import Row, device_name, markdown
-from lsfa_lib.storage.files import write_whole
+from lsfa_lib.storage.files import atomic_write
 from lsfa_lib.storage.results import commit, now
 
 FOLDER = Path(__file__).parent
@@ -38,7 +38,7 @@ def main() -> None:
         lines = lines[:2] + _kept(title, {row.stage for row in rows}) + lines[2:]
     last = f"Measured last on {now()[:10]} at {commit()}"
     section = f"{title}\n\n{last}: {', '.join(names)}.\n\n" + "\n".join(lines) + "\n"
-    with write_whole(RESULTS) as file:
+    with atomic_write(RESULTS) as file:
         file.write_text(INTRODUCTION + "\n".join([*others, section]), encoding="utf-8")
     print(f"written: {RESULTS}")
 

@@ -10,12 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.harness import Row, device, measure
-from lsfa_lib.features.geometry import (
-    farthest_points,
-    nearest_points,
-    patch_weights,
-    spread,
-)
+from lsfa_lib.features.geometry import farthest_points, nearest_points, patch_weights, spread
 
 SIZE, GROUPS, GROUP_SIZE, WIDTH = 224, 1024, 128, 1152
 

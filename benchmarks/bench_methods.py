@@ -15,7 +15,7 @@ from lsfa_lib.config_io import with_fields
 from lsfa_lib.datasets.layouts import split_of
 from lsfa_lib.demo.synthetic import DemoCounts, DemoSettings, write_demo
 from lsfa_lib.features.extract import load_encoders
-from lsfa_lib.features.lazy_scan import Scene, scene_of
+from lsfa_lib.features.lazy_scan import LazyScan, lazy_scan
 from lsfa_lib.methods.running import learn_method
 from lsfa_lib.storage.results import Stopwatch
 from lsfa_lib.studies.efficiency import BRUTE, OWN, candidates
@@ -27,9 +27,9 @@ LEFT_OUT = "M3DM"
 """Searches as ours does; what is compared here is M3DM's own search."""
 
 
-def ready(config: Config) -> Scene:
+def ready(config: Config) -> LazyScan:
     """A test scan with its features."""
-    scene = scene_of(
+    scene = lazy_scan(
         split_of(config.data, "seal", "test").entries[0], load_encoders(config, device()), config
     )
     assert scene.features

@@ -42,7 +42,7 @@ def rows_of(scan: int, attend: str) -> dict[Modality, ScanRows]:
 
 
 def one_step(attend: str) -> None:
-    """Banks filled, then one step over a batch of 8 scans."""
+    """FeatureQueues filled, then one step over a batch of 8 scans."""
     torch.manual_seed(0)
     preset = PUBLISHED if attend == "all" else OURS
     adaptors = Adaptors(DIMS, preset.adaptor).to(device())

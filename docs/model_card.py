@@ -15,27 +15,16 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from lsfa_lib.config import (
-    DEMO,
-    DataConfig,
-    PointEncoderConfig,
-    only,
-)
+from lsfa_lib.config import DEMO, DataConfig, PointEncoderConfig, only
 from lsfa_lib.demo.synthetic import write_demo
 from lsfa_lib.features.checkpoints import PACKAGE_POINTS
 from lsfa_lib.features.extract import load_points
 from lsfa_lib.features.weights import named
 from lsfa_lib.pipeline import run_category
 from lsfa_lib.pretraining.pretrain import PretrainConfig, export, pretrain
-from lsfa_lib.pretraining.probe import (
-    CLASSES,
-    of_encoder,
-    of_fpfh,
-    probe,
-    probes,
-)
+from lsfa_lib.pretraining.probe import CLASSES, of_encoder, of_fpfh, probe, probes
 from lsfa_lib.pretraining.shapes import MOST_NOISE, WINDOW_MM
-from lsfa_lib.storage.files import write_whole
+from lsfa_lib.storage.files import atomic_write
 from lsfa_lib.storage.results import machine, now
 
 ROOT = Path(__file__).parents[1]
@@ -64,9 +53,9 @@ def main() -> None:
     probed = probe_table()
     norms = norm_table()
     demo = demo_table()
-    with write_whole(CURVE) as path:
+    with atomic_write(CURVE) as path:
         path.write_text(curve(about["losses"], about["steps"]), encoding="utf-8")
-    with write_whole(CARD) as path:
+    with atomic_write(CARD) as path:
         path.write_text(card(about, probed, norms, demo), encoding="utf-8")
     print(f"written: {CARD}")
 

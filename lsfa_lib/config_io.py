@@ -16,14 +16,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from lsfa_lib.config import (
-    PRESETS,
-    Config,
-    checked,
-    configure,
-    only,
-    with_recipe,
-)
+from lsfa_lib.config import PRESETS, Config, checked, configure, only, with_recipe
 from lsfa_lib.storage.files import CHECKOUT, InputError, located
 
 T = TypeVar("T")
@@ -67,10 +60,10 @@ def chosen_config(
     if shots:
         config = replace(config, shots=shots)
     config = only(config, part) if part else config
-    return located_config(checked(with_fields(config, fields or {})))
+    return resolve_paths(checked(with_fields(config, fields or {})))
 
 
-def located_config(config: Config) -> Config:
+def resolve_paths(config: Config) -> Config:
     """`config` for whoever works in a folder of the checkout, such as JupyterLab in notebooks/.
 
     Data that are not below that folder are taken from the checkout, which has one cache.

@@ -15,12 +15,7 @@ from lsfa_lib.datasets.layouts import Split, split_of
 from lsfa_lib.detection.detector import Detector, fit
 from lsfa_lib.evaluation import metrics
 from lsfa_lib.features.extract import Encoders, load_encoders
-from lsfa_lib.features.lazy_scan import (
-    few_shot,
-    good_features,
-    read_sample,
-    scene_of,
-)
+from lsfa_lib.features.lazy_scan import few_shot, good_features, lazy_scan, read_sample
 from lsfa_lib.methods.method import find_method
 from lsfa_lib.methods.running import (
     Fitted,
@@ -29,14 +24,7 @@ from lsfa_lib.methods.running import (
     learn_method,
     resident_mb,
 )
-from lsfa_lib.records import (
-    UNLABELLED,
-    Mode,
-    PatchFeatures,
-    Prediction,
-    Sample,
-    is_defective,
-)
+from lsfa_lib.records import UNLABELLED, Mode, PatchFeatures, Prediction, Sample, is_defective
 from lsfa_lib.storage import results
 from lsfa_lib.storage.files import InputError, progress
 
@@ -229,7 +217,7 @@ def score_split(
     samples: list[Sample] = []
     predictions: dict[Mode, list[Prediction]] = {mode: [] for mode in fitted.modes}
     for entry in progress(split.entries, "/".join(split.entries[0].name.split("/")[:2])):
-        scene = scene_of(entry, fitted.encoders, config)
+        scene = lazy_scan(entry, fitted.encoders, config)
         for mode, prediction in fitted.predict(scene).items():
             predictions[mode].append(prediction)
         samples.append(scene.sample)

@@ -9,13 +9,7 @@ import pytest
 
 from lsfa_lib.config import Config, only
 from lsfa_lib.pipeline import run_category
-from lsfa_lib.studies.components import (
-    Study,
-    Unit,
-    run_units,
-    unit_config,
-    units,
-)
+from lsfa_lib.studies.components import Study, Unit, run_units, unit_config, units
 from lsfa_lib.studies.components_report import (
     answer,
     costs,

@@ -10,12 +10,7 @@ import torch
 from scipy import ndimage
 
 from lsfa_lib.adaptation.schedule import generator_of
-from lsfa_lib.config import (
-    DEMO,
-    OURS,
-    TINY,
-    CrossmodalConfig,
-)
+from lsfa_lib.config import DEMO, OURS, TINY, CrossmodalConfig
 from lsfa_lib.features.geometry import spread
 from lsfa_lib.methods.crossmodal import (
     Crossmodal,

@@ -12,12 +12,7 @@ from PIL import Image
 from scan_case import PITCH_MM, SIZE, box_scan
 
 from lsfa_lib.config import OURS
-from lsfa_lib.figures import (
-    data_figures,
-    data_report,
-    scan_parts,
-    scan_statistics,
-)
+from lsfa_lib.figures import data_figures, data_report, scan_parts, scan_statistics
 from lsfa_lib.figures.scan_statistics import REGIONS, Measured
 
 CONFIG = replace(OURS, preprocess=replace(OURS.preprocess, image_size=120))

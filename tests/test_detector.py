@@ -10,21 +10,8 @@ import scipy.stats
 import torch
 
 from lsfa_lib.config import OURS
-from lsfa_lib.detection.detector import (
-    fit,
-    fit_banks,
-    fuse,
-    load,
-    predict,
-    save,
-    smooth_map,
-)
-from lsfa_lib.records import (
-    MODALITIES,
-    ModalityFeatures,
-    PatchFeatures,
-    Prediction,
-)
+from lsfa_lib.detection.detector import fit, fit_banks, fuse, load, predict, save, smooth_map
+from lsfa_lib.records import MODALITIES, ModalityFeatures, PatchFeatures, Prediction
 from lsfa_lib.storage.files import InputError
 
 CONFIG = replace(

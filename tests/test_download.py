@@ -11,13 +11,7 @@ import numpy as np
 import pytest
 
 from lsfa_lib.storage import download
-from lsfa_lib.storage.download import (
-    CHUNK,
-    Remote,
-    fetch,
-    offline,
-    verify,
-)
+from lsfa_lib.storage.download import CHUNK, Remote, fetch, offline, verify
 from lsfa_lib.storage.files import InputError
 
 BYTES = np.random.default_rng(0).bytes(3_000_017)

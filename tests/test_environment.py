@@ -85,7 +85,7 @@ LAYERS = [
     {"selection_study", "components_table"},
     {"components_report", "study_table"},
     {"study_report", "study_figures", "methods_report"},
-    {"scan_pictures", "picture_grid"},
+    {"scan_images", "image_grid"},
     {"clouds"},
     {"gallery_data"},
     {"gallery_means"},

@@ -15,13 +15,7 @@ from lsfa_lib.config_io import chosen_config
 from lsfa_lib.datasets import mvtec3d, tree_check
 from lsfa_lib.datasets.entry import SPLITS
 from lsfa_lib.datasets.eyecandies import LIGHTS, camera, read_normals
-from lsfa_lib.datasets.layouts import (
-    categories,
-    entries,
-    read_scan,
-    read_split,
-    split_of,
-)
+from lsfa_lib.datasets.layouts import categories, entries, read_scan, read_split, split_of
 from lsfa_lib.demo.eyecandies_demo import (
     CALLED,
     LENS,

@@ -14,7 +14,7 @@ from lsfa_lib.config import TINY, DataConfig
 from lsfa_lib.datasets.layouts import entries
 from lsfa_lib.figures import feature_figures, feature_space, similarity_figures
 from lsfa_lib.figures.feature_space import Spaces, View
-from lsfa_lib.figures.picture_grid import box_around
+from lsfa_lib.figures.image_grid import box_around
 from lsfa_lib.records import MODALITIES
 
 EVIL = "<script>x"

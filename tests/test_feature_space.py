@@ -10,12 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
 from lsfa_lib.adaptation.monitors import effective_rank
-from lsfa_lib.config import (
-    TINY,
-    Config,
-    DataConfig,
-    only,
-)
+from lsfa_lib.config import TINY, Config, DataConfig, only
 from lsfa_lib.datasets.layouts import entries
 from lsfa_lib.figures import feature_space
 from lsfa_lib.figures.feature_space import Spaces, View

@@ -13,21 +13,8 @@ import torch
 from PIL import Image
 from report_case import MEAN, MODES, STD, Case, make_case
 
-from lsfa_lib.config import (
-    DEMO,
-    TINY,
-    Config,
-    DataConfig,
-    LossWeights,
-    only,
-)
-from lsfa_lib.figures import (
-    clouds,
-    figures,
-    findings,
-    scan_figures,
-    scan_pictures,
-)
+from lsfa_lib.config import DEMO, TINY, Config, DataConfig, LossWeights, only
+from lsfa_lib.figures import clouds, figures, findings, scan_figures, scan_images
 from lsfa_lib.storage.results import as_json
 
 BOTH = "rgb+3d"
@@ -41,7 +28,7 @@ def case() -> Case:
 @pytest.fixture(scope="module")
 def drawn(case: Case) -> go.Figure:
     maps = {mode: case.predictions[mode][5] for mode in MODES}
-    ranges = scan_pictures.score_ranges(case.samples, case.predictions)
+    ranges = scan_images.score_ranges(case.samples, case.predictions)
     return scan_figures.scan_figure(case.samples[5], maps, ranges, "title", max_points=500)
 
 
@@ -191,7 +178,7 @@ def test_chosen_scans_are_the_extremes_and_one_of_each_kind(case: Case) -> None:
 
 
 def test_score_scale_is_the_median_and_one_in_a_thousand_of_good_surface(case: Case) -> None:
-    ranges = scan_pictures.score_ranges(case.samples, case.predictions)
+    ranges = scan_images.score_ranges(case.samples, case.predictions)
     for mode in MODES:
         pixels = []
         for sample, prediction in zip(case.samples, case.predictions[mode], strict=True):
@@ -200,7 +187,7 @@ def test_score_scale_is_the_median_and_one_in_a_thousand_of_good_surface(case: C
         low, high = np.quantile(pixels, 0.5), np.quantile(pixels, 0.999)
         assert ranges[mode] == pytest.approx((low, high), rel=1e-6)
     values = np.array([1.0, 2.0, 3.0, 6.0, 99.0, -5.0])
-    assert scan_pictures.percent(values, (1.0, 3.0)).tolist() == [0, 50, 100, 250, 250, 0]
+    assert scan_images.percent(values, (1.0, 3.0)).tolist() == [0, 50, 100, 250, 250, 0]
 
 
 def test_cloud_is_the_sample_in_millimetres_seen_as_in_the_photo(
@@ -235,7 +222,7 @@ def test_buttons_recolour_the_cloud_by_photo_truth_and_each_score(
     color = {label: _bytes(args[0]["marker.color"][0]) for label, args in buttons.items()}
     assert color["ground truth"].tolist() == sample.defect.numpy()[at].astype(int).tolist()
     assert color["ground truth"].any()
-    ranges = scan_pictures.score_ranges(case.samples, case.predictions)
+    ranges = scan_images.score_ranges(case.samples, case.predictions)
     for mode in MODES:
         low, high = ranges[mode]
         values = case.predictions[mode][5].anomaly_map.numpy()[at]
@@ -441,7 +428,7 @@ def test_relief_is_bright_where_the_surface_faces_the_upper_left(mirror: float) 
     y, x = np.mgrid[:40, :40].astype(float) - 20
     z = 500 + 0.2 * (x**2 + y**2) / 20
     xyz = np.stack((mirror * x, y, z), axis=2)
-    shade = scan_pictures.relief(xyz, np.ones((40, 40), bool)).astype(int)
+    shade = scan_images.relief(xyz, np.ones((40, 40), bool)).astype(int)
     assert shade[8, 8] > shade[20, 20] > shade[32, 32]
     assert abs(shade[8, 32] - shade[32, 8]) <= 1
 
@@ -450,7 +437,7 @@ def test_relief_is_bright_where_the_surface_faces_the_upper_left(mirror: float) 
 def test_axes_are_those_of_the_photo_whatever_the_cameras(signs: tuple[int, int, int]) -> None:
     y, x = np.mgrid[:30, :30].astype(float) - 14.5
     xyz = np.stack((x, y, 400 + 0.05 * x**2), axis=2) * signs
-    axes = scan_pictures.photo_axes(xyz, np.ones((30, 30), bool))
+    axes = scan_images.photo_axes(xyz, np.ones((30, 30), bool))
     expected = np.diag((1.0, -1.0, -1.0)) * signs
     np.testing.assert_allclose(axes, expected, atol=1e-3)
 

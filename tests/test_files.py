@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from lsfa_lib.storage.files import InputError, write_whole
+from lsfa_lib.storage.files import InputError, atomic_write
 
 
 def test_file_appears_only_after_the_block(tmp_path: Path) -> None:
     target = tmp_path / "folder" / "result.json"
-    with write_whole(target) as file:
+    with atomic_write(target) as file:
         file.write_text("done")
         assert not target.exists()
         assert file.suffix == ".json"
@@ -23,7 +23,7 @@ def test_interrupted_write_keeps_the_old_file_and_leaves_nothing(
 ) -> None:
     target = tmp_path / "result.json"
     target.write_text("old")
-    with pytest.raises(stop), write_whole(target) as file:
+    with pytest.raises(stop), atomic_write(target) as file:
         file.write_text("half")
         raise stop
     assert target.read_text() == "old"
@@ -32,7 +32,7 @@ def test_interrupted_write_keeps_the_old_file_and_leaves_nothing(
 
 def test_written_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
-    with write_whole(tmp_path / "whole") as file:
+    with atomic_write(tmp_path / "whole") as file:
         file.write_text("")
     assert (tmp_path / "whole").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
@@ -42,7 +42,7 @@ def test_full_disk_is_said_with_the_file_name(tmp_path: Path) -> None:
     target = tmp_path / "cache.bin"
     with (
         pytest.raises(InputError, match=r"cache\.bin: the disk is full; free some space"),
-        write_whole(target),
+        atomic_write(target),
         Path("/dev/full").open("w") as full,
     ):
         full.write("x")
@@ -53,7 +53,7 @@ def test_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "reports").write_text("a file where the folder should be")
     with (
         pytest.raises(InputError, match=r"reports.*cannot be written .*choose a writable folder"),
-        write_whole(tmp_path / "reports" / "index.html"),
+        atomic_write(tmp_path / "reports" / "index.html"),
     ):
         raise AssertionError("the block must not run")
 
@@ -62,6 +62,6 @@ def test_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 def test_read_only_folder_is_said_to_root_too() -> None:
     with (
         pytest.raises(InputError, match=r"cannot be written .*choose a writable folder"),
-        write_whole(Path("/sys/kernel/reports/result.json")),
+        atomic_write(Path("/sys/kernel/reports/result.json")),
     ):
         raise AssertionError("the block must not run")

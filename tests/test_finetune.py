@@ -32,12 +32,7 @@ from lsfa_lib.features.checkpoints import fingerprint
 from lsfa_lib.features.extract import Encoders, load_encoders
 from lsfa_lib.features.image import load_image_encoder
 from lsfa_lib.features.point_mae import Architecture, PointMAE
-from lsfa_lib.records import (
-    MODALITIES,
-    ModalityFeatures,
-    PatchFeatures,
-    Sample,
-)
+from lsfa_lib.records import MODALITIES, ModalityFeatures, PatchFeatures, Sample
 from lsfa_lib.storage.files import InputError
 
 CPU = torch.device("cpu")

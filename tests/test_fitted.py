@@ -9,13 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lsfa_lib.config import (
-    OURS,
-    TINY,
-    Config,
-    DataConfig,
-    only,
-)
+from lsfa_lib.config import OURS, TINY, Config, DataConfig, only
 from lsfa_lib.explorer.fitted import Fitted, fitted
 from lsfa_lib.features.cache import cache_entries
 from lsfa_lib.records import MODALITIES

@@ -9,12 +9,7 @@ from pathlib import Path
 import pytest
 from report_case import MODES, Case, Reader, make_case, write_run, write_study
 
-from lsfa_lib.config import (
-    DEMO,
-    Config,
-    DataConfig,
-    only,
-)
+from lsfa_lib.config import DEMO, Config, DataConfig, only
 from lsfa_lib.pages import gallery, gallery_data
 from lsfa_lib.pages.gallery_means import blocks
 from lsfa_lib.storage.files import InputError

@@ -6,12 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lsfa_lib.config import (
-    TINY,
-    Config,
-    DataConfig,
-    PointEncoderConfig,
-)
+from lsfa_lib.config import TINY, Config, DataConfig, PointEncoderConfig
 from lsfa_lib.detection.coreset import greedy_k_centre
 from lsfa_lib.features.geometry import farthest_points, nearest_points
 from lsfa_lib.pipeline import Run, run_category

@@ -11,12 +11,7 @@ from timm.layers import resample_abs_pos_embed
 
 from lsfa_lib.config import ImageEncoderConfig
 from lsfa_lib.features.checkpoints import fingerprint, seeded
-from lsfa_lib.features.image import (
-    lite0_file,
-    load_by_order,
-    load_image_encoder,
-    local_features,
-)
+from lsfa_lib.features.image import lite0_file, load_by_order, load_image_encoder, local_features
 from lsfa_lib.storage.files import InputError
 
 CPU = torch.device("cpu")

@@ -7,16 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from finetune_case import (
-    CONFIG,
-    DEPTH,
-    DIM,
-    PREFIX,
-    changed,
-    good_samples,
-    narrow_encoders,
-    tuned,
-)
+from finetune_case import CONFIG, DEPTH, DIM, PREFIX, changed, good_samples, narrow_encoders, tuned
 from torch import nn
 
 from lsfa_lib.adaptation.finetune import (

@@ -16,12 +16,7 @@ import torch
 from typer.testing import CliRunner
 
 from lsfa_lib.cli.app import app
-from lsfa_lib.config import (
-    TINY,
-    Config,
-    ImageEncoderConfig,
-    resolve_device,
-)
+from lsfa_lib.config import TINY, Config, ImageEncoderConfig, resolve_device
 from lsfa_lib.config_io import with_fields
 from lsfa_lib.datasets.layouts import split_of
 from lsfa_lib.detection.detector import fit as fit_detector
@@ -29,16 +24,9 @@ from lsfa_lib.detection.detector import predict as predict_detector
 from lsfa_lib.evaluation import metrics
 from lsfa_lib.features.extract import distinct_rows, load_encoders
 from lsfa_lib.features.geometry import spread
-from lsfa_lib.features.lazy_scan import Scene, scene_of
-from lsfa_lib.methods import (
-    m3dm,
-    method,
-    patchcore,
-    variation,
-)
-from lsfa_lib.methods import (
-    truncated_backbones as cuts,
-)
+from lsfa_lib.features.lazy_scan import LazyScan, lazy_scan
+from lsfa_lib.methods import m3dm, method, patchcore, variation
+from lsfa_lib.methods import truncated_backbones as cuts
 from lsfa_lib.methods.crossmodal import residuals, train_crossmodal
 from lsfa_lib.methods.method import Good, all_methods, find_method
 from lsfa_lib.methods.running import resident_mb
@@ -56,7 +44,7 @@ def good(tiny: Config) -> Good:
     """The seal's good scans."""
     encoders = load_encoders(tiny, resolve_device("cpu"))
     train, validation = (
-        [scene_of(e, encoders, tiny) for e in split_of(tiny.data, "seal", part).entries]
+        [lazy_scan(e, encoders, tiny) for e in split_of(tiny.data, "seal", part).entries]
         for part in ("train", "validation")
     )
     return Good(train, validation, tiny, 0)
@@ -94,7 +82,7 @@ def test_ours_is_the_same_as_any_method_and_by_itself(tiny: Config, good: Good) 
     run = run_category("seal", tiny, seed=0)
     encoders = load_encoders(tiny, resolve_device("cpu"))
     entry = split_of(tiny.data, "seal", "test").entries[0]
-    found = predict(scene_of(entry, encoders, tiny))
+    found = predict(lazy_scan(entry, encoders, tiny))
     for mode in run.predictions:
         own = run.predictions[mode][0]
         assert found[mode].image_score == pytest.approx(own.image_score, rel=1e-6)
@@ -213,7 +201,7 @@ def test_a_cut_takes_from_whole_backbones_what_the_short_ones_give(
     found, sizes = [], []
     for own in (cuts.whole(config), cuts.deployed(config)):
         encoders = load_encoders(own, resolve_device("cpu"))
-        scene = scene_of(entry, encoders, own)
+        scene = lazy_scan(entry, encoders, own)
         found.append(cuts.narrowed(scene.features, own))
         assert encoders.points is not None
         sizes.append((len(encoders.image.backbone.blocks), len(encoders.points.blocks.blocks)))
@@ -408,8 +396,8 @@ def test_methods_are_listed_with_what_they_need() -> None:
 
 
 def test_a_method_without_features_cannot_ask_for_them(tiny: Config) -> None:
-    scene = scene_of(split_of(tiny.data, "seal", "train").entries[0], None, tiny)
-    assert isinstance(scene, Scene)
+    scene = lazy_scan(split_of(tiny.data, "seal", "train").entries[0], None, tiny)
+    assert isinstance(scene, LazyScan)
     with pytest.raises(ValueError, match="a method without modalities asked for features"):
         _ = scene.features
 

@@ -15,9 +15,9 @@ from report_case import MODES, make_case
 from lsfa_lib.config import DEMO, Config
 from lsfa_lib.figures import map_rows, mistakes
 from lsfa_lib.figures.findings import counts
+from lsfa_lib.figures.image_grid import box_around
 from lsfa_lib.figures.mistakes import Judged, Peak
-from lsfa_lib.figures.picture_grid import box_around
-from lsfa_lib.figures.scan_pictures import score_ranges
+from lsfa_lib.figures.scan_images import score_ranges
 from lsfa_lib.pipeline import Run
 from lsfa_lib.records import Prediction, Sample
 from lsfa_lib.storage.files import InputError

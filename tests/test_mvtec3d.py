@@ -7,13 +7,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from lsfa_lib.datasets.layouts import (
-    Split,
-    categories,
-    entries,
-    read_scan,
-    read_split,
-)
+from lsfa_lib.datasets.layouts import Split, categories, entries, read_scan, read_split
 from lsfa_lib.datasets.mvtec3d import write_scan
 from lsfa_lib.datasets.tree_check import PUBLISHED_COUNTS, border_is_empty, check_tree
 from lsfa_lib.records import Scan

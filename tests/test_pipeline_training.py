@@ -11,12 +11,7 @@ from lsfa_lib.adaptation.finetune import load_finetuned
 from lsfa_lib.config import Config, checked, only
 from lsfa_lib.config_io import with_fields
 from lsfa_lib.datasets.layouts import read_split
-from lsfa_lib.detection.detector import (
-    evidence,
-    load,
-    predict,
-    save,
-)
+from lsfa_lib.detection.detector import evidence, load, predict, save
 from lsfa_lib.features.extract import load_encoders
 from lsfa_lib.features.lazy_scan import good_features
 from lsfa_lib.pipeline import learn, run_category

@@ -14,25 +14,10 @@ from lsfa_lib.cli.app import app
 from lsfa_lib.config import DEMO, PointEncoderConfig
 from lsfa_lib.features.checkpoints import load_point_mae
 from lsfa_lib.features.extract import load_points
-from lsfa_lib.features.point_mae import (
-    SMALL,
-    PointMAE,
-    group_points,
-    placed_groups,
-)
+from lsfa_lib.features.point_mae import SMALL, PointMAE, group_points, placed_groups
 from lsfa_lib.pretraining import pretrain as pretraining
-from lsfa_lib.pretraining.masked import (
-    GroupedCloud,
-    MaskedPointMAE,
-    chamfer,
-    draw_hidden,
-)
-from lsfa_lib.pretraining.pretrain import (
-    Clouds,
-    PretrainConfig,
-    export,
-    pretrain,
-)
+from lsfa_lib.pretraining.masked import GroupedCloud, MaskedPointMAE, chamfer, draw_hidden
+from lsfa_lib.pretraining.pretrain import Clouds, PretrainConfig, export, pretrain
 from lsfa_lib.pretraining.probe import (
     CLASSES,
     HELD_OUT,

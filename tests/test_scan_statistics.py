@@ -7,12 +7,7 @@ import numpy as np
 import pytest
 from scan_case import HEIGHT_MM, LENGTH_MM, PIECE_PX, PITCH_MM, SIZE, TILT_DEG, WIDTH_MM, box_scan
 
-from lsfa_lib.config import (
-    OURS,
-    TINY,
-    Config,
-    DataConfig,
-)
+from lsfa_lib.config import OURS, TINY, Config, DataConfig
 from lsfa_lib.datasets.layouts import entries, read_scan
 from lsfa_lib.datasets.preprocess import prepare
 from lsfa_lib.figures import scan_statistics

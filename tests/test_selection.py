@@ -15,25 +15,14 @@ import torch
 
 import lsfa_lib
 from lsfa_lib.adaptation.adaptors import Adaptors, new_adaptors
-from lsfa_lib.config import (
-    OURS,
-    TINY,
-    Config,
-    DataConfig,
-    only,
-)
+from lsfa_lib.config import OURS, TINY, Config, DataConfig, only
 from lsfa_lib.datasets.layouts import read_split
 from lsfa_lib.detection.detector import fit, predict, save
 from lsfa_lib.evaluation import metrics
 from lsfa_lib.features.extract import Encoders, load_encoders
 from lsfa_lib.features.lazy_scan import good_features, read_sample
 from lsfa_lib.pipeline import learn
-from lsfa_lib.records import (
-    MODALITIES,
-    ModalityFeatures,
-    Mode,
-    PatchFeatures,
-)
+from lsfa_lib.records import MODALITIES, ModalityFeatures, Mode, PatchFeatures
 from lsfa_lib.selection.pseudo_defects import KINDS, pseudo_defects
 from lsfa_lib.selection.selection import (
     Choice,

@@ -3,14 +3,7 @@
 import numpy as np
 import pytest
 
-from lsfa_lib.pretraining.shapes import (
-    FAMILIES,
-    Mark,
-    rotation,
-    scanned,
-    shape,
-    with_mark,
-)
+from lsfa_lib.pretraining.shapes import FAMILIES, Mark, rotation, scanned, shape, with_mark
 from lsfa_lib.pretraining.solids import (
     Camera,
     blended,

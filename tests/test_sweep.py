@@ -356,9 +356,9 @@ def test_marks_that_cannot_be_trusted_are_not(tmp_path: Path) -> None:
 
 
 def test_a_run_waits_for_the_one_in_its_folder(tmp_path: Path) -> None:
-    job = Job(tmp_path / "absent.ipynb", tmp_path / "run", {}, "k", patient=True)
+    job = Job(tmp_path / "absent.ipynb", tmp_path / "run", {}, "k", wait_for_lock=True)
     with locked(job.folder):
-        assert perform(replace(job, patient=False)) is None
+        assert perform(replace(job, wait_for_lock=False)) is None
         thread = threading.Thread(target=lambda: perform(job))
         thread.start()
         thread.join(0.3)

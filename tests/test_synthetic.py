@@ -11,12 +11,7 @@ from scipy import ndimage
 
 from lsfa_lib.datasets.layouts import categories, entries, read_split
 from lsfa_lib.datasets.tree_check import check_tree
-from lsfa_lib.demo.defects import (
-    DEFECTS,
-    Severities,
-    Severity,
-    draw,
-)
+from lsfa_lib.demo.defects import DEFECTS, Severities, Severity, draw
 from lsfa_lib.demo.products import PRODUCTS, Variation, make_part
 from lsfa_lib.demo.rendering import (
     DISTANCE_MM,

@@ -13,7 +13,7 @@ from lsfa_lib.adaptation import training
 from lsfa_lib.adaptation.adaptors import Adaptors, ScanRows
 from lsfa_lib.adaptation.monitors import collapse
 from lsfa_lib.adaptation.objective import (
-    Banks,
+    FeatureQueues,
     adapted_scan,
     alignment_terms,
     compactness_terms,
@@ -127,8 +127,8 @@ def adapted(scans: list[int], adaptors: Adaptors) -> list[training.AdaptedScan]:
     return [adapted_scan(adaptors, scan, rows_of(scan), 2, 0) for scan in scans]
 
 
-def filled(adaptors: Adaptors, scans: list[int]) -> Banks:
-    banks = Banks(DIMS, {"3d": 100, "rgb": 100}, 100)
+def filled(adaptors: Adaptors, scans: list[int]) -> FeatureQueues:
+    banks = FeatureQueues(DIMS, {"3d": 100, "rgb": 100}, 100)
     for scan in adapted(scans, adaptors):
         banks.enqueue(scan)
     return banks
@@ -145,7 +145,7 @@ def test_compactness_is_the_distance_to_the_nearest_bank_row(own_rows: str) -> N
         for scan in batch:
             for level, rows, queue in (
                 (0, scan.rows[m].rows[scan.rows[m].index], banks.local[m]),
-                (1, scan.instances[m], banks.whole[m]),
+                (1, scan.instances[m], banks.global_[m]),
             ):
                 held, scans = queue.held
                 distances = []

@@ -21,14 +21,7 @@ from lsfa_lib.features import weights
 from lsfa_lib.features.extract import load_encoders
 from lsfa_lib.features.image import load_image_encoder
 from lsfa_lib.features.point_mae import PointMAE
-from lsfa_lib.features.weights import (
-    REGISTRY,
-    check,
-    folder,
-    named,
-    of_model,
-    ready,
-)
+from lsfa_lib.features.weights import REGISTRY, check, folder, named, of_model, ready
 from lsfa_lib.storage.files import InputError
 
 

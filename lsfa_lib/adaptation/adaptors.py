@@ -19,13 +19,8 @@ from torch import Tensor, nn
 from lsfa_lib.config import AdaptorConfig
 from lsfa_lib.config_io import from_dict_as
 from lsfa_lib.features.extract import distinct_rows
-from lsfa_lib.records import (
-    MODALITIES,
-    Modality,
-    ModalityFeatures,
-    PatchFeatures,
-)
-from lsfa_lib.storage.files import InputError, write_whole
+from lsfa_lib.records import MODALITIES, Modality, ModalityFeatures, PatchFeatures
+from lsfa_lib.storage.files import InputError, atomic_write
 
 
 @dataclass(frozen=True)
@@ -239,9 +234,9 @@ def restored(about: dict[str, Any], weights: dict[str, Tensor], device: torch.de
 def save_adaptors(adaptors: Adaptors, path: Path) -> None:
     """`path` in safetensors, and its structure beside it as JSON."""
     tensors = {name: t.cpu().contiguous() for name, t in adaptors.state_dict().items()}
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write_bytes(safetensors_bytes(tensors))
-    with write_whole(path.with_suffix(".json")) as file:
+    with atomic_write(path.with_suffix(".json")) as file:
         file.write_text(json.dumps(described(adaptors), indent=1), encoding="utf-8")
 
 

@@ -31,24 +31,14 @@ from lsfa_lib.adaptation.low_rank import (
     merged,
     regularise,
 )
-from lsfa_lib.adaptation.training import (
-    Task,
-    Trained,
-    fit,
-    fitted_schedule,
-)
+from lsfa_lib.adaptation.training import Task, Trained, fit, fitted_schedule
 from lsfa_lib.config import Config, FinetuneConfig
 from lsfa_lib.config_io import config_hash
 from lsfa_lib.features.cache import extract
 from lsfa_lib.features.checkpoints import load_strictly, read_tensors, seeded
 from lsfa_lib.features.extract import Encoders, described_encoders, distinct_rows
-from lsfa_lib.records import (
-    MODALITIES,
-    Modality,
-    PatchFeatures,
-    Sample,
-)
-from lsfa_lib.storage.files import InputError, progress, write_whole
+from lsfa_lib.records import MODALITIES, Modality, PatchFeatures, Sample
+from lsfa_lib.storage.files import InputError, atomic_write, progress
 
 
 @dataclass(frozen=True)
@@ -274,7 +264,7 @@ def save_encoders(finetuned: Finetuned, path: Path) -> None:
         if finetuned.trainable[m]
         for name, tensor in backbone_of(finetuned.encoders, m).state_dict().items()
     }
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write_bytes(safetensors_bytes(tensors))
 
 

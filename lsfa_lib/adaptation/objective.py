@@ -41,27 +41,27 @@ def adapted_scan(
     return AdaptedScan(scan, adapted, instances)
 
 
-class Banks(nn.Module):
+class FeatureQueues(nn.Module):
     """FIFO of patch rows (local) and of instance features (whole), by modality."""
 
     local: Any  # nn.ModuleDict does not know what it holds
-    whole: Any
+    global_: Any
 
     def __init__(self, dims: dict[Modality, int], local: dict[Modality, int], whole: int) -> None:
         super().__init__()
         self.local = nn.ModuleDict({m: FeatureQueue(local[m], dims[m]) for m in MODALITIES})
-        self.whole = nn.ModuleDict({m: FeatureQueue(whole, dims[m]) for m in MODALITIES})
+        self.global_ = nn.ModuleDict({m: FeatureQueue(whole, dims[m]) for m in MODALITIES})
 
     def enqueue(self, scan: AdaptedScan) -> None:
         """Puts the scan in, without gradient."""
         for m in MODALITIES:
             self.local[m].enqueue(scan.rows[m].rows, scan.scan)
-            self.whole[m].enqueue(scan.instances[m], scan.scan)
+            self.global_[m].enqueue(scan.instances[m], scan.scan)
 
     @property
     def full(self) -> bool:
         """True where no queue has room left."""
-        queues = [*self.local.values(), *self.whole.values()]
+        queues = [*self.local.values(), *self.global_.values()]
         return all(len(queue) == len(queue.rows) for queue in queues)
 
 
@@ -88,7 +88,7 @@ def alignment_terms(
 
 
 def compactness_terms(
-    batch: list[AdaptedScan], banks: Banks, config: TrainingConfig
+    batch: list[AdaptedScan], banks: FeatureQueues, config: TrainingConfig
 ) -> tuple[dict[str, Float[Tensor, ""]], dict[str, float]]:
     """LC and GC, means over the scans summed over modalities, and the distances they rest on.
 
@@ -105,7 +105,7 @@ def compactness_terms(
             _add(seen, f"nearest_{m}", float(distance @ counts / counts.sum()) / len(batch))
             _add(seen, f"own_rows_{m}", float(own @ counts / counts.sum()) / len(batch))
             whole = scan.instances[m]
-            nearest, _ = _nearest(whole, banks.whole[m], scan.scan, config)
+            nearest, _ = _nearest(whole, banks.global_[m], scan.scan, config)
             ones = torch.ones_like(whole[:, 0])
             sums["GC"].append(compactness(whole, ones, nearest, config.compactness))
     return {name: torch.stack(each).sum() / len(batch) for name, each in sums.items()}, seen

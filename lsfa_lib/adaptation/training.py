@@ -18,32 +18,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lsfa_lib.adaptation.adaptors import (
-    Adaptors,
-    ScanRows,
-    new_adaptors,
-    sampled,
-    scan_rows,
-)
+from lsfa_lib.adaptation.adaptors import Adaptors, ScanRows, new_adaptors, sampled, scan_rows
 from lsfa_lib.adaptation.monitors import collapse
 from lsfa_lib.adaptation.objective import (
     AdaptedScan,
-    Banks,
+    FeatureQueues,
     adapted_scan,
     alignment_terms,
     compactness_terms,
     spread_monitors,
 )
-from lsfa_lib.adaptation.schedule import (
-    batch_scans,
-    epoch_order,
-    generator_of,
-    learning_rate,
-)
+from lsfa_lib.adaptation.schedule import batch_scans, epoch_order, generator_of, learning_rate
 from lsfa_lib.config import Config, LossWeights, TrainingConfig
 from lsfa_lib.config_io import config_hash
 from lsfa_lib.records import MODALITIES, Modality, PatchFeatures
-from lsfa_lib.storage.files import InputError, progress, write_whole
+from lsfa_lib.storage.files import InputError, atomic_write, progress
 
 Step = dict[str, float]
 _log = logging.getLogger(__name__)
@@ -103,7 +92,7 @@ class TrainingStopped(InputError):
 class State:
     """All that changes from step to step."""
 
-    banks: Banks
+    banks: FeatureQueues
     optimiser: torch.optim.Optimizer
     step: int = 0
     history: list[Step] = field(default_factory=list)
@@ -255,7 +244,7 @@ def _start(task: Task, config: TrainingConfig, epoch: Epoch) -> State:
     """Empty banks and a new optimiser."""
     # Rows a patch: image tokens that four patches share take one place in the bank.
     local = {m: max(1, config.local_bank * epoch.rows[m] // epoch.patches) for m in MODALITIES}
-    banks = Banks(task.adaptors.dims, local, config.global_bank)
+    banks = FeatureQueues(task.adaptors.dims, local, config.global_bank)
     parameters = [p for p in task.network.parameters() if p.requires_grad]
     return State(
         banks.to(next(task.adaptors.parameters())),
@@ -266,7 +255,7 @@ def _start(task: Task, config: TrainingConfig, epoch: Epoch) -> State:
 
 
 @torch.no_grad()
-def _fill(task: Task, banks: Banks, config: TrainingConfig, seed: int) -> None:
+def _fill(task: Task, banks: FeatureQueues, config: TrainingConfig, seed: int) -> None:
     """Passes without gradient until the banks are full or every scan is in.
 
     The scans of the first epoch from its end: as if they had been seen just before, and none that
@@ -360,7 +349,7 @@ def _write_checkpoint(path: Path, key: str, task: Task, state: State) -> None:
         "step": state.step,
         "history": state.history,
     }
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         torch.save(content, file)
 
 

@@ -11,24 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lsfa_lib.cli import (
-    data as cli_data,
-)
-from lsfa_lib.cli import (
-    pretrain as cli_pretrain,
-)
-from lsfa_lib.cli import (
-    report as cli_report,
-)
-from lsfa_lib.cli import (
-    study as cli_study,
-)
-from lsfa_lib.cli import (
-    sweep as cli_sweep,
-)
-from lsfa_lib.cli import (
-    weights as cli_weights,
-)
+from lsfa_lib.cli import data as cli_data
+from lsfa_lib.cli import pretrain as cli_pretrain
+from lsfa_lib.cli import report as cli_report
+from lsfa_lib.cli import study as cli_study
+from lsfa_lib.cli import sweep as cli_sweep
+from lsfa_lib.cli import weights as cli_weights
 from lsfa_lib.storage.files import InputError
 
 if TYPE_CHECKING:
@@ -112,9 +100,9 @@ def run(
     Examples: `lsfa run all` (the demo data), `lsfa run bagel --preset ours --data data/mvtec3d`,
     `lsfa run all --only IFC --shots 10 --seeds 3`.
     """
-    from lsfa_lib.studies import prefork as warm_start
+    from lsfa_lib.studies import prefork
 
-    warm_start.begin(workers)
+    prefork.begin(workers)
     from lsfa_lib.config import RANDOM_WEIGHTS
     from lsfa_lib.config_io import chosen_config
     from lsfa_lib.notebooks.run import find_notebook
@@ -217,16 +205,16 @@ def _usable_categories(categories: list[str], config: Config, seed: int) -> list
     """The categories to run; raises InputError where the config cannot be run on one of them."""
     from lsfa_lib.adaptation.training import require_scans
     from lsfa_lib.config import resolve_device
-    from lsfa_lib.datasets import layouts as trees
+    from lsfa_lib.datasets import layouts
     from lsfa_lib.datasets.entry import SPLITS
     from lsfa_lib.features.lazy_scan import few_shot
 
     resolve_device(config.device)
     root = Path(config.data.root)
-    known = trees.categories(root)
+    known = layouts.categories(root)
     found = known if categories == ["all"] else list(dict.fromkeys(categories))
     for category in found:
-        splits = {name: trees.split_of(config.data, category, name) for name in SPLITS}
+        splits = {name: layouts.split_of(config.data, category, name) for name in SPLITS}
         drawn = few_shot(splits["train"], config.shots, seed)
         require_scans(len(drawn), config.training.weights)
     return found

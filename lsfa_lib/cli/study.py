@@ -71,12 +71,7 @@ def components(
     Example: `lsfa study components all --image-size 448 --coreset-seeds 1 --losses ours`.
     """
     from lsfa_lib.config import configure
-    from lsfa_lib.studies.components import (
-        LOSSES,
-        VARIANTS,
-        Study,
-        run_study,
-    )
+    from lsfa_lib.studies.components import LOSSES, VARIANTS, Study, run_study
 
     chosen = tuple(variants.split(",")) if variants else tuple(VARIANTS)
     forms = tuple(losses.split(","))
@@ -111,9 +106,9 @@ def page(
 
 def _there(root: Path, categories: list[str]) -> list[str]:
     """The categories asked for. Raises InputError where the data lacks one."""
-    from lsfa_lib.datasets import layouts as trees
+    from lsfa_lib.datasets import layouts
 
-    known = trees.categories(root)
+    known = layouts.categories(root)
     for category in categories:
         if category not in [*known, "all"]:
             raise InputError(

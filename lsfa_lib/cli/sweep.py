@@ -48,10 +48,10 @@ def sweep(
     Examples: `lsfa sweep studies/components.yaml`, `lsfa sweep studies/paper.yaml --preset ours
     --data data/mvtec3d --seeds 0,1,2`. Stopped in the middle, it goes on when it is started again.
     """
-    from lsfa_lib.studies import prefork as warm_start
+    from lsfa_lib.studies import prefork
 
     if not scheduler:
-        warm_start.begin(workers)
+        prefork.begin(workers)
     from lsfa_lib.studies.study import Choices, read_studies
     from lsfa_lib.studies.sweep import run_sweep
 

@@ -15,17 +15,11 @@ import yaml
 from jaxtyping import Float32, Shaped, UInt8
 from PIL import Image
 
-from lsfa_lib.datasets.entry import (
-    Entry,
-    SplitName,
-    require_one_size,
-    unreadable,
-    visible,
-)
+from lsfa_lib.datasets.entry import Entry, SplitName, require_one_size, unreadable, visible
 from lsfa_lib.datasets.mvtec3d import read_gt, read_rgb
 from lsfa_lib.datasets.own_camera import Intrinsics, points_of_depth
 from lsfa_lib.records import Scan
-from lsfa_lib.storage.files import InputError, write_whole
+from lsfa_lib.storage.files import InputError, atomic_write
 
 FOLDERS: dict[str, str] = {"train": "train", "validation": "val", "test": "test_public"}
 LIGHTS = ("all spots", "bottom", "right", "top", "left", "light box")
@@ -151,7 +145,7 @@ def write_scan(
     images = {f"image_{light}": picture for light, picture in pictures.items()}
     images |= {"normals": coded, "mask": gt} | {f"{n}_mask": m for n, m in masks.items()}
     for name, image in images.items():
-        with write_whole(item_file(root, scan.name, f"{name}.png")) as path:
+        with atomic_write(item_file(root, scan.name, f"{name}.png")) as path:
             Image.fromarray(image).save(path, compress_level=1)
     z = scan.xyz[..., 2].astype(np.float64)
     near, far = float(z[z > 0].min()) - 1e-3, float(z.max())
@@ -161,12 +155,12 @@ def write_scan(
         "info_depth": {"normalization": {"min": near, "max": far}},
     }
     for name, content in about.items():
-        with write_whole(item_file(root, scan.name, f"{name}.yaml")) as path:
+        with atomic_write(item_file(root, scan.name, f"{name}.yaml")) as path:
             path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    with write_whole(item_file(root, scan.name, "pose.txt")) as path:
+    with atomic_write(item_file(root, scan.name, "pose.txt")) as path:
         np.savetxt(path, np.eye(4))
     depth = np.where(z > 0, np.rint((z - near) / (far - near) * 65535), 0).astype(np.uint16)
-    with write_whole(item_file(root, scan.name, "depth.png")) as path:
+    with atomic_write(item_file(root, scan.name, "depth.png")) as path:
         Image.fromarray(depth).save(path)
 
 

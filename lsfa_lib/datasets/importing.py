@@ -13,12 +13,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from lsfa_lib.datasets.entry import (
-    SPLITS,
-    SplitName,
-    unreadable,
-    visible,
-)
+from lsfa_lib.datasets.entry import SPLITS, SplitName, unreadable, visible
 from lsfa_lib.datasets.mvtec3d import read_gt, write_scan
 from lsfa_lib.datasets.own_camera import (
     Intrinsics,

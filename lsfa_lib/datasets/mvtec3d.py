@@ -13,16 +13,9 @@ import tifffile
 from jaxtyping import Bool, Float32, Shaped, UInt8
 from PIL import Image
 
-from lsfa_lib.datasets.entry import (
-    SPLITS,
-    Entry,
-    SplitName,
-    require_one_size,
-    unreadable,
-    visible,
-)
+from lsfa_lib.datasets.entry import SPLITS, Entry, SplitName, require_one_size, unreadable, visible
 from lsfa_lib.records import UNLABELLED, Scan
-from lsfa_lib.storage.files import InputError, write_whole
+from lsfa_lib.storage.files import InputError, atomic_write
 
 SUFFIXES = {"rgb": (".png",), "xyz": (".tiff", ".tif"), "gt": (".png",)}
 
@@ -71,9 +64,9 @@ def write_scan(root: Path, scan: Scan, gt: UInt8[np.ndarray, "H W"] | None = Non
     # The xyz file comes last: a scan with one was written whole.
     images = {"rgb": scan.rgb} if scan.kind == UNLABELLED else {"rgb": scan.rgb, "gt": gt}
     for name, image in images.items():
-        with write_whole(folder / name / f"{stem}.png") as path:
+        with atomic_write(folder / name / f"{stem}.png") as path:
             Image.fromarray(image).save(path, compress_level=1)
-    with write_whole(folder / "xyz" / f"{stem}.tiff") as path:
+    with atomic_write(folder / "xyz" / f"{stem}.tiff") as path:
         tifffile.imwrite(path, scan.xyz, photometric="rgb", metadata=None, software=False)
 
 

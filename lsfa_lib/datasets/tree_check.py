@@ -11,12 +11,7 @@ import numpy as np
 from lsfa_lib.config import PreprocessConfig
 from lsfa_lib.datasets import eyecandies
 from lsfa_lib.datasets.entry import SPLITS, Entry, SplitName
-from lsfa_lib.datasets.layouts import (
-    categories,
-    layout,
-    pair_files,
-    read_scan,
-)
+from lsfa_lib.datasets.layouts import categories, layout, pair_files, read_scan
 from lsfa_lib.records import UNLABELLED, Scan
 from lsfa_lib.storage.files import InputError, progress
 

@@ -9,20 +9,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from lsfa_lib.datasets.eyecandies import (
-    FOCAL_WIDTHS,
-    LIGHT,
-    item_file,
-    write_scan,
-)
+from lsfa_lib.datasets.eyecandies import FOCAL_WIDTHS, LIGHT, item_file, write_scan
 from lsfa_lib.demo.rendering import Lens
-from lsfa_lib.demo.synthetic import (
-    STANDARD,
-    DemoSettings,
-    Light,
-    demo_names,
-    render_under,
-)
+from lsfa_lib.demo.synthetic import STANDARD, DemoSettings, Light, demo_names, render_under
 from lsfa_lib.records import Scan
 from lsfa_lib.storage.files import InputError, progress
 

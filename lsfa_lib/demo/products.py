@@ -12,12 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 from scipy import ndimage
 
-from lsfa_lib.demo.rendering import (
-    Surface,
-    cell_mm,
-    grid_axes,
-    noise,
-)
+from lsfa_lib.demo.rendering import Surface, cell_mm, grid_axes, noise
 
 Grid = Float32[np.ndarray, "G G"]
 Colours = Float32[np.ndarray, "G G 3"]

@@ -26,22 +26,10 @@ from lsfa_lib.datasets.layouts import read_split
 from lsfa_lib.datasets.mvtec3d import write_scan
 from lsfa_lib.demo.defects import DEFECTS, Severities, draw
 from lsfa_lib.demo.products import PRODUCTS, Variation, make_part
-from lsfa_lib.demo.rendering import (
-    DEMO_LENS,
-    Lens,
-    camera_matrix,
-    cast,
-    cell_mm,
-    nearest,
-)
-from lsfa_lib.demo.sensor import (
-    Capture,
-    draw_view,
-    measure,
-    photograph,
-)
+from lsfa_lib.demo.rendering import DEMO_LENS, Lens, camera_matrix, cast, cell_mm, nearest
+from lsfa_lib.demo.sensor import Capture, draw_view, measure, photograph
 from lsfa_lib.records import Scan
-from lsfa_lib.storage.files import InputError, progress, write_whole
+from lsfa_lib.storage.files import InputError, atomic_write, progress
 
 MANIFEST = "demo.json"
 GENERATOR = 1
@@ -254,7 +242,7 @@ def _camera(settings: DemoSettings) -> dict[str, float]:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with write_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 

@@ -16,13 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from lsfa_lib.adaptation.adaptors import (
-    Adaptors,
-    adapt,
-    described,
-    disagreement,
-    restored,
-)
+from lsfa_lib.adaptation.adaptors import Adaptors, adapt, described, disagreement, restored
 from lsfa_lib.config import Config, DetectorConfig
 from lsfa_lib.config_io import from_dict
 from lsfa_lib.detection.memory import (
@@ -34,7 +28,7 @@ from lsfa_lib.detection.memory import (
 )
 from lsfa_lib.features.extract import distinct_rows
 from lsfa_lib.records import MODALITIES, Evidence, Modality, Mode, PatchFeatures, Prediction
-from lsfa_lib.storage.files import InputError, write_whole
+from lsfa_lib.storage.files import InputError, atomic_write
 
 
 @dataclass(frozen=True)
@@ -327,7 +321,7 @@ def save(detector: Detector, path: Path) -> None:
         about["adaptors"] = described(detector.adaptors)
         for name, tensor in detector.adaptors.state_dict().items():
             tensors[f"adaptors.{name}"] = tensor.cpu().contiguous()
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write_bytes(safetensors_bytes(tensors, metadata={"lsfa_detector": json.dumps(about)}))
 
 

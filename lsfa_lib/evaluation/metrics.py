@@ -18,13 +18,7 @@ from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 from torch import Tensor
 
-from lsfa_lib.evaluation.curves import (
-    Curve,
-    area_under,
-    curve_of,
-    rank,
-    thinned,
-)
+from lsfa_lib.evaluation.curves import Curve, area_under, curve_of, rank, thinned
 from lsfa_lib.records import Scores
 
 Array: TypeAlias = np.ndarray | Tensor

@@ -15,13 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from lsfa_lib.config import Config
-from lsfa_lib.detection.detector import (
-    Detector,
-    Scale,
-    Searched,
-    smooth_map,
-    threshold_of,
-)
+from lsfa_lib.detection.detector import Detector, Scale, Searched, smooth_map, threshold_of
 from lsfa_lib.features.extract import patch_valid
 from lsfa_lib.records import MODALITIES, Modality, is_defective
 

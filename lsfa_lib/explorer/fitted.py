@@ -15,17 +15,11 @@ import torch
 
 from lsfa_lib.adaptation.adaptors import adapt
 from lsfa_lib.config import Config, DataConfig, resolve_device
-from lsfa_lib.config_io import config_hash, located_config
+from lsfa_lib.config_io import config_hash, resolve_paths
 from lsfa_lib.datasets.entry import Entry
 from lsfa_lib.datasets.layouts import Split, split_of
-from lsfa_lib.detection import detector as detectors
-from lsfa_lib.detection.detector import Detector, Searched
-from lsfa_lib.explorer.evidence import (
-    Distances,
-    Evidence,
-    gathered,
-    good_distances,
-)
+from lsfa_lib.detection.detector import Detector, Searched, search
+from lsfa_lib.explorer.evidence import Distances, Evidence, gathered, good_distances
 from lsfa_lib.explorer.fitted_files import FittedFiles
 from lsfa_lib.features.cache import cached_features
 from lsfa_lib.features.extract import Encoders, described_encoders, load_encoders
@@ -73,7 +67,7 @@ def fitted(category: str, config: Config, seed: int, told: Told = lambda _: None
     `told` hears of each stage. Paths that are not there are looked for in the checkout.
     Raises InputError where the data cannot be used.
     """
-    config, stage = located_config(config), _Stages(told)
+    config, stage = resolve_paths(config), _Stages(told)
     train = few_shot(split_of(config.data, category, "train"), config.shots, seed)
     validation = split_of(config.data, category, "validation")
     test = split_of(config.data, category, "test")
@@ -150,7 +144,7 @@ def searched(detector: Detector, features: PatchFeatures) -> dict[Modality, Sear
     """The nearest bank rows of the features, adapted where the detector adapts."""
     if detector.adaptors is not None:
         features = adapt(detector.adaptors, features)
-    return detectors.search(detector.banks, features, detector.config)
+    return search(detector.banks, features, detector.config)
 
 
 def _same(sample: Sample) -> Sample:

@@ -18,11 +18,10 @@ from safetensors.torch import save as safetensors_bytes
 
 from lsfa_lib.config import Config
 from lsfa_lib.datasets.entry import Entry
-from lsfa_lib.detection import detector as detectors
-from lsfa_lib.detection.detector import Detector
+from lsfa_lib.detection.detector import Detector, load, save
 from lsfa_lib.explorer.evidence import Distances, Evidence
 from lsfa_lib.records import MODALITIES
-from lsfa_lib.storage.files import InputError, write_whole
+from lsfa_lib.storage.files import InputError, atomic_write
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class FittedFiles:
         if self.folder is None:
             return
         note = {"model": f"detector of {category}", "preprocess": asdict(config.preprocess)}
-        with write_whole(self.folder / "about.json") as file:
+        with atomic_write(self.folder / "about.json") as file:
             file.write_text(json.dumps(note, indent=1), encoding="utf-8")
 
     def detector(self, mark: str, device: torch.device) -> Detector | None:
@@ -45,14 +44,14 @@ class FittedFiles:
         if path is None or not path.exists():
             return None
         try:
-            return detectors.load(path, device)
+            return load(path, device)
         except InputError:
             return None
 
     def keep_detector(self, mark: str, detector: Detector) -> None:
         """Takes the place of the detector of another mark."""
         if path := self._path("detector", mark):
-            detectors.save(detector, path)
+            save(detector, path)
             _only(path)
 
     def evidence(
@@ -90,7 +89,7 @@ class FittedFiles:
                 "good": good[m],
             }
             tensors |= {f"{m}.{name}": torch.from_numpy(part) for name, part in parts.items()}
-        with write_whole(path) as file:
+        with atomic_write(path) as file:
             file.write_bytes(safetensors_bytes(tensors))
         _only(path)
 

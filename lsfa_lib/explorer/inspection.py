@@ -28,15 +28,8 @@ from lsfa_lib.explorer.evidence import (
 from lsfa_lib.explorer.fitted import Fitted
 from lsfa_lib.features.lazy_scan import read_sample
 from lsfa_lib.figures.scan_figures import scan_figure
-from lsfa_lib.figures.scan_pictures import percent
-from lsfa_lib.records import (
-    MODALITIES,
-    MODES,
-    Modality,
-    Mode,
-    Prediction,
-    Sample,
-)
+from lsfa_lib.figures.scan_images import percent
+from lsfa_lib.records import MODALITIES, MODES, Modality, Mode, Prediction, Sample
 from lsfa_lib.storage.files import InputError
 
 POSITIONS: dict[Mode, float] = {"rgb": 0.0, "rgb+3d": 0.5, "3d": 1.0}

@@ -21,13 +21,8 @@ from torch import Tensor
 from lsfa_lib.config import Config
 from lsfa_lib.datasets.entry import Entry
 from lsfa_lib.features.extract import EXTRACT, Encoders, patch_valid
-from lsfa_lib.records import (
-    MODALITIES,
-    ModalityFeatures,
-    PatchFeatures,
-    Sample,
-)
-from lsfa_lib.storage.files import InputError, write_whole
+from lsfa_lib.records import MODALITIES, ModalityFeatures, PatchFeatures, Sample
+from lsfa_lib.storage.files import InputError, atomic_write
 
 
 def extract(sample: Sample, encoders: Encoders, config: Config) -> PatchFeatures:
@@ -115,9 +110,9 @@ def _write(
     described = path.parent / "about.json"
     if not described.exists():
         note = {**about, "preprocess": dataclasses.asdict(config.preprocess)}
-        with write_whole(described) as file:
+        with atomic_write(described) as file:
             file.write_text(json.dumps(note, indent=1), encoding="utf-8")
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write_bytes(safetensors_bytes(tensors, metadata=_mark(path)))
 
 

@@ -18,20 +18,9 @@ from lsfa_lib.features.checkpoints import PACKAGE_POINTS, fingerprint, load_poin
 from lsfa_lib.features.fpfh import fpfh_patches
 from lsfa_lib.features.geometry import patch_weights, released_patch_weights, spread
 from lsfa_lib.features.image import load_image_encoder
-from lsfa_lib.features.point_mae import (
-    POINT_BERT,
-    PUBLISHED,
-    SMALL,
-    PointMAE,
-)
+from lsfa_lib.features.point_mae import POINT_BERT, PUBLISHED, SMALL, PointMAE
 from lsfa_lib.features.weights import of_model, ready
-from lsfa_lib.records import (
-    MODALITIES,
-    Modality,
-    ModalityFeatures,
-    PatchFeatures,
-    Sample,
-)
+from lsfa_lib.records import MODALITIES, Modality, ModalityFeatures, PatchFeatures, Sample
 from lsfa_lib.storage.files import InputError
 
 ARCHITECTURES = {"point_mae": PUBLISHED, "point_bert": POINT_BERT, "point_mae_small": SMALL}

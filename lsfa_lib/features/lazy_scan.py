@@ -19,7 +19,7 @@ from lsfa_lib.storage.files import InputError, progress
 
 
 @dataclass(frozen=True)
-class Scene:
+class LazyScan:
     """One scan as a method gets it; what it does not ask for is not computed."""
 
     name: str
@@ -39,7 +39,7 @@ class Scene:
         return self.extract(lambda: self.sample)
 
 
-def scene_of(entry: Entry, encoders: Encoders | None, config: Config) -> Scene:
+def lazy_scan(entry: Entry, encoders: Encoders | None, config: Config) -> LazyScan:
     """The scan of an entry. Without encoders its features cannot be asked for."""
 
     def extract(sample: Callable[[], Sample]) -> PatchFeatures:
@@ -47,7 +47,7 @@ def scene_of(entry: Entry, encoders: Encoders | None, config: Config) -> Scene:
             raise ValueError(f"{entry.name}: a method without modalities asked for features")
         return cached_features(entry, encoders, config, resolve_device(config.device), sample)
 
-    return Scene(entry.name, config, partial(read_sample, entry, config), extract)
+    return LazyScan(entry.name, config, partial(read_sample, entry, config), extract)
 
 
 def few_shot(split: Split, shots: int, seed: int) -> Split:

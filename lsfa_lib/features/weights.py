@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lsfa_lib.features.checkpoints import sha256_of
 from lsfa_lib.storage.download import Remote, fetch, verify
-from lsfa_lib.storage.files import InputError, located, write_whole
+from lsfa_lib.storage.files import InputError, atomic_write, located
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def check(weights: Weights) -> str:
     about = {"sha256": seen, "state": _state(path)}
     if known != about:
         try:
-            with write_whole(_beside(path)) as file:
+            with atomic_write(_beside(path)) as file:
                 file.write_text(json.dumps(about), encoding="utf-8")
         except (InputError, OSError):
             # Somebody else's folder: nothing is lost where the publisher tells the digest.

@@ -12,7 +12,7 @@ from plotly.colors import get_colorscale
 
 from lsfa_lib.figures.figures import DEFECTIVE
 from lsfa_lib.figures.findings import BOTH, NAMES, SHORT
-from lsfa_lib.figures.scan_pictures import COLORSCALE, TOP
+from lsfa_lib.figures.scan_images import COLORSCALE, TOP
 from lsfa_lib.records import Mode
 
 

@@ -13,13 +13,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from lsfa_lib.figures.data_report import (
-    defects_of,
-    patch_mm,
-    percent,
-    short_name,
-    thin_sentence,
-)
+from lsfa_lib.figures.data_report import defects_of, patch_mm, percent, short_name, thin_sentence
 from lsfa_lib.figures.figures import TEMPLATE
 from lsfa_lib.figures.scan_parts import COLORS, NAMES
 from lsfa_lib.figures.scan_statistics import REGIONS

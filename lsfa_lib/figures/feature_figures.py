@@ -14,32 +14,12 @@ import plotly.graph_objects as go
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from lsfa_lib.figures.clouds import (
-    buttons,
-    colorings,
-    scene,
-    spread_points,
-)
-from lsfa_lib.figures.feature_space import (
-    Space,
-    Spaces,
-    View,
-    colors,
-)
+from lsfa_lib.figures.clouds import buttons, colorings, scene, spread_points
+from lsfa_lib.figures.feature_space import Space, Spaces, View, colors
 from lsfa_lib.figures.figures import LINES, TEMPLATE
 from lsfa_lib.figures.findings import NAMES
-from lsfa_lib.figures.picture_grid import (
-    PictureRow,
-    Room,
-    box_around,
-    picture_grid,
-)
-from lsfa_lib.figures.scan_pictures import (
-    marked,
-    photo_axes,
-    photograph,
-    uri,
-)
+from lsfa_lib.figures.image_grid import PictureRow, Room, box_around, image_grid
+from lsfa_lib.figures.scan_images import marked, photo_axes, photograph, uri
 from lsfa_lib.records import MODALITIES, Modality
 
 CLOUD_POINTS = 12_000
@@ -73,7 +53,7 @@ def feature_scan(view: View, spaces: Spaces, title: str) -> go.Figure:
             _clear(box.cut(painted[name]), box.cut(valid))
         )
     columns = 2 if len(pictures) <= 4 else 3
-    figure = picture_grid(
+    figure = image_grid(
         [PictureRow("", pictures, box.side)],
         title,
         columns=(columns, 2),

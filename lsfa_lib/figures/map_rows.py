@@ -1,6 +1,6 @@
 """Scans as rows of small pictures: photo, relief, truth, and the maps of every mode.
 
-All maps have the colours of `scan_pictures`.
+All maps have the colours of `scan_images`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,9 @@ from jaxtyping import Shaped
 from PIL import Image
 
 from lsfa_lib.figures.findings import SHORT, found_sentence, lead
+from lsfa_lib.figures.image_grid import Box, ColorBar, PictureRow, box_around, image_grid
 from lsfa_lib.figures.mistakes import Judged, sentence, verdict
-from lsfa_lib.figures.picture_grid import (
-    Box,
-    ColorBar,
-    PictureRow,
-    box_around,
-    picture_grid,
-)
-from lsfa_lib.figures.scan_pictures import (
+from lsfa_lib.figures.scan_images import (
     COLORSCALE,
     TOP,
     Ranges,
@@ -57,7 +51,7 @@ def maps_grid(run: Run, scans: Sequence[Judged], mode: str = "") -> go.Figure:
     for scan in scans:
         title, rank = _short_title(scan), f", rank {scan.rank} of {scan.scans}"
         rows.append(replace(map_row(run, scan, ranges, title + rank), narrow_title=title))
-    return picture_grid(rows, said, BAR, _columns(rows[0]))
+    return image_grid(rows, said, BAR, _columns(rows[0]))
 
 
 def mistake_figure(run: Run, scan: Judged, mode: str = "") -> go.Figure:
@@ -67,7 +61,7 @@ def mistake_figure(run: Run, scan: Judged, mode: str = "") -> go.Figure:
     """
     ranges = score_ranges(run.samples, run.predictions)
     row = map_row(run, scan, ranges, "", ringed=mode or lead(run.result))
-    return picture_grid([row], _wrapped(sentence(scan)), columns=_columns(row))
+    return image_grid([row], _wrapped(sentence(scan)), columns=_columns(row))
 
 
 def map_row(run: Run, scan: Judged, ranges: Ranges, title: str, ringed: str = "") -> PictureRow:

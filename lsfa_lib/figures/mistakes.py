@@ -13,12 +13,7 @@ from jaxtyping import Float
 from scipy import ndimage
 
 from lsfa_lib.config import Config
-from lsfa_lib.figures.findings import (
-    SHORT,
-    found_sentence,
-    lead,
-    number,
-)
+from lsfa_lib.figures.findings import SHORT, found_sentence, lead, number
 from lsfa_lib.pipeline import Run
 from lsfa_lib.records import Mode, Sample
 from lsfa_lib.storage.files import InputError

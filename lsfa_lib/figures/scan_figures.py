@@ -1,6 +1,6 @@
 """One test scan as plotly figure: what went in, what is wrong, what the maps say, and the cloud.
 
-Colours mean what `scan_pictures` says of its scale.
+Colours mean what `scan_images` says of its scale.
 """
 
 from __future__ import annotations
@@ -14,22 +14,10 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from lsfa_lib.figures.clouds import (
-    buttons,
-    colorings,
-    linked,
-    scene,
-    spread_points,
-)
+from lsfa_lib.figures.clouds import buttons, colorings, linked, scene, spread_points
 from lsfa_lib.figures.figures import TEMPLATE
-from lsfa_lib.figures.findings import (
-    BOTH,
-    SHORT,
-    Result,
-    lead,
-    number,
-)
-from lsfa_lib.figures.scan_pictures import (
+from lsfa_lib.figures.findings import BOTH, SHORT, Result, lead, number
+from lsfa_lib.figures.scan_images import (
     COLORSCALE,
     TOP,
     Ranges,

@@ -11,22 +11,12 @@ from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 from plotly.colors import get_colorscale, sample_colorscale, unlabel_rgb
 
-from lsfa_lib.figures.clouds import (
-    buttons,
-    colorings,
-    scene,
-    spread_points,
-)
+from lsfa_lib.figures.clouds import buttons, colorings, scene, spread_points
 from lsfa_lib.figures.data_report import percent
 from lsfa_lib.figures.figures import TEMPLATE
-from lsfa_lib.figures.picture_grid import ColorBar, PictureRow, picture_grid
-from lsfa_lib.figures.scan_pictures import marked, photo_axes, uri
-from lsfa_lib.figures.scan_statistics import (
-    REGIONS,
-    Mask,
-    Measured,
-    Region,
-)
+from lsfa_lib.figures.image_grid import ColorBar, PictureRow, image_grid
+from lsfa_lib.figures.scan_images import marked, photo_axes, uri
+from lsfa_lib.figures.scan_statistics import REGIONS, Mask, Measured, Region
 
 COLORS: dict[Region, str] = {
     "part": "#0072B2",
@@ -66,7 +56,7 @@ def pictures(measured: Measured) -> go.Figure:
         {tick: f"{tick:g}" for tick in _ticks(top)},
         top,
     )
-    return picture_grid(
+    return image_grid(
         [PictureRow("   ".join(keys), sources, PICTURE_PX, narrow_title="<br>".join(keys))],
         f"<b>{html.escape(scan.name)}</b> rises {rise:.1f} mm above a plane tilted by {tilt:.1f}°",
         bar,

@@ -11,27 +11,9 @@ import plotly.graph_objects as go
 
 from lsfa_lib.figures.clouds import buttons
 from lsfa_lib.figures.feature_figures import names_of
-from lsfa_lib.figures.feature_space import (
-    Space,
-    Spaces,
-    View,
-    similarity,
-    telling_patches,
-)
-from lsfa_lib.figures.picture_grid import (
-    Box,
-    ColorBar,
-    PictureRow,
-    box_around,
-    picture_grid,
-)
-from lsfa_lib.figures.scan_pictures import (
-    COLORSCALE,
-    TOP,
-    map_image,
-    photograph,
-    uri,
-)
+from lsfa_lib.figures.feature_space import Space, Spaces, View, similarity, telling_patches
+from lsfa_lib.figures.image_grid import Box, ColorBar, PictureRow, box_around, image_grid
+from lsfa_lib.figures.scan_images import COLORSCALE, TOP, map_image, photograph, uri
 from lsfa_lib.records import Modality
 
 COSINES = {0.0: "≤ 0", 0.25: "0.25", 0.5: "0.5", 0.75: "0.75", 1.0: "1"}
@@ -61,7 +43,7 @@ def similarity_figure(asked: View, other: View, spaces: Spaces, pixel: Pixel = (
         rows.append(PictureRow(_row_title(view), {**pictures, **maps}, box.side, rings))
     bar = ColorBar("cosine similarity to the ringed patch", COLORSCALE, COSINES, 1.0)
     title = similarity_sentence(closest_patches(asked, other, spaces, pixel))
-    figure = picture_grid(rows, title, bar, (99, 3), menu=True)
+    figure = image_grid(rows, title, bar, (99, 3), menu=True)
     tags = [_tag(trace, len(rows[0].pictures), first) for trace in figure.data]
     for place in list(places)[1:]:
         before = len(figure.data)

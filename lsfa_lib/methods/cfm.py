@@ -7,20 +7,9 @@ from collections.abc import Callable
 from lsfa_lib.detection.detector import evidence, scales_of, standardise
 from lsfa_lib.methods.crossmodal import predict_crossmodal, train_crossmodal
 from lsfa_lib.methods.lsfa import detector_of
-from lsfa_lib.methods.method import (
-    Fit,
-    Good,
-    Method,
-    Predict,
-    Scene,
-)
+from lsfa_lib.methods.method import Fit, Good, LazyScan, Method, Predict
 from lsfa_lib.methods.truncated_backbones import deployed, narrowed, whole
-from lsfa_lib.records import (
-    Evidence,
-    Mode,
-    PatchFeatures,
-    Prediction,
-)
+from lsfa_lib.records import Evidence, Mode, PatchFeatures, Prediction
 
 
 def fit(good: Good) -> Predict:
@@ -28,13 +17,13 @@ def fit(good: Good) -> Predict:
     train = [features_of(scene) for scene in good.train]
     trained = train_crossmodal(train, good.config.crossmodal, good.seed)
 
-    def predict(scene: Scene) -> dict[Mode, Prediction]:
+    def predict(scene: LazyScan) -> dict[Mode, Prediction]:
         return {"rgb+3d": predict_crossmodal(trained, features_of(scene), good.config)}
 
     return predict
 
 
-def features_of(scene: Scene) -> PatchFeatures:
+def features_of(scene: LazyScan) -> PatchFeatures:
     """Features of the cut that the scene's config names, if it names one."""
     return narrowed(scene.features, scene.config)
 
@@ -59,7 +48,7 @@ def beside_lsfa(join: Callable[[Prediction, Prediction, Prediction], Prediction]
 
         scales = scales_of([found(features) for features in validation], validation, good.config)
 
-        def predict(scene: Scene) -> dict[Mode, Prediction]:
+        def predict(scene: LazyScan) -> dict[Mode, Prediction]:
             ready = standardise(found(scene.features), scales)
             return {"rgb+3d": join(ready["3d"], ready["rgb"], ready["disagreement"])}
 

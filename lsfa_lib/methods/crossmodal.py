@@ -23,14 +23,8 @@ from lsfa_lib.adaptation.adaptors import ScanRows, scan_rows
 from lsfa_lib.adaptation.schedule import epoch_order, generator_of
 from lsfa_lib.config import AdaptorConfig, Config, CrossmodalConfig
 from lsfa_lib.detection.detector import blur
-from lsfa_lib.records import (
-    MODALITIES,
-    Modality,
-    ModalityFeatures,
-    PatchFeatures,
-    Prediction,
-)
-from lsfa_lib.storage.files import InputError, progress, write_whole
+from lsfa_lib.records import MODALITIES, Modality, ModalityFeatures, PatchFeatures, Prediction
+from lsfa_lib.storage.files import InputError, atomic_write, progress
 
 OTHER: dict[Modality, Modality] = {"3d": "rgb", "rgb": "3d"}
 VALID = AdaptorConfig(attend="valid")
@@ -218,7 +212,7 @@ def save_crossmodal(crossmodal: Crossmodal, path: Path) -> None:
     """One safetensors file; what `load_crossmodal` reads."""
     tensors = {n: t.cpu().contiguous() for n, t in crossmodal.mappings.state_dict().items()}
     about = {"dims": crossmodal.dims, "losses": crossmodal.losses}
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write_bytes(safetensors_bytes(tensors, metadata={"crossmodal": json.dumps(about)}))
 
 

@@ -20,12 +20,7 @@ from lsfa_lib.adaptation.adaptors import sampled, scan_rows
 from lsfa_lib.adaptation.losses import local_alignment
 from lsfa_lib.adaptation.schedule import batch_scans, generator_of, learning_rate
 from lsfa_lib.config import AdaptorConfig, Config, TrainingConfig
-from lsfa_lib.methods.method import (
-    Good,
-    Method,
-    Predict,
-    Scene,
-)
+from lsfa_lib.methods.method import Good, LazyScan, Method, Predict
 from lsfa_lib.methods.patchcore import (
     RowsOf,
     as_published,
@@ -34,12 +29,7 @@ from lsfa_lib.methods.patchcore import (
     predicted,
     rows_of_modality,
 )
-from lsfa_lib.records import (
-    MODALITIES,
-    Mode,
-    PatchFeatures,
-    Prediction,
-)
+from lsfa_lib.records import MODALITIES, Mode, PatchFeatures, Prediction
 from lsfa_lib.storage.files import progress
 
 TEMPERATURE = 0.2
@@ -128,7 +118,7 @@ def fit(good: Good) -> Predict:
     patches = [p[f.valid].cpu().numpy() for (p, _), f in zip(seen, train, strict=True)]
     of_patches = _svm(np.concatenate(patches), good.seed)
 
-    def predict(scene: Scene) -> dict[Mode, Prediction]:
+    def predict(scene: LazyScan) -> dict[Mode, Prediction]:
         features = scene.features
         patches, scores = distances(features)
         weights = torch.as_tensor(of_patches, dtype=patches.dtype)
@@ -151,7 +141,7 @@ def fit_sum(good: Good) -> Predict:
     train = [scene.features for scene in good.train]
     banks = [bank_of(train, rows_of, good.config, good.seed) for rows_of in views]
 
-    def predict(scene: Scene) -> dict[Mode, Prediction]:
+    def predict(scene: LazyScan) -> dict[Mode, Prediction]:
         pairs = zip(banks, views, strict=True)
         found = [distances_to(bank, rows_of, scene.features) for bank, rows_of in pairs]
         anomaly = found[0][0] + found[1][0]

@@ -13,19 +13,14 @@ from pathlib import Path
 from types import ModuleType
 
 from lsfa_lib.config import Config
-from lsfa_lib.features.lazy_scan import Scene
-from lsfa_lib.records import (
-    MODALITIES,
-    Modality,
-    Mode,
-    Prediction,
-)
+from lsfa_lib.features.lazy_scan import LazyScan
+from lsfa_lib.records import MODALITIES, Modality, Mode, Prediction
 from lsfa_lib.storage.files import InputError
 
 PACKAGE = "lsfa_lib.methods"
-__all__ = ["Fit", "Good", "Method", "Predict", "Scene", "all_methods", "find_method"]
+__all__ = ["Fit", "Good", "LazyScan", "Method", "Predict", "all_methods", "find_method"]
 
-Predict = Callable[[Scene], dict[Mode, Prediction]]
+Predict = Callable[[LazyScan], dict[Mode, Prediction]]
 """One scan -> its map and score, in each mode the method answers in."""
 
 
@@ -33,8 +28,8 @@ Predict = Callable[[Scene], dict[Mode, Prediction]]
 class Good:
     """The good scans of one category."""
 
-    train: Sequence[Scene]
-    validation: Sequence[Scene]
+    train: Sequence[LazyScan]
+    validation: Sequence[LazyScan]
     config: Config
     seed: int
 

@@ -14,12 +14,7 @@ from lsfa_lib.detection.detector import map_valid, smooth_map
 from lsfa_lib.detection.memory import Bank, build_bank, nearest_rows, reweighted_score
 from lsfa_lib.features.extract import distinct_rows
 from lsfa_lib.features.geometry import spread
-from lsfa_lib.methods.method import (
-    Good,
-    Method,
-    Predict,
-    Scene,
-)
+from lsfa_lib.methods.method import Good, LazyScan, Method, Predict
 from lsfa_lib.records import MODALITIES, Modality, Mode, PatchFeatures, Prediction
 
 RowsOf = Callable[[PatchFeatures], tuple[Float[Tensor, "R D"], Int[Tensor, " P"]]]
@@ -66,7 +61,7 @@ def one_bank(rows_of: RowsOf, mode: Mode) -> Callable[[Good], Predict]:
     def fit(good: Good) -> Predict:
         bank = bank_of([s.features for s in good.train], rows_of, good.config, good.seed)
 
-        def predict(scene: Scene) -> dict[Mode, Prediction]:
+        def predict(scene: LazyScan) -> dict[Mode, Prediction]:
             found = distances_to(bank, rows_of, scene.features)
             return {mode: predicted(*found, scene.features, good.config)}
 

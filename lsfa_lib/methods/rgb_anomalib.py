@@ -20,19 +20,8 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from lsfa_lib.config import Config
-from lsfa_lib.features.image import (
-    LITE0,
-    LITE0_MEAN,
-    LITE0_STD,
-    lite0_file,
-    load_by_order,
-)
-from lsfa_lib.methods.method import (
-    Good,
-    Method,
-    Predict,
-    Scene,
-)
+from lsfa_lib.features.image import LITE0, LITE0_MEAN, LITE0_STD, lite0_file, load_by_order
+from lsfa_lib.methods.method import Good, LazyScan, Method, Predict
 from lsfa_lib.records import Mode, Prediction, Sample
 from lsfa_lib.storage.files import InputError
 
@@ -61,7 +50,7 @@ def fit_with(recipe: Recipe) -> Callable[[Good], Predict]:
             torch.manual_seed(good.seed)
             model = _trained(recipe, good)
 
-        def predict(scene: Scene) -> dict[Mode, Prediction]:
+        def predict(scene: LazyScan) -> dict[Mode, Prediction]:
             sample = scene.sample
             with torch.inference_mode():
                 found = model(_image(sample, recipe, good.config)[None])

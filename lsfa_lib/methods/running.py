@@ -19,26 +19,10 @@ from lsfa_lib.datasets.layouts import Split, read_scan, split_of
 from lsfa_lib.datasets.preprocess import prepare
 from lsfa_lib.detection.detector import Detector, threshold_of
 from lsfa_lib.detection.detector import predict as predict_detector
-from lsfa_lib.features.extract import (
-    EXTRACT,
-    Encoders,
-    load_encoders,
-    patch_valid,
-)
-from lsfa_lib.features.lazy_scan import (
-    Scene,
-    few_shot,
-    on_device,
-    scene_of,
-)
+from lsfa_lib.features.extract import EXTRACT, Encoders, load_encoders, patch_valid
+from lsfa_lib.features.lazy_scan import LazyScan, few_shot, lazy_scan, on_device
 from lsfa_lib.methods.method import Good, Method, Predict
-from lsfa_lib.records import (
-    Modality,
-    ModalityFeatures,
-    Mode,
-    PatchFeatures,
-    Sample,
-)
+from lsfa_lib.records import Modality, ModalityFeatures, Mode, PatchFeatures, Sample
 from lsfa_lib.storage import results
 from lsfa_lib.storage.files import InputError, progress
 
@@ -95,7 +79,7 @@ def learn_method(
             "some training scans there"
         )
     train, validation = (
-        [scene_of(entry, encoders, config) for entry in part.entries] for part in (split, held)
+        [lazy_scan(entry, encoders, config) for entry in part.entries] for part in (split, held)
     )
     with clock("features of train and validation"):
         for scene in progress([*train, *validation], category):
@@ -147,12 +131,12 @@ def inference_cost(
     }
 
 
-def _ready(sample: Sample, found: dict[Modality, ModalityFeatures], config: Config) -> Scene:
+def _ready(sample: Sample, found: dict[Modality, ModalityFeatures], config: Config) -> LazyScan:
     """A scan whose features are there already."""
     grid = (config.grid, config.grid)
     valid = patch_valid(sample.valid, config.projection.patch_px)
     features = PatchFeatures(found, valid, grid, sample.name)
-    return Scene(sample.name, config, lambda: sample, lambda _: features)
+    return LazyScan(sample.name, config, lambda: sample, lambda _: features)
 
 
 @contextmanager

@@ -17,12 +17,7 @@ from torch import Tensor, nn
 from lsfa_lib.adaptation.schedule import epoch_order
 from lsfa_lib.config import Config
 from lsfa_lib.detection.detector import blur
-from lsfa_lib.methods.method import (
-    Good,
-    Method,
-    Predict,
-    Scene,
-)
+from lsfa_lib.methods.method import Good, LazyScan, Method, Predict
 from lsfa_lib.records import Mode, Prediction, Sample
 from lsfa_lib.storage.files import progress
 
@@ -78,7 +73,7 @@ def of_grids(
         far = half_depth(samples)
         distance = learn(torch.stack([grid_of(sample, far) for sample in samples]), good.seed)
 
-        def predict(scene: Scene) -> dict[Mode, Prediction]:
+        def predict(scene: LazyScan) -> dict[Mode, Prediction]:
             found = distance(grid_of(scene.sample, far))
             return {"3d": in_pixels(found, scene.sample.valid, good.config)}
 

@@ -14,7 +14,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from lsfa_lib.notebooks.inprocess import ENGINE
-from lsfa_lib.storage.files import CHECKOUT, InputError, write_whole
+from lsfa_lib.storage.files import CHECKOUT, InputError, atomic_write
 
 
 class ThisInterpreter(AsyncKernelManager):
@@ -86,7 +86,7 @@ def execute(notebook: Path, folder: Path, parameters: dict[str, Any], kernel: bo
     # Its warnings are about widgets' channels no page needs; failures are raised.
     logging.getLogger("papermill").setLevel(logging.ERROR)
     path, failed = folder / "notebook.ipynb", folder / "notebook-failed.ipynb"
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         try:
             papermill.execute_notebook(
                 notebook, file, parameters, **(_in_kernel(folder.name) if kernel else IN_PROCESS)

@@ -18,7 +18,7 @@ from plotly.offline import get_plotlyjs
 from lsfa_lib.config_io import flat
 from lsfa_lib.pages.gallery import index_page
 from lsfa_lib.pages.gallery_data import Contents, RunEntry, find_contents
-from lsfa_lib.storage.files import InputError, write_whole
+from lsfa_lib.storage.files import InputError, atomic_write
 
 _RUN_FILES = ("report.html", "thumbnail.png", "result.json")
 _STUDY_FILES = ("report.html", "thumbnail.png", "table.csv", "table.parquet", "runs.parquet")
@@ -48,7 +48,7 @@ def write_bundle(reports: Path, path: Path, study: str = "") -> Path:
         if f"{run.place}/report.html" not in files:
             _log.warning("%s has no page; `lsfa report` writes it", run.place)
     machine = _machine(reports, contents.runs)
-    with write_whole(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+    with atomic_write(path) as partial, zipfile.ZipFile(partial, "w") as archive:
         _add(archive, "index.html", _without(index_page(contents, files.__contains__), machine))
         _add(archive, "plotly.min.js", get_plotlyjs())
         for name, file in sorted(files.items()):

@@ -9,13 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from lsfa_lib.config_io import flat
-from lsfa_lib.figures.findings import (
-    BOTH,
-    SHORT,
-    lead,
-    shown,
-    three_digits,
-)
+from lsfa_lib.figures.findings import BOTH, SHORT, lead, shown, three_digits
 from lsfa_lib.pages.gallery_data import (
     DAMAGE,
     Contents,
@@ -25,12 +19,7 @@ from lsfa_lib.pages.gallery_data import (
     find_contents,
 )
 from lsfa_lib.pages.gallery_means import METRICS, blocks, modes
-from lsfa_lib.pages.page import (
-    day,
-    embedded_json,
-    page_text,
-    write_text,
-)
+from lsfa_lib.pages.page import day, embedded_json, page_text, write_text
 
 Exists = Callable[[str], bool]
 """Whether a page may link to a path below the reports folder."""

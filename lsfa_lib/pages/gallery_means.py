@@ -7,12 +7,7 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lsfa_lib.figures.findings import (
-    SHORT,
-    Result,
-    number,
-    three_digits,
-)
+from lsfa_lib.figures.findings import SHORT, Result, number, three_digits
 from lsfa_lib.pages.gallery_data import RunEntry
 
 METRICS = {

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from lsfa_lib.storage.files import write_whole
+from lsfa_lib.storage.files import atomic_write
 
 TERMS = (
     "Scans of MVTec 3D-AD are shown under CC BY-NC-SA 4.0 (MVTec Software GmbH). "
@@ -37,7 +37,7 @@ def page_text(
 
 def write_text(path: Path, text: str) -> None:
     """Writes a page whole."""
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write_text(text, encoding="utf-8")
 
 

@@ -17,21 +17,10 @@ from plotly.offline import get_plotlyjs
 from lsfa_lib.notebooks.run import execute, find_notebook
 from lsfa_lib.pages.gallery import write_index as write_index
 from lsfa_lib.pages.gallery_data import DAMAGE, read_study
-from lsfa_lib.pages.notebook_html import (
-    body_html,
-    contents,
-    question,
-    thumbnail,
-)
+from lsfa_lib.pages.notebook_html import body_html, contents, question, thumbnail
 from lsfa_lib.pages.page import packed, page_text, write_text
-from lsfa_lib.pages.report_head import (
-    Link,
-    provenance,
-    relative,
-    run_head,
-    study_head,
-)
-from lsfa_lib.storage.files import InputError, progress, write_whole
+from lsfa_lib.pages.report_head import Link, provenance, relative, run_head, study_head
+from lsfa_lib.storage.files import InputError, atomic_write, progress
 from lsfa_lib.storage.results import read_result
 
 PAGES = ("runs/*/*", "studies/*", "*")
@@ -67,7 +56,7 @@ def render(
     head["title"] = title or head["title"]
     picture = b"" if alone else thumbnail(notebook)
     if picture:
-        with write_whole(html_path.parent / "thumbnail.png") as file:
+        with atomic_write(html_path.parent / "thumbnail.png") as file:
             file.write_bytes(picture)
     body = body_html(notebook, head["title"], compressed=alone)
     text = page_text(

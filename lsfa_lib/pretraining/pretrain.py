@@ -25,7 +25,7 @@ from lsfa_lib.features.checkpoints import POINT_MAE_PARTS, seeded
 from lsfa_lib.features.point_mae import SMALL, PointMAE, placed_groups
 from lsfa_lib.pretraining.masked import GroupedCloud, MaskedPointMAE, draw_hidden
 from lsfa_lib.pretraining.shapes import shape
-from lsfa_lib.storage.files import InputError, progress, write_whole
+from lsfa_lib.storage.files import InputError, atomic_write, progress
 
 _log = logging.getLogger(__name__)
 CHECKPOINT_EVERY = 250
@@ -131,7 +131,7 @@ def export(state: Pretraining, config: PretrainConfig, path: Path) -> None:
         "steps": state.step,
         "losses": _thinned(state.losses),
     }
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write_bytes(safetensors_bytes(half, metadata={"about": json.dumps(about)}))
 
 
@@ -196,7 +196,7 @@ def _keep(state: Pretraining, config: PretrainConfig, checkpoint: Path) -> None:
         "step": state.step,
         "losses": state.losses,
     }
-    with write_whole(checkpoint) as path:
+    with atomic_write(checkpoint) as path:
         torch.save(kept, path)
 
 

@@ -20,24 +20,12 @@ from lsfa_lib.adaptation.training import train_adaptors
 from lsfa_lib.config import Config
 from lsfa_lib.config_io import fields_of
 from lsfa_lib.datasets.layouts import split_of
-from lsfa_lib.detection.detector import (
-    Detector,
-    evidence,
-    fit,
-    fuse,
-    scales_of,
-    standardise,
-)
+from lsfa_lib.detection.detector import Detector, evidence, fit, fuse, scales_of, standardise
 from lsfa_lib.evaluation import metrics
 from lsfa_lib.features.cache import extract
 from lsfa_lib.features.extract import Encoders
 from lsfa_lib.features.lazy_scan import few_shot, good_features, read_sample
-from lsfa_lib.records import (
-    Evidence,
-    Mode,
-    PatchFeatures,
-    Prediction,
-)
+from lsfa_lib.records import Evidence, Mode, PatchFeatures, Prediction
 from lsfa_lib.selection.pseudo_defects import pseudo_defects
 from lsfa_lib.storage.files import InputError, progress
 

@@ -14,13 +14,7 @@ from pathlib import Path
 
 import requests
 
-from lsfa_lib.storage.files import (
-    InputError,
-    locked,
-    progress,
-    require_room,
-    unwritable,
-)
+from lsfa_lib.storage.files import InputError, locked, progress, require_room, unwritable
 
 ATTEMPTS = 4
 """In a row that bring nothing."""

@@ -28,7 +28,7 @@ class InputError(ValueError):
 
 
 @contextmanager
-def write_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; renamed onto it when the block succeeds, removed otherwise.
 
     Raises InputError where the folder cannot be written or the disk is full.

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from lsfa_lib.storage.files import InputError, write_whole
+from lsfa_lib.storage.files import InputError, atomic_write
 
 SCHEMA = 1
 
@@ -97,7 +97,7 @@ def as_json(value: Any) -> Any:
 def write_result(result: dict[str, Any], folder: Path) -> Path:
     """Writes `folder/result.json` whole and returns its path."""
     path = Path(folder) / "result.json"
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write_text(json.dumps(as_json(result), indent=1, allow_nan=False), encoding="utf-8")
     return path
 

@@ -31,7 +31,7 @@ from lsfa_lib.features.extract import Encoders, load_encoders
 from lsfa_lib.features.lazy_scan import good_features, read_sample
 from lsfa_lib.records import UNLABELLED, PatchFeatures, Prediction
 from lsfa_lib.storage import results
-from lsfa_lib.storage.files import progress, write_whole
+from lsfa_lib.storage.files import atomic_write, progress
 
 FORMAT = 1
 
@@ -157,7 +157,7 @@ def run_units(study: Study, category: str, folder: Path) -> None:
     for unit, path, key in progress(todo, category):
         cells = list(_cells(unit, study, scans))
         content = {"key": key, "unit": asdict(unit), "cells": cells, **_about(study, scans)}
-        with write_whole(path) as file:
+        with atomic_write(path) as file:
             file.write_text(json.dumps(results.as_json(content), indent=1), encoding="utf-8")
 
 

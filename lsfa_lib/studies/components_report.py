@@ -16,7 +16,7 @@ from lsfa_lib.evaluation.bootstrap import verdict
 from lsfa_lib.figures.figures import TEMPLATE
 from lsfa_lib.figures.findings import NAMES
 from lsfa_lib.selection.selection import rank_correlation
-from lsfa_lib.storage.files import InputError, write_whole
+from lsfa_lib.storage.files import InputError, atomic_write
 from lsfa_lib.studies.components import VARIANTS
 from lsfa_lib.studies.components_table import (
     ALL_THREE,
@@ -197,7 +197,7 @@ def resolution(sizes: list[Cells]) -> str:
 
 def write_components(cells_folder: Path, selection_folder: Path, path: Path) -> Path:
     """Writes the document of the study as Markdown and returns its path."""
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write_text("\n".join(_document(cells_folder, selection_folder)) + "\n", "utf-8")
     return path
 

@@ -16,12 +16,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from lsfa_lib.evaluation.bootstrap import (
-    Measured,
-    draws,
-    resampled,
-    with_interval,
-)
+from lsfa_lib.evaluation.bootstrap import Measured, draws, resampled, with_interval
 from lsfa_lib.storage.files import InputError
 
 Metric = str

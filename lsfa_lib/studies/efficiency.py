@@ -25,22 +25,10 @@ from lsfa_lib.features.extract import load_encoders
 from lsfa_lib.features.geometry import spread
 from lsfa_lib.features.lazy_scan import read_sample
 from lsfa_lib.figures.tables import Best, marked
-from lsfa_lib.methods.method import (
-    Good,
-    Method,
-    Predict,
-    Scene,
-    find_method,
-)
+from lsfa_lib.methods.method import Good, LazyScan, Method, Predict, find_method
 from lsfa_lib.methods.patchcore import as_published
 from lsfa_lib.methods.running import inference_cost, learn_method, resident_mb
-from lsfa_lib.records import (
-    MODALITIES,
-    Modality,
-    Mode,
-    PatchFeatures,
-    Prediction,
-)
+from lsfa_lib.records import MODALITIES, Modality, Mode, PatchFeatures, Prediction
 from lsfa_lib.storage.results import Stopwatch, machine
 
 STAGES = {
@@ -133,7 +121,7 @@ def fit_brute(good: Good) -> Predict:
         kept = torch.randperm(len(rows), generator=generator)
         banks.append(rows[kept[: max(1, round(good.config.bank.keep_ratio * len(rows)))]])
 
-    def predict(scene: Scene) -> dict[Mode, Prediction]:
+    def predict(scene: LazyScan) -> dict[Mode, Prediction]:
         features, maps, score = scene.features, [], 0.0
         for view, bank in zip(views, banks, strict=True):
             rows = _all_rows(features, view)

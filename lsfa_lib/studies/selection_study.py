@@ -19,14 +19,8 @@ from lsfa_lib.detection.detector import Detector, predict
 from lsfa_lib.features.extract import load_encoders
 from lsfa_lib.selection.selection import learned, pseudo_set, separation
 from lsfa_lib.storage import results
-from lsfa_lib.storage.files import InputError, progress, write_whole
-from lsfa_lib.studies.components import (
-    VARIANTS,
-    TestScans,
-    each_category,
-    measured,
-    read_test,
-)
+from lsfa_lib.storage.files import InputError, atomic_write, progress
+from lsfa_lib.studies.components import VARIANTS, TestScans, each_category, measured, read_test
 
 FORMAT = 1
 
@@ -90,7 +84,7 @@ def score_category(base: Config, category: str, folder: Path, seed: int = 0) -> 
             entry["reason"] = str(error)
         content["configurations"][name] = {**entry, "seconds": clock.seconds}
         content["machine"] = results.machine(resolve_device(base.device))
-        with write_whole(path) as file:
+        with atomic_write(path) as file:
             file.write_text(json.dumps(results.as_json(content), indent=1), encoding="utf-8")
 
 

@@ -14,12 +14,7 @@ from lsfa_lib.evaluation.bootstrap import AREA
 from lsfa_lib.figures.figures import LINES, TEMPLATE
 from lsfa_lib.figures.findings import BOTH, NAMES
 from lsfa_lib.studies.components_report import forest_figure
-from lsfa_lib.studies.study_table import (
-    METRICS,
-    StudyRuns,
-    config_of,
-    records,
-)
+from lsfa_lib.studies.study_table import METRICS, StudyRuns, config_of, records
 
 FINEST = 0.05
 """Of the metrics' scale: differences of thousandths should not fill a panel."""

@@ -11,14 +11,7 @@ from pandas.io.formats.style import Styler
 
 from lsfa_lib.config_io import flat
 from lsfa_lib.evaluation.bootstrap import AREA, verdict
-from lsfa_lib.figures.findings import (
-    BOTH,
-    NAMES,
-    PLACES,
-    SHORT,
-    number,
-    shown,
-)
+from lsfa_lib.figures.findings import BOTH, NAMES, PLACES, SHORT, number, shown
 from lsfa_lib.figures.tables import marked
 from lsfa_lib.records import MODALITIES
 from lsfa_lib.studies.study_table import (

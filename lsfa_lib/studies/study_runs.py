@@ -16,7 +16,7 @@ import nbformat
 from lsfa_lib.adaptation.training import require_scans
 from lsfa_lib.config import Config, DataConfig, resolve_device
 from lsfa_lib.config_io import chosen_config, config_hash
-from lsfa_lib.datasets import layouts as trees
+from lsfa_lib.datasets import layouts
 from lsfa_lib.datasets.entry import SPLITS
 from lsfa_lib.features.lazy_scan import few_shot
 from lsfa_lib.figures.findings import settings, shown
@@ -116,7 +116,7 @@ def _categories(study: Study, configs: Iterable[Config]) -> list[str]:
     """The categories to run in; InputError names the nearest to one that the data lack."""
     found: list[str] = []
     for root in dict.fromkeys(config.data.root for config in configs):
-        there = trees.categories(Path(root))
+        there = layouts.categories(Path(root))
         for category in study.categories or there:
             if category not in there:
                 raise InputError(
@@ -139,8 +139,8 @@ def _usable(study: Study, cell: str, category: str, seed: int, config: Config) -
 
 
 @functools.lru_cache(maxsize=256)
-def _splits(data: DataConfig, category: str) -> dict[str, trees.Split]:
-    return {name: trees.split_of(data, category, name) for name in SPLITS}
+def _splits(data: DataConfig, category: str) -> dict[str, layouts.Split]:
+    return {name: layouts.split_of(data, category, name) for name in SPLITS}
 
 
 def _method(study: Study, cell: str, config: Config) -> str:

@@ -15,28 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lsfa_lib.evaluation.bootstrap import (
-    AREA,
-    Measured,
-    draws,
-    resampled,
-    verdict,
-    with_interval,
-)
-from lsfa_lib.figures.findings import (
-    BOTH,
-    NAMES,
-    SHORT,
-    Result,
-    labelled,
-    number,
-)
-from lsfa_lib.storage.files import (
-    CHECKOUT,
-    InputError,
-    located,
-    write_whole,
-)
+from lsfa_lib.evaluation.bootstrap import AREA, Measured, draws, resampled, verdict, with_interval
+from lsfa_lib.figures.findings import BOTH, NAMES, SHORT, Result, labelled, number
+from lsfa_lib.storage.files import CHECKOUT, InputError, atomic_write, located
 from lsfa_lib.storage.results import read_result
 
 SCHEMA = 1
@@ -290,11 +271,11 @@ def write_tables(folder: Path | str) -> str:
     """
     study, folder = load(folder), Path(folder)
     lines = table(study)
-    with write_whole(folder / "runs.parquet") as file:
+    with atomic_write(folder / "runs.parquet") as file:
         runs_frame(study).to_parquet(file)
-    with write_whole(folder / "table.parquet") as file:
+    with atomic_write(folder / "table.parquet") as file:
         lines.to_parquet(file)
-    with write_whole(folder / "table.csv") as file:
+    with atomic_write(folder / "table.csv") as file:
         lines.to_csv(file, index=False, float_format="%.6f")
     return finding(study, lines)
 

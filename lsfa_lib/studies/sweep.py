@@ -16,19 +16,13 @@ from typing import Any
 
 from lsfa_lib.notebooks.run import find_notebook
 from lsfa_lib.pages import gallery
-from lsfa_lib.storage.files import InputError, write_whole
+from lsfa_lib.storage.files import InputError, atomic_write
 from lsfa_lib.storage.results import now
 from lsfa_lib.studies.study import Study
 from lsfa_lib.studies.study_runs import Run, runs_of, unavailable
 from lsfa_lib.studies.study_table import write_tables
 from lsfa_lib.studies.sweep_cluster import cluster_client, performed
-from lsfa_lib.studies.sweep_worker import (
-    Job,
-    Outcome,
-    failed,
-    finished,
-    tidy,
-)
+from lsfa_lib.studies.sweep_worker import Job, Outcome, failed, finished, tidy
 
 SCHEMA = 1
 _log = logging.getLogger(__name__)
@@ -203,5 +197,5 @@ def _write_tables(swept: Swept, folder: Path, about: dict[str, Any]) -> None:
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -18,14 +18,8 @@ from distributed import Client, Future, LocalCluster
 from distributed.scheduler import KilledWorker
 
 from lsfa_lib.storage.files import InputError, progress
-from lsfa_lib.studies import prefork as warm_start
-from lsfa_lib.studies.sweep_worker import (
-    Job,
-    Outcome,
-    failed,
-    lost,
-    perform,
-)
+from lsfa_lib.studies import prefork
+from lsfa_lib.studies.sweep_worker import Job, Outcome, failed, lost, perform
 
 DEATHS = 3
 """Workers of this machine a run may cost before it counts as failed."""
@@ -52,13 +46,13 @@ def cluster_client(workers: int, scheduler: str) -> Iterator[tuple[Any, int]]:
         "distributed.scheduler.allowed-failures": DEATHS - 1,
         # A process of this machine that dies is noticed at once; one that is silent works.
         "distributed.scheduler.worker-ttl": None,
-        "distributed.worker.multiprocessing-method": warm_start.METHOD,
+        "distributed.worker.multiprocessing-method": prefork.METHOD,
         # Forks have the environment their server was started with.
         "distributed.nanny.pre-spawn-environ": {},
         "distributed.nanny.environ": dict(os.environ),
     }
-    threads = warm_start.begin(workers)
-    with dask.config.set(settings), warm_start.interrupts_heard_here():
+    threads = prefork.begin(workers)
+    with dask.config.set(settings), prefork.interrupts_heard_here():
         cluster: Any = _LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
@@ -87,7 +81,7 @@ class _Running:
         self.done: SimpleQueue[Future[Outcome | None]] = SimpleQueue()
         self.bar: Any = None
         self.failures = 0
-        self.lonely = False
+        self.no_workers = False
 
     def fill(self) -> None:
         """Gives each idle worker its next job, those that came lately too."""
@@ -102,8 +96,8 @@ class _Running:
             names = ", ".join(job.folder.name for job in self.now.values())
             said = f"now {names}" if workers else "waiting for workers"
             self.bar.set_postfix_str(f"{self.failures} failed, {said}")
-        if not workers and not self.lonely:
-            self.lonely = True
+        if not workers and not self.no_workers:
+            self.no_workers = True
             _log.warning("the scheduler has no workers yet; waiting for the first (Ctrl-C ends it)")
 
     def __iter__(self) -> Iterator[tuple[Job, Outcome]]:
@@ -116,7 +110,7 @@ class _Running:
                 outcome = _outcome(future, job)
                 if outcome is None:
                     # Another sweep is at it: this worker has others to do before it waits.
-                    self.waiting.append(replace(job, patient=True))
+                    self.waiting.append(replace(job, wait_for_lock=True))
                     continue
                 self.failures += outcome.state == "failed"
                 self.fill()

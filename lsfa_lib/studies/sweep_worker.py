@@ -16,7 +16,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from lsfa_lib.notebooks.run import execute
 from lsfa_lib.pages import report
-from lsfa_lib.storage.files import InputError, locked, write_whole
+from lsfa_lib.storage.files import InputError, atomic_write, locked
 from lsfa_lib.storage.results import read_result, restart_peak_memory
 
 SCHEMA = 1
@@ -34,7 +34,7 @@ class Job:
     key: str = ""
     """Of a run; "" for the page of a study, which is made anew each time."""
     title: str = ""
-    patient: bool = False
+    wait_for_lock: bool = False
     """Waits for another sweep that is at this run."""
     again: bool = False
     """Also where it is finished already."""
@@ -62,10 +62,10 @@ def perform(job: Job) -> Outcome | None:
     """Executes a job's notebook in this process and renders its page.
 
     Nothing is raised: a job that fails leaves notebook-failed.ipynb and error.txt in its folder.
-    None where another sweep is at it and the job is not patient; a patient one finds it finished.
+    None where another sweep is at it and the job does not wait; one that waits finds it finished.
     """
     try:
-        with locked(job.folder, wait=job.patient), chdir(job.place or "."):
+        with locked(job.folder, wait=job.wait_for_lock), chdir(job.place or "."):
             if job.key and not job.again and (before := finished(job)):
                 return before
             return _performed(job)
@@ -96,7 +96,7 @@ def _mark(job: Job, seconds: float) -> None:
     """Writes run.json, last of all: with it the run is finished."""
     about = {"schema": SCHEMA, "key": job.key, "notebook": job.notebook.stem}
     about |= {"parameters": job.parameters, "seconds": seconds}
-    with write_whole(job.folder / "run.json") as file:
+    with atomic_write(job.folder / "run.json") as file:
         file.write_text(json.dumps(about, indent=1), encoding="utf-8")
 
 
@@ -122,7 +122,7 @@ def failed(folder: Path, error: BaseException) -> Outcome:
         trace = "\n".join(reason.traceback)
     else:
         trace = "".join(traceback.format_exception(error))
-    with suppress(InputError, OSError), write_whole(folder / TRACEBACK) as file:
+    with suppress(InputError, OSError), atomic_write(folder / TRACEBACK) as file:
         file.write_text(f"{sentence}\n\n{plain(trace)}\n", encoding="utf-8")
     return Outcome("failed", sentence)
 

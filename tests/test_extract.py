@@ -6,12 +6,7 @@ import scipy.sparse
 import torch
 import torch.nn.functional as F
 
-from lsfa_lib.features.extract import (
-    adaptive_pooling,
-    distinct_rows,
-    patch_valid,
-    to_torch,
-)
+from lsfa_lib.features.extract import adaptive_pooling, distinct_rows, patch_valid, to_torch
 from lsfa_lib.records import ModalityFeatures, PatchFeatures
 
 

@@ -111,7 +111,7 @@ def box_around(mask: Bool[np.ndarray, "S S"]) -> Box:
     return Box(top, left, side)
 
 
-def picture_grid(
+def image_grid(
     rows: Sequence[PictureRow],
     title: str = "",
     bar: ColorBar | None = None,

@@ -4,14 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from lsfa_lib.figures.picture_grid import (
-    Box,
-    ColorBar,
-    PictureRow,
-    Room,
-    box_around,
-    picture_grid,
-)
+from lsfa_lib.figures.image_grid import Box, ColorBar, PictureRow, Room, box_around, image_grid
 
 BAR = ColorBar("mm", "Viridis", {0.0: "0", 5.0: "5"}, 8.0)
 
@@ -63,7 +56,7 @@ def assert_names_are_readable(layout: dict, width: float, count: int, bottom: fl
 
 @pytest.mark.parametrize(("count", "pictures", "bar"), [(1, 3, BAR), (8, 8, BAR), (2, 5, None)])
 def test_pictures_do_not_overlap(count: int, pictures: int, bar: ColorBar | None) -> None:
-    figure = picture_grid(rows(count, pictures), "title", bar)
+    figure = image_grid(rows(count, pictures), "title", bar)
     wide, narrow = figure.to_plotly_json()["layout"], on_a_phone(figure)
     assert_apart(cells(wide, count * pictures))
     assert_apart(cells(narrow, count * pictures))
@@ -84,7 +77,7 @@ def test_pictures_do_not_overlap(count: int, pictures: int, bar: ColorBar | None
 
 
 def test_titles_and_names_stand_above_their_pictures() -> None:
-    figure = picture_grid(rows(2, 3, narrow_title="slim<br>two"), "title", None, (99, 2))
+    figure = image_grid(rows(2, 3, narrow_title="slim<br>two"), "title", None, (99, 2))
     for layout, shown in ((figure.to_plotly_json()["layout"], 3), (on_a_phone(figure), 6)):
         notes = layout["annotations"]
         names = [n for n in notes if n["text"].startswith("p")]
@@ -105,7 +98,7 @@ def test_titles_and_names_stand_above_their_pictures() -> None:
 def test_pictures_keep_order_size_and_ring() -> None:
     asked = rows(2, 2)
     asked[1] = PictureRow("second", asked[1].pictures, 51, {"p1": (12.0, 40.0)})
-    figure = picture_grid(asked, "title", BAR)
+    figure = image_grid(asked, "title", BAR)
     images = [t for t in figure.data if t.type == "image"]
     assert [t.source for t in images] == ["data:0p0", "data:0p1", "data:1p0", "data:1p1"]
     assert tuple(figure.layout.xaxis.range) == (-0.5, 49.5)
@@ -123,12 +116,12 @@ def test_pictures_keep_order_size_and_ring() -> None:
 
 
 def test_a_cloud_has_its_room_beside_or_above() -> None:
-    figure = picture_grid(rows(1, 4), "", None, (2, 2), Room(500.0, 380.0, 440.0), menu=True)
+    figure = image_grid(rows(1, 4), "", None, (2, 2), Room(500.0, 380.0, 440.0), menu=True)
     wide, narrow = figure.to_plotly_json()["layout"], on_a_phone(figure)
     assert wide["scene"]["domain"]["x"][1] < min(c[0] for c in cells(wide, 4))
     assert narrow["scene"]["domain"]["y"][0] > max(c[3] for c in cells(narrow, 4))
     assert narrow["scene"]["domain"]["x"] == [0, 1] and narrow["margin"]["t"] == 34
-    flat = picture_grid(rows(1, 2), "", None, (2, 2), Room(500.0, 380.0, 440.0))
+    flat = image_grid(rows(1, 2), "", None, (2, 2), Room(500.0, 380.0, 440.0))
     assert flat.layout.height == 440 + 34 + 8
 
 

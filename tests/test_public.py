@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lsfa_lib.cli.app import app
-from lsfa_lib.datasets import public as fetching
+from lsfa_lib.datasets import public
 from lsfa_lib.datasets.layouts import categories
 from lsfa_lib.datasets.public import DATA, fetch_data
 from lsfa_lib.storage.files import InputError
@@ -36,7 +36,7 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     remote = DATA["mvtec3d"].archive
     assert remote is not None
     small = replace(DATA["mvtec3d"], archive=replace(remote, digest=digest), needed_bytes=10**6)
-    monkeypatch.setitem(fetching.DATA, "mvtec3d", small)
+    monkeypatch.setitem(public.DATA, "mvtec3d", small)
     return path
 
 
@@ -84,7 +84,7 @@ def test_room_is_asked_for_first(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     large = replace(DATA["mvtec3d"], needed_bytes=10**18)
-    monkeypatch.setitem(fetching.DATA, "mvtec3d", large)
+    monkeypatch.setitem(public.DATA, "mvtec3d", large)
     with pytest.raises(InputError, match=r"GB are free, 1000000000\.0 GB are needed"):
         fetch_data("mvtec3d", tmp_path / "data", True, archive)
 
