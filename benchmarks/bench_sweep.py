@@ -13,7 +13,8 @@ import yaml
 
 from benchmarks.harness import Row, device_name, measure
 from lsfa_lib.demo.synthetic import DemoSettings, write_demo
-from lsfa_lib.notebooks.run import execute, find_notebook
+from lsfa_lib.notebooks.find import find_notebook
+from lsfa_lib.notebooks.run import execute
 from lsfa_lib.studies.study import Choices, read_studies
 from lsfa_lib.studies.sweep import run_sweep
 

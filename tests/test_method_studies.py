@@ -18,7 +18,7 @@ from lsfa_lib.config import TINY, DataConfig
 from lsfa_lib.figures.findings import SHORT
 from lsfa_lib.studies import efficiency, methods_report, study_table
 from lsfa_lib.studies.study import Choices, Study, read_studies
-from lsfa_lib.studies.study_table import published_file
+from lsfa_lib.studies.published import published_file
 from lsfa_lib.studies.sweep import Swept, run_sweep
 
 STUDIES = Path(__file__).parents[1] / "studies"

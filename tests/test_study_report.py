@@ -9,6 +9,7 @@ from study_case import LIFT, SEEDS, write_study
 
 from lsfa_lib.config import DEMO, with_losses
 from lsfa_lib.studies import study_figures, study_report, study_table
+from lsfa_lib.studies.published import published_file
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_gains_figure_draws_the_differences(folder: Path) -> None:
 def test_category_table_has_every_cell_and_every_published_method(folder: Path) -> None:
     study, lines = read(folder)
     frame = study_report.category_table(study, "i_auroc", "rgb+3d").data
-    rows = study_table.published_file("lsfa_mvtec3d_per_category")
+    rows = published_file("lsfa_mvtec3d_per_category")
     methods = [r for r in rows if (r["metric"], r["modality"]) == ("i_auroc", "rgb+3d")]
     assert len(frame) == len(LIFT) + len(methods) and len(methods) == 12
     own = frame.loc["IFC (this run)"]
@@ -179,7 +180,7 @@ def test_differences_list_the_fields_that_differ(tmp_path: Path) -> None:
 
 
 def test_frontier_lists_what_was_collected() -> None:
-    rows = [r for r in study_table.published_file("frontier") if r["dataset"] == "mvtec3d"]
+    rows = [r for r in published_file("frontier") if r["dataset"] == "mvtec3d"]
     frame = study_report.frontier_table("mvtec3d").data
     assert len(frame) == len(rows)
     assert frame.loc["LSFA", "I-AUROC"] == "0.971"

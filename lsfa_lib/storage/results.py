@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from lsfa_lib.storage.files import InputError, atomic_write
+from lsfa_lib.storage.files import InputError, atomic_write, report_progress
 
 SCHEMA = 1
 
@@ -31,6 +31,7 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
+        report_progress(stage)
         start = time.perf_counter()
         yield
         spent = time.perf_counter() - start

@@ -17,14 +17,8 @@ from lsfa_lib.figures.figures import TEMPLATE
 from lsfa_lib.figures.findings import SHORT
 from lsfa_lib.figures.tables import marked
 from lsfa_lib.methods.method import find_method
-from lsfa_lib.studies.study_table import (
-    PUBLISHED,
-    StudyRuns,
-    config_of,
-    lead_lines,
-    published_file,
-    spread,
-)
+from lsfa_lib.studies.published import published_file
+from lsfa_lib.studies.study_table import PUBLISHED, StudyRuns, config_of, lead_lines, spread
 
 DATASET = "mvtec3d"
 LSFA_TABLES = "LSFA, tables 1 and 2"

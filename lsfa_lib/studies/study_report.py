@@ -14,13 +14,13 @@ from lsfa_lib.evaluation.bootstrap import AREA, verdict
 from lsfa_lib.figures.findings import BOTH, NAMES, PLACES, SHORT, number, shown
 from lsfa_lib.figures.tables import marked
 from lsfa_lib.records import MODALITIES
+from lsfa_lib.studies.published import published_file
 from lsfa_lib.studies.study_table import (
     METRICS,
     PUBLISHED,
     StudyRuns,
     config_of,
     finding,
-    published_file,
     published_values,
     records,
     spread,

@@ -6,7 +6,6 @@ the study's reference cell, see `paired`.
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,9 @@ import pandas as pd
 
 from lsfa_lib.evaluation.bootstrap import AREA, Measured, draws, resampled, verdict, with_interval
 from lsfa_lib.figures.findings import BOTH, NAMES, SHORT, Result, labelled, number
-from lsfa_lib.storage.files import CHECKOUT, InputError, atomic_write, located
+from lsfa_lib.storage.files import InputError, atomic_write, located
 from lsfa_lib.storage.results import read_result
+from lsfa_lib.studies.published import ABLATIONS, published_file
 
 SCHEMA = 1
 METRICS = {"i_auroc": "I-AUROC", "aupro_30": "AUPRO 30 %", "p_auroc": "P-AUROC"}
@@ -214,22 +214,12 @@ def _defective(study: StudyRuns, category: str) -> np.ndarray:
     return np.array([False, True])
 
 
-def published_file(name: str) -> list[dict[str, str]]:
-    """Rows of data/published/<name>.csv of the checkout, or of the working folder."""
-    for folder in (CHECKOUT, Path()):
-        path = folder / "data" / "published" / f"{name}.csv"
-        if path.exists():
-            with path.open(encoding="utf-8", newline="") as file:
-                return list(csv.DictReader(file))
-    raise InputError(f"data/published/{name}.csv was not found; run from the project's folder")
-
-
 def published_values(study: StudyRuns, cell: str) -> dict[str, float]:
     """The paper's values of a cell, in RGB + 3D; empty where the study names no table or row."""
     about = study.about["published"]
-    setting = (about or {"rows": {}})["rows"].get(cell)
-    for row in published_file("lsfa_ablations") if setting is not None else ():
-        if row["table"] == about["table"] and row["setting"] == str(setting):
+    setting = about["rows"].get(cell)
+    for row in published_file(ABLATIONS) if setting else ():
+        if (row["table"], row["setting"]) == (about["table"], setting):
             return {ours: float(row[name]) for ours, name in PUBLISHED.items() if row[name]}
     return {}
 
