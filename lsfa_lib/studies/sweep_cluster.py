@@ -40,7 +40,7 @@ def crew(workers: int, scheduler: str, watch: Watch) -> Iterator[RunAll]:
     begun: list[Job] = []
     try:
         with _client(workers, scheduler) as (client, threads):
-            client.subscribe_topic(TOPIC, lambda event: watch.heard(**event[1]))
+            client.subscribe_topic(TOPIC, lambda event: watch.heard(*event[1]["said"]))
 
             def run_all(jobs: list[Job]) -> Iterator[tuple[Job, Outcome]]:
                 begun.extend(jobs)

@@ -122,7 +122,7 @@ def _reporter(run: str) -> Listener:
             left = (now - began) / done * (total - done)
             where += f", {tqdm.format_interval(round(left))} left"
         sent = now
-        worker.log_event(TOPIC, {"run": run, "where": where})
+        worker.log_event(TOPIC, {"said": [run, where]})
 
     return listen
 

@@ -36,8 +36,9 @@ class Watch:
         """A run says where it is: `train adaptors, step 23 of 50, 00:12 left`."""
         now = time.monotonic()
         if self.terminal:
-            line = self.lines.setdefault(run, self._line("{desc}"))
-            line.set_description_str(f"{run}: {where}")
+            if run not in self.lines:
+                self.lines[run] = self._line("{desc}")
+            self.lines[run].set_description_str(f"{run}: {where}")
         elif now - self.spoken.setdefault(run, now) >= QUIET_S:
             self.spoken[run] = now
             self.say(f"{run}: {where}")
@@ -46,8 +47,8 @@ class Watch:
         """A run ended, with that error where it failed."""
         self.ended += 1
         self.failed += bool(error)
-        if line := self.lines.pop(folder.name, None):
-            line.close()
+        if folder.name in self.lines:
+            self.lines.pop(folder.name).close()
         self.bar.update()
         self.bar.set_postfix_str(f"{self.failed} failed" if self.failed else "")
         place = f"{self.ended} of {self.total}: {folder.name}"
