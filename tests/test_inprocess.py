@@ -18,7 +18,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from papermill.exceptions import PapermillExecutionError
 from PIL import Image
-from sweep_case import write_notebook
+from study_case import write_notebook
 
 from lsfa_lib.notebooks import find
 from lsfa_lib.notebooks import run as notebook_run

@@ -17,8 +17,8 @@ import yaml
 from lsfa_lib.config import TINY, DataConfig
 from lsfa_lib.figures.findings import SHORT
 from lsfa_lib.studies import efficiency, methods_report, study_table
-from lsfa_lib.studies.study import Choices, Study, read_studies
 from lsfa_lib.studies.published import published_file
+from lsfa_lib.studies.study import Choices, Study, read_studies
 from lsfa_lib.studies.sweep import Swept, run_sweep
 
 STUDIES = Path(__file__).parents[1] / "studies"
@@ -33,7 +33,7 @@ def small_studies(folder: Path, demo_root: Path) -> list[Study]:
     for cell in values["cells"].values():
         cell |= {"shots": {10: 4, 5: 2}[cell["shots"]]} if "shots" in cell else {}
     path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-    choices = Choices("tiny", str(demo_root), ("seal",), (0,), device="cpu")
+    choices = Choices("tiny", ("seal",), (0,), {"data.root": str(demo_root), "device": "cpu"})
     return [read_studies(folder / f"{name}.yaml", choices)[0] for name in NAMES]
 
 

@@ -27,7 +27,7 @@ def small_studies(folder: Path, demo_root: Path) -> list[Study]:
     for cell in values["cells"].values():
         cell |= {"shots": {10: 4, 5: 2}[cell["shots"]]} if "shots" in cell else {}
     path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-    choices = Choices("tiny", str(demo_root), ("seal",), device="cpu")
+    choices = Choices("tiny", ("seal",), (), {"data.root": str(demo_root), "device": "cpu"})
     return read_studies(folder / "paper.yaml", choices)
 
 

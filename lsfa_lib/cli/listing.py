@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 def methods() -> None:
     """List the methods that `run --method` and studies accept."""
-    from lsfa_lib.methods.method import all_methods
+    from lsfa_lib.methods import METHODS
 
-    found = sorted(all_methods().items())
+    found = sorted(METHODS.items())
     _print_table([[name, m.title, m.source, m.missing] for name, m in found])
 
 

@@ -29,6 +29,9 @@ def sweep(
     image_size: ImageSize = 0,
     force: Annotated[bool, typer.Option("--force", help="Repeat finished runs too.")] = False,
     reports: Reports = Path("reports"),
+    document: Annotated[
+        str, typer.Option(help="Also write the tables to this Markdown file.")
+    ] = "",
 ) -> None:
     """Execute every run of a STUDY that is not finished, then write its table and its page.
 
@@ -57,6 +60,10 @@ def sweep(
     except KeyboardInterrupt:
         typer.echo("lsfa: stopped; finished runs are kept, start it again to resume", err=True)
         raise
+    if document:
+        from lsfa_lib.studies.document import write_document
+
+        typer.echo(write_document(swept.folders, Path(document)))
     for folder in swept.folders:
         for line in _table_lines(folder):
             typer.echo(line)
@@ -80,18 +87,18 @@ def _table_lines(folder: Path) -> list[str]:
 
     import pandas as pd
 
-    from lsfa_lib.figures.findings import BOTH, NAMES
-    from lsfa_lib.studies.study_table import METRICS, lead_lines, spread
+    from lsfa_lib.figures.findings import BOTH
+    from lsfa_lib.figures.names import METRICS, MODES
+    from lsfa_lib.studies import study_table
 
     if not (folder / "table.parquet").exists():
         return []
     about = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-    lines = [f"{about['title']} ({about['preset']}, {NAMES[BOTH]})"]
-    for line in lead_lines(pd.read_parquet(folder / "table.parquet")):
-        values = {str(name): value for name, value in line.items()}
-        only = "" if line["mode"] == BOTH else f", {NAMES[line['mode']]}"
-        said = [f"{label} {spread(values, name)}" for name, label in METRICS.items()]
-        failed = f"   {values['missing']} of its runs failed" if values["missing"] else ""
-        lines.append(f"  {values['row'] + only:<24} {'   '.join(said)}{failed}")
-    lines += [f"  {cell}: {why}" for cell, why in about.get("unavailable", {}).items()]
+    lines = [f"{about['title']} ({about['preset']}, {MODES[BOTH]})"]
+    for line in study_table.lead_lines(pd.read_parquet(folder / "table.parquet")):
+        only = "" if line["mode"] == BOTH else f", {MODES[line['mode']]}"
+        said = [f"{METRICS[m]} {study_table.spread(line, m)}" for m in study_table.METRICS]
+        failed = f"   {line['missing']} of its runs failed" if line["missing"] else ""
+        lines.append(f"  {line['row'] + only:<24} {'   '.join(said)}{failed}")
+    lines += [f"  {cell}: {why}" for cell, why in about["unavailable"].items()]
     return [*lines, f"  {about['finding']}", f"  {folder}"]

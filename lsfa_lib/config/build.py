@@ -229,6 +229,10 @@ def checked(config: Config) -> Config:
             f"finetune.method {config.finetune.method} without a loss trains nothing; give "
             "training.weights a weight that is not 0, or set finetune.method to none"
         )
+    if config.pseudo_defects and config.method not in ("lsfa", "unadapted"):
+        raise InputError(
+            f"pseudo_defects scores LSFA's detector, not method {config.method}; leave one out"
+        )
     for name in config.finetune.modalities:
         if name not in MODALITIES:
             raise InputError(

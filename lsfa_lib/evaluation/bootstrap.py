@@ -44,7 +44,9 @@ class Draws:
         return counts(np.random.default_rng([self.seed, 1 + stream]), size) / size
 
 
-def counts(rng: np.random.Generator, size: int, resamples: int = RESAMPLES) -> Int[np.ndarray, "B n"]:
+def counts(
+    rng: np.random.Generator, size: int, resamples: int = RESAMPLES
+) -> Int[np.ndarray, "B n"]:
     """How often each of `size` things is drawn in each resample of as many."""
     if size == 0:
         return np.zeros((resamples, 0), np.int64)
@@ -85,7 +87,7 @@ def areas_under_roc(
     defective: Bool[np.ndarray, " n"],
     of_bad: Int[np.ndarray, "B d"],
     of_good: Int[np.ndarray, "B g"],
-) -> Float[np.ndarray, "B *T"]:
+) -> Float[np.ndarray, B *T]:
     """AUROC of each resample: p U n / (P N) with U = [bad > good] + [bad = good] / 2.
 
     p and n count how often each defective and good scan was drawn. NaN where there are none.

@@ -31,7 +31,7 @@ BOTH = "rgb+3d"
 """The mode a report leads with: the one the papers report, with or without training."""
 LITTLE_VARIANCE = 0.1
 """Share of the first step's below which a training that was not stopped is still near collapse."""
-PLACES = ("preset", "data.root", "device", "cache", "timed_scans")
+PLACES = ("preset", "data.root", "device", "cache", "timed_scans", "pseudo_defects")
 """Fields that do not change the numbers, but for the data behind them."""
 
 

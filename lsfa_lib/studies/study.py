@@ -133,6 +133,7 @@ def _study(path: Path, file: StudyFile, choices: Choices) -> Study:
         raise InputError(f"{path} has neither `cells` nor `grid` with anything in; write one cell")
     if not cells:
         cells, grid = {cell_name(point): point for point in grid}, [{}]
+    named, seeds = choices.categories or file.categories, choices.seeds or tuple(file.seeds)
     preset = known_preset(file.preset, path.parent, f"{path}: preset: ")
     study = Study(
         file=path,
@@ -140,8 +141,8 @@ def _study(path: Path, file: StudyFile, choices: Choices) -> Study:
         run=run,
         page=file.page,
         preset=known_preset(choices.preset, Path(), "--preset: ") if choices.preset else preset,
-        categories=choices.categories or tuple(file.categories),
-        seeds=choices.seeds or tuple(file.seeds),
+        categories=() if named in ("all", ("all",)) else tuple(named),
+        seeds=seeds if "seed" in parameters_of(run) else seeds[:1],
         parameters=_flat(path, "`parameters`", file.parameters),
         cells={name: _flat(path, f"cell {name!r}", given) for name, given in cells.items()},
         grid=tuple(_flat(path, "grid", point) for point in grid),

@@ -89,8 +89,6 @@ def read_file(path: Path) -> StudyFile:
         file = pydantic.TypeAdapter(StudyFile).validate_python(values)
     except pydantic.ValidationError as errors:
         raise InputError(f"{path}: {_sentence(values, errors.errors()[0])}") from None
-    for name in ("categories", "seeds"):
-        require_distinct(path, name, getattr(file, name))
     for name, choices in file.grid.items():
         require_distinct(path, f"grid {name}", choices)
     return file

@@ -13,7 +13,7 @@ from lsfa_lib.config import Config, DataConfig, config_hash, configure, resolve_
 from lsfa_lib.datasets import layouts
 from lsfa_lib.datasets.entry import SPLITS
 from lsfa_lib.figures.findings import settings, shown
-from lsfa_lib.methods.method import find_method
+from lsfa_lib.methods import find_method
 from lsfa_lib.notebooks.find import FOLDERS, code_of
 from lsfa_lib.storage.files import InputError, nearest
 from lsfa_lib.storage.results import as_json

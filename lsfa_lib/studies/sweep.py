@@ -141,7 +141,9 @@ def _about(study: Study, plan: _Plan) -> dict[str, Any]:
         "categories": list(dict.fromkeys(run.category for run in runs)),
         "seeds": list(study.seeds),
         "cells": study.cells,
+        "grid": study.grid,
         "reference": study.reference,
+        "control": study.control,
         "published": asdict(study.published),
         "unavailable": {s.cell: s.missing for s in settings_of(study) if s.missing},
         "runs": [
@@ -149,6 +151,7 @@ def _about(study: Study, plan: _Plan) -> dict[str, Any]:
                 "cell": run.cell,
                 "category": run.category,
                 "seed": run.seed,
+                "point": study.grid.index(run.point),
                 "folder": Path(os.path.relpath(plan.jobs[run.key].folder, folder)).as_posix(),
                 **asdict(plan.outcomes[run.key]),
             }
