@@ -21,13 +21,9 @@ from study_case import write_study
 from typer.testing import CliRunner
 
 from lsfa_lib.cli.app import app
-from lsfa_lib.config import configure
-from lsfa_lib.pipeline import run_category
 from lsfa_lib.storage.files import InputError, locked
 from lsfa_lib.storage.results import read_result
 from lsfa_lib.studies.study import Choices, read_studies
-from lsfa_lib.studies.study_runs import runs_of
-from lsfa_lib.studies.study_table import METRICS
 from lsfa_lib.studies.sweep import Swept, run_sweep
 from lsfa_lib.studies.sweep_worker import Job, finished, perform
 
@@ -310,30 +306,6 @@ def test_included_studies_share_runs_and_a_client(data: str, cluster: str, tmp_p
     assert runs["again"] == {r["cell"]: r["folder"] for r in about("first-tiny")["runs"]}["c1"]
     assert set(tables()[1]["row"]) == {"again", "new"}
     assert set(tables(study="first-tiny")[1]["row"]) == {"c0", "c1", "c2"}
-
-
-def test_the_quickstart_is_swept_with_the_numbers_of_a_plain_run(
-    demo_root: Path, cluster: str, tmp_path: Path
-) -> None:
-    path = tmp_path / "two.yaml"
-    path.write_text(
-        "title: What does IFC bring?\npreset: tiny\ncategories: [seal]\nparameters: {scans: 1}\n"
-        "cells: {none: {only: none}, IFC: {only: IFC}}\n"
-    )
-    (study,) = read_studies(path, Choices(fields={"data.root": str(demo_root), "device": "cpu"}))
-    found = run_sweep([study], Path("reports"), scheduler=cluster)
-    assert found.failures == {} and len(marks()) == 2
-    assert list(Path("data/cache").glob("*/*.safetensors"))
-    folder = Path("reports/runs/sweep") / runs_of(study)[1].folder
-    result = read_result(folder / "result.json")
-    assert (folder / "adaptors.safetensors").exists() and (folder / "thumbnail.png").exists()
-    config = configure("tiny", {"data.root": str(demo_root), "device": "cpu", "only": "IFC"})
-    plain = run_category("seal", config, 0).result["modes"]
-    assert list(result["modes"]) == list(plain)
-    # Another number of threads adds up in another order.
-    for name, scores in plain.items():
-        found_here = {metric: result["modes"][name][metric] for metric in METRICS}
-        assert found_here == pytest.approx({metric: scores[metric] for metric in METRICS}, rel=1e-5)
 
 
 def test_marks_that_cannot_be_trusted_are_not(tmp_path: Path) -> None:
