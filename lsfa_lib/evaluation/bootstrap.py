@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 RESAMPLES = 2000
@@ -114,7 +113,7 @@ def with_interval(name: str, mean: float, found: Float[np.ndarray, " B"]) -> dic
     return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
 
-def verdict(line: dict[str, Any] | pd.Series, metric: str = AREA) -> str:
+def verdict(line: Any, metric: str = AREA) -> str:
     """What the intervals of the differences to the reference and to the control allow to say."""
     low, high = (line.get(f"d_{metric}{end}", np.nan) for end in ("_low", "_high"))
     if np.isnan(low):

@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from lsfa_lib.storage.files import InputError, atomic_write, report_progress
+
+if TYPE_CHECKING:
+    import torch
 
 SCHEMA = 1
 
@@ -52,6 +53,8 @@ def restart_peak_memory() -> None:
 
 def machine(device: torch.device) -> dict[str, Any]:
     """What the run was made on, without names of hosts or folders."""
+    import torch  # here: what only reads results needs none
+
     return {
         "device": torch.cuda.get_device_name(device) if device.type != "cpu" else "cpu",
         "cpu": _cpu_name(),

@@ -8,9 +8,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lsfa_lib.config import Config, DataConfig, config_hash, configure, resolve_device
-from lsfa_lib.datasets import layouts
+from lsfa_lib.datasets.categories import categories
 from lsfa_lib.datasets.entry import SPLITS
 from lsfa_lib.figures.findings import settings, shown
 from lsfa_lib.methods import find_method
@@ -102,17 +103,17 @@ def _beyond_config(study: Study, config: Config, parameters: Fields) -> Iterator
 
 def categories_of(study: Study, found: list[Setting]) -> list[str]:
     """The categories to run in; InputError names the nearest to one that the data lack."""
-    categories: dict[str, None] = {}
+    named: dict[str, None] = {}
     for root in dict.fromkeys(setting.config.data.root for setting in found):
-        there = layouts.categories(Path(root))
+        there = categories(Path(root))
         for category in study.categories or there:
             if category not in there:
                 raise InputError(
                     f"{study.where()}{Path(root) / category}: no such category; {root} holds "
                     f"{', '.join(there)}; the nearest is {nearest(category, there)}"
                 )
-            categories[category] = None
-    return list(categories)
+            named[category] = None
+    return list(named)
 
 
 def runs_of(study: Study) -> list[Run]:
@@ -166,8 +167,11 @@ def _require_scans(study: Study, setting: Setting, category: str, seed: int) -> 
 
 
 @functools.lru_cache(maxsize=256)
-def _splits(data: DataConfig, category: str) -> dict[str, layouts.Split]:
-    return {name: layouts.split_of(data, category, name) for name in SPLITS}
+def _splits(data: DataConfig, category: str) -> dict[str, Any]:
+    """The splits of a category; reading them finds scans that lack a file."""
+    from lsfa_lib.datasets.layouts import split_of
+
+    return {name: split_of(data, category, name) for name in SPLITS}
 
 
 def _words(study: Study, setting: Setting) -> list[str]:
