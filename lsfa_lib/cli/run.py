@@ -61,7 +61,6 @@ def run(
     `lsfa run all --only IFC --shots 10 --seeds 3`.
     """
     from lsfa_lib.config import RANDOM_WEIGHTS, configure
-    from lsfa_lib.notebooks.find import find_notebook
     from lsfa_lib.studies.study import Study
 
     if preset and config:
@@ -77,11 +76,10 @@ def run(
     name = run_name(configure(source, fields).preset, only, shots, image_size)
     name += "-random" * random_weights + (f"-{Path(method).stem}" if method else "")
     study = Study(
-        run=find_notebook("00_quickstart"),
         preset=source,
         cells={name: fields},
-        categories=() if categories == ["all"] else tuple(dict.fromkeys(categories)),
-        seeds=tuple(range(seed, seed + seeds)),
+        categories="all" if categories == ["all"] else list(dict.fromkeys(categories)),
+        seeds=list(range(seed, seed + seeds)),
     )
     _execute(study, workers, reports)
 
