@@ -199,7 +199,7 @@ def test_the_line_joins_what_none_beats() -> None:
         [{"row": cell, "mode": "rgb", "i_auroc": area} for cell, (_, area) in cells.items()]
     )
     for over, scale in (("ms", 1), ("MB", 10)):
-        line, points = methods_report.pareto_figure(study, lines, over).data
+        points, line = methods_report.pareto_figure(study, lines, over).data
         np.testing.assert_allclose(line.x, [1 * scale, 3 * scale, 9 * scale])
         assert list(line.y) == [0.7, 0.8, 0.9]
         assert list(points.text) == ["fast", "mid", "beaten", "slow best"]

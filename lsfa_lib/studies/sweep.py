@@ -19,7 +19,7 @@ from lsfa_lib.studies.study import Study
 from lsfa_lib.studies.study_runs import Run, runs_of, settings_of
 from lsfa_lib.studies.study_table import SCHEMA, write_tables
 from lsfa_lib.studies.sweep_cluster import crew
-from lsfa_lib.studies.sweep_worker import Job, failed, finished
+from lsfa_lib.studies.sweep_worker import Job, Outcome, failed, finished
 from lsfa_lib.studies.watch import Watch
 
 
@@ -66,7 +66,9 @@ def run_sweep(
             folder = reports / "studies" / study.folder
             about = _about(study) | {"wall_seconds": time.perf_counter() - start}
             about["runs"] = [
-                _about_run(study, run, jobs[run.key].folder, folder) | asdict(outcomes[run.key])
+                _about_run(
+                    study, run, outcomes[run.key], os.path.relpath(jobs[run.key].folder, folder)
+                )
                 for run in runs[study.name]
             ]
             _write_tables(swept, folder, about)
@@ -122,14 +124,16 @@ def _about(study: Study) -> dict[str, Any]:
     }
 
 
-def _about_run(study: Study, run: Run, folder: Path, beside: Path) -> dict[str, Any]:
+def _about_run(study: Study, run: Run, outcome: Outcome, folder: str) -> dict[str, Any]:
     """What study.json says of a run; its folder from that of the study."""
     return {
         "cell": run.cell,
         "category": run.category,
         "seed": run.seed,
         "point": study.points.index(run.point),
-        "folder": Path(os.path.relpath(folder, beside)).as_posix(),
+        "folder": Path(folder).as_posix(),
+        "state": "failed" if outcome.error else "done",
+        **asdict(outcome),
     }
 
 
