@@ -92,7 +92,7 @@ def _gains_title(found: pd.DataFrame, metric: str) -> str:
         return f"None of {total} changes improves {name}"
     if not total:
         return "Nothing to compare"
-    largest = found.loc[found[f"d_{metric}"].abs().idxmax()]
+    largest = max(records(found), key=lambda line: abs(line[f"d_{metric}"]))
     return f"Largest difference in {name}: {largest[f'd_{metric}']:+.3f}, {largest['label']}"
 
 
@@ -151,10 +151,17 @@ def sensitivity_figure(
         ticks = {"tickvals": values, "ticktext": [f"{v:.4g}" for v in values]}
         figure.update_xaxes(row=place, col=1, **axis, **ticks)
     drawn = by_cell.reindex([cell for cells in fields.values() for cell in cells])
-    axis = {"title_standoff": 12, "automargin": True, "tickformat": ".2f", "nticks": 5}
-    figure.update_yaxes(title_text=METRICS[metric], range=common_range(drawn, metric), **axis)
+    figure.update_yaxes(
+        title_text=METRICS[metric],
+        title_standoff=12,
+        automargin=True,
+        range=common_range(drawn, metric),
+        tickformat=".2f",
+        nticks=5,
+    )
     ranges = {
-        field: np.ptp(by_cell.reindex(cells)[metric].dropna()) for field, cells in fields.items()
+        field: np.ptp(by_cell.reindex(list(cells))[metric].dropna())
+        for field, cells in fields.items()
     }
     said = "No cell differs from the reference in one number alone"
     if ranges:
