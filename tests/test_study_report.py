@@ -12,7 +12,7 @@ from study_case import LIFT, SEEDS, write_results
 from lsfa_lib.config import DEMO, with_losses
 from lsfa_lib.evaluation.bootstrap import verdict
 from lsfa_lib.storage.files import InputError
-from lsfa_lib.studies import study_figures, study_report, study_table
+from lsfa_lib.studies import sensitivity, study_figures, study_report, study_table
 from lsfa_lib.studies.document import write_document
 from lsfa_lib.studies.published import published_file
 
@@ -133,12 +133,12 @@ def test_sensitivity_draws_the_one_number_that_was_changed(tmp_path: Path) -> No
         "both": replace(DEMO, training=replace(DEMO.training, instances=4)),
     }
     study, lines = read(write_results(tmp_path / "studies" / "s-demo", configs=configs))
-    fields = study_figures.changed_fields(study)
+    fields = sensitivity.changed_fields(study)
     assert fields == {
         "training.temperature": {"none": 0.1, "IFC": 0.03, "CLC": 0.3},
         "training.instances": {"none": 1.0, "both": 4.0},
     }
-    figure = study_figures.sensitivity_figure(study, lines)
+    figure = sensitivity.sensitivity_figure(study, lines)
     temperature, instances = figure.data
     assert list(temperature.x) == [0.03, 0.1, 0.3] and list(instances.x) == [1.0, 4.0]
     by_cell = lines[lines["mode"] == "rgb+3d"].set_index("row")["i_auroc"]
@@ -152,7 +152,7 @@ def test_sensitivity_draws_the_one_number_that_was_changed(tmp_path: Path) -> No
     study, lines = read(
         write_results(tmp_path / "studies" / "t-demo", configs={"IFC": with_losses(DEMO, "IFC")})
     )
-    assert study_figures.changed_fields(study) == {}
+    assert sensitivity.changed_fields(study) == {}
 
 
 def test_shots_are_drawn_over_their_number(tmp_path: Path) -> None:
@@ -255,10 +255,10 @@ def panel(*means: tuple[float, float, float]) -> pd.DataFrame:
 
 def test_the_scale_of_panels_has_room_for_intervals_and_is_not_too_fine() -> None:
     nan = np.nan
-    low, high = study_figures.common_range(panel((0.879, nan, nan), (0.88, nan, nan)), "aupro_30")
-    np.testing.assert_allclose([high - low, (low + high) / 2], [study_figures.FINEST, 0.8795])
+    low, high = sensitivity.common_range(panel((0.879, nan, nan), (0.88, nan, nan)), "aupro_30")
+    np.testing.assert_allclose([high - low, (low + high) / 2], [sensitivity.FINEST, 0.8795])
     lines = panel((0.9, 0.8, 0.95), (0.7, nan, nan), (nan, nan, nan))
-    low, high = study_figures.common_range(lines, "aupro_30")
+    low, high = sensitivity.common_range(lines, "aupro_30")
     np.testing.assert_allclose([low, high], [0.7 - 0.015, 0.95 + 0.015])
-    assert study_figures.common_range(panel((nan, nan, nan)), "aupro_30") is None
-    assert study_figures.common_range(panel(), "aupro_30") is None
+    assert sensitivity.common_range(panel((nan, nan, nan)), "aupro_30") is None
+    assert sensitivity.common_range(panel(), "aupro_30") is None

@@ -18,11 +18,7 @@ from lsfa_lib.studies.study_file import Fields, StudyFile, read_file, require_di
 
 FIELDS = (*fields_of(OURS), *asdict(OURS), "only", "recipe")
 """Names `configure` takes: fields, their sections, and shorthands for several."""
-SET_BY_SWEEP = {
-    "category": "write `categories:`",
-    "seed": "write `seeds:`",
-    "out": "leave it out",
-}
+SET_BY_SWEEP = {"category": "write `categories:`", "seed": "write `seeds:`", "out": "leave it out"}
 """Parameters of the run notebook that no study file gives, and what to do instead."""
 
 

@@ -1,16 +1,15 @@
-"""A study as figures: differences with their intervals, and curves over what was changed."""
+"""A study as figures: differences with their intervals, few shots, selection scores."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.express as px
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from lsfa_lib.config import fields_of, from_dict
 from lsfa_lib.evaluation.bootstrap import AREA, verdict
 from lsfa_lib.figures.figures import LINES, TEMPLATE
 from lsfa_lib.figures.findings import BOTH
@@ -18,8 +17,6 @@ from lsfa_lib.figures.names import METRICS, MODES, SHORT_MODES
 from lsfa_lib.selection.selection import rank_correlation
 from lsfa_lib.studies.study_table import StudyRuns, config_of, records
 
-FINEST = 0.05
-"""Of the metrics' scale: differences of thousandths should not fill a panel."""
 NO_INTERVAL = "one seed, no interval"
 COLOURS = {
     "confirmed": "#009E73",
@@ -51,9 +48,9 @@ def gains_figure(study: StudyRuns, lines: pd.DataFrame, metric: str = AREA) -> g
     found = found[found["mode"] != "disagreement"].reset_index(drop=True)
     found["kind"] = [verdict(line, metric) or NO_INTERVAL for line in records(found)]
     found["label"] = found["row"] + ", " + found["mode"].map(SHORT_MODES)
-    kinds = list(dict.fromkeys(found["kind"]))
+    several = found["kind"].nunique() > 1
     figure = px.scatter(
-        found.assign(**_lengths(found, gain)),
+        found.assign(**reach(found, gain)),
         x=gain,
         y=found.index,
         color="kind",
@@ -63,24 +60,27 @@ def gains_figure(study: StudyRuns, lines: pd.DataFrame, metric: str = AREA) -> g
         color_discrete_map=COLOURS,
     )
     figure.update_traces(marker_size=9, hovertemplate="%{hovertext}<br>%{x:+.3f}<extra></extra>")
-    for place, label in enumerate(found["label"]):
-        # Above its line, not next to it: on a phone there is no room to the left.
-        corner = {"x": 0, "xref": "paper", "xanchor": "left", "y": place, "yshift": 14}
-        figure.add_annotation(text=label, showarrow=False, font={"size": 12}, **corner)
+    _write_labels(figure, found["label"])
     figure.add_vline(0.0, line={"width": 1, "dash": "dash", "color": "#6b7682"})
     # A single kind has no legend; on a phone each of several has a line of its own.
-    below = 110 if len(kinds) > 1 else 60
-    title = f"Δ {METRICS[metric]} to {study.about['reference']}"
+    below = 110 if several else 60
     return figure.update_layout(
         template=TEMPLATE,
         height=130 + below + 36 * len(found),
         title={"text": _gains_title(found, metric)},
         margin={"l": 16, "b": below},
-        xaxis={"title": {"text": title}, "nticks": 6},
+        xaxis={"title": f"Δ {METRICS[metric]} to {study.about['reference']}", "nticks": 6},
         yaxis={**NO_AXIS, "range": [len(found) - 0.5, -1]},
         legend=BELOW,
-        showlegend=len(kinds) > 1,
+        showlegend=several,
     )
+
+
+def _write_labels(figure: go.Figure, labels: Iterable[str]) -> None:
+    """What stands at y = 0, 1, ...: above its line, as on a phone there is no room to the left."""
+    for place, label in enumerate(labels):
+        corner = {"x": 0, "xref": "paper", "xanchor": "left", "y": place, "yshift": 14}
+        figure.add_annotation(text=label, showarrow=False, font={"size": 12}, **corner)
 
 
 def _gains_title(found: pd.DataFrame, metric: str) -> str:
@@ -96,88 +96,10 @@ def _gains_title(found: pd.DataFrame, metric: str) -> str:
     return f"Largest difference in {name}: {largest[f'd_{metric}']:+.3f}, {largest['label']}"
 
 
-def _lengths(lines: pd.DataFrame, metric: str) -> dict[str, Any]:
+def reach(lines: pd.DataFrame, metric: str) -> dict[str, Any]:
     """How far the interval reaches above and below the mean."""
     ends = lines.reindex(columns=[f"{metric}_low", f"{metric}_high"])
     return {"up": ends.iloc[:, 1] - lines[metric], "down": lines[metric] - ends.iloc[:, 0]}
-
-
-def changed_fields(study: StudyRuns) -> dict[str, dict[str, float]]:
-    """Field -> cell -> value, for cells that differ from the reference in one number alone.
-
-    The reference cell stands with each field. For sensitivity, where one thing is changed at once.
-    """
-    fields = {cell: fields_of(from_dict(config_of(study, cell))) for cell in study.cells}
-    base = fields[study.about["reference"]]
-    found: dict[str, dict[str, float]] = {}
-    for cell, own in fields.items():
-        changed = [name for name in own if own[name] != base[name] and name != "preset"]
-        if len(changed) == 1 and isinstance(own[changed[0]], (int, float)):
-            start = {study.about["reference"]: float(base[changed[0]])}
-            found.setdefault(changed[0], start)[cell] = float(own[changed[0]])
-    return found
-
-
-def sensitivity_figure(
-    study: StudyRuns, lines: pd.DataFrame, metric: str = AREA, mode: str = BOTH
-) -> go.Figure:
-    """A panel for each field that was changed: the metric over its value, with 95 % intervals.
-
-    All panels share one scale, no finer than `FINEST`, so that a flat line means little effect.
-    """
-    fields = changed_fields(study)
-    rows = max(len(fields), 1)
-    figure = make_subplots(rows=rows, cols=1, vertical_spacing=0.55 / (len(fields) + 1))
-    by_cell = lines[lines["mode"] == mode].set_index("row")
-    for place, (field, cells) in enumerate(fields.items(), start=1):
-        values = pd.Series(cells).sort_values()
-        own = by_cell.reindex(values.index).dropna(subset=metric)
-        reach = _lengths(own, metric)
-        figure.add_scatter(
-            row=place,
-            col=1,
-            x=values[own.index],
-            y=own[metric],
-            error_y={"array": reach["up"], "arrayminus": reach["down"], "thickness": 1.5},
-            text=own.index,
-            mode="lines+markers",
-            line=LINES[mode],
-            marker={"size": 8},
-            showlegend=False,
-            hovertemplate="%{text}<br>%{y:.3f}<extra></extra>",
-        )
-        wide = values.iloc[0] > 0 and values.iloc[-1] / values.iloc[0] >= 8
-        axis = {"type": "log" if wide else "linear", "title_text": field}
-        ticks = {"tickvals": values, "ticktext": [f"{v:.4g}" for v in values]}
-        figure.update_xaxes(row=place, col=1, **axis, **ticks)
-    drawn = by_cell.reindex([cell for cells in fields.values() for cell in cells])
-    figure.update_yaxes(
-        title_text=METRICS[metric],
-        title_standoff=12,
-        automargin=True,
-        range=common_range(drawn, metric),
-        tickformat=".2f",
-        nticks=5,
-    )
-    ranges = {
-        field: np.ptp(by_cell.reindex(list(cells))[metric].dropna())
-        for field, cells in fields.items()
-    }
-    said = "No cell differs from the reference in one number alone"
-    if ranges:
-        most = max(ranges, key=ranges.__getitem__)
-        said = f"Largest effect: {most} changes {METRICS[metric]} by {ranges[most]:.3f}"
-    return figure.update_layout(template=TEMPLATE, height=110 + 210 * rows, title={"text": said})
-
-
-def common_range(lines: pd.DataFrame, metric: str) -> list[float] | None:
-    """Room for every mean and interval, at least `FINEST` wide; None where there is nothing."""
-    ends = lines.reindex(columns=[metric, f"{metric}_low", f"{metric}_high"]).to_numpy(float)
-    if not np.isfinite(ends).any():
-        return None
-    low, high = float(np.nanmin(ends)), float(np.nanmax(ends))
-    pad = max(0.06 * (high - low), (FINEST - (high - low)) / 2)
-    return [low - pad, high + pad]
 
 
 def shots_figure(study: StudyRuns, lines: pd.DataFrame, metric: str = AREA) -> go.Figure:
@@ -187,7 +109,7 @@ def shots_figure(study: StudyRuns, lines: pd.DataFrame, metric: str = AREA) -> g
     weights = [config_of(study, cell)["training"]["weights"] for cell in both["row"]]
     both["kind"] = ["adapted" if any(own.values()) else "unadapted" for own in weights]
     figure = px.line(
-        both.sort_values("scans").assign(**_lengths(both, metric)),
+        both.sort_values("scans").assign(**reach(both, metric)),
         x="scans",
         y=metric,
         color="kind",
