@@ -112,7 +112,8 @@ def structured(base: T, changes: Mapping[str, Any]) -> T:
     values = _merged(asdict(base), changes, "")  # type: ignore[call-overload]
     try:
         # From JSON, a list may stand for a tuple and a whole number for a float; nothing else.
-        return pydantic.TypeAdapter(type(base)).validate_json(json.dumps(values), strict=True)
+        text = json.dumps(values, default=str)
+        return pydantic.TypeAdapter(type(base)).validate_json(text, strict=True)
     except pydantic.ValidationError as errors:
         error = errors.errors()[0]
     name, value = ".".join(map(str, error["loc"])), error["input"]
