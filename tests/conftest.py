@@ -1,5 +1,6 @@
 """No network, types and shapes checked in every annotated function, tiny demo data."""
 
+import gc
 import os
 import runpy
 from pathlib import Path
@@ -16,6 +17,7 @@ install_import_hook("lsfa_lib", "beartype.beartype")
 
 from collections.abc import Iterator  # noqa: E402
 from dataclasses import replace  # noqa: E402
+from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
 
@@ -27,6 +29,16 @@ TINY_DEMO = DemoSettings(
     counts=DemoCounts(train=6, validation=3, good=3, each_defect=1),
     size=200,
 )
+
+
+def pytest_collection_finish() -> None:
+    """Spares the garbage collector all that imports have made: a third of a second a collection."""
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Gives them back, else libraries report them as leaks."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +54,24 @@ def tiny(demo_root: Path, tmp_path: Path) -> Config:
     """TINY on the small demo tree, with a cache of its own."""
     data = DataConfig(root=str(demo_root))
     return replace(TINY, data=data, device="cpu", cache=str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def cached(demo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """TINY on the small demo tree, with one cache that all tests share."""
+    data, cache = DataConfig(root=str(demo_root)), str(tmp_path_factory.mktemp("cache"))
+    return replace(TINY, data=data, device="cpu", cache=cache)
+
+
+@pytest.fixture(scope="session")
+def seal_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `seal_run`."""
+    return tmp_path_factory.mktemp("seal") / "run"
+
+
+@pytest.fixture(scope="session")
+def seal_run(cached: Config, seal_folder: Path) -> Any:
+    """LSFA trained and measured once, on the seal with seed 0, for tests that only read it."""
+    from lsfa_lib.pipeline import run_category
+
+    return run_category("seal", cached, 0, seal_folder)

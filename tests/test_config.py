@@ -252,7 +252,9 @@ def test_a_field_of_an_earlier_version_is_read_where_stored_and_named_where_writ
 
 def test_any_dataclass_is_structured_by_its_own_types() -> None:
     assert structured(TINY.bank, {"keep_ratio": 1}) == replace(TINY.bank, keep_ratio=1.0)
-    with pytest.raises(InputError, match="there is no field keep_ration; the nearest is keep_ratio"):
+    with pytest.raises(
+        InputError, match="there is no field keep_ration; the nearest is keep_ratio"
+    ):
         structured(TINY.bank, {"keep_ration": 1})
 
 
