@@ -174,7 +174,7 @@ def _learn_tuned(
     """The detector on features of backbones trained here, with the heads trained along."""
     with clock("finetune"):
         samples = [read_sample(entry, config) for entry in split.entries]
-        tuned = finetune(samples, encoders, config, config.finetune, seed)
+        tuned = finetune(samples, encoders, config, seed)
     if folder:
         save_encoders(tuned, folder / "backbones.safetensors")
     own = untracked(config)

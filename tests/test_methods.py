@@ -226,7 +226,7 @@ def test_a_cut_of_a_convolutional_model_takes_earlier_stages_once(
     [
         (
             {"image_encoder.blocks": [12]},
-            "image_encoder.blocks has 12, but 'vit_tiny_patch16_224' has the blocks 0 to 11",
+            "image_encoder.blocks has 12, wanted 0 to 11 for 'vit_tiny_patch16_224'",
         ),
         (
             {"image_encoder.blocks": [0], "image_encoder.stages": [2]},
@@ -234,7 +234,7 @@ def test_a_cut_of_a_convolutional_model_takes_earlier_stages_once(
         ),
         (
             {"point_encoder.taps": [1, 6]},
-            "point_encoder.taps has 6, but 'point_mae_small' has the blocks 0 to 5",
+            "point_encoder.taps has 6, wanted 0 to 5 for 'point_mae_small'",
         ),
     ],
 )

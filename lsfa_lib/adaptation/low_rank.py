@@ -5,24 +5,24 @@ from __future__ import annotations
 import math
 from functools import partial
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lsfa_lib.config import FinetuneConfig
 from lsfa_lib.records import Modality
 
-LowRank = Literal["lora", "adalora"]
 LOW_RANK = ("lora", "adalora")
 Tuner = Any
 """peft's LoraModel or AdaLoraModel around a backbone."""
 
 
-def low_rank_targets(backbone: nn.Module, blocks: list[nn.Module], method: LowRank) -> list[str]:
+def low_rank_targets(backbone: nn.Module, blocks: list[nn.Module], method: str) -> list[str]:
     """Names of the layers in `blocks` that get additions.
 
-    Linear maps: query, key, value, output and MLP of a transformer block. With LoRA 1 x 1
+    Linear maps: query, key, value, output and MLP of a transformer block. With `lora` 1 x 1
     convolutions too, the linear maps of convolutional models.
     """
     inside = {id(module) for block in blocks for module in block.modules()}
@@ -35,32 +35,29 @@ def low_rank_targets(backbone: nn.Module, blocks: list[nn.Module], method: LowRa
     return [n for n, layer in backbone.named_modules() if id(layer) in inside and fits(layer)]
 
 
-def add_lora(backbone: nn.Module, targets: list[str], rank: int, alpha: int) -> Tuner:
-    """W + alpha/r B A: A from torch's global generator, B = 0 at first."""
-    peft: Any = import_module("peft")  # here, since it takes seconds
-    config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets)
-    return peft.LoraModel(backbone, config, "default")
-
-
-def add_adalora(
-    backbone: nn.Module, targets: list[str], rank: int, alpha: int, steps: int
+def add_low_rank(
+    backbone: nn.Module, targets: list[str], config: FinetuneConfig, steps: int
 ) -> Tuner:
-    """W + alpha/r P diag(E) Q: P and Q from torch's global generator, E = 0 at first.
+    """The backbone with additions to the layers `targets`, which are 0 at first.
 
-    It trains with all its ranks, 3/2 of `rank`, for a tenth of the steps, with those that are left
-    for the last third, and lets go of the least important ones in between.
+    LoRA: W + alpha/r B A, with A from torch's global generator and B = 0. AdaLoRA:
+    W + alpha/r P diag(E) Q, with P and Q from the generator and E = 0; it trains with all its
+    ranks, 3/2 of `rank`, for a tenth of the `steps`, drops the least important ones, and trains
+    the remaining ones for the last third.
     """
     peft: Any = import_module("peft")  # here, since it takes seconds
-    config = peft.AdaLoraConfig(
-        target_r=rank,
-        init_r=math.ceil(1.5 * rank),
-        lora_alpha=alpha,
-        target_modules=targets,
+    common = {"lora_alpha": config.alpha, "target_modules": targets}
+    if config.method == "lora":
+        return peft.LoraModel(backbone, peft.LoraConfig(r=config.rank, **common), "default")
+    adalora = peft.AdaLoraConfig(
+        target_r=config.rank,
+        init_r=math.ceil(1.5 * config.rank),
         total_step=steps,
         tinit=steps // 10,
         tfinal=steps // 3,
+        **common,
     )
-    return peft.AdaLoraModel(backbone, config, "default")
+    return peft.AdaLoraModel(backbone, adalora, "default")
 
 
 def allocate(tuners: dict[Modality, Tuner], steps: int) -> None:
@@ -70,9 +67,9 @@ def allocate(tuners: dict[Modality, Tuner], steps: int) -> None:
 
 
 def regularise(tuners: dict[Modality, Tuner], parts: int) -> None:
-    """Adds AdaLoRA's pull to orthogonal factors to their gradients, once a batch of `parts` parts.
+    """Adds AdaLoRA's orthogonality term to the gradients, once per batch of `parts` parts.
 
-    peft adds it to a loss it is shown, and the losses here are not made by the backbone.
+    peft adds that term to a loss which its model returns; the losses here come from elsewhere.
     """
     for tuner in tuners.values():
         named = [(n, p) for n, p in tuner.model.named_parameters() if p.requires_grad]
@@ -89,7 +86,7 @@ def _pulled(factor: Tensor, columns: bool, share: float, gradient: Tensor) -> Te
 def orthogonality_gradient(factor: Float[Tensor, "a b"], columns: bool) -> Float[Tensor, "a b"]:
     """Gradient of || Q Q^T - I ||_F, or of || P^T P - I ||_F for the `columns`.
 
-    AdaLoRA's paper squares the norms; peft does not, and its weight is for norms as they are.
+    AdaLoRA's paper squares the norms; peft does not, and its weight is for norms not squared.
     """
     rows = factor.T if columns else factor
     off = rows @ rows.T - torch.eye(len(rows), device=rows.device, dtype=rows.dtype)

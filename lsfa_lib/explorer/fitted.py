@@ -118,7 +118,7 @@ def _encoders(config: Config) -> Encoders:
     loaded = load_encoders(
         replace(config, point_encoder=point_encoder), resolve_device(config.device)
     )
-    return described_encoders(loaded.image, loaded.points, config)
+    return described_encoders(loaded.by_modality, config)
 
 
 def _state(split: Split) -> list[tuple[str, int, int]]:

@@ -1,4 +1,4 @@
-"""Weights from files nobody has to trust: hash first, tensors only, each name and shape checked."""
+"""Weights from untrusted files: hash first, tensors only, each name and shape checked."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from lsfa_lib.storage.files import InputError
 PACKAGE_POINTS = Path(__file__).with_name("point_mae_small.safetensors")
 """Weights of the small Point-MAE, pretrained by `lsfa pretrain-points`."""
 POINT_MAE_PARTS = ("encoder", "pos_embed", "blocks", "norm", "reduce_dim", "cls_token", "cls_pos")
-"""What features need of a Point-MAE or Point-BERT; decoder, heads and mask token are left out."""
-ENCODERS = ("MAE_encoder.", "transformer_q.")
-"""What their checkpoints call the encoder."""
+"""Parts of a Point-MAE or Point-BERT that features need; decoder, heads, mask token are not."""
+PREFIXES = ("MAE_encoder.", "transformer_q.")
+"""Prefixes of the encoder in their checkpoints."""
 
 # A training loop's metrics are numpy scalars, under the module name of numpy 1 or 2: plain data
-# that the tensors-only reader refuses unless told.
+# that the tensors-only reader refuses unless allowed.
 _SCALAR = np._core.multiarray.scalar  # type: ignore[attr-defined]
 _PLAIN_DATA: list[Any] = [
     (_SCALAR, "numpy.core.multiarray.scalar"),
@@ -42,9 +42,9 @@ def load_point_mae(model: PointMAE, weights: str | Path, sha256: str = "") -> Po
     """`model` with the encoder weights of a Point-MAE or Point-BERT checkpoint, frozen.
 
     `weights` is a .pth or .safetensors file, or `random` for seeded random weights. Prefixes
-    `module.` and `ENCODERS` are stripped, the rest is ignored. Raises InputError where the
-    file is missing, damaged, not the one `sha256` names, or lacks a single entry: nothing is left
-    at its initial value in silence.
+    `module.` and `PREFIXES` are stripped, the rest is ignored. Raises InputError where the
+    file is missing, damaged, not the one `sha256` names, or lacks a single entry: nothing silently
+    keeps its initial value.
     """
     if str(weights) == "random":
         with seeded():
@@ -56,7 +56,7 @@ def load_point_mae(model: PointMAE, weights: str | Path, sha256: str = "") -> Po
         bare = {name.removeprefix("module."): tensor for name, tensor in state.items()}
         own = {
             k.removeprefix(prefix): v
-            for prefix in ENCODERS
+            for prefix in PREFIXES
             for k, v in bare.items()
             if k.startswith(prefix)
         }
@@ -82,12 +82,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"{path}: is damaged or holds more than tensors, and code in it was not run; "
+            f"{path}: is damaged or contains more than tensors (code in it was not run); "
             "save it as .safetensors, or download it again"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, SafetensorError) as error:
         raise InputError(
-            f"{path}: cannot be read as weights, it is damaged or cut short; download it again"
+            f"{path}: cannot be read as weights, it is damaged or truncated; download it again"
         ) from error
     return _tensors(found, path)
 
@@ -112,7 +112,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], path: Path) ->
     extra = sorted(set(state) - set(wanted))
     if extra:
         raise InputError(
-            f"{path}: holds {extra[0]!r}, which the model has no place for ({len(extra)} such "
+            f"{path}: holds {extra[0]!r}, which this model does not have ({len(extra)} such "
             f"entries); give the weights of this model ({type(module).__name__})"
         )
     module.load_state_dict(dict(state))
@@ -135,7 +135,7 @@ def fingerprint(module: nn.Module) -> str:
 
 @contextmanager
 def seeded(seed: int = 0) -> Iterator[None]:
-    """A block in which torch's global generator starts from `seed`, and is put back afterwards.
+    """A block in which torch's global generator starts from `seed`; it is restored afterwards.
 
     Layers can be initialised from the global generator only.
     """

@@ -1,4 +1,4 @@
-"""The scans of a split as the pipeline and methods take them: read, prepared, through backbones."""
+"""The scans of a split for the pipeline and methods: read, prepared, and their features."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lsfa_lib.storage.files import InputError, progress
 
 @dataclass(frozen=True)
 class LazyScan:
-    """One scan as a method gets it; what it does not ask for is not computed."""
+    """One scan as a method receives it; sample and features are computed when first used."""
 
     name: str
     config: Config
@@ -30,17 +30,17 @@ class LazyScan:
 
     @cached_property
     def sample(self) -> Sample:
-        """Prepared picture and points. `sample.defect` is for metrics alone."""
+        """Prepared image and points. `sample.defect` is for metrics alone."""
         return self.read()
 
     @cached_property
     def features(self) -> PatchFeatures:
-        """What the backbones make of it, from the cache where it has them."""
+        """Its features, from the cache if possible."""
         return self.extract(lambda: self.sample)
 
 
 def lazy_scan(entry: Entry, encoders: Encoders | None, config: Config) -> LazyScan:
-    """The scan of an entry. Without encoders its features cannot be asked for."""
+    """The scan of an entry. Without encoders its features raise ValueError."""
 
     def extract(sample: Callable[[], Sample]) -> PatchFeatures:
         if encoders is None:
@@ -66,12 +66,8 @@ def few_shot(split: Split, shots: int, seed: int) -> Split:
 
 def good_features(split: Split, encoders: Encoders, config: Config) -> list[PatchFeatures]:
     """Features of every scan of a split; pixels are read only where the cache lacks them."""
-    device = resolve_device(config.device)
     label = "/".join(split.entries[0].name.split("/")[:2])
-    return [
-        cached_features(entry, encoders, config, device, partial(read_sample, entry, config))
-        for entry in progress(split.entries, label)
-    ]
+    return [lazy_scan(entry, encoders, config).features for entry in progress(split.entries, label)]
 
 
 def read_sample(entry: Entry, config: Config) -> Sample:
@@ -80,7 +76,7 @@ def read_sample(entry: Entry, config: Config) -> Sample:
 
 
 def on_device(sample: Sample, device: torch.device) -> Sample:
-    """The same sample there."""
+    """The same sample on `device`."""
     return replace(
         sample,
         rgb=sample.rgb.to(device),

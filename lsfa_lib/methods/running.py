@@ -19,7 +19,7 @@ from lsfa_lib.datasets.layouts import Split, read_scan, split_of
 from lsfa_lib.datasets.preprocess import prepare
 from lsfa_lib.detection.detector import Detector, threshold_of
 from lsfa_lib.detection.detector import predict as predict_detector
-from lsfa_lib.features.extract import EXTRACT, Encoders, load_encoders, patch_valid
+from lsfa_lib.features.extract import Encoders, load_encoders, modality_features, patch_valid
 from lsfa_lib.features.lazy_scan import LazyScan, few_shot, lazy_scan, on_device
 from lsfa_lib.methods.method import Good, Method, Predict
 from lsfa_lib.records import Modality, ModalityFeatures, Mode, PatchFeatures, Sample
@@ -120,7 +120,7 @@ def inference_cost(
         for m in method.modalities:
             assert encoders is not None
             with _timed(spent, f"features {m}", device):
-                found[m] = EXTRACT[m](sample, encoders, own)
+                found[m] = modality_features(m, sample, encoders, own)
         with _timed(spent, "detect", device):
             fitted.predict(_ready(sample, found, own))
     return {

@@ -21,7 +21,7 @@ from torch import Tensor
 from lsfa_lib.config import Config, resolve_device
 from lsfa_lib.datasets.layouts import split_of
 from lsfa_lib.detection.detector import map_valid, smooth_map
-from lsfa_lib.features.extract import load_encoders
+from lsfa_lib.features.extract import load_image
 from lsfa_lib.features.geometry import spread
 from lsfa_lib.features.lazy_scan import read_sample
 from lsfa_lib.figures.tables import Best, marked
@@ -91,7 +91,7 @@ def batches(category: str, config: Config, sizes: Sequence[int] = (1, 2, 4, 8)) 
     Clouds have different numbers of points, so the point backbone takes one scan at a time.
     """
     device = resolve_device(config.device)
-    encoders = load_encoders(config, device)
+    backbone = load_image(config, device)
     entry = split_of(config.data, category, "validation").entries[0]
     picture = read_sample(entry, config).rgb
     rows = {}
@@ -100,7 +100,7 @@ def batches(category: str, config: Config, sizes: Sequence[int] = (1, 2, 4, 8)) 
         with torch.inference_mode():
             for _ in range(6):
                 start = time.perf_counter()
-                encoders.image(batch)
+                backbone(batch)
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                 times.append(time.perf_counter() - start)
