@@ -203,7 +203,8 @@ def test_a_cut_takes_from_whole_backbones_what_the_short_ones_give(
         scene = lazy_scan(entry, encoders, own)
         found.append(cuts.narrowed(scene.features, own))
         assert encoders.points is not None
-        sizes.append((len(encoders.image.backbone.blocks), len(encoders.points.blocks.blocks)))
+        image, points = encoders.by_modality["rgb"], encoders.by_modality["3d"]
+        sizes.append((len(image.backbone.blocks), len(points.blocks.blocks)))
     for m in MODALITIES:
         torch.testing.assert_close(found[0].by_modality[m].tokens, found[1].by_modality[m].tokens)
     assert sizes[0] == (12, 6)

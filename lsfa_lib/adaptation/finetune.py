@@ -21,9 +21,17 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from lsfa_lib.adaptation.adaptors import ScanRows, new_adaptors, scan_rows
-from lsfa_lib.adaptation.low_rank import LOW_RANK, Tuner, allocate, merged, regularise
 from lsfa_lib.adaptation.schedule import fitted_schedule
-from lsfa_lib.adaptation.trainable import close_unused, open_weights, trained_weights
+from lsfa_lib.adaptation.trainable import (
+    LOW_RANK,
+    Tuner,
+    allocate,
+    close_unused,
+    merged,
+    open_weights,
+    regularise,
+    trained_weights,
+)
 from lsfa_lib.adaptation.trainer import Task
 from lsfa_lib.adaptation.training import Trained, fit
 from lsfa_lib.config import Config, FinetuneConfig, config_hash

@@ -152,7 +152,9 @@ def _downloaded(config: ImageEncoderConfig) -> TimmModel:
     if not timm.models.is_model_pretrained(config.model):
         raise InputError(f"timm has no pretrained weights for {config.model!r}; {way_out}")
     if offline():
-        raise InputError(f"LSFA_OFFLINE forbids downloading {config.model!r}'s weights; {way_out}")
+        raise InputError(
+            f"LSFA_OFFLINE forbids downloading the weights of {config.model!r}; {way_out}"
+        )
     try:
         return _create(config, pretrained=True)
     except OSError as error:

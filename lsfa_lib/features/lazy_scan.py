@@ -77,10 +77,5 @@ def read_sample(entry: Entry, config: Config) -> Sample:
 
 def on_device(sample: Sample, device: torch.device) -> Sample:
     """The same sample on `device`."""
-    return replace(
-        sample,
-        rgb=sample.rgb.to(device),
-        xyz=sample.xyz.to(device),
-        valid=sample.valid.to(device),
-        defect=sample.defect.to(device),
-    )
+    tensors = ("rgb", "xyz", "valid", "defect")
+    return replace(sample, **{name: getattr(sample, name).to(device) for name in tensors})
