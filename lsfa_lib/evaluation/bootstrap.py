@@ -86,7 +86,7 @@ def areas_under_roc(
     defective: Bool[np.ndarray, " n"],
     of_bad: Int[np.ndarray, "B d"],
     of_good: Int[np.ndarray, "B g"],
-) -> Float[np.ndarray, B *T]:
+) -> Float[np.ndarray, B * T]:
     """AUROC of each resample: p U n / (P N) with U = [bad > good] + [bad = good] / 2.
 
     p and n count how often each defective and good scan was drawn. NaN where there are none.

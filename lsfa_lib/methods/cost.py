@@ -16,7 +16,7 @@ import torch
 from lsfa_lib.config import Config, resolve_device
 from lsfa_lib.datasets.layouts import Split, read_scan
 from lsfa_lib.datasets.preprocess import prepare
-from lsfa_lib.features.extract import EXTRACT, load_encoders, patch_valid
+from lsfa_lib.features.extract import load_encoders, modality_features, patch_valid
 from lsfa_lib.features.lazy_scan import LazyScan, on_device
 from lsfa_lib.methods.fitting import Fitted
 from lsfa_lib.methods.method import Method
@@ -48,7 +48,7 @@ def inference_cost(
         for m in method.modalities:
             assert encoders is not None
             with _timed(spent, f"features {m}", device):
-                found[m] = EXTRACT[m](sample, encoders, own)
+                found[m] = modality_features(m, sample, encoders, own)
         with _timed(spent, "detect", device):
             fitted.predict(_ready(sample, found, own))
     return {

@@ -93,7 +93,7 @@ def _fit_tuned(good: Good, encoders: Encoders) -> Learned:
     config = good.config
     with good.timed("finetune"):
         samples = [scan.sample for scan in good.train]
-        tuned = finetune(samples, encoders, config, config.finetune, good.seed)
+        tuned = finetune(samples, encoders, config, good.seed)
     if good.folder:
         save_encoders(tuned, good.folder / "backbones.safetensors")
     with good.timed("features of train and validation"):

@@ -77,7 +77,8 @@ def train_fusion(train: Sequence[PatchFeatures], config: Config, seed: int) -> F
             chosen = chosen[: own.patches_per_scan or patches].to(train[0].valid.device)
             views = {m: sampled(rows[i][m], chosen) for m in MODALITIES}
             a, b = (fusion.heads[m](fusion.mlps[m](views[m].rows)) for m in MODALITIES)
-            terms.append(local_alignment(a, b, views["3d"].index, views["rgb"].index, TEMPERATURE))
+            sides = (a, views["3d"].index), (b, views["rgb"].index)
+            terms.append(local_alignment(*sides, TEMPERATURE))
         optimiser.zero_grad()
         torch.stack(terms).mean().backward()  # type: ignore[no-untyped-call]
         optimiser.step()

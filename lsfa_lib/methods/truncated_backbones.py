@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 
 from lsfa_lib.config import Config
-from lsfa_lib.features.extract import ARCHITECTURES
+from lsfa_lib.features.point_mae import ARCHITECTURES
 from lsfa_lib.records import Modality, ModalityFeatures, PatchFeatures
 
 TAPS = {

@@ -21,7 +21,8 @@ Written by `{command}` from the runs of the studies, not by hand. Paired differe
 reference with 95 % bootstrap intervals: of I-AUROC over test scans, training seeds and coreset
 seeds, of AUPRO and P-AUROC over seeds only. The categories are these, not a sample of all that
 exist. *Confirmed*: the interval of the difference to the reference lies above 0, and so does that
-to random untrained adaptors. Many rows are compared, so one in forty would seem confirmed by chance.
+to random untrained adaptors. Many rows are compared, so one in forty would seem confirmed by
+chance.
 """
 
 
