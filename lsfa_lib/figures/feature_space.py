@@ -26,6 +26,7 @@ from lsfa_lib.evaluation.metrics import auroc
 from lsfa_lib.features.cache import cached_features
 from lsfa_lib.features.extract import Encoders, distinct_rows, load_encoders
 from lsfa_lib.features.lazy_scan import few_shot, good_features, read_sample
+from lsfa_lib.methods.fitting import fit_detector
 from lsfa_lib.records import MODALITIES, Modality, PatchFeatures, Sample
 from lsfa_lib.storage.files import InputError, progress
 
