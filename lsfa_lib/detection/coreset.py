@@ -105,8 +105,8 @@ def _next_block(
         chosen.append(best)
         np.minimum(left, between[best], out=left)
         left[best] = -1
-    whole = len(chosen) // TILE * TILE
-    return candidates[chosen[: whole or None]]
+    full = len(chosen) // TILE * TILE
+    return candidates[chosen[: full or None]]
 
 
 def _products(
