@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import fcntl
 import os
@@ -25,6 +26,11 @@ _LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 class InputError(ValueError):
     """The user's input cannot be used: one sentence naming the file and the way out."""
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """The closest of the known names, for error sentences."""
+    return difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.0)[0]
 
 
 @contextmanager
