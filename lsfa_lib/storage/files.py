@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import fcntl
 import os
@@ -12,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,7 +30,7 @@ class InputError(ValueError):
 
 def nearest(name: object, known: Iterable[str]) -> str:
     """The closest of the known names, for error sentences."""
-    return difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.0)[0]
+    return get_close_matches(str(name), list(known), n=1, cutoff=0.0)[0]
 
 
 @contextmanager
