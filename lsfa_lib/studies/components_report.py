@@ -13,8 +13,8 @@ import plotly.graph_objects as go
 from pandas.io.formats.style import Styler
 
 from lsfa_lib.evaluation.bootstrap import verdict
-from lsfa_lib.figures.figures import TEMPLATE
 from lsfa_lib.figures.findings import NAMES
+from lsfa_lib.figures.style import TEMPLATE
 from lsfa_lib.selection.selection import rank_correlation
 from lsfa_lib.storage.files import InputError, atomic_write
 from lsfa_lib.studies.components import VARIANTS

@@ -13,8 +13,8 @@ from pandas.io.formats.style import Styler
 
 from lsfa_lib.config import OURS, PRESETS
 from lsfa_lib.evaluation.bootstrap import AREA, verdict
-from lsfa_lib.figures.figures import TEMPLATE
 from lsfa_lib.figures.findings import SHORT
+from lsfa_lib.figures.style import TEMPLATE
 from lsfa_lib.figures.tables import marked
 from lsfa_lib.methods.method import find_method
 from lsfa_lib.studies.study_table import (

@@ -11,8 +11,8 @@ from plotly.subplots import make_subplots
 
 from lsfa_lib.config import fields_of, from_dict
 from lsfa_lib.evaluation.bootstrap import AREA
-from lsfa_lib.figures.figures import LINES, TEMPLATE
 from lsfa_lib.figures.findings import BOTH, NAMES
+from lsfa_lib.figures.style import LINES, TEMPLATE
 from lsfa_lib.studies.components_report import forest_figure
 from lsfa_lib.studies.study_table import METRICS, StudyRuns, config_of, records
 
