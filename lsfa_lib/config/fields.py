@@ -256,7 +256,9 @@ class Config:
     timed_scans: int = 0
     """Test scans whose inference is timed one by one, with its memory; 0 times none."""
     device: str = "auto"
-    """`auto` takes CUDA where it is."""
+    """`auto`: CUDA if available, else CPU."""
+    threads: int = 4
+    """CPU threads of torch. Fixed, so that scores do not depend on load or number of workers."""
     cache: str = "data/cache"
     """Folder of extracted features; empty to keep none."""
 

@@ -89,6 +89,7 @@ DEMO = replaced(
         "point_encoder.sha256": "",
         "point_encoder.group_size": 64,
         "point_encoder.norm": "group_radius",
+        "threads": 1,
         # FPFH, for the methods that use it: lengths that fit the demo's parts.
         "point_encoder.normal_radius_m": 0.003,
         "point_encoder.fpfh_radius_m": 0.005,

@@ -26,7 +26,8 @@ def greedy_k_centre(
     max_i min_{j kept} ||x_i - x_j|| is at most twice the least possible    (Sener & Savarese;
     PatchCore's coreset). The first row is drawn from `seed`, ties go to the lowest index. Rows are
     compared after a Gaussian random projection that keeps squared distances within
-    1 +- `projection_eps` (Johnson-Lindenstrauss); 0 compares them as they are.
+    1 +- `projection_eps` (Johnson-Lindenstrauss), where that at least halves their width; 0 never
+    projects.
 
     The selection is exactly that of adding one row at a time, up to float rounding: distances
     below about 0.2 % of a row's length, after centring, cannot be told from 0. Raises InputError
@@ -55,7 +56,7 @@ def _projected(
 ) -> Float[Tensor, "N d"]:
     rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
     width = johnson_lindenstrauss_width(len(rows), eps) if eps else rows.shape[1]
-    if not 0 < width < rows.shape[1]:
+    if not 0 < 2 * width <= rows.shape[1]:  # less is not worth the distortion
         return rows
     # Drawn on the CPU, so that a seed means the same selection on every device.
     projection = torch.randn(rows.shape[1], width, generator=generator, dtype=rows.dtype)

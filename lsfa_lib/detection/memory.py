@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,6 +14,8 @@ from lsfa_lib.adaptation.nearest import nearest_index
 from lsfa_lib.config import BankConfig
 from lsfa_lib.detection.coreset import greedy_k_centre
 from lsfa_lib.detection.sketch import Sketch, nearest_by_sketch, sketch_of
+from lsfa_lib.features.extract import distinct_rows
+from lsfa_lib.records import Modality, PatchFeatures
 from lsfa_lib.storage.files import InputError
 
 SKETCHED = 256
@@ -38,6 +41,56 @@ class Bank:
     def sketch(self) -> Sketch:
         """The rows in few numbers, computed once for all the searches among them."""
         return sketch_of(self.rows)
+
+
+RowsOf = Callable[[PatchFeatures], tuple[Float[Tensor, "R D"], Int[Tensor, " P"]]]
+"""Feature rows of a scan, and which of them each of its P patches has (-1: none)."""
+
+
+def rows_of_modality(modality: Modality) -> RowsOf:
+    """The distinct rows of one modality."""
+    return lambda features: distinct_rows(features, modality)
+
+
+def bank_of(
+    train: Sequence[PatchFeatures], rows_of: RowsOf, ratio: float, config: BankConfig, seed: int
+) -> Bank:
+    """The bank of good scans, with as many rows as `ratio` of their valid patches."""
+    parts, sources = [], []
+    for scan, features in enumerate(train):
+        rows, index = rows_of(features)
+        held = torch.nonzero(index >= 0).flatten()
+        first = torch.full((rows.shape[0],), index.shape[0], device=index.device)
+        first.scatter_reduce_(0, index[held], held, reduce="amin")
+        parts.append(rows)
+        sources.append(torch.stack((torch.full_like(first, scan), first), dim=1))
+    rows, patches = torch.cat(parts), sum(int(features.valid.sum()) for features in train)
+    keep = min(len(rows), max(1, round(ratio * patches)))
+    return build_bank(rows, torch.cat(sources), keep, config, seed)
+
+
+@dataclass(frozen=True)
+class Searched:
+    """The nearest bank row of every patch of one scan."""
+
+    distances: Float[Tensor, " P"]
+    """To that row; 0 where there is no patch."""
+    nearest: Int[Tensor, " P"]
+    """That row; -1 where there is no patch."""
+    largest: float
+    """Largest distance, reweighted where that was asked for."""
+
+
+def search_bank(bank: Bank, rows_of: RowsOf, features: PatchFeatures, reweighted: bool) -> Searched:
+    """Compares the rows of a scan with the bank; `reweighted` is PatchCore's image score."""
+    rows, index = rows_of(features)
+    distances, nearest = nearest_rows(rows, bank)
+    held = index >= 0
+    patches = torch.zeros_like(index, dtype=distances.dtype)
+    patches[held] = distances[index[held]]
+    largest = reweighted_score(rows, distances, nearest, bank) if reweighted else None
+    index[held] = nearest[index[held]]
+    return Searched(patches, index, float(distances.max()) if largest is None else largest)
 
 
 def build_bank(

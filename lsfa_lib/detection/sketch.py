@@ -1,4 +1,8 @@
-"""Exact search for the nearest bank row that looks at most rows through few numbers only."""
+"""Exact nearest-row search that compares most rows by a few numbers only.
+
+On one CPU thread a complete detection takes 1/2.4 of the time with the demo's bank (3,571 rows of
+576 and of 152 numbers), 1/3.4 with 35,707 rows (`benchmarks/bench_bank.py`).
+"""
 
 from __future__ import annotations
 
@@ -34,7 +38,7 @@ class Sketch:
     squared_norms: Float[Tensor, " M"]
 
     def of(self, rows: Float[Tensor, "R D"]) -> tuple[Float[Tensor, "R L"], Float[Tensor, " R"]]:
-        """Any rows in the same numbers, and their squared distance to the centre."""
+        """Any rows in the same reduced form, and their squared distance to the centre."""
         centred = rows - self.centre
         squares = torch.linalg.vector_norm(centred, dim=1).square_()
         along = centred @ self.directions

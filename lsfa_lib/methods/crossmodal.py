@@ -1,7 +1,7 @@
 """Crossmodal Feature Mapping (CFM, arXiv 2312.04521): features predicted from the other modality.
 
-On good parts shape and colour go together, and a small network learns how. Where a part's features
-differ from what the other modality lets expect, something is unusual. Written from the paper.
+On good parts shape and colour correlate, and a small network learns how. Where a part's features
+differ from what the other modality predicts, something is unusual. Written from the paper.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from lsfa_lib.adaptation.adaptors import ScanRows, scan_rows
 from lsfa_lib.adaptation.schedule import epoch_order, generator_of
 from lsfa_lib.config import AdaptorConfig, Config, CrossmodalConfig
-from lsfa_lib.detection.detector import blur
-from lsfa_lib.records import MODALITIES, Modality, ModalityFeatures, PatchFeatures, Prediction
+from lsfa_lib.detection.maps import blur
+from lsfa_lib.records import MODALITIES, Modality, ModalityFeatures, Mode, PatchFeatures, Prediction
 from lsfa_lib.storage.files import InputError, atomic_write, progress
 
 OTHER: dict[Modality, Modality] = {"3d": "rgb", "rgb": "3d"}
@@ -176,31 +176,40 @@ def predict_crossmodal(
     crossmodal: Crossmodal, features: PatchFeatures, config: Config
 ) -> Prediction:
     """Map and score of one scan: the aggregated residuals at the image's size, smoothed."""
+    anomaly = residual_map(crossmodal, features, config)
+    return Prediction(anomaly, _score(anomaly, config.crossmodal))
+
+
+def predict_released(
+    crossmodal: Crossmodal, features: PatchFeatures, config: Config
+) -> dict[Mode, Prediction]:
+    """Three scales of one map, as in CFM's public evaluation.
+
+    AUPRO reads the map divided by the mean of its pixels that are not 0, I-AUROC the maximum of the
+    map divided by the root of that mean, P-AUROC the map divided by the root of the mean of all
+    pixels: the last is a mode of its own, so that every mode has one map.
+    """
+    anomaly, p_auroc = residual_map(crossmodal, features, config), "rgb+3d, P-AUROC map"
+    if not bool(anomaly.any()):
+        return {"rgb+3d": Prediction(anomaly, 0.0), p_auroc: Prediction(anomaly, 0.0)}
+    inside = anomaly[anomaly != 0].mean()
+    score = _score(anomaly / inside.sqrt(), config.crossmodal)
+    return {
+        "rgb+3d": Prediction(anomaly / inside, score),
+        p_auroc: Prediction(anomaly / anomaly.mean().sqrt(), score),
+    }
+
+
+def residual_map(
+    crossmodal: Crossmodal, features: PatchFeatures, config: Config
+) -> Float[Tensor, "S S"]:
+    """The aggregated residuals at the image's size, smoothed."""
     size, own = config.preprocess.image_size, config.crossmodal
     patches = aggregate(residuals(crossmodal, features), own.aggregation)
     anomaly = patches.view(features.grid)[None, None]
     if features.grid != (size, size):
         anomaly = F.interpolate(anomaly, (size, size), mode="bilinear")
-    return scored(blur(anomaly, own.blur * size)[0, 0], own)
-
-
-def scored(anomaly: Float[Tensor, "S S"], config: CrossmodalConfig) -> Prediction:
-    """A map with its image score.
-
-    `released` divides the map by the mean of its pixels that are not 0 for AUPRO, by the root of
-    that mean for the image score, and by the root of the mean of all pixels for P-AUROC: three maps
-    of one scan, as in CFM's evaluation.
-    """
-    if config.normalisation == "none":
-        return Prediction(anomaly, _score(anomaly, config))
-    if not bool(anomaly.any()):
-        return Prediction(anomaly, 0.0, anomaly)
-    inside = anomaly[anomaly != 0].mean()
-    return Prediction(
-        anomaly / inside,
-        _score(anomaly / inside.sqrt(), config),
-        anomaly / anomaly.mean().sqrt(),
-    )
+    return blur(anomaly, own.blur * size)[0, 0]
 
 
 def _score(anomaly: Float[Tensor, "S S"], config: CrossmodalConfig) -> float:

@@ -7,7 +7,7 @@ it is the anomaly score itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,15 +20,11 @@ from lsfa_lib.adaptation.adaptors import sampled, scan_rows
 from lsfa_lib.adaptation.losses import local_alignment
 from lsfa_lib.adaptation.schedule import batch_scans, generator_of, learning_rate
 from lsfa_lib.config import AdaptorConfig, Config, TrainingConfig
-from lsfa_lib.methods.method import Good, LazyScan, Method, Predict
-from lsfa_lib.methods.patchcore import (
-    RowsOf,
-    as_published,
-    bank_of,
-    distances_to,
-    predicted,
-    rows_of_modality,
-)
+from lsfa_lib.detection.maps import prediction_of
+from lsfa_lib.detection.memory import RowsOf, bank_of, rows_of_modality, search_bank
+from lsfa_lib.features.lazy_scan import LazyScan
+from lsfa_lib.methods.method import Good, Predict
+from lsfa_lib.methods.patchcore import row_per_patch
 from lsfa_lib.records import MODALITIES, Mode, PatchFeatures, Prediction
 from lsfa_lib.storage.files import progress
 
@@ -94,37 +90,43 @@ def fused_rows(fusion: Fusion) -> RowsOf:
     def rows_of(features: PatchFeatures) -> tuple[Float[Tensor, "R D"], Int[Tensor, " P"]]:
         rows = scan_rows(features, AdaptorConfig(attend="valid"))
         parts = [fusion.mlps[m](rows[m].rows)[rows[m].index] for m in MODALITIES]
-        index = torch.full_like(features.valid, -1, dtype=torch.long)
-        index[features.valid] = torch.arange(len(parts[0]), device=index.device)
-        return torch.cat(parts, dim=1), index
+        return torch.cat(parts, dim=1), row_per_patch(features.valid)
 
     return rows_of
 
 
+def distances_of(
+    good: Good, views: list[RowsOf]
+) -> Callable[[PatchFeatures], tuple[Float[Tensor, "P V"], list[float]]]:
+    """Patch distances and image scores of a scan by each view's bank, fitted to the good scans."""
+    train, config = [scan.features for scan in good.train], good.config.bank
+    banks = [bank_of(train, view, config.keep_ratio, config, good.seed) for view in views]
+
+    def distances(features: PatchFeatures) -> tuple[Float[Tensor, "P V"], list[float]]:
+        pairs = zip(banks, views, strict=True)
+        found = [search_bank(bank, view, features, reweighted=True) for bank, view in pairs]
+        return torch.stack([f.distances for f in found], dim=1), [f.largest for f in found]
+
+    return distances
+
+
 def fit(good: Good) -> Predict:
     """Three banks, an SVM over their scores of the training scans and one over patches."""
-    train = [scene.features for scene in good.train]
+    train = [scan.features for scan in good.train]
     fusion = train_fusion(train, good.config, good.seed)
     views = [rows_of_modality("3d"), rows_of_modality("rgb"), fused_rows(fusion)]
-    banks = [bank_of(train, rows_of, good.config, good.seed) for rows_of in views]
-
-    def distances(features: PatchFeatures) -> tuple[Float[Tensor, "P 3"], list[float]]:
-        pairs = zip(banks, views, strict=True)
-        found = [distances_to(bank, rows_of, features) for bank, rows_of in pairs]
-        return torch.stack([patches for patches, _ in found], dim=1), [s for _, s in found]
-
+    distances = distances_of(good, views)
     seen = [distances(features) for features in train]
     of_scans = _svm(np.array([scores for _, scores in seen]), good.seed)
     patches = [p[f.valid].cpu().numpy() for (p, _), f in zip(seen, train, strict=True)]
     of_patches = _svm(np.concatenate(patches), good.seed)
 
-    def predict(scene: LazyScan) -> dict[Mode, Prediction]:
-        features = scene.features
-        patches, scores = distances(features)
+    def predict(scan: LazyScan) -> dict[Mode, Prediction]:
+        patches, scores = distances(scan.features)
         weights = torch.as_tensor(of_patches, dtype=patches.dtype)
         score = float(of_scans @ np.array(scores))
         anomaly = patches @ weights.to(patches.device)
-        return {"rgb+3d": predicted(anomaly, score, features, good.config)}
+        return {"rgb+3d": prediction_of(anomaly, score, scan.features, good.config)}
 
     return predict
 
@@ -137,22 +139,11 @@ def _svm(distances: Float[np.ndarray, "N 3"], seed: int) -> Float[np.ndarray, " 
 
 def fit_sum(good: Good) -> Predict:
     """The two banks alone, scores and maps added (the paper's "without fusion")."""
-    views = [rows_of_modality(m) for m in MODALITIES]
-    train = [scene.features for scene in good.train]
-    banks = [bank_of(train, rows_of, good.config, good.seed) for rows_of in views]
+    distances = distances_of(good, [rows_of_modality(m) for m in MODALITIES])
 
-    def predict(scene: LazyScan) -> dict[Mode, Prediction]:
-        pairs = zip(banks, views, strict=True)
-        found = [distances_to(bank, rows_of, scene.features) for bank, rows_of in pairs]
-        anomaly = found[0][0] + found[1][0]
-        score = found[0][1] + found[1][1]
-        return {"rgb+3d": predicted(anomaly, score, scene.features, good.config)}
+    def predict(scan: LazyScan) -> dict[Mode, Prediction]:
+        patches, scores = distances(scan.features)
+        anomaly = patches.sum(1)
+        return {"rgb+3d": prediction_of(anomaly, sum(scores), scan.features, good.config)}
 
     return predict
-
-
-M3DM = "arXiv 2303.00601; written anew"
-METHODS = {
-    "m3dm": Method("M3DM", fit, M3DM, as_published, published="M3DM"),
-    "m3dm_sum": Method("M3DM, unfused sum", fit_sum, M3DM, as_published),
-}

@@ -1,27 +1,29 @@
-"""What a method is: something that learns from good scans and gives a function that scores one."""
+"""What a method is: it learns from good scans and returns a function that scores one scan."""
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import importlib.util
 import pkgutil
-import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from lsfa_lib.config import Config
-from lsfa_lib.features.lazy_scan import LazyScan
-from lsfa_lib.records import MODALITIES, Modality, Mode, Prediction
-from lsfa_lib.storage.files import InputError
+from lsfa_lib.config import MODALITIES, Config
 
-PACKAGE = "lsfa_lib.methods"
-__all__ = ["Fit", "Good", "LazyScan", "Method", "Predict", "all_methods", "find_method"]
+if TYPE_CHECKING:  # not at run time: `lsfa methods` lists the table without torch
+    from lsfa_lib.features.extract import Encoders
+    from lsfa_lib.features.lazy_scan import LazyScan
+    from lsfa_lib.records import Mode, Prediction
+    from lsfa_lib.storage.results import Stopwatch
 
-Predict = Callable[[LazyScan], dict[Mode, Prediction]]
-"""One scan -> its map and score, in each mode the method answers in."""
+    Predict = Callable[[LazyScan], dict[Mode, Prediction]]
+else:
+    Encoders = LazyScan = Stopwatch = Any
+    Predict = Callable
+"""One scan -> its map and score, in each mode the method answers in. It may carry `report` (a dict
+for result.json), `encoders` (those its features must come from) and `save(folder)`."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,16 @@ class Good:
     validation: Sequence[LazyScan]
     config: Config
     seed: int
+    encoders: Encoders | None = None
+    """Those behind the scans' features; None for a method that uses none."""
+    folder: Path | None = None
+    """Where checkpoints and trained weights are kept; None keeps none."""
+    clock: Stopwatch | None = None
+    """Times the stages of `fit`."""
+
+    def timed(self, stage: str) -> AbstractContextManager[None]:
+        """A context whose seconds count as this stage's."""
+        return self.clock(stage) if self.clock else nullcontext()
 
 
 Fit = Callable[[Good], Predict]
@@ -44,66 +56,38 @@ def unchanged(config: Config) -> Config:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to find defects."""
+    """A way to find defects.
+
+    `fit`, `config` and `deployed` are functions, or where they lie: `module:function` below
+    `lsfa_lib.methods`, so that the table of methods needs no imports.
+    """
 
     title: str
-    """As tables call it."""
-    fit: Fit
+    """Its name in tables."""
+    fit: Fit | str
     source: str
     """Paper, and whose code it is."""
-    config: Callable[[Config], Config] = unchanged
+    config: Callable[[Config], Config] | str = unchanged
     """What it changes in a user's config: its own backbones, scores, losses."""
-    modalities: tuple[Modality, ...] = MODALITIES
+    modalities: tuple[str, ...] = MODALITIES
     """Whose features it uses; () where it reads samples alone."""
-    deployed: Callable[[Config], Config] = unchanged
+    deployed: Callable[[Config], Config] | str = unchanged
     """The backbones it needs where nothing else is studied; speed is measured with these."""
     published: str = ""
-    """What the published tables call it; "" where they do not have it."""
+    """Its name in the published tables; "" where they do not have it."""
     needs: str = ""
     """A package that is not installed with this one, such as `anomalib`."""
 
     @property
     def missing(self) -> str:
-        """The way to the package it needs, "" where it is there."""
+        """How to install the package it needs; "" where that is installed."""
         if not self.needs or importlib.util.find_spec(self.needs):
             return ""
         return f"{self.needs} is not installed; pip install 'lsfa_lib[{self.needs}]'"
 
-
-def find_method(name: str) -> Method:
-    """The method of that name, or that of a .py file. InputError with the nearest name."""
-    if name.endswith(".py"):
-        return _of_file(Path(name))
-    known = all_methods()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-        raise InputError(
-            f"there is no method {name!r}; the nearest is {near} (`lsfa methods` lists them)"
-        )
-    return known[name]
-
-
-def all_methods() -> dict[str, Method]:
-    """Every method of this package, by name: the METHODS of each file beside this one."""
-    found: dict[str, Method] = {}
-    for module in pkgutil.iter_modules(sys.modules[PACKAGE].__path__):
-        found |= getattr(importlib.import_module(f"{PACKAGE}.{module.name}"), "METHODS", {})
-    return found
-
-
-def _of_file(path: Path) -> Method:
-    """The one entry of METHODS in a file of the user's, which is executed."""
-    if not path.is_file():
-        raise InputError(f"{path} was not found; give the path of a .py file with METHODS")
-    spec = importlib.util.spec_from_file_location(f"lsfa_method_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module: ModuleType = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = getattr(module, "METHODS", {})
-    if len(found) != 1:
-        raise InputError(
-            f"{path} has {len(found)} entries in METHODS, wanted one; see docs/adding_a_method.md"
-        )
-    method: Method = next(iter(found.values()))
-    return method
+    def call(self, name: str, argument: Any) -> Any:
+        """What the method's function `name` (fit, config, deployed) returns for `argument`."""
+        function = getattr(self, name)
+        if isinstance(function, str):
+            function = pkgutil.resolve_name(f"lsfa_lib.methods.{function}")
+        return function(argument)

@@ -1,7 +1,7 @@
 """Methods of colour from anomalib, an optional package: same scans, same splits, our metrics.
 
-anomalib gives the networks and their training steps; the scans, prepared as for every method, the
-threshold and all numbers are ours. `pip install 'lsfa_lib[anomalib]'`.
+anomalib provides the networks and their training steps; the scans, prepared as for every method,
+the threshold and all metrics are ours. `pip install 'lsfa_lib[anomalib]'`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import timm
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 
 from lsfa_lib.config import Config
 from lsfa_lib.features.image import LITE0, LITE0_MEAN, LITE0_STD, lite0_file, load_by_order
-from lsfa_lib.methods.method import Good, LazyScan, Method, Predict
+from lsfa_lib.features.lazy_scan import LazyScan
+from lsfa_lib.methods.method import Good, Predict
 from lsfa_lib.records import Mode, Prediction, Sample
 from lsfa_lib.storage.files import InputError
 
@@ -42,24 +44,20 @@ class Recipe:
     """It wants colours from 0 to 1 instead of ImageNet's statistics."""
 
 
-def fit_with(recipe: Recipe) -> Callable[[Good], Predict]:
-    """`fit` of one of anomalib's models."""
+def fit_model(good: Good, recipe: Recipe) -> Predict:
+    """One of anomalib's models, trained on the good scans."""
+    with _quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(good.seed)
+        model = _trained(recipe, good)
+    config = good.config
 
-    def fit(good: Good) -> Predict:
-        with _quiet(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(good.seed)
-            model = _trained(recipe, good)
+    def predict(scan: LazyScan) -> dict[Mode, Prediction]:
+        with torch.inference_mode():
+            found = model(_image(scan.sample, recipe, config)[None])
+        anomaly = found.anomaly_map.reshape(found.anomaly_map.shape[-2:])
+        return {"rgb": Prediction(anomaly, float(found.pred_score))}
 
-        def predict(scene: LazyScan) -> dict[Mode, Prediction]:
-            sample = scene.sample
-            with torch.inference_mode():
-                found = model(_image(sample, recipe, good.config)[None])
-            anomaly = found.anomaly_map.reshape(found.anomaly_map.shape[-2:])
-            return {"rgb": Prediction(anomaly, float(found.pred_score))}
-
-        return predict
-
-    return fit
+    return predict
 
 
 def _trained(recipe: Recipe, good: Good) -> nn.Module:
@@ -107,7 +105,7 @@ def _trained(recipe: Recipe, good: Good) -> nn.Module:
 
 
 def _image(sample: Sample, recipe: Recipe, config: Config) -> Float[Tensor, "3 S S"]:
-    """The picture on the scale of the statistics its network was trained with."""
+    """The image on the scale of the statistics its network was trained with."""
     mean, std = _column(IMAGENET_DEFAULT_MEAN), _column(IMAGENET_DEFAULT_STD)
     colours = sample.rgb * std.to(sample.rgb) + mean.to(sample.rgb)
     if recipe.unit_range:
@@ -135,16 +133,16 @@ def lsfa_efficientnet_lite0(pretrained: bool = False, **kwargs: Any) -> Any:
     own = {name: value for name, value in kwargs.items() if not name.startswith("pretrained_cfg")}
     model = timm.create_model("tf_efficientnet_lite0", **own)
     if pretrained:
-        whole = timm.create_model("tf_efficientnet_lite0")
-        load_by_order(whole, lite0_file())
-        weights = whole.state_dict()
+        complete = timm.create_model("tf_efficientnet_lite0")
+        load_by_order(complete, lite0_file())
+        weights = complete.state_dict()
         model.load_state_dict({name: weights[name] for name in model.state_dict()})
     return model
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what Lightning tells of hardware and loaders."""
+    """Silences what Lightning reports of hardware and loaders."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "anomalib")]
     levels = [logger.level for logger in loggers]
     try:
@@ -162,26 +160,8 @@ def _padim(config: Config) -> dict[str, Any]:
     return {**backbone(config), **({"n_features": 100} if backbone(config) else {})}
 
 
-ANOMALIB = "anomalib's"
-METHODS = {
-    name: Method(
-        title,
-        fit_with(recipe),
-        f"{paper}; {ANOMALIB}",
-        modalities=(),
-        published=title,
-        needs="anomalib",
-    )
-    for name, title, paper, recipe in (
-        ("padim", "PaDiM", "arXiv 2011.08785", Recipe("Padim", 1, 8, _padim)),
-        ("stfpm", "STFPM", "arXiv 2103.04257", Recipe("Stfpm", 40, 8, backbone)),
-        ("cs_flow", "CS-Flow", "arXiv 2110.02855", Recipe("Csflow", 60, 8)),
-        ("dinomaly", "Dinomaly", "arXiv 2405.14325", Recipe("Dinomaly", 60, 8)),
-        (
-            "efficient_ad",
-            "EfficientAD",
-            "arXiv 2303.14535",
-            Recipe("EfficientAd", 60, 1, unit_range=True),
-        ),
-    )
-}
+padim = partial(fit_model, recipe=Recipe("Padim", 1, 8, _padim))
+stfpm = partial(fit_model, recipe=Recipe("Stfpm", 40, 8, backbone))
+cs_flow = partial(fit_model, recipe=Recipe("Csflow", 60, 8))
+dinomaly = partial(fit_model, recipe=Recipe("Dinomaly", 60, 8))
+efficient_ad = partial(fit_model, recipe=Recipe("EfficientAd", 60, 1, unit_range=True))

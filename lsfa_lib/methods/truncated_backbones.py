@@ -27,13 +27,13 @@ DROPPED = {"full": 0, "M": 1, "S": 2, "T": 3}
 
 
 def deployed(config: Config) -> Config:
-    """What `whole` made of a config, with the backbones of its cut alone."""
+    """What `complete` made of a config, with the backbones of its cut alone."""
     if not config.crossmodal.cut:
         return config
     return _with(config, _taps(config), _blocks(config))
 
 
-def whole(config: Config) -> Config:
+def complete(config: Config) -> Config:
     """The config with backbones that give the features of every cut in one pass."""
     if not config.crossmodal.cut:
         return config

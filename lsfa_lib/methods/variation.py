@@ -7,6 +7,7 @@ auto-encoder is trained to give good parts back (arXiv 2112.09045, sec. 4). Neit
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 
 from lsfa_lib.adaptation.schedule import epoch_order
 from lsfa_lib.config import Config
-from lsfa_lib.detection.detector import blur
-from lsfa_lib.methods.method import Good, LazyScan, Method, Predict
+from lsfa_lib.detection.maps import blur
+from lsfa_lib.features.lazy_scan import LazyScan
+from lsfa_lib.methods.method import Good, Predict
 from lsfa_lib.records import Mode, Prediction, Sample
 from lsfa_lib.storage.files import progress
 
@@ -62,24 +64,21 @@ def half_depth(samples: Sequence[Sample]) -> float:
     return max(max(spans), 1e-6)
 
 
-def of_grids(
+def fit_grids(
+    good: Good,
     grid_of: Callable[[Sample, float], Grid],
     learn: Callable[[Tensor, int], Callable[[Grid], Grid]],
-) -> Callable[[Good], Predict]:
-    """`fit` of a model that learns grids and gives the distance of each cell of a new one."""
+) -> Predict:
+    """A model that learns grids and returns the distance of each cell of a new one."""
+    samples = [scan.sample for scan in good.train]
+    far, config = half_depth(samples), good.config
+    distance = learn(torch.stack([grid_of(sample, far) for sample in samples]), good.seed)
 
-    def fit(good: Good) -> Predict:
-        samples = [scene.sample for scene in good.train]
-        far = half_depth(samples)
-        distance = learn(torch.stack([grid_of(sample, far) for sample in samples]), good.seed)
+    def predict(scan: LazyScan) -> dict[Mode, Prediction]:
+        found = distance(grid_of(scan.sample, far))
+        return {"3d": in_pixels(found, scan.sample.valid, config)}
 
-        def predict(scene: LazyScan) -> dict[Mode, Prediction]:
-            found = distance(grid_of(scene.sample, far))
-            return {"3d": in_pixels(found, scene.sample.valid, good.config)}
-
-        return predict
-
-    return fit
+    return predict
 
 
 def variation(grids: Float[Tensor, "N 1 *size"], seed: int) -> Callable[[Grid], Grid]:
@@ -120,13 +119,7 @@ def _network(convolution: type[nn.Conv2d] | type[nn.Conv3d], flat: bool) -> nn.S
     return nn.Sequential(*layers[:-1])
 
 
-SOURCE = "arXiv 2112.09045; written anew"
-METHODS = {
-    name: Method(title, of_grids(grid_of, learn), SOURCE, modalities=(), published=title)
-    for name, title, grid_of, learn in (
-        ("depth_vm", "Depth VM", depth_image, variation),
-        ("voxel_vm", "Voxel VM", voxels, variation),
-        ("depth_ae", "Depth AE", depth_image, autoencoder),
-        ("voxel_ae", "Voxel AE", voxels, autoencoder),
-    )
-}
+depth_vm = partial(fit_grids, grid_of=depth_image, learn=variation)
+voxel_vm = partial(fit_grids, grid_of=voxels, learn=variation)
+depth_ae = partial(fit_grids, grid_of=depth_image, learn=autoencoder)
+voxel_ae = partial(fit_grids, grid_of=voxels, learn=autoencoder)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.stats
@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from lsfa_lib.adaptation.training import train_adaptors
 from lsfa_lib.config import Config, fields_of
 from lsfa_lib.datasets.layouts import split_of
 from lsfa_lib.detection.detector import Detector, evidence, fit, fuse, scales_of, standardise
@@ -24,6 +23,7 @@ from lsfa_lib.evaluation import metrics
 from lsfa_lib.features.cache import extract
 from lsfa_lib.features.extract import Encoders
 from lsfa_lib.features.lazy_scan import few_shot, good_features, read_sample
+from lsfa_lib.methods.lsfa import trained_adaptors
 from lsfa_lib.records import Evidence, Mode, PatchFeatures, Prediction
 from lsfa_lib.selection.pseudo_defects import pseudo_defects
 from lsfa_lib.storage.files import InputError, progress
@@ -167,14 +167,12 @@ def select(
 
 
 def learned(config: Config, pseudo: PseudoSet, seed: int) -> Detector:
-    """The detector that `pipeline.learn` makes of the same scans, config and seed.
+    """The detector that a run fits to the same scans with the same config and seed.
 
     With `shots` every seed trains on the scans that the seed of the pseudo set drew.
     """
-    adaptors = None
-    if any(asdict(config.training.weights).values()):
-        adaptors = train_adaptors(pseudo.train, config, seed).adaptors
-    return fit(pseudo.train, pseudo.good, config, seed, adaptors)
+    trained = trained_adaptors(pseudo.train, config, seed)
+    return fit(pseudo.train, pseudo.good, config, seed, trained.adaptors if trained else None)
 
 
 def rank_correlation(selected: Sequence[float], tested: Sequence[float]) -> float:
