@@ -12,10 +12,10 @@ from lsfa_lib.figures.image_grid import (
     CLOUD_HEIGHT_PX,
     ColorBar,
     ImageRow,
-    adapt_to_phones,
     image_grid,
 )
 from lsfa_lib.figures.scan_images import Box, box_around
+from lsfa_lib.figures.style import adapt_to_phones
 
 BAR = ColorBar("mm", {0.0: "0", 5.0: "5"}, 8.0)
 

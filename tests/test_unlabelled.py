@@ -63,7 +63,7 @@ def test_unlabelled_scans_change_no_metric(demo_root: Path, tmp_path: Path) -> N
     assert [j.above for j in judged] == [j.above for j in mistakes.judged(without)]
     names = [trace.name for trace in result_figures.score_histogram(some.result).data]
     assert names == ["good (3)", "defective (4)", "unlabelled (2)"]
-    reasons = [choice.reason for choice in scan_figures.chosen_scans(some.result, 8)]
+    reasons = scan_figures.chosen_scans(some.result, 8).values()
     assert "highest score of the unlabelled" in reasons
     assert "lowest score of the unlabelled" in reasons
 

@@ -11,9 +11,8 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import Image
 from plotly.colors import get_colorscale
 
-from lsfa_lib.figures.image_grid import adapt_to_phones
 from lsfa_lib.figures.scan_images import COLORSCALE, TOP, Pixels, photo_axes
-from lsfa_lib.figures.style import DEFECTIVE
+from lsfa_lib.figures.style import DEFECTIVE, adapt_to_phones
 
 CLOUD_POINTS = 12_000
 MOST_BUTTONS = 5

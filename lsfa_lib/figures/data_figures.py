@@ -17,7 +17,7 @@ import plotly.graph_objects as go
 from lsfa_lib.figures.data_report import defects_of, patch_mm, percent, short_name, thin_sentence
 from lsfa_lib.figures.scan_parts import COLORS, NAMES
 from lsfa_lib.figures.scan_statistics import REGIONS
-from lsfa_lib.figures.style import DASHED, QUARTERS, ROWS, TEMPLATE
+from lsfa_lib.figures.style import DASHED, QUARTERS, ROWS, adapt_to_phones, styled
 
 SYMBOLS = {
     "#D55E00": "circle",
@@ -54,16 +54,9 @@ def share_figure(facts: pd.DataFrame) -> go.Figure:
     title = f"The part fills {least} of the frame"
     title += f" of {names[0]} and {most} of {names[-1]}" if len(names) > 1 else ""
     above = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"}
-    return figure.update_layout(
-        template=TEMPLATE,
-        barmode="stack",
-        height=190 + 34 * len(names),
-        title={"text": title},
-        xaxis={"title": {"text": "share of the frame"}, "range": [0, 1.001], **QUARTERS},
-        yaxis=ROWS,
-        legend=above,
-        margin={"t": 70, "r": 28},
-    )
+    styled(figure, title, "share of the frame", barmode="stack", height=190 + 34 * len(names))
+    figure.update_xaxes(range=[0, 1.001], **QUARTERS).update_yaxes(**ROWS)
+    return figure.update_layout(legend=above, margin={"t": 70, "r": 28})
 
 
 def defect_figure(facts: pd.DataFrame) -> go.Figure:
@@ -89,15 +82,10 @@ def defect_figure(facts: pd.DataFrame) -> go.Figure:
         **{"y": float(np.log10(patch)), "yanchor": "top"},
         showarrow=False,
     )
-    return figure.update_layout(
-        template=TEMPLATE,
-        title={"text": thin_sentence(facts)},
-        height=440,
-        xaxis={"title": {"text": "area, mm²"}, **_LOG},
-        yaxis={"title": {"text": "width at the widest place, mm"}, **_LOG},
-        legend={"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0},
-        meta={"narrow": {"height": 480, "legend.y": -0.18}},
-    )
+    styled(figure, thin_sentence(facts), "area, mm²", "width at the widest place, mm", height=440)
+    figure.update_xaxes(**_LOG).update_yaxes(**_LOG)
+    adapt_to_phones(figure, {"height": 480, "legend.y": -0.18})
+    return figure.update_layout(legend={"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0})
 
 
 def _defect_hover(scan: Mapping[Any, Any]) -> str:

@@ -18,7 +18,16 @@ from lsfa_lib.figures.feature_space import Key, Spaces, View, colors
 from lsfa_lib.figures.image_grid import ImageRow, image_grid
 from lsfa_lib.figures.names import mode_label
 from lsfa_lib.figures.scan_images import Mask, Photo, box_around, indexed, marked, pixels_of
-from lsfa_lib.figures.style import DASHED, DOTTED, LINES, QUARTERS, ROWS, TEMPLATE, add_reference
+from lsfa_lib.figures.style import (
+    DASHED,
+    DOTTED,
+    LINES,
+    QUARTERS,
+    ROWS,
+    adapt_to_phones,
+    add_reference,
+    styled,
+)
 from lsfa_lib.records import MODALITIES
 
 CLEAR_AUROC = 0.7
@@ -92,13 +101,10 @@ def variance_figure(spaces: Spaces) -> go.Figure:
         )
     add_reference(figure, 3.0, "three colours", DOTTED, log=True)
     ticks = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000]
-    return figure.update_layout(
-        template=TEMPLATE,
-        title={"text": effective_sentence(spaces)},
-        xaxis={"title": {"text": "directions"}, "type": "log", "tickvals": ticks},
-        yaxis={"title": {"text": "cumulative variance"}, "range": [0, 1.02], **QUARTERS},
-        legend={"x": 1, "xanchor": "right", "y": 0.04, "yanchor": "bottom"},
-    )
+    styled(figure, effective_sentence(spaces), "directions", "cumulative variance")
+    figure.update_xaxes(type="log", tickvals=ticks).update_yaxes(range=[0, 1.02], **QUARTERS)
+    legend = {"x": 1, "xanchor": "right", "y": 0.04, "yanchor": "bottom"}
+    return figure.update_layout(legend=legend)
 
 
 def separation_figure(separated: pd.DataFrame) -> go.Figure:
@@ -129,18 +135,12 @@ def separation_figure(separated: pd.DataFrame) -> go.Figure:
         )
     add_reference(figure, 0.5, "chance")
     lowest = float(separated["auroc"].min()) if len(order) else 0.5
-    across = {"title": {"text": "patch AUROC within a scan"}, "dtick": 0.1}
-    rows = {"categoryorder": "array", "categoryarray": _row_names(order)}
-    return figure.update_layout(
-        template=TEMPLATE,
-        title={"text": separation_sentence(separated)},
-        height=190 + 42 * len(order),
-        xaxis={**across, "range": [min(0.38, lowest - 0.02), 1.03]},
-        yaxis={**ROWS, **rows},
-        legend={"orientation": "h", "x": 0, "y": 1.06, "yanchor": "bottom"},
-        margin={"t": 70},
-        meta={"narrow": {"xaxis.dtick": 0.2}},
-    )
+    styled(figure, separation_sentence(separated), "patch AUROC within a scan", margin={"t": 70})
+    figure.update_xaxes(dtick=0.1, range=[min(0.38, lowest - 0.02), 1.03])
+    figure.update_yaxes(**ROWS, categoryorder="array", categoryarray=_row_names(order))
+    adapt_to_phones(figure, {"xaxis.dtick": 0.2})
+    legend = {"orientation": "h", "x": 0, "y": 1.06, "yanchor": "bottom"}
+    return figure.update_layout(legend=legend, height=190 + 42 * len(order))
 
 
 def answer(spaces: Spaces, separated: pd.DataFrame, similar: dict[str, dict[str, float]]) -> str:

@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from PIL import Image
 
 from lsfa_lib.figures.scan_images import COLORSCALE, TOP, Box, Picture, uri
-from lsfa_lib.figures.style import TEMPLATE
+from lsfa_lib.figures.style import adapt_to_phones, styled
 
 WIDE_PX, NARROW_PX = 1050.0, 348.0
 """Width of a figure on a page and on a phone of 390 px."""
@@ -139,19 +139,9 @@ def image_grid(
     figure = go.Figure(traces, layout)
     if bar:
         _add_bar(figure, bar, left / WIDE_PX)
-    return figure.update_layout(
-        template=TEMPLATE,
-        title={"text": title},
-        height=round(height + 34 + below),
-        margin={"l": 8, "r": 8, "b": below},
-        showlegend=False,
-    )
-
-
-def adapt_to_phones(figure: go.Figure, changes: dict[str, Any]) -> None:
-    """Paths in the layout, and what a page sets there on a narrow screen."""
-    meta = figure.layout.meta or {}
-    figure.layout.meta = {**meta, "narrow": {**meta.get("narrow", {}), **changes}}
+    margin = {"l": 8, "r": 8, "b": below}
+    size = {"height": round(height + 34 + below), "margin": margin}
+    return styled(figure, title, showlegend=False, **size)
 
 
 def _add_row(

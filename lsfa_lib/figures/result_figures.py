@@ -24,7 +24,7 @@ from lsfa_lib.figures.findings import (
     three_digits,
 )
 from lsfa_lib.figures.names import METRICS, mode_label
-from lsfa_lib.figures.style import DOTTED, LABELS, LINES, ROWS, TEMPLATE, UNKNOWN, add_reference
+from lsfa_lib.figures.style import DOTTED, LABELS, LINES, ROWS, UNKNOWN, add_reference, styled
 from lsfa_lib.figures.tables import marked
 
 LIMITS = {0.30: "30 %", 0.10: "10 %", 0.05: "5 %", 0.01: "1 %"}
@@ -64,14 +64,11 @@ def score_histogram(result: Result, mode: str = "") -> go.Figure:
                 marker={"color": color},
                 hovertemplate="score %{x}<br>%{y} parts<extra></extra>",
             )
-    _by_score(figure, result, mode, found_sentence(result, mode))
     tallest = int(np.histogram(every, BINS)[0].max())
-    return figure.update_layout(
-        barmode="stack",
-        bargap=0.06,
-        yaxis={"title": {"text": "test parts"}, "dtick": max(1, tallest // 5)},
-        legend={"x": 1, "xanchor": "right", "y": 1},
-    )
+    styled(figure, found_sentence(result, mode), y="test parts", barmode="stack", bargap=0.06)
+    figure.update_layout(legend={"x": 1, "xanchor": "right", "y": 1})
+    figure.update_yaxes(dtick=max(1, tallest // 5))
+    return _by_score(figure, result, mode)
 
 
 def roc_figure(result: Result) -> go.Figure:
@@ -80,16 +77,11 @@ def roc_figure(result: Result) -> go.Figure:
     chance = {"line": {"color": UNKNOWN, "width": 1}, "showlegend": False, "hoverinfo": "skip"}
     figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", **chance)
     _add_curves(figure, result, "roc", "tpr", "i_auroc")
-    return figure.update_layout(
-        title={
-            "text": best_sentence(
-                result, "i_auroc", "separates good from defective parts best: I-AUROC"
-            )
-        },
-        xaxis={"title": {"text": "good parts rejected"}, "range": [-0.01, 1.01]},
-        yaxis={"title": {"text": "defective parts found"}, "range": [-0.01, 1.01]},
-        legend={"x": 0.98, "xanchor": "right", "y": 0.04},
-    )
+    text = "separates good from defective parts best: I-AUROC"
+    title = best_sentence(result, "i_auroc", text)
+    styled(figure, title, "good parts rejected", "defective parts found")
+    figure.update_xaxes(range=[-0.01, 1.01]).update_yaxes(range=[-0.01, 1.01])
+    return figure.update_layout(legend={"x": 0.98, "xanchor": "right", "y": 0.04})
 
 
 def pro_figure(result: Result) -> go.Figure:
@@ -98,12 +90,10 @@ def pro_figure(result: Result) -> go.Figure:
     _add_curves(figure, result, "pro", "pro", "aupro_30")
     for limit, label in LIMITS.items():
         add_reference(figure, limit, label, DOTTED)
-    return figure.update_layout(
-        title={"text": best_sentence(result, "aupro_30", "locates defects best: AUPRO 30 %")},
-        xaxis={"title": {"text": "good pixels marked (FPR)"}, "range": [-0.004, 0.31]},
-        yaxis={"title": {"text": "mean overlap with a defect (PRO)"}, "range": [0, 1.01]},
-        legend={"x": 0.9, "xanchor": "right", "y": 0.04},
-    )
+    title = best_sentence(result, "aupro_30", "locates defects best: AUPRO 30 %")
+    styled(figure, title, "good pixels marked (FPR)", "mean overlap with a defect (PRO)")
+    figure.update_xaxes(range=[-0.004, 0.31]).update_yaxes(range=[0, 1.01])
+    return figure.update_layout(legend={"x": 0.9, "xanchor": "right", "y": 0.04})
 
 
 def kind_figure(result: Result, mode: str = "") -> go.Figure:
@@ -131,12 +121,11 @@ def kind_figure(result: Result, mode: str = "") -> go.Figure:
             marker={"color": color, "size": 9, "opacity": 0.85},
             hovertemplate="%{text}<br>score %{x:.3f}<extra></extra>",
         )
-    _by_score(figure, result, mode, hardest_sentence(result, mode))
-    return figure.update_layout(showlegend=False, height=160 + 40 * len(kinds), yaxis=ROWS)
+    styled(figure, hardest_sentence(result, mode), height=160 + 40 * len(kinds), yaxis=ROWS)
+    return _by_score(figure.update_layout(showlegend=False), result, mode)
 
 
 def _add_curves(figure: go.Figure, result: Result, curve: str, y: str, area: str) -> None:
-    figure.update_layout(template=TEMPLATE)
     for mode, values in result["modes"].items():
         name = mode_label(mode, short=True)
         if (points := values["curves"][curve]) is None:
@@ -151,9 +140,8 @@ def _add_curves(figure: go.Figure, result: Result, curve: str, y: str, area: str
         )
 
 
-def _by_score(figure: go.Figure, result: Result, mode: str, title: str) -> None:
-    """Title, score axis and threshold."""
-    axis = {"title": {"text": f"image score, {mode_label(mode)}"}}
-    figure.update_layout(template=TEMPLATE, title={"text": title}, xaxis=axis)
+def _by_score(figure: go.Figure, result: Result, mode: str) -> go.Figure:
+    """Names the score axis and marks the threshold."""
     if (threshold := result["modes"][mode]["threshold"]) is not None:
         add_reference(figure, threshold, "threshold")
+    return figure.update_xaxes(title_text=f"image score, {mode_label(mode)}")

@@ -1,4 +1,4 @@
-"""One test scan as plotly figure: input, ground truth, maps and the cloud.
+"""Test scans as plotly figures: input, ground truth, maps and the cloud of one; rows of several.
 
 Colours mean what `scan_images` says about its scale.
 """
@@ -6,38 +6,28 @@ Colours mean what `scan_images` says about its scale.
 from __future__ import annotations
 
 import html
+import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import plotly.graph_objects as go
 
-from lsfa_lib.figures.clouds import (
-    CLOUD_POINTS,
-    add_cloud,
-    by_photo,
-    by_score,
-    by_truth,
-    linked,
-    spread_points,
-    surface_of,
-)
-from lsfa_lib.figures.findings import BOTH, Result, lead, number
+from lsfa_lib.figures import clouds, scan_images
+from lsfa_lib.figures.findings import BOTH, Result, found_sentence, lead, number
 from lsfa_lib.figures.image_grid import SCORE_BAR, ImageRow, image_grid
+from lsfa_lib.figures.mistakes import Judged, sentence, verdict
 from lsfa_lib.figures.names import mode_label
-from lsfa_lib.figures.scan_images import Box, Ranges, percent, pixels_of, scan_images, score_ranges
+from lsfa_lib.figures.scan_images import Ranges, pixels_of, score_ranges
+from lsfa_lib.pipeline import Run
 from lsfa_lib.records import Mode, Prediction, Sample
 
-
-@dataclass(frozen=True)
-class Choice:
-    """A scan worth a look, and why."""
-
-    name: str
-    reason: str
+MOST_PX = 168
+"""Images of rows are stored no larger than they are drawn: eight scans stay below 1 MB."""
+LINE_LETTERS = 120
 
 
-def chosen_scans(result: Result, n: int = 6, mode: str = "") -> list[Choice]:
-    """At most `n` test scans that show what `mode` can and cannot do, best first.
+def chosen_scans(result: Result, n: int = 6, mode: str = "") -> dict[str, str]:
+    """At most `n` test scans that show what `mode` can and cannot do, best first: name -> reason.
 
     Always the best detection, the worst miss and the worst false alarm; between them the
     median-score scan of each further kind of defect, hardest kinds first.
@@ -46,31 +36,29 @@ def chosen_scans(result: Result, n: int = 6, mode: str = "") -> list[Choice]:
     threshold = number(result["modes"][mode]["threshold"])
     scans = sorted(result["scans"], key=lambda s: (-s["scores"][mode], s["name"]))
     bad, good, unknown = ([s for s in scans if s["defective"] is x] for x in (True, False, None))
-    first, last = [], []
+    first, last = {}, {}
     if bad:
-        first = [Choice(bad[0]["name"], f"best detection, {bad[0]['kind']}")]
+        first[bad[0]["name"]] = f"best detection, {bad[0]['kind']}"
     if len(bad) > 1:
         missed = bad[-1]["scores"][mode] <= threshold
         word = "worst miss" if missed else "weakest detection"
-        last.append(Choice(bad[-1]["name"], f"{word}, {bad[-1]['kind']}"))
+        last[bad[-1]["name"]] = f"{word}, {bad[-1]['kind']}"
     if good:
         alarm = good[0]["scores"][mode] > threshold
-        word = "worst false alarm" if alarm else "good part with the highest score"
-        last.append(Choice(good[0]["name"], word))
+        last[good[0]["name"]] = "worst false alarm" if alarm else "good part with the highest score"
     if unknown:
-        first.append(Choice(unknown[0]["name"], "highest score of the unlabelled"))
+        first[unknown[0]["name"]] = "highest score of the unlabelled"
     if len(unknown) > 1:
-        last.append(Choice(unknown[-1]["name"], "lowest score of the unlabelled"))
+        last[unknown[-1]["name"]] = "lowest score of the unlabelled"
     kinds: dict[str, list[str]] = {}
     for scan in bad:
         kinds.setdefault(scan["kind"], []).append(scan["name"])
-    shown = {bad[0]["kind"], bad[-1]["kind"]} if bad else set()
-    middle = [
-        Choice(names[len(names) // 2], f"typical {kind}")
-        for kind, names in reversed(kinds.items())
-        if kind not in shown
-    ]
-    return [*first, *middle[: max(0, n - len(first) - len(last))], *last][:n]
+    for scan in (*bad[:1], *bad[-1:]):
+        kinds.pop(scan["kind"], None)
+    typical = {names[len(names) // 2]: f"typical {kind}" for kind, names in kinds.items()}
+    room = max(0, n - len(first) - len(last))
+    middle = list(reversed(typical.items()))[:room]
+    return dict([*first.items(), *middle, *last.items()][:n])
 
 
 def scan_figures(
@@ -80,20 +68,18 @@ def scan_figures(
     n: int = 6,
 ) -> list[go.Figure]:
     """`scan_figure` of the chosen scans, all on one colour scale."""
-    ranges = score_ranges(samples, predictions)
-    place = {sample.name: i for i, sample in enumerate(samples)}
-    scores = {scan["name"]: scan["scores"] for scan in result["scans"]}
-    mode = lead(result)
+    ranges, mode = score_ranges(samples, predictions), lead(result)
     threshold = number(result["modes"][mode]["threshold"])
+    place = {scan["name"]: i for i, scan in enumerate(result["scans"])}
     figures = []
-    for choice in chosen_scans(result, n):
-        score = scores[choice.name][mode]
-        verdict = "called defective" if score > threshold else "called good"
+    for name, reason in chosen_scans(result, n).items():
+        i = place[name]
+        score = result["scans"][i]["scores"][mode]
+        called = "called defective" if score > threshold else "called good"
         title = (
-            f"<b>{html.escape(choice.reason.capitalize())}</b>: {html.escape(choice.name)}, "
-            f"{verdict} (score {score:.2f}, threshold {threshold:.2f})"
+            f"<b>{html.escape(reason.capitalize())}</b>: {html.escape(name)}, "
+            f"{called} (score {score:.2f}, threshold {threshold:.2f})"
         )
-        i = place[choice.name]
         maps = {m: found[i] for m, found in predictions.items()}
         figures.append(scan_figure(samples[i], maps, ranges, title))
     return figures
@@ -104,7 +90,7 @@ def scan_figure(
     predictions: dict[Mode, Prediction],
     ranges: Ranges,
     title: str = "",
-    max_points: int = CLOUD_POINTS,
+    max_points: int = clouds.CLOUD_POINTS,
 ) -> go.Figure:
     """Rotatable cloud beside photo, relief, ground truth and the maps, the defect outlined.
 
@@ -113,30 +99,24 @@ def scan_figure(
     `layout.meta.narrow` holds the changes that stack it on a phone, `layout.meta.linked` what a
     page needs to show the place one points at in all views.
     """
-    pixels = pixels_of(sample)
-    levels = {
-        mode: percent(prediction.anomaly_map.cpu().numpy(), ranges[mode])
-        for mode, prediction in predictions.items()
-    }
+    pixels, levels = pixels_of(sample), _levels(predictions, ranges)
     named = {_panel_name(mode): level for mode, level in levels.items()}
-    box = Box(0, 0, len(pixels.valid))
-    row = ImageRow("", scan_images(pixels, named, box), box)
+    box = scan_images.Box(0, 0, len(pixels.valid))
+    row = ImageRow("", scan_images.images_of(pixels, named, box), box)
     figure = image_grid([row], title, SCORE_BAR, columns=(3, 3), with_cloud=True)
-    points = spread_points(pixels.valid, max_points)
+    points = clouds.spread_points(pixels.valid, max_points)
     choices = {
-        "photo": by_photo(pixels.photo[points]),
-        "ground truth": by_truth(pixels.defect[points]),
+        "photo": clouds.by_photo(pixels.photo[points]),
+        "ground truth": clouds.by_truth(pixels.defect[points]),
     }
     for mode, level in levels.items():
-        choices[mode_label(mode, short=True)] = by_score(level[points], mode_label(mode))
-    add_cloud(figure, surface_of(pixels)[points], choices)
+        choices[mode_label(mode, short=True)] = clouds.by_score(level[points], mode_label(mode))
+    clouds.add_cloud(figure, clouds.surface_of(pixels)[points], choices)
     main = BOTH if BOTH in levels else list(levels)[-1]
+    linked = clouds.linked(points, list(choices), mode_label(main, short=True))
     sources = [trace.source for trace in figure.data if trace.type == "image"]
-    figure.layout.meta = {
-        **figure.layout.meta,
-        "linked": linked(points, list(choices), mode_label(main, short=True)),
-        "thumbnail": [sources[0], sources[list(row.images).index(_panel_name(main))]],
-    }
+    thumbnail = [sources[0], sources[list(row.images).index(_panel_name(main))]]
+    figure.layout.meta = {**figure.layout.meta, "linked": linked, "thumbnail": thumbnail}
     return figure
 
 
@@ -144,3 +124,54 @@ def _panel_name(mode: Mode) -> str:
     """Short enough for a third of a phone."""
     name = mode_label(mode, short=True)
     return name if mode == "disagreement" else f"score, {name}"
+
+
+def maps_grid(run: Run, scans: Sequence[Judged], mode: str = "") -> go.Figure:
+    """A row for each scan: photo, relief, ground truth and the maps of every mode."""
+    ranges = score_ranges(run.samples, run.predictions)
+    rows = []
+    for scan in scans:
+        kind, stem = map(html.escape, scan.name.split("/")[-2:])
+        short = f"<b>{kind}</b> {stem}: {verdict(scan)}, score {scan.score:.2f}"
+        title = f"{short}, rank {scan.rank} of {scan.scans}"
+        rows.append(replace(map_row(run, scan, ranges), title=title, narrow_title=short))
+    title = found_sentence(run.result, mode or lead(run.result))
+    return image_grid(rows, title, SCORE_BAR, _columns(rows[0]))
+
+
+def mistake_figure(run: Run, scan: Judged, mode: str = "") -> go.Figure:
+    """One scan with a ring where the map of `mode` peaks; the title says what went wrong.
+
+    Colours are those of `maps_grid`, which shows the scale.
+    """
+    ranges = score_ranges(run.samples, run.predictions)
+    peak = float(scan.peak.column), float(scan.peak.row)
+    names = "photo", mode_label(mode or lead(run.result), short=True)
+    row = replace(map_row(run, scan, ranges), rings=dict.fromkeys(names, peak))
+    # Lines for a figure in JupyterLab; a page wraps them itself.
+    lines = textwrap.wrap(sentence(scan), LINE_LETTERS, break_long_words=False)
+    return image_grid([row], "<br>".join(lines), columns=_columns(row))
+
+
+def map_row(run: Run, scan: Judged, ranges: Ranges) -> ImageRow:
+    """The images of one scan, cropped to the part."""
+    pixels = pixels_of(run.samples[scan.place])
+    box = scan_images.box_around(pixels.valid | pixels.defect)
+    levels = _levels({m: found[scan.place] for m, found in run.predictions.items()}, ranges)
+    named = {mode_label(mode, short=True): level for mode, level in levels.items()}
+    return ImageRow("", scan_images.images_of(pixels, named, box, MOST_PX), box)
+
+
+def _levels(
+    predictions: dict[Mode, Prediction], ranges: Ranges
+) -> dict[Mode, scan_images.Level]:
+    """The maps in per cent."""
+    return {
+        mode: scan_images.percent(found.anomaly_map.cpu().numpy(), ranges[mode])
+        for mode, found in predictions.items()
+    }
+
+
+def _columns(row: ImageRow) -> tuple[int, int]:
+    """All next to each other; on a phone in two lines."""
+    return len(row.images), -(-len(row.images) // 2)

@@ -94,7 +94,7 @@ def box_around(mask: Mask) -> Box:
     return Box(top, left, side)
 
 
-def scan_images(
+def images_of(
     pixels: Pixels, levels: Mapping[str, Level], box: Box, most: int = 0
 ) -> dict[str, Picture]:
     """Photo, relief, ground truth and named maps, each the content of a box (see `Box.cut`)."""

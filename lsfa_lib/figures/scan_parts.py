@@ -9,22 +9,12 @@ import plotly.graph_objects as go
 from jaxtyping import Float, Shaped
 from PIL import Image
 
-from lsfa_lib.figures.clouds import (
-    PLACE,
-    add_buttons,
-    by_photo,
-    by_truth,
-    cloud,
-    farther,
-    recolored,
-    scene,
-    spread_points,
-)
+from lsfa_lib.figures import clouds
 from lsfa_lib.figures.data_report import percent
-from lsfa_lib.figures.image_grid import ColorBar, ImageRow, adapt_to_phones, image_grid
+from lsfa_lib.figures.image_grid import ColorBar, ImageRow, image_grid
 from lsfa_lib.figures.scan_images import Box, Picture, indexed, marked, photo_axes, shades
 from lsfa_lib.figures.scan_statistics import REGIONS, Measured, Region
-from lsfa_lib.figures.style import TEMPLATE
+from lsfa_lib.figures.style import adapt_to_phones, styled
 
 COLORS: dict[Region, str] = {
     "part": "#0072B2",
@@ -43,7 +33,7 @@ CLOUD_POINTS = 9000
 _CLEAR = 0
 
 
-def pictures(measured: Measured) -> go.Figure:
+def image_figure(measured: Measured) -> go.Figure:
     """Photo with the defect marked, what became of each pixel, and the height above the plane."""
     scan, side = measured.scan, max(measured.height_mm.shape)
     box, images = Box(0, 0, side), {"photo": scan.rgb}
@@ -68,7 +58,7 @@ def pictures(measured: Measured) -> go.Figure:
     )
 
 
-def clouds(measured: Measured, most: int = CLOUD_POINTS) -> go.Figure:
+def cloud_figure(measured: Measured, most: int = CLOUD_POINTS) -> go.Figure:
     """All that the camera read next to the part that is left, both rotatable.
 
     Millimetres; right and up as in the photo, height above the background plane.
@@ -77,23 +67,25 @@ def clouds(measured: Measured, most: int = CLOUD_POINTS) -> go.Figure:
     readings = (~measured.regions["missing"]).sum()
     for region in REGIONS[:3]:
         share = measured.regions[region].sum() / readings
-        some = spread_points(measured.regions[region], round(most * share))
+        some = clouds.spread_points(measured.regions[region], round(most * share))
         marker = {"size": 3, "color": COLORS[region]}
-        coloring = {"marker": marker, "hovertemplate": f"{NAMES[region]}<br>{PLACE}"}
+        coloring = {"marker": marker, "hovertemplate": f"{NAMES[region]}<br>{clouds.PLACE}"}
         figure.add_scatter3d(
-            **cloud(points[some], coloring)
+            **clouds.cloud(points[some], coloring)
             | {"name": f"{NAMES[region]}, {percent(share)}", "showlegend": True},
             scene="scene",
             visible=True if len(some[0]) else "legendonly",
         )
-    part = spread_points(measured.regions["part"], most)
-    choices = {"photo": by_photo(measured.scan.rgb[part])}
+    part = clouds.spread_points(measured.regions["part"], most)
+    choices = {"photo": clouds.by_photo(measured.scan.rgb[part])}
     if measured.scan.defect.any():
-        choices["ground truth"] = by_truth(measured.scan.defect[part])
-    figure.add_scatter3d(**cloud(points[part], choices["photo"]), scene="scene2")
+        choices["ground truth"] = clouds.by_truth(measured.scan.defect[part])
+    figure.add_scatter3d(**clouds.cloud(points[part], choices["photo"]), scene="scene2")
     _lay_out(figure, measured, points)
     if len(choices) > 1:
-        add_buttons(figure, {n: recolored(c, len(figure.data) - 1) for n, c in choices.items()})
+        last = len(figure.data) - 1
+        buttons = {name: clouds.recolored(c, last) for name, c in choices.items()}
+        clouds.add_buttons(figure, buttons)
         figure.layout.updatemenus[0].x = 0.51
         adapt_to_phones(figure, {"updatemenus[0].x": 0, "updatemenus[0].y": 0.43})
     return figure
@@ -102,7 +94,7 @@ def clouds(measured: Measured, most: int = CLOUD_POINTS) -> go.Figure:
 def _lay_out(figure: go.Figure, measured: Measured, points: Float[np.ndarray, "H W 3"]) -> None:
     """Both clouds next to each other, on a phone below each other."""
     readings, part = ~measured.regions["missing"], measured.regions["part"]
-    before, after = scene(points[readings]), scene(points[part])
+    before, after = clouds.scene(points[readings]), clouds.scene(points[part])
     before["domain"] = {"x": [0, 0.49], "y": [0, 1]}
     after["domain"] = {"x": [0.51, 1], "y": [0, 1]}
     for axis in ("xaxis", "yaxis", "zaxis"):
@@ -116,13 +108,13 @@ def _lay_out(figure: go.Figure, measured: Measured, points: Float[np.ndarray, "H
         "scene2.domain": {"x": [0, 1], "y": [0, 0.42]},
         "legend.y": 1,
         "legend.yanchor": "top",
-        **farther("scene", before),
-        **farther("scene2", after),
+        **clouds.farther("scene", before),
+        **clouds.farther("scene2", after),
     }
     name, kept = html.escape(measured.scan.name), part.sum() / readings.sum()
-    figure.update_layout(
-        template=TEMPLATE,
-        title={"text": f"<b>{name}</b>: {percent(kept)} of the readings are the part"},
+    styled(
+        figure,
+        f"<b>{name}</b>: {percent(kept)} of the readings are the part",
         height=520,
         margin={"l": 8, "r": 8, "b": 8},
         scene=before,

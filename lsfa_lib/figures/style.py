@@ -66,6 +66,12 @@ TEMPLATE = go.layout.Template(
 )
 
 
+def styled(figure: go.Figure, title: str, x: str = "", y: str = "", **layout: Any) -> go.Figure:
+    """The figure in the common style; its title states the finding, `x` and `y` name the axes."""
+    figure.update_layout(template=TEMPLATE, title={"text": title}, **layout)
+    return figure.update_xaxes(title_text=x).update_yaxes(title_text=y)
+
+
 def add_reference(
     figure: go.Figure, x: float, text: str, line: dict[str, Any] = DASHED, log: bool = False
 ) -> None:
@@ -73,3 +79,9 @@ def add_reference(
     figure.add_vline(x, line=line)
     at = math.log10(x) if log else x
     figure.add_annotation(x=at, y=1, yref="paper", yanchor="bottom", text=text, showarrow=False)
+
+
+def adapt_to_phones(figure: go.Figure, changes: dict[str, Any]) -> None:
+    """Paths in the layout, and what a page sets there on a narrow screen."""
+    meta = figure.layout.meta or {}
+    figure.layout.meta = {**meta, "narrow": {**meta.get("narrow", {}), **changes}}
