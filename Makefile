@@ -35,13 +35,10 @@ lab-server:
 		--ServerApp.jpserver_extensions="jupyter_lsp=False" \
 		$(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
 
-# What each part of the method brings, with seeds and intervals: two to three hours on two cores.
+# How much each component contributes, with seeds and intervals: two to three hours on two cores.
 study: .venv/.ready
-	$(BIN)/lsfa study data
-	$(BIN)/lsfa study select biscuit orange
-	$(BIN)/lsfa study components all
-	$(BIN)/lsfa study components all --image-size 448 --losses ours --coreset-seeds 1
-	$(BIN)/lsfa study page --document docs/components.md
+	$(BIN)/lsfa data demo --study --root data/study
+	$(BIN)/lsfa sweep studies/in_depth.yaml --document docs/components.md
 
 # One process per core, one thread each: torch's own threads would compete with the processes.
 test check: export OMP_NUM_THREADS = 1

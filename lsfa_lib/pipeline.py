@@ -14,6 +14,7 @@ from lsfa_lib.methods import Method, find_method
 from lsfa_lib.methods.cost import inference_cost, resident_mb
 from lsfa_lib.methods.fitting import Fitted, fit_method
 from lsfa_lib.records import UNLABELLED, Mode, Prediction, Sample, is_defective
+from lsfa_lib.selection.selection import pseudo_scores
 from lsfa_lib.storage import results
 from lsfa_lib.storage.files import progress
 
@@ -56,6 +57,7 @@ def run_category(category: str, config: Config, seed: int, folder: Path | None =
         if config.timed_scans:
             with clock("cost"):
                 cost = inference_cost(method, fitted, split, config, empty_mb)
+        selection = pseudo_scores(category, seed, fitted) if config.pseudo_defects else None
     result = {
         **_about(category, config, seed, method, fitted),
         "counts": _counts(samples, fitted),
@@ -70,6 +72,7 @@ def run_category(category: str, config: Config, seed: int, folder: Path | None =
             for i, sample in enumerate(samples)
         ],
         "cost": cost,
+        "selection": selection,
         "seconds": clock.seconds,
         "peak_memory_mb": results.peak_memory_mb(),
     }

@@ -8,12 +8,7 @@ import plotly.graph_objects as go
 import pytest
 from PIL import Image
 
-from lsfa_lib.figures.image_grid import (
-    CLOUD_HEIGHT_PX,
-    ColorBar,
-    ImageRow,
-    image_grid,
-)
+from lsfa_lib.figures.image_grid import CLOUD_HEIGHT_PX, ColorBar, ImageRow, image_grid
 from lsfa_lib.figures.scan_images import Box, box_around
 from lsfa_lib.figures.style import adapt_to_phones
 

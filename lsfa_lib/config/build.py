@@ -90,12 +90,24 @@ def _of_source(source: str) -> Config:
     return replace(config, preset=str(name))
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses what YAML allows: a repeated name, whose first value would be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.YAMLError(f"{name!r} occurs twice from line {node.start_mark.line + 1}")
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The fields in a YAML file. Raises InputError where it cannot be read or holds none."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} is not a readable YAML file ({error}); fix it") from error
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is not a readable YAML file ({reason}); fix it") from error
     if values is not None and not isinstance(values, dict):
         raise InputError(f"{path} holds {type(values).__name__}, wanted fields such as `preset:`")
     return values or {}
@@ -216,6 +228,10 @@ def checked(config: Config) -> Config:
         raise InputError(
             f"finetune.method {config.finetune.method} without a loss trains nothing; give "
             "training.weights a weight that is not 0, or set finetune.method to none"
+        )
+    if config.pseudo_defects and config.method not in ("lsfa", "unadapted"):
+        raise InputError(
+            f"pseudo_defects scores LSFA's detector, not method {config.method}; leave one out"
         )
     for name in config.finetune.modalities:
         if name not in MODALITIES:

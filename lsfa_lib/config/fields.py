@@ -93,6 +93,8 @@ class BankConfig:
     """Johnson-Lindenstrauss distortion of the projection before selection; 0: all dimensions."""
     statistics: Literal["own", "shared"] = "own"
     """`released` shares them: the mean of xyz and the std of rgb for both modalities."""
+    seed: int | None = None
+    """Seed of the coreset; None follows the run's seed."""
 
 
 @dataclass(frozen=True)
@@ -255,6 +257,8 @@ class Config:
     """Training scans drawn by the seed; 0 takes all."""
     timed_scans: int = 0
     """Test scans whose inference is timed one by one, with its memory; 0 times none."""
+    pseudo_defects: bool = False
+    """Also score pseudo-defects on validation/good scans (selection/)."""
     device: str = "auto"
     """`auto`: CUDA if available, else CPU."""
     threads: int = 4

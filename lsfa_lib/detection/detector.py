@@ -113,10 +113,7 @@ def evidence(
     """
     if adaptors is not None:
         features = adapt(adaptors, features)
-    found = {
-        m: prediction_of(own.distances, own.largest, features, config)
-        for m, own in search(banks, features, config).items()
-    }
+    found = predictions_of(search(banks, features, config), features, config)
     weights = config.training.weights
     wanted = config.detector.disagreement and config.detector.calibrate
     if adaptors is not None and wanted and (weights.la or weights.ga):
@@ -124,6 +121,15 @@ def evidence(
         patches = patch_map(differing, features)
         found[DISAGREEMENT] = prediction_of(patches, float(differing.max()), features, config)
     return found
+
+
+def predictions_of(
+    found: dict[Modality, Searched], features: PatchFeatures, config: Config
+) -> dict[Evidence, Prediction]:
+    """Map and score by each modality, from its distances."""
+    return {
+        m: prediction_of(own.distances, own.largest, features, config) for m, own in found.items()
+    }
 
 
 def search(

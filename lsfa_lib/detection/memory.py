@@ -112,7 +112,8 @@ def build_bank(
             "number; check the encoder's weights and that the training scans are not empty"
         )
     # One mean and one scale for all numbers: the order of distances is that of the raw rows.
-    kept = greedy_k_centre(rows, n_keep, seed, config.projection_eps)
+    drawn = seed if config.seed is None else config.seed
+    kept = greedy_k_centre(rows, n_keep, drawn, config.projection_eps)
     return Bank((rows[kept].float() - mean) / std, mean, std, source[kept])
 
 

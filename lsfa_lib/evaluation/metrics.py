@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 from torch import Tensor
 
+from lsfa_lib.evaluation.bootstrap import areas_under_roc, bounds, counts
 from lsfa_lib.evaluation.curves import Curve, area_under, curve_of, rank, thinned
 from lsfa_lib.records import Scores
 
@@ -164,19 +165,15 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile interval of the AUROC: good and defective scans are resampled separately.
 
-    A resample is two vectors of counts p, n around U[i, j] = [s_i > s_j] + [s_i = s_j] / 2, so that
-    all of them are one product p U n / (P N). NaN with a warning where one class is missing.
+    NaN with a warning where one class is missing.
     """
     values, defective = _image_arrays(scores, labels)
-    high, low = values[defective], values[~defective]
-    if len(high) == 0 or len(low) == 0:
+    if defective.all() or not defective.any():
         return (nan := _undefined("the interval of AUROC", ONE_CLASS)), nan
-    wins = (high[:, None] > low).astype(np.float64) + 0.5 * (high[:, None] == low)
     draw = np.random.default_rng(seed)
-    counts_high = draw.multinomial(len(high), np.full(len(high), 1 / len(high)), resamples)
-    counts_low = draw.multinomial(len(low), np.full(len(low), 1 / len(low)), resamples)
-    areas = np.einsum("rl,rl->r", counts_high @ wins, counts_low) / wins.size
-    return _percentiles(areas, level)
+    of_bad = counts(draw, int(defective.sum()), resamples)
+    of_good = counts(draw, int((~defective).sum()), resamples)
+    return bounds(areas_under_roc(values, defective, of_bad, of_good), level)
 
 
 def mean_interval(
@@ -186,7 +183,7 @@ def mean_interval(
     array = _array(values)
     _require_no_nan(array)
     draw = np.random.default_rng(seed).integers(len(array), size=(resamples, len(array)))
-    return _percentiles(array[draw].mean(1), level)
+    return bounds(array[draw].mean(1), level)
 
 
 def _peer_curve(pixels: Pixels, count: int) -> Curve:
@@ -252,9 +249,3 @@ def _require_no_nan(values: np.ndarray) -> None:
 
 def _array(values: Any) -> np.ndarray:
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-
-
-def _percentiles(values: Float[np.ndarray, " r"], level: float) -> tuple[float, float]:
-    tail = (1 - level) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return float(low), float(high)

@@ -28,8 +28,12 @@ def detector_file(scans: Iterable[Entry], config: Config, seed: int, encoders: E
     Where the data lie and the device do not count.
     """
     same = replace(config, data=replace(config.data, root=""), device="", cache="")
-    states = [(e.name, f.stat().st_size, f.stat().st_mtime_ns) for e in scans for f in e.files]
-    return f"detector-{config_hash(same, seed, encoders.keys, states)}.safetensors"
+    return f"detector-{config_hash(same, seed, encoders.keys, file_states(scans))}.safetensors"
+
+
+def file_states(scans: Iterable[Entry]) -> list[tuple[str, int, int]]:
+    """Name, size and time of the scans' files: a scan that was replaced is another scan."""
+    return [(e.name, f.stat().st_size, f.stat().st_mtime_ns) for e in scans for f in e.files]
 
 
 @dataclass(frozen=True)
