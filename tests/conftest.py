@@ -1,5 +1,7 @@
 """No network, types and shapes checked in every annotated function, tiny demo data."""
 
+from __future__ import annotations
+
 import os
 import runpy
 from pathlib import Path
@@ -15,12 +17,18 @@ from jaxtyping import install_import_hook  # noqa: E402
 install_import_hook("lsfa_lib", "beartype.beartype")
 
 from collections.abc import Iterator  # noqa: E402
+from contextlib import chdir  # noqa: E402
 from dataclasses import replace  # noqa: E402
+from typing import TYPE_CHECKING  # noqa: E402
 
 import pytest  # noqa: E402
 
 from lsfa_lib.config import TINY, Config, DataConfig  # noqa: E402
 from lsfa_lib.demo.synthetic import DemoCounts, DemoSettings, write_demo  # noqa: E402
+
+if TYPE_CHECKING:
+    from lsfa_lib.studies.study import Study
+    from lsfa_lib.studies.sweep import Swept
 
 TINY_DEMO = DemoSettings(
     categories=("biscuit", "seal"),
@@ -42,3 +50,19 @@ def tiny(demo_root: Path, tmp_path: Path) -> Config:
     """TINY on the small demo tree, with a cache of its own."""
     data = DataConfig(root=str(demo_root))
     return replace(TINY, data=data, device="cpu", cache=str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def swept(
+    demo_root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Study], Swept]:
+    """The project's studies, small, by name, and what one sweep over all of them left."""
+    from study_case import small_studies
+
+    from lsfa_lib.studies.sweep import run_sweep
+
+    folder = tmp_path_factory.mktemp("swept")
+    studies = list(small_studies(folder / "studies", demo_root))
+    with chdir(folder):  # the cache lies where the sweep begins
+        found = run_sweep(studies, folder / "reports")
+    return {study.name: study for study in studies}, found

@@ -15,7 +15,8 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from lsfa_lib.config import DEMO
-from lsfa_lib.figures import figures, findings, scan_figures
+from lsfa_lib.figures import findings, result_figures, scan_figures
+from lsfa_lib.figures.training_figure import training_figure
 from lsfa_lib.pages.notebook_html import PLOTLY, WIDGET
 from lsfa_lib.records import Prediction, Sample
 from lsfa_lib.storage.results import as_json, write_result
@@ -315,16 +316,16 @@ def write_study(reports: Path, case: Case, name: str = "components", **changes) 
 def write_run(folder: Path, case: Case, scans: int = 2) -> Path:
     """A finished run in `folder`: result.json and the notebook as if executed; its path."""
     shown = [
-        figures.score_histogram(case.result),
+        result_figures.score_histogram(case.result),
         *scan_figures.scan_figures(case.result, case.samples, case.predictions, n=scans),
     ]
     if case.result["training"]:
-        shown.insert(1, figures.training_figure(case.result))
+        shown.insert(1, training_figure(case.result))
     outputs = [
         v4.new_output("display_data", {PLOTLY: json.loads(figure.to_json())}) for figure in shown
     ]
     table = v4.new_output(
-        "display_data", {"text/html": figures.metrics_table(case.result).to_html()}
+        "display_data", {"text/html": result_figures.metrics_table(case.result).to_html()}
     )
     bar = v4.new_output("display_data", {WIDGET: {"model_id": "1"}, "text/plain": "bar"})
     text = v4.new_output("display_data", {"text/markdown": findings.answer(case.result)})

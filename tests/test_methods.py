@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lsfa_lib.methods.running import resident_mb
 from typer.testing import CliRunner
 
 from lsfa_lib.cli.app import app
@@ -28,7 +29,6 @@ from lsfa_lib.methods import m3dm, method, patchcore, variation
 from lsfa_lib.methods import truncated_backbones as cuts
 from lsfa_lib.methods.crossmodal import residuals, train_crossmodal
 from lsfa_lib.methods.method import Good, all_methods, find_method
-from lsfa_lib.methods.running import resident_mb
 from lsfa_lib.pipeline import run_category
 from lsfa_lib.records import MODALITIES
 from lsfa_lib.storage.files import InputError

@@ -13,8 +13,8 @@ from jaxtyping import Bool, UInt8
 from plotly.subplots import make_subplots
 
 from lsfa_lib.figures.clouds import photo_palette, scene, spread_points
-from lsfa_lib.figures.figures import DEFECTIVE, TEMPLATE
 from lsfa_lib.figures.scan_images import COLORSCALE, TOP, photo_axes, photograph, uri
+from lsfa_lib.figures.style import DEFECTIVE, TEMPLATE
 from lsfa_lib.records import Sample
 
 MOST_POINTS = 12_000

@@ -17,8 +17,8 @@ from plotly.colors import sample_colorscale
 from lsfa_lib.config import Config
 from lsfa_lib.explorer.evidence import Confusion, Reason, middle_of
 from lsfa_lib.explorer.inspection import Inspection, Why, farther
-from lsfa_lib.figures.figures import DEFECTIVE, GOOD, LABELS
 from lsfa_lib.figures.scan_images import COLORSCALE, TOP, photograph, relief, uri
+from lsfa_lib.figures.style import DEFECTIVE, GOOD, LABELS
 from lsfa_lib.records import Modality, Sample, is_defective
 
 TITLES: dict[Modality, str] = {"rgb": "Colour (RGB)", "3d": "Shape (3D)"}

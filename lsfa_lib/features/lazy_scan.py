@@ -1,8 +1,11 @@
-"""The scans of a split for the pipeline and methods: read, prepared, and their features."""
+"""Scans of a split for the pipeline and the methods: read, prepared and encoded when asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -20,13 +23,15 @@ from lsfa_lib.storage.files import InputError, progress
 
 @dataclass(frozen=True)
 class LazyScan:
-    """One scan as a method receives it; sample and features are computed when first used."""
+    """One scan as a method receives it; what is not asked for is not computed."""
 
     name: str
     config: Config
     """Of the backbones behind `features`."""
     read: Callable[[], Sample]
     extract: Callable[[Callable[[], Sample]], PatchFeatures]
+    entry: Entry | None = None
+    """Its files; None where they do not matter."""
 
     @cached_property
     def sample(self) -> Sample:
@@ -35,8 +40,8 @@ class LazyScan:
 
     @cached_property
     def features(self) -> PatchFeatures:
-        """Its features, from the cache if possible."""
-        return self.extract(lambda: self.sample)
+        """Its features, from the cache where it has them; a sample read for them is not kept."""
+        return self.extract(lambda: self.__dict__.get("sample") or self.read())
 
 
 def lazy_scan(entry: Entry, encoders: Encoders | None, config: Config) -> LazyScan:
@@ -47,7 +52,7 @@ def lazy_scan(entry: Entry, encoders: Encoders | None, config: Config) -> LazySc
             raise ValueError(f"{entry.name}: a method without modalities asked for features")
         return cached_features(entry, encoders, config, resolve_device(config.device), sample)
 
-    return LazyScan(entry.name, config, partial(read_sample, entry, config), extract)
+    return LazyScan(entry.name, config, partial(read_sample, entry, config), extract, entry)
 
 
 def few_shot(split: Split, shots: int, seed: int) -> Split:
@@ -66,8 +71,38 @@ def few_shot(split: Split, shots: int, seed: int) -> Split:
 
 def good_features(split: Split, encoders: Encoders, config: Config) -> list[PatchFeatures]:
     """Features of every scan of a split; pixels are read only where the cache lacks them."""
-    label = "/".join(split.entries[0].name.split("/")[:2])
-    return [lazy_scan(entry, encoders, config).features for entry in progress(split.entries, label)]
+    scans = [lazy_scan(entry, encoders, config) for entry in split.entries]
+    load_features(scans)
+    return [scan.features for scan in scans]
+
+
+def load_features(scans: Sequence[LazyScan], samples: bool = False) -> None:
+    """Computes `features` of every scan, or `sample`, as many at a time as there are cores left."""
+    name, workers = "sample" if samples else "features", _CORES.get() // torch.get_num_threads()
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        done = pool.map(lambda scan: getattr(scan, name), scans)
+        for _ in progress(done, "/".join(scans[0].name.split("/")[:2]), len(scans)):
+            pass
+
+
+_CORES: ContextVar[int] = ContextVar("cores", default=1)
+
+
+@contextmanager
+def fixed_threads(count: int) -> Iterator[None]:
+    """Inside, torch computes with `count` threads, and features of several scans at a time.
+
+    The order of float sums depends on the number of threads, and a trained adaptor on that order:
+    with a fixed number the results are those of any other machine load or number of workers.
+    """
+    before = torch.get_num_threads()
+    cores = _CORES.set(before)
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        _CORES.reset(cores)
 
 
 def read_sample(entry: Entry, config: Config) -> Sample:
