@@ -14,11 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from lsfa_lib.config import AdaptorConfig, structured
-from lsfa_lib.features.checkpoints import seeded
+from lsfa_lib.features.checkpoints import seeded, write_tensors
 from lsfa_lib.features.extract import distinct_rows
 from lsfa_lib.features.geometry import copying_weights
 from lsfa_lib.records import Modality, ModalityFeatures, PatchFeatures
@@ -229,9 +228,7 @@ def restored(about: dict[str, Any], weights: dict[str, Tensor], device: torch.de
 
 def save_adaptors(adaptors: Adaptors, path: Path) -> None:
     """The weights to `path` in safetensors, their structure to a .json file of the same name."""
-    tensors = {name: t.cpu().contiguous() for name, t in adaptors.state_dict().items()}
-    with atomic_write(path) as file:
-        file.write_bytes(safetensors_bytes(tensors))
+    write_tensors(path, adaptors.state_dict())
     with atomic_write(path.with_suffix(".json")) as file:
         file.write_text(json.dumps(described(adaptors), indent=1), encoding="utf-8")
 

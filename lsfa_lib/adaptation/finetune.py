@@ -16,30 +16,20 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
+from lsfa_lib.adaptation import trainable
 from lsfa_lib.adaptation.adaptors import ScanRows, new_adaptors, scan_rows
 from lsfa_lib.adaptation.schedule import fitted_schedule
-from lsfa_lib.adaptation.trainable import (
-    LOW_RANK,
-    Tuner,
-    allocate,
-    close_unused,
-    merged,
-    open_weights,
-    regularise,
-    trained_weights,
-)
 from lsfa_lib.adaptation.trainer import Task
 from lsfa_lib.adaptation.training import Trained, fit
 from lsfa_lib.config import Config, FinetuneConfig, config_hash
 from lsfa_lib.features.cache import extract
-from lsfa_lib.features.checkpoints import load_strictly, read_tensors
+from lsfa_lib.features.checkpoints import load_strictly, read_tensors, write_tensors
 from lsfa_lib.features.extract import Encoders, described_encoders, distinct_rows
 from lsfa_lib.records import Modality, PatchFeatures, Sample
-from lsfa_lib.storage.files import InputError, atomic_write, progress
+from lsfa_lib.storage.files import InputError, progress
 
 
 @dataclass(frozen=True)
@@ -74,29 +64,29 @@ def finetune(
     adaptors = new_adaptors(frozen, replace(config.adaptor, structure="none"), seed)
     backbones = _copies(encoders, how.modalities)
     schedule, _ = fitted_schedule(config.training, len(samples))
-    tuners: dict[Modality, Tuner | None] = {}
+    tuners: dict[Modality, trainable.Tuner | None] = {}
     for m, backbone in backbones.items():
-        tuners[m] = open_weights(backbone, m, config, schedule.steps, seed)
-        close_unused(backbone, tokens_of(m, backbone, samples[0]))
-    trainable = dict.fromkeys(encoders.by_modality, 0)
-    trainable |= {m: trained_weights(backbone) for m, backbone in backbones.items()}
+        tuners[m] = trainable.open_weights(backbone, m, config, schedule.steps, seed)
+        trainable.close_unused(backbone, tokens_of(m, backbone, samples[0]))
+    counts = dict.fromkeys(encoders.by_modality, 0)
+    counts |= {m: trainable.trained_weights(backbone) for m, backbone in backbones.items()}
     source = partial(_rows, samples, frozen, backbones, config)
     names = tuple(sample.name for sample in samples)
     task = Task(adaptors, source, names, backbones, key=config_hash(how, encoders.keys))
     notes: tuple[str, ...] = ()
     if how.method == "adalora":
-        regularise(tuners, schedule.accumulate)
-        task = replace(task, after_step=partial(allocate, tuners))
+        trainable.regularise(tuners, schedule.accumulate)
+        task = replace(task, after_step=partial(trainable.allocate, tuners))
         if checkpoint and schedule.checkpoint_every:
             notes = ("no checkpoints: they would lack the importances AdaLoRA ranks by",)
         checkpoint = None
     trained = fit(task, config.training, seed, checkpoint)
     for m, tuner in tuners.items():
-        backbones[m] = merged(backbones[m], tuner)
+        backbones[m] = trainable.merged(backbones[m], tuner)
     tuned = _encoders(encoders, backbones, config, how.method)
     after = [extract(sample, tuned, config) for sample in progress(samples, "tuned features")]
     trained = replace(trained, notes=trained.notes + notes)
-    return Finetuned(tuned, trained, drift(frozen, after), trainable)
+    return Finetuned(tuned, trained, drift(frozen, after), counts)
 
 
 def _require_weights(samples: list[Sample], encoders: Encoders, how: FinetuneConfig) -> None:
@@ -109,7 +99,7 @@ def _require_weights(samples: list[Sample], encoders: Encoders, how: FinetuneCon
             "FPFH has no weights to train; set finetune.modalities to [rgb], or choose "
             "point_encoder.model point_mae"
         )
-    if how.method in LOW_RANK and how.rank < 1:
+    if how.method in trainable.LOW_RANK and how.rank < 1:
         raise InputError(f"finetune.rank is {how.rank}, wanted at least 1")
 
 
@@ -182,9 +172,7 @@ def save_encoders(finetuned: Finetuned, path: Path) -> None:
     """Writes the weights of the tuned backbones, not those left frozen, as safetensors."""
     given: Any = finetuned.encoders.by_modality
     tuned = nn.ModuleDict({m: given[m] for m, count in finetuned.trainable.items() if count})
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in tuned.state_dict().items()}
-    with atomic_write(path) as file:
-        file.write_bytes(safetensors_bytes(tensors))
+    write_tensors(path, tuned.state_dict())
 
 
 def load_finetuned(path: Path, encoders: Encoders, config: Config) -> Encoders:

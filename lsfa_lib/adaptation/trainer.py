@@ -14,24 +14,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from lsfa_lib.adaptation import objective, schedule
 from lsfa_lib.adaptation.adaptors import Adaptors, ScanRows, sampled
 from lsfa_lib.adaptation.monitors import collapse
-from lsfa_lib.adaptation.objective import (
-    AdaptedScan,
-    FeatureQueues,
-    adapted_scan,
-    batch_terms,
-    spread_monitors,
-    total,
-)
-from lsfa_lib.adaptation.schedule import (
-    batch_scans,
-    epoch_order,
-    fitted_banks,
-    fitted_schedule,
-    generator_of,
-    learning_rate,
-)
+from lsfa_lib.adaptation.objective import AdaptedScan, FeatureQueues
 from lsfa_lib.config import TrainingConfig
 from lsfa_lib.records import Modality
 
@@ -72,9 +58,9 @@ class Trainer:
         self.task, self.seed = task, seed
         self.history: list[Step] = []
         scans = len(task.names)
-        self.config, notes = fitted_schedule(config, scans)
+        self.config, notes = schedule.fitted_schedule(config, scans)
         patches, rows = self._epoch()
-        self.config, bank_notes = fitted_banks(self.config, scans, patches)
+        self.config, bank_notes = schedule.fitted_banks(self.config, scans, patches)
         self.notes = notes + bank_notes
         """Deviations from the config, with the reason."""
         # Image tokens that four patches share take one place in the queue.
@@ -105,14 +91,16 @@ class Trainer:
         patches = _patches(rows)
         if not 0 < wanted < patches:
             return rows
-        order = torch.randperm(patches, generator=generator_of(self.seed, step, scan))
+        order = torch.randperm(patches, generator=schedule.generator_of(self.seed, step, scan))
         chosen = order[:wanted].sort().values
         return {m: sampled(s, chosen.to(s.index.device)) for m, s in rows.items()}
 
     def adapted(self, scan: int, step: int) -> AdaptedScan:
         """Those rows, adapted, and their instance features."""
         rows = self.drawn(scan, step)
-        return adapted_scan(self.task.adaptors, scan, rows, self.config.instances, self.seed)
+        return objective.adapted_scan(
+            self.task.adaptors, scan, rows, self.config.instances, self.seed
+        )
 
     @torch.no_grad()
     def fill(self) -> None:
@@ -121,7 +109,7 @@ class Trainer:
         Starts from the end of the first epoch, as if its scans had just been seen: none that is
         about to be queried is in while others are left.
         """
-        for scan in reversed(epoch_order(0, len(self.task.names), self.seed)):
+        for scan in reversed(schedule.epoch_order(0, len(self.task.names), self.seed)):
             self.queues.enqueue(self.adapted(scan, -1))
             if self.queues.full:
                 return
@@ -129,7 +117,7 @@ class Trainer:
     def step(self) -> str:
         """One update of the weights; why the training must stop, "" if it need not."""
         step, optimiser = len(self.history), self.optimiser
-        rate = learning_rate(step, self.config)
+        rate = schedule.learning_rate(step, self.config)
         for group in optimiser.param_groups:
             group["lr"] = rate
         # Once per batch: before every part, as in the public code, accumulation would do nothing.
@@ -148,13 +136,17 @@ class Trainer:
         # Only now: before, a query would find itself.
         for scan in batch:
             self.queues.enqueue(scan)
-        monitors = {"learning_rate": rate, "gradient_norm": norm, **spread_monitors(batch)}
+        monitors = {
+            "learning_rate": rate,
+            "gradient_norm": norm,
+            **objective.spread_monitors(batch),
+        }
         self.history.append(values | monitors)
         return collapse(self.history, self.task.adaptors.dims)
 
     def _backward_batch(self, step: int) -> tuple[list[AdaptedScan], Step]:
         """The batch of a step, part by part; its mean gradient is left in the parameters."""
-        scans = batch_scans(step, len(self.task.names), self.config.batch, self.seed)
+        scans = schedule.batch_scans(step, len(self.task.names), self.config.batch, self.seed)
         size = math.ceil(len(scans) / self.config.accumulate)
         batch: list[AdaptedScan] = []
         means: Step = defaultdict(float)
@@ -177,8 +169,10 @@ class Trainer:
         low = self.config.mixed_precision and device != "cpu"
         with torch.autocast(device, torch.bfloat16, enabled=low):
             part = [self.adapted(scan, step) for scan in scans]
-            terms, seen = batch_terms(part, self.task.adaptors, self.queues, self.config, weights)
-        loss = total(terms, weights)
+            terms, seen = objective.batch_terms(
+                part, self.task.adaptors, self.queues, self.config, weights
+            )
+        loss = objective.total(terms, weights)
         torch.autograd.backward(share * loss)
         values = {name: float(term.detach()) for name, term in terms.items()}
         return part, {"loss": float(loss.detach()), **seen, **values}

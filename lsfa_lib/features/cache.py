@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from lsfa_lib.config import Config
 from lsfa_lib.datasets.entry import Entry
+from lsfa_lib.features.checkpoints import write_tensors
 from lsfa_lib.features.extract import Encoders, modality_features, patch_valid
 from lsfa_lib.features.geometry import csr_matrix
 from lsfa_lib.records import Modality, ModalityFeatures, PatchFeatures, Sample
@@ -64,7 +64,7 @@ def _packed(m: Modality, sample: Sample, encoders: Encoders, config: Config) -> 
     weights = features.weights
     columns = torch.int16 if len(features.tokens) < 2**15 else torch.int32
     return {
-        "tokens": features.tokens.cpu().half().contiguous(),
+        "tokens": features.tokens.cpu().half(),
         "starts": weights.crow_indices().cpu().int(),
         "columns": weights.col_indices().cpu().to(columns),
         "values": weights.values().cpu().half(),
@@ -103,8 +103,7 @@ def _write(
         note = {**about, "preprocess": dataclasses.asdict(config.preprocess)}
         with atomic_write(described) as file:
             file.write_text(json.dumps(note, indent=1), encoding="utf-8")
-    with atomic_write(path) as file:
-        file.write_bytes(safetensors_bytes(tensors, metadata=_mark(path)))
+    write_tensors(path, tensors, _mark(path))
 
 
 def _mark(path: Path) -> dict[str, str]:

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from lsfa_lib.features.point_mae import PointMAE
-from lsfa_lib.storage.files import InputError
+from lsfa_lib.storage.files import InputError, atomic_write
 
 PACKAGE_POINTS = Path(__file__).with_name("point_mae_small.safetensors")
 """Weights of the small Point-MAE, pretrained by `lsfa pretrain-points`."""
@@ -86,6 +87,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"{path}: cannot be read as weights, it is damaged or truncated; download it again"
         ) from error
     return _tensors(found, path)
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Writes tensors of any device as .safetensors, atomically."""
+    stored = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_write(path) as file:
+        file.write_bytes(safetensors_bytes(stored, metadata))
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
