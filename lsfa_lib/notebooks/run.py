@@ -27,7 +27,7 @@ class ThisInterpreter(AsyncKernelManager):
 
 
 FOLDERS = (CHECKOUT / "notebooks", Path("notebooks"))
-IN_PROCESS = {"engine_name": ENGINE, "kernel_name": "python3"}
+IN_PROCESS = {"engine_name": ENGINE, "kernel_name": "python3", "progress_bar": False}
 
 
 def _in_kernel(name: str) -> dict[str, Any]:
