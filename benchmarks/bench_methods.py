@@ -10,8 +10,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.harness import Row, device, measure
-from lsfa_lib.config import DEMO, Config
-from lsfa_lib.config_io import with_fields
+from lsfa_lib.config import DEMO, Config, with_fields
 from lsfa_lib.datasets.layouts import split_of
 from lsfa_lib.demo.synthetic import DemoCounts, DemoSettings, write_demo
 from lsfa_lib.features.extract import load_encoders

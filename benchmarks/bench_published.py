@@ -11,8 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.harness import Row, device_name
-from lsfa_lib.config import PUBLISHED, RANDOM_WEIGHTS, DataConfig
-from lsfa_lib.config_io import with_fields
+from lsfa_lib.config import PUBLISHED, RANDOM_WEIGHTS, DataConfig, with_fields
 from lsfa_lib.demo.synthetic import DemoCounts, DemoSettings, write_demo
 from lsfa_lib.pipeline import Run, run_category
 

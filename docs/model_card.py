@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from lsfa_lib.config import DEMO, DataConfig, PointEncoderConfig, only
+from lsfa_lib.config import DEMO, DataConfig, PointEncoderConfig, with_losses
 from lsfa_lib.demo.synthetic import write_demo
 from lsfa_lib.features.checkpoints import PACKAGE_POINTS
 from lsfa_lib.features.extract import load_points
@@ -103,7 +103,7 @@ def demo_table() -> dict[str, dict[str, float]]:
 
 def _detected(encoder: PointEncoderConfig) -> dict[str, float]:
     config = replace(DEMO, point_encoder=encoder, data=DataConfig(str(ROOT / "data" / "demo")))
-    config = only(replace(config, cache=str(ROOT / "data" / "cache")), "none")
+    config = with_losses(replace(config, cache=str(ROOT / "data" / "cache")), "none")
     categories = sorted(path.name for path in (ROOT / "data" / "demo").iterdir() if path.is_dir())
     sums: dict[str, float] = {}
     for category in categories:

@@ -10,7 +10,7 @@ from typing import Any
 from lsfa_lib.adaptation.adaptors import save_adaptors
 from lsfa_lib.adaptation.finetune import Finetuned, finetune, save_encoders
 from lsfa_lib.adaptation.training import Trained, TrainingStopped, train_adaptors
-from lsfa_lib.config import OWN_METHOD, Config, resolve_device
+from lsfa_lib.config import Config, resolve_device
 from lsfa_lib.datasets.layouts import Split, split_of
 from lsfa_lib.detection.detector import Detector, fit
 from lsfa_lib.evaluation import metrics
@@ -65,7 +65,7 @@ def run_category(category: str, config: Config, seed: int, folder: Path | None =
     config = method.config(config)
     device, clock = resolve_device(config.device), results.Stopwatch()
     learned = None
-    if config.method == OWN_METHOD:
+    if config.method == "lsfa":
         with clock("load encoders"):
             encoders = load_encoders(config, device)
         learned = learn(category, config, seed, encoders, clock, folder)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
-Modality = Literal["3d", "rgb"]
-MODALITIES: tuple[Modality, ...] = ("3d", "rgb")
-Evidence = Literal["3d", "rgb", "disagreement"]
-"""What a patch is scored by: a modality's distance to its bank, or how far the two differ."""
-Mode = Literal["3d", "rgb", "rgb+3d", "disagreement", "rgb+3d+disagreement"]
+from lsfa_lib.config.fields import MODALITIES as MODALITIES
+
+Modality = str
+"""One of MODALITIES."""
+Evidence = str
+"""What a patch is scored by: a modality's distance to its bank, or `disagreement`."""
+Mode = str
+"""One evidence, or several fused: their names joined by `+`, such as `rgb+3d`."""
 MODES: tuple[Mode, ...] = ("3d", "rgb", "rgb+3d")
-"""Always there; the two others where cross-modal alignment was trained."""
+"""Those every detector answers in; with trained alignment `disagreement` adds two more."""
 
 UNLABELLED = "unlabelled"
 """Kind of a test scan of which nobody knows whether it is good: scored, but in no metric."""

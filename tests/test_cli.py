@@ -12,8 +12,7 @@ import yaml
 from PIL import Image
 
 from lsfa_lib.cli import app as cli
-from lsfa_lib.config import PRESETS, TINY
-from lsfa_lib.config_io import fields_of, load_config
+from lsfa_lib.config import PRESETS, TINY, fields_of, load_config
 from lsfa_lib.evaluation.metrics import mean_interval
 from lsfa_lib.storage.results import read_result
 

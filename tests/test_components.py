@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lsfa_lib.config import Config, only
+from lsfa_lib.config import Config, with_losses
 from lsfa_lib.pipeline import run_category
 from lsfa_lib.studies.components import Study, Unit, run_units, unit_config, units
 from lsfa_lib.studies.components_report import (
@@ -58,7 +58,10 @@ def test_cells_equal_runs_and_are_made_once(study: Study, tmp_path: Path) -> Non
     assert len(made) == 1 + 2 + 2
     run_units(chosen, "seal", folder)
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == made
-    for variant, config in (("baseline", only(study.config, "none")), ("both", study.config)):
+    for variant, config in (
+        ("baseline", with_losses(study.config, "none")),
+        ("both", study.config),
+    ):
         run = run_category("seal", config, seed=0).result
         content = json.loads((folder / f"seal-ours-{variant}-t0.json").read_text("utf-8"))
         assert content["defective"] == [scan["defective"] for scan in run["scans"]]

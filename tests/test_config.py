@@ -16,12 +16,14 @@ from lsfa_lib.config import (
     RELEASED,
     TINY,
     DataConfig,
+    chosen_config,
+    config_hash,
     configure,
-    only,
+    from_dict,
     resolve_device,
+    with_losses,
     with_recipe,
 )
-from lsfa_lib.config_io import chosen_config, config_hash, from_dict
 from lsfa_lib.storage.files import CHECKOUT, InputError
 
 
@@ -87,7 +89,7 @@ def test_chosen_config_changes_what_is_asked_for_and_nothing_else() -> None:
     assert chosen_config("demo") == DEMO
     asked = {"data_root": "scans", "device": "cpu", "image_size": 96, "part": "IFC", "shots": 5}
     expected = replace(
-        only(DEMO, "IFC"),
+        with_losses(DEMO, "IFC"),
         data=DataConfig(root="scans"),
         device="cpu",
         preprocess=replace(DEMO.preprocess, image_size=96),

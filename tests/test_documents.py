@@ -7,8 +7,7 @@ import nbformat
 from typer.testing import CliRunner
 
 from lsfa_lib.cli.app import app
-from lsfa_lib.config import OURS
-from lsfa_lib.config_io import fields_of
+from lsfa_lib.config import OURS, fields_of
 
 ROOT = Path(__file__).parents[1]
 METHOD = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")

@@ -10,8 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from lsfa_lib.config import TINY, DataConfig
-from lsfa_lib.config_io import chosen_config
+from lsfa_lib.config import TINY, DataConfig, chosen_config
 from lsfa_lib.datasets import mvtec3d, tree_check
 from lsfa_lib.datasets.entry import SPLITS
 from lsfa_lib.datasets.eyecandies import LIGHTS, camera, read_normals

@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
 from lsfa_lib.adaptation.monitors import effective_rank
-from lsfa_lib.config import TINY, Config, DataConfig, only
+from lsfa_lib.config import TINY, Config, DataConfig, with_losses
 from lsfa_lib.datasets.layouts import entries
 from lsfa_lib.figures import feature_space
 from lsfa_lib.figures.feature_space import Spaces, View
@@ -203,7 +203,7 @@ def test_adapted_features_differ_and_need_a_training(spaces: Spaces, hole: View,
         adapted = feature_space.rows_of(hole.features["adapted"], m)
         assert frozen.shape == adapted.shape and not torch.allclose(frozen, adapted)
     with pytest.raises(InputError, match="adapted features need a training"):
-        feature_space.load("seal", only(config, "none"), 0, adapted=True)
+        feature_space.load("seal", with_losses(config, "none"), 0, adapted=True)
 
 
 def test_directions_come_from_scans_over_the_whole_split(spaces: Spaces, config: Config) -> None:

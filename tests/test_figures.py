@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from report_case import MEAN, MODES, STD, Case, make_case
 
-from lsfa_lib.config import DEMO, TINY, Config, DataConfig, LossWeights, only
+from lsfa_lib.config import DEMO, TINY, Config, DataConfig, LossWeights, with_losses
 from lsfa_lib.figures import clouds, figures, findings, scan_figures, scan_images
 from lsfa_lib.storage.results import as_json
 
@@ -373,9 +373,9 @@ def test_settings_name_what_differs_from_the_preset(case: Case) -> None:
         return findings.settings({"preset": config.preset, "config": as_json(config)})
 
     assert findings.settings(case.result) == ["demo", "224 px"]
-    assert said(only(DEMO, "IFC")) == ["demo", "224 px", "only IFC"]
-    assert said(only(DEMO, "none")) == ["demo", "224 px", "no training"]
-    assert said(replace(only(TINY, "LA"), shots=1)) == ["tiny", "96 px", "only LA", "1 shot"]
+    assert said(with_losses(DEMO, "IFC")) == ["demo", "224 px", "only IFC"]
+    assert said(with_losses(DEMO, "none")) == ["demo", "224 px", "no training"]
+    assert said(replace(with_losses(TINY, "LA"), shots=1)) == ["tiny", "96 px", "only LA", "1 shot"]
     odd = replace(DEMO.training, weights=LossWeights(la=0.3, ga=0.0, lc=1.0, gc=0.0), steps=7)
     changed = replace(DEMO, training=odd, bank=replace(DEMO.bank, keep_ratio=0.2), shots=10)
     assert said(changed) == [

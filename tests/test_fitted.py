@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lsfa_lib.config import OURS, TINY, Config, DataConfig, only
+from lsfa_lib.config import OURS, TINY, Config, DataConfig, with_losses
 from lsfa_lib.explorer.fitted import Fitted, fitted
 from lsfa_lib.features.cache import cache_entries
 from lsfa_lib.records import MODALITIES
@@ -23,7 +23,7 @@ def features(demo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache with the features of the category, and no detector."""
     cache = tmp_path_factory.mktemp("features") / "cache"
     data = DataConfig(str(demo_root))
-    fitted("seal", replace(only(TINY, "none"), data=data, device="cpu", cache=str(cache)), 0)
+    fitted("seal", replace(with_losses(TINY, "none"), data=data, device="cpu", cache=str(cache)), 0)
     for entry in cache_entries(cache):
         if entry.model == "detector of seal":
             shutil.rmtree(entry.folder)
@@ -36,7 +36,9 @@ def config(features: Path, demo_root: Path, tmp_path: Path) -> Config:
     shutil.copytree(demo_root / "seal", tmp_path / "data" / "seal")
     shutil.copytree(features, tmp_path / "cache")
     data = DataConfig(str(tmp_path / "data"))
-    return replace(only(TINY, "none"), data=data, device="cpu", cache=str(tmp_path / "cache"))
+    return replace(
+        with_losses(TINY, "none"), data=data, device="cpu", cache=str(tmp_path / "cache")
+    )
 
 
 def opened(config: Config, seed: int = 0) -> tuple[Fitted, list[str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from report_case import MODES, Case, Reader, make_case, write_run, write_study
 
-from lsfa_lib.config import DEMO, Config, DataConfig, only
+from lsfa_lib.config import DEMO, Config, DataConfig, with_losses
 from lsfa_lib.pages import gallery, gallery_data
 from lsfa_lib.pages.gallery_means import blocks
 from lsfa_lib.storage.files import InputError
@@ -259,7 +259,7 @@ def test_runs_of_other_losses_shots_or_fields_are_never_averaged(case: Case) -> 
     entries = [
         entry(case, DEMO),
         entry(case, replace(DEMO, device="cpu", cache="", data=DataConfig("/elsewhere"))),
-        entry(case, only(DEMO, "IFC")),
+        entry(case, with_losses(DEMO, "IFC")),
         entry(case, replace(DEMO, shots=10)),
         entry(case, other),
         entry(case, replace(DEMO, preset="mine")),
@@ -279,7 +279,7 @@ def test_runs_of_other_losses_shots_or_fields_are_never_averaged(case: Case) -> 
 
 
 def test_modes_that_a_run_lacks_are_dashes(case: Case) -> None:
-    plain = entry(case, only(DEMO, "none"))
+    plain = entry(case, with_losses(DEMO, "none"))
     for mode in MODES[3:]:
         del plain.result["modes"][mode]
     (block,) = blocks([plain])

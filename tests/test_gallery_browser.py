@@ -13,7 +13,7 @@ from browser_case import MARKS, Watch, chromium
 from PIL import Image
 from report_case import Case, make_case, write_run, write_study
 
-from lsfa_lib.config import DEMO, only
+from lsfa_lib.config import DEMO, with_losses
 from lsfa_lib.pages import bundle, gallery, report
 from lsfa_lib.storage.results import as_json
 
@@ -39,7 +39,7 @@ def reports(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
     reports = tmp_path_factory.mktemp("gallery") / "reports"
     write_study(reports, case)
     write_run(reports / COOKIE, case, scans=1)
-    config = as_json(replace(only(DEMO, "none"), preset="mine"))
+    config = as_json(replace(with_losses(DEMO, "none"), preset="mine"))
     rope = copy.deepcopy(case.result) | {
         "category": "rope",
         "preset": "mine",

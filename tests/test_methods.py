@@ -16,8 +16,7 @@ import torch
 from typer.testing import CliRunner
 
 from lsfa_lib.cli.app import app
-from lsfa_lib.config import TINY, Config, ImageEncoderConfig, resolve_device
-from lsfa_lib.config_io import with_fields
+from lsfa_lib.config import TINY, Config, ImageEncoderConfig, resolve_device, with_fields
 from lsfa_lib.datasets.layouts import split_of
 from lsfa_lib.detection.detector import fit as fit_detector
 from lsfa_lib.detection.detector import predict as predict_detector

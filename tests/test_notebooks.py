@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from report_case import make_case
 
-from lsfa_lib.config_io import chosen_config
+from lsfa_lib.config import chosen_config
 from lsfa_lib.figures import data_report, feature_space, figures, findings, scan_statistics
 from lsfa_lib.notebooks.run import execute, find_notebook
 from lsfa_lib.pages import report

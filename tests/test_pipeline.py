@@ -8,8 +8,7 @@ import pytest
 import sklearn.metrics
 import torch
 
-from lsfa_lib.config import Config, DataConfig
-from lsfa_lib.config_io import from_dict
+from lsfa_lib.config import Config, DataConfig, from_dict
 from lsfa_lib.datasets.layouts import read_split
 from lsfa_lib.pipeline import Run, run_category
 from lsfa_lib.records import MODES

@@ -8,8 +8,7 @@ import torch
 
 from lsfa_lib.adaptation.adaptors import adapt, disagreement, load_adaptors
 from lsfa_lib.adaptation.finetune import load_finetuned
-from lsfa_lib.config import Config, checked, only
-from lsfa_lib.config_io import with_fields
+from lsfa_lib.config import Config, checked, with_fields, with_losses
 from lsfa_lib.datasets.layouts import read_split
 from lsfa_lib.detection.detector import evidence, load, predict, save
 from lsfa_lib.features.extract import load_encoders
@@ -89,18 +88,18 @@ def test_disagreement_is_an_equal_third_on_the_scale_of_validation(tiny: Config)
 
 
 def test_without_alignment_there_is_no_third_score(tiny: Config) -> None:
-    assert learned(only(tiny, "IFC")).detector.modes == ("3d", "rgb", "rgb+3d")
+    assert learned(with_losses(tiny, "IFC")).detector.modes == ("3d", "rgb", "rgb+3d")
     off = replace(tiny, detector=replace(tiny.detector, disagreement=False))
     assert learned(off).detector.modes == ("3d", "rgb", "rgb+3d")
 
 
 def test_none_leaves_features_as_they_are(tiny: Config) -> None:
-    found = learned(only(tiny, "none"))
+    found = learned(with_losses(tiny, "none"))
     assert found.trained is None and found.detector.adaptors is None
 
 
 def test_shots_are_drawn_by_the_seed_and_named(tiny: Config) -> None:
-    few = only(replace(tiny, shots=3), "none")
+    few = with_losses(replace(tiny, shots=3), "none")
     names = [learned(few, seed).train for seed in (0, 0, 1, 2, 3)]
     assert names[0] == names[1] and len({frozenset(drawn) for drawn in names}) > 1
     every = learned(replace(few, shots=0)).train
@@ -113,7 +112,7 @@ def test_one_shot_trains_local_alignment_alone(tiny: Config) -> None:
     one = replace(tiny, shots=1)
     with pytest.raises(InputError, match="1 training scan, but LC and GC"):
         learned(one)
-    assert learned(only(one, "LA")).trained is not None
+    assert learned(with_losses(one, "LA")).trained is not None
 
 
 def test_a_training_that_stops_leaves_its_last_good_adaptors(tiny: Config, tmp_path: Path) -> None:
@@ -159,7 +158,7 @@ def test_a_config_may_train_the_backbone_instead_of_an_adaptor(
     # Only the frozen features may stand in the cache, if any.
     keys = {path.parent.name for path in Path(tiny.cache).glob("*/*.safetensors")}
     assert keys <= set(load_encoders(tiny, CPU).keys.values())
-    frozen = run_category("seal", only(tiny, "none"), seed=1).result
+    frozen = run_category("seal", with_losses(tiny, "none"), seed=1).result
     assert frozen["finetuned"] is None
     assert frozen["scans"][0]["scores"]["rgb"] != found.result["scans"][0]["scores"]["rgb"]
 
@@ -169,6 +168,6 @@ def run_weights(config: Config) -> dict:
 
 
 def test_training_a_backbone_without_a_loss_is_refused(tiny: Config) -> None:
-    config = with_fields(only(tiny, "none"), {"finetune.method": "whole"})
+    config = with_fields(with_losses(tiny, "none"), {"finetune.method": "whole"})
     with pytest.raises(InputError, match=r"finetune\.method whole without a loss trains nothing"):
         checked(config)

@@ -15,7 +15,7 @@ import torch
 
 import lsfa_lib
 from lsfa_lib.adaptation.adaptors import Adaptors, new_adaptors
-from lsfa_lib.config import OURS, TINY, Config, DataConfig, only
+from lsfa_lib.config import OURS, TINY, Config, DataConfig, with_losses
 from lsfa_lib.datasets.layouts import read_split
 from lsfa_lib.detection.detector import fit, predict, save
 from lsfa_lib.evaluation import metrics
@@ -229,7 +229,7 @@ def test_seed_and_shots_of_a_pseudo_set(case: Case) -> None:
 
 
 def test_learned_is_the_detector_of_the_straight_path(case: Case, tmp_path: Path) -> None:
-    for name, config in {"own": case.config, "none": only(case.config, "none")}.items():
+    for name, config in {"own": case.config, "none": with_losses(case.config, "none")}.items():
         save(learned(config, case.pseudo, 3), tmp_path / name)
         save(learn("seal", config, 3, case.encoders, Stopwatch()).detector, tmp_path / "path")
         assert (tmp_path / name).read_bytes() == (tmp_path / "path").read_bytes()
@@ -241,8 +241,8 @@ def test_select_puts_the_sane_first_and_the_collapsed_last_with_the_reason(case:
         "diverging": replace(
             own, training=replace(own.training, learning_rate=1e6, steps=20, warmup=0.0)
         ),
-        "one row": replace(only(own, "none"), bank=replace(own.bank, keep_ratio=1e-9)),
-        "unadapted": only(own, "none"),
+        "one row": replace(with_losses(own, "none"), bank=replace(own.bank, keep_ratio=1e-9)),
+        "unadapted": with_losses(own, "none"),
         "own": own,
     }
     found = select(configs, case.pseudo, [0, 1], "rgb+3d")
@@ -266,16 +266,16 @@ def test_select_puts_the_sane_first_and_the_collapsed_last_with_the_reason(case:
 
 def test_one_seed_has_no_spread_and_no_seed_is_refused() -> None:
     pseudo = made_set(4)
-    found = select({"none": only(SMALL, "none")}, pseudo, [0], "3d")
+    found = select({"none": with_losses(SMALL, "none")}, pseudo, [0], "3d")
     assert math.isnan(found[0].spread)
     with pytest.raises(InputError, match="no seed to train with"):
-        select({"none": only(SMALL, "none")}, pseudo, [], "3d")
+        select({"none": with_losses(SMALL, "none")}, pseudo, [], "3d")
 
 
 def test_a_configuration_without_the_mode_comes_last() -> None:
     training = replace(SMALL.training, steps=2, patches_per_scan=16)
     both = replace(SMALL, training=training)
-    configs = {"IFC": only(both, "IFC"), "CLC": only(both, "CLC")}
+    configs = {"IFC": with_losses(both, "IFC"), "CLC": with_losses(both, "CLC")}
     found = select(configs, made_set(4), [0], "rgb+3d+disagreement")
     assert [choice.name for choice in found] == ["CLC", "IFC"]
     assert "no mode rgb+3d+disagreement" in found[1].reason
@@ -283,7 +283,7 @@ def test_a_configuration_without_the_mode_comes_last() -> None:
 
 def test_ranking_follows_the_mode_asked_for() -> None:
     one = replace(SMALL.bank, keep_ratio_rgb=1e-9)
-    base = only(SMALL, "none")
+    base = with_losses(SMALL, "none")
     configs = {"a": replace(base, bank=one), "b": base}
     pseudo = made_set(7)
     for mode in ("rgb", "rgb+3d"):
@@ -346,7 +346,7 @@ def outcome(config: Config, encoders: Encoders, folder: Path) -> tuple[bytes, li
     detector = learn("seal", config, 0, encoders, Stopwatch(), folder).detector
     save(detector, folder / "detector")
     pseudo = pseudo_set("seal", config, encoders, 0)
-    chosen = select({"own": config, "none": only(config, "none")}, pseudo, [0, 1], "rgb+3d")
+    chosen = select({"own": config, "none": with_losses(config, "none")}, pseudo, [0, 1], "rgb+3d")
     return (folder / "detector").read_bytes(), chosen
 
 

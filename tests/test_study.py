@@ -10,8 +10,7 @@ import pytest
 import yaml
 from sweep_case import write_notebook
 
-from lsfa_lib.config import PRESETS
-from lsfa_lib.config_io import chosen_config
+from lsfa_lib.config import PRESETS, chosen_config
 from lsfa_lib.notebooks.run import notebook_names
 from lsfa_lib.storage.files import InputError
 from lsfa_lib.studies.study import Choices, cell_name, read_studies

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from study_case import LIFT, SEEDS, write_study
 
-from lsfa_lib.config import DEMO, only
+from lsfa_lib.config import DEMO, with_losses
 from lsfa_lib.studies import study_figures, study_report, study_table
 
 
@@ -139,7 +139,7 @@ def test_sensitivity_draws_the_one_number_that_was_changed(tmp_path: Path) -> No
     assert figure.layout.title.text == f"training.temperature moves I-AUROC most, by {moved:.3f}"
     # Two numbers changed at once, or a loss left out, are not a sensitivity.
     study, lines = read(
-        write_study(tmp_path / "studies" / "t-demo", configs={"IFC": only(DEMO, "IFC")})
+        write_study(tmp_path / "studies" / "t-demo", configs={"IFC": with_losses(DEMO, "IFC")})
     )
     assert study_figures.changed_fields(study) == {}
 
@@ -171,7 +171,7 @@ def test_shots_are_drawn_over_their_number(tmp_path: Path) -> None:
 
 
 def test_differences_list_the_fields_that_differ(tmp_path: Path) -> None:
-    configs = {"IFC": only(DEMO, "IFC"), "CLC": DEMO, "both": DEMO}
+    configs = {"IFC": with_losses(DEMO, "IFC"), "CLC": DEMO, "both": DEMO}
     study, _ = read(write_study(tmp_path / "studies" / "d-demo", configs=configs))
     frame = study_report.differences(study).data
     assert set(frame.index) == {"training.weights.la", "training.weights.ga"}

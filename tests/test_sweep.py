@@ -21,7 +21,7 @@ from sweep_case import write_study
 from typer.testing import CliRunner
 
 from lsfa_lib.cli.app import app
-from lsfa_lib.config_io import chosen_config
+from lsfa_lib.config import chosen_config
 from lsfa_lib.pipeline import run_category
 from lsfa_lib.storage.files import InputError, locked
 from lsfa_lib.storage.results import read_result

@@ -16,8 +16,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
-from lsfa_lib.config import AdaptorConfig
-from lsfa_lib.config_io import from_dict_as
+from lsfa_lib.config import AdaptorConfig, structured
 from lsfa_lib.features.extract import distinct_rows
 from lsfa_lib.records import MODALITIES, Modality, ModalityFeatures, PatchFeatures
 from lsfa_lib.storage.files import InputError, atomic_write
@@ -226,7 +225,7 @@ def described(adaptors: Adaptors) -> dict[str, Any]:
 
 def restored(about: dict[str, Any], weights: dict[str, Tensor], device: torch.device) -> Adaptors:
     """The adaptors that `described` and `state_dict` told of, frozen, on `device`."""
-    adaptors = Adaptors(about["dims"], from_dict_as(AdaptorConfig, about["adaptor"]))
+    adaptors = Adaptors(about["dims"], structured(AdaptorConfig(), about["adaptor"]))
     adaptors.load_state_dict(weights)
     return adaptors.to(device).requires_grad_(False)
 

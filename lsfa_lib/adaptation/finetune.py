@@ -32,8 +32,7 @@ from lsfa_lib.adaptation.low_rank import (
     regularise,
 )
 from lsfa_lib.adaptation.training import Task, Trained, fit, fitted_schedule
-from lsfa_lib.config import Config, FinetuneConfig
-from lsfa_lib.config_io import config_hash
+from lsfa_lib.config import Config, FinetuneConfig, config_hash
 from lsfa_lib.features.cache import extract
 from lsfa_lib.features.checkpoints import load_strictly, read_tensors, seeded
 from lsfa_lib.features.extract import Encoders, described_encoders, distinct_rows

@@ -90,8 +90,8 @@ def collapse(history: list[dict[str, float]]) -> str:
         if len(history) == 1 and last.get(f"own_rows_{m}", 0.0) > MOST_OWN_ROWS:
             return (
                 f"{last[f'own_rows_{m}']:.0%} of the {m} patches find an old copy of themselves in "
-                "the bank, so that LC trains on nothing; set training.own_rows to excluded, or a "
-                "smaller training.local_bank"
+                "the bank, so that LC trains on nothing; set training.exclude_same_scan to true or "
+                "lower training.local_bank"
             )
     return ""
 

@@ -127,7 +127,7 @@ def _nearest(
 ) -> tuple[Float[Tensor, "R D"], Float[Tensor, " R"]]:
     """The nearest bank row of each row, and 1 where that is of the same scan."""
     bank, scans = queue.held
-    allowed = scans != scan if config.own_rows == "excluded" else None
+    allowed = scans != scan if config.exclude_same_scan else None
     index = nearest_index(rows, bank, allowed)
     return bank[index], (scans[index] == scan).to(rows)
 

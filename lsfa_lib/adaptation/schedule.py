@@ -6,8 +6,7 @@ import math
 
 import torch
 
-from lsfa_lib.config import TrainingConfig
-from lsfa_lib.config_io import config_hash
+from lsfa_lib.config import TrainingConfig, config_hash
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:

@@ -29,8 +29,7 @@ from lsfa_lib.adaptation.objective import (
     spread_monitors,
 )
 from lsfa_lib.adaptation.schedule import batch_scans, epoch_order, generator_of, learning_rate
-from lsfa_lib.config import Config, LossWeights, TrainingConfig
-from lsfa_lib.config_io import config_hash
+from lsfa_lib.config import Config, LossWeights, TrainingConfig, config_hash
 from lsfa_lib.records import MODALITIES, Modality, PatchFeatures
 from lsfa_lib.storage.files import InputError, atomic_write, progress
 
@@ -158,13 +157,13 @@ def fitted_config(
     patches, instances = epoch.patches, len(task.names) * config.instances
     local = config.local_bank or config.bank_batches * config.batch * patches // len(task.names)
     whole = config.global_bank
-    if config.own_rows == "kept" and local > patches // 2:
+    if not config.exclude_same_scan and local > patches // 2:
         notes += (
             f"local bank of {patches // 2} patches instead of {local}: one longer than an epoch of "
             f"{patches} holds each patch's own old copy, and LC would train on nothing",
         )
         local = patches // 2
-    if config.own_rows == "kept" and whole > instances // 2:
+    if not config.exclude_same_scan and whole > instances // 2:
         notes += (
             f"global bank of {instances // 2} instead of {whole}, so that it holds "
             "less than an epoch",

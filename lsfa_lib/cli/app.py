@@ -103,8 +103,7 @@ def run(
     from lsfa_lib.studies import prefork
 
     prefork.begin(workers)
-    from lsfa_lib.config import RANDOM_WEIGHTS
-    from lsfa_lib.config_io import chosen_config
+    from lsfa_lib.config import RANDOM_WEIGHTS, chosen_config
     from lsfa_lib.notebooks.run import find_notebook
     from lsfa_lib.pages import gallery
     from lsfa_lib.studies.sweep_worker import Job
@@ -242,8 +241,7 @@ def presets(
     ] = "",
 ) -> None:
     """Show every field of the presets; `*` marks those that differ between them."""
-    from lsfa_lib.config import OURS, PRESETS
-    from lsfa_lib.config_io import fields_of
+    from lsfa_lib.config import OURS, PRESETS, fields_of
 
     for name in [*(names or []), *([yaml] if yaml else [])]:
         if name not in PRESETS:

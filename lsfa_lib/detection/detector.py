@@ -17,8 +17,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from lsfa_lib.adaptation.adaptors import Adaptors, adapt, described, disagreement, restored
-from lsfa_lib.config import Config, DetectorConfig
-from lsfa_lib.config_io import from_dict
+from lsfa_lib.config import Config, DetectorConfig, from_dict
 from lsfa_lib.detection.memory import (
     Bank,
     build_bank,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
-from lsfa_lib.config import Config, configure, only
+from lsfa_lib.config import Config, configure
 from lsfa_lib.datasets.layouts import categories
 from lsfa_lib.explorer.evidence import Confusion
 from lsfa_lib.explorer.fitted import Fitted, Told, fitted
@@ -42,8 +42,10 @@ class Exploration:
     @property
     def config(self) -> Config:
         """The recipe."""
-        config = configure(self.preset, self.data_root, self.device)
-        return only(config, self.only or "both")
+        fields = {"device": self.device, "only": self.only or "both"}
+        if self.data_root:
+            fields["data.root"] = self.data_root
+        return configure(self.preset, fields)
 
     @property
     def categories(self) -> list[str]:

@@ -14,8 +14,7 @@ from pathlib import Path
 import torch
 
 from lsfa_lib.adaptation.adaptors import adapt
-from lsfa_lib.config import Config, DataConfig, resolve_device
-from lsfa_lib.config_io import config_hash, resolve_paths
+from lsfa_lib.config import Config, DataConfig, config_hash, resolve_device, resolve_paths
 from lsfa_lib.datasets.entry import Entry
 from lsfa_lib.datasets.layouts import Split, split_of
 from lsfa_lib.detection.detector import Detector, Searched, search

@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lsfa_lib.config import Config, ImageEncoderConfig, PointEncoderConfig
-from lsfa_lib.config_io import config_hash
+from lsfa_lib.config import Config, ImageEncoderConfig, PointEncoderConfig, config_hash
 from lsfa_lib.features.checkpoints import PACKAGE_POINTS, fingerprint, load_point_mae
 from lsfa_lib.features.fpfh import fpfh_patches
 from lsfa_lib.features.geometry import patch_weights, released_patch_weights, spread

@@ -18,7 +18,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from lsfa_lib.adaptation.adaptors import adapt
-from lsfa_lib.config import Config, only, resolve_device
+from lsfa_lib.config import Config, resolve_device, with_losses
 from lsfa_lib.datasets.entry import Entry
 from lsfa_lib.datasets.layouts import Split, split_of
 from lsfa_lib.detection.detector import Detector, search
@@ -101,7 +101,7 @@ def load(
 
     Raises InputError where adapted features are asked of a config that trains nothing.
     """
-    configs: dict[Space, Config] = {"frozen": only(config, "none")}
+    configs: dict[Space, Config] = {"frozen": with_losses(config, "none")}
     if adapted:
         if not any(asdict(config.training.weights).values()):
             raise InputError(

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lsfa_lib.config import OWN_METHOD, PARTS, PRESETS
-from lsfa_lib.config_io import fields_of, flat
+from lsfa_lib.config import LOSSES, PRESETS, fields_of, flat
 from lsfa_lib.evaluation.metrics import mean_interval
 from lsfa_lib.records import MODALITIES
 
@@ -145,7 +144,7 @@ def hardest_sentence(result: Result, mode: str) -> str:
 
 def training_sentence(result: Result) -> str:
     """Whether the features collapsed while the adaptors were trained, by the variance they keep."""
-    if result["config"].get("method", OWN_METHOD) != OWN_METHOD:
+    if result["config"].get("method", "lsfa") != "lsfa":
         return f"{result['method']['title']} ({result['method']['source']}) has no adaptors"
     if not result.get("training"):
         return "Nothing was trained: features are used as the backbones give them"
@@ -196,7 +195,7 @@ def settings(result: Result) -> list[str]:
     said = [preset]
     if size := config.get("preprocess.image_size"):
         said.append(f"{size} px")
-    other = config.get("method", OWN_METHOD) != OWN_METHOD
+    other = config.get("method", "lsfa") != "lsfa"
     if other:
         # A run that is only planned has a config and no result yet.
         said.insert(1, str(result.get("method", {}).get("title", Path(config["method"]).stem)))
@@ -217,7 +216,7 @@ def _losses(config: dict[str, Any]) -> str:
     if not weights:
         return "both"  # a result of a version that had none to name
     used = {name.rpartition(".")[2] for name, value in weights.items() if value}
-    for name, parts in PARTS.items():
+    for name, parts in LOSSES.items():
         if set(parts) == used:
             return name
     return " + ".join(sorted(part.upper() for part in used))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from lsfa_lib.adaptation.training import train_adaptors
-from lsfa_lib.config import OWN_METHOD, Config, only
+from lsfa_lib.config import Config, with_losses
 from lsfa_lib.detection.detector import Detector, predict
 from lsfa_lib.detection.detector import fit as fit_detector
 from lsfa_lib.methods.method import Good, Method, Predict
@@ -29,11 +29,11 @@ def detector_of(good: Good) -> Detector:
 
 def unadapted(config: Config) -> Config:
     """The same detection on the features as the backbones give them."""
-    return only(config, "none")
+    return with_losses(config, "none")
 
 
 METHODS = {
-    OWN_METHOD: Method("LSFA (ours)", fit, "arXiv 2401.03145; this project", published="LSFA"),
+    "lsfa": Method("LSFA (ours)", fit, "arXiv 2401.03145; this project", published="LSFA"),
     "unadapted": Method(
         "PatchCore, both", fit, "arXiv 2106.08265 per modality; this project", config=unadapted
     ),

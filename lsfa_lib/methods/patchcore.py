@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lsfa_lib.config import Config, only
+from lsfa_lib.config import Config, with_losses
 from lsfa_lib.detection.detector import map_valid, smooth_map
 from lsfa_lib.detection.memory import Bank, build_bank, nearest_rows, reweighted_score
 from lsfa_lib.features.extract import distinct_rows
@@ -94,7 +94,7 @@ def as_published(config: Config) -> Config:
         edge_correction=False,
         disagreement=False,
     )
-    return replace(only(config, "none"), detector=detector)
+    return replace(with_losses(config, "none"), detector=detector)
 
 
 def with_fpfh(config: Config) -> Config:

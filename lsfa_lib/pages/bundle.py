@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 
 from plotly.offline import get_plotlyjs
 
-from lsfa_lib.config_io import flat
+from lsfa_lib.config import flat
 from lsfa_lib.pages.gallery import index_page
 from lsfa_lib.pages.gallery_data import Contents, RunEntry, find_contents
 from lsfa_lib.storage.files import InputError, atomic_write

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from lsfa_lib.config_io import flat
+from lsfa_lib.config import flat
 from lsfa_lib.figures.findings import BOTH, SHORT, lead, shown, three_digits
 from lsfa_lib.pages.gallery_data import (
     DAMAGE,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lsfa_lib.config_io import config_hash, flat
+from lsfa_lib.config import config_hash, flat
 from lsfa_lib.figures.findings import PLACES, Result, settings
 from lsfa_lib.pages.page import day, without_folders
 from lsfa_lib.storage.files import InputError

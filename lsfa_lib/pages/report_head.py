@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import nbformat
 
-from lsfa_lib.config_io import flat
+from lsfa_lib.config import flat
 from lsfa_lib.figures.findings import (
     NAMES,
     Result,

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lsfa_lib.adaptation.schedule import generator_of, warmed_cosine
-from lsfa_lib.config_io import config_hash
+from lsfa_lib.config import config_hash
 from lsfa_lib.features.checkpoints import POINT_MAE_PARTS, seeded
 from lsfa_lib.features.point_mae import SMALL, PointMAE, placed_groups
 from lsfa_lib.pretraining.masked import GroupedCloud, MaskedPointMAE, draw_hidden

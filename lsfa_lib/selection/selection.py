@@ -17,8 +17,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from lsfa_lib.adaptation.training import train_adaptors
-from lsfa_lib.config import Config
-from lsfa_lib.config_io import fields_of
+from lsfa_lib.config import Config, fields_of
 from lsfa_lib.datasets.layouts import split_of
 from lsfa_lib.detection.detector import Detector, evidence, fit, fuse, scales_of, standardise
 from lsfa_lib.evaluation import metrics

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +26,11 @@ _LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 class InputError(ValueError):
     """The user's input cannot be used: one sentence naming the file and the way out."""
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """The closest of the known names, for error sentences."""
+    return get_close_matches(str(name), list(known), n=1, cutoff=0.0)[0]
 
 
 @contextmanager

@@ -21,8 +21,7 @@ from torch import Tensor
 
 from lsfa_lib.adaptation.adaptors import Adaptors
 from lsfa_lib.adaptation.training import Trained, TrainingStopped, train_adaptors
-from lsfa_lib.config import Config, only, resolve_device
-from lsfa_lib.config_io import config_hash
+from lsfa_lib.config import Config, config_hash, resolve_device, with_losses
 from lsfa_lib.datasets.layouts import split_of
 from lsfa_lib.detection.detector import fit, predict
 from lsfa_lib.evaluation import metrics
@@ -37,7 +36,7 @@ FORMAT = 1
 
 
 def _baseline(config: Config) -> Config:
-    return only(config, "none")
+    return with_losses(config, "none")
 
 
 def _control(config: Config) -> Config:
@@ -45,12 +44,12 @@ def _control(config: Config) -> Config:
 
 
 def _heads(config: Config) -> Config:
-    clc = only(config, "CLC")
+    clc = with_losses(config, "CLC")
     return replace(clc, adaptor=replace(clc.adaptor, structure="none"))
 
 
 def _part(name: str) -> Callable[[Config], Config]:
-    return lambda config: only(config, name)
+    return lambda config: with_losses(config, name)
 
 
 VARIANTS: dict[str, Callable[[Config], Config]] = {

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from pandas.io.formats.style import Styler
 from torch import Tensor
 
-from lsfa_lib.config import OWN_METHOD, Config, resolve_device
+from lsfa_lib.config import Config, resolve_device
 from lsfa_lib.datasets.layouts import split_of
 from lsfa_lib.detection.detector import map_valid, smooth_map
 from lsfa_lib.features.extract import load_encoders
@@ -53,7 +53,7 @@ class Candidate:
 
 def candidates(config: Config) -> list[Candidate]:
     """Ours, CFM on two grids, and M3DM searched as we search and as its code does."""
-    names = {OWN: OWN_METHOD, PLAIN: "unadapted", CROSSMODAL: "cfm", "M3DM": "m3dm"}
+    names = {OWN: "lsfa", PLAIN: "unadapted", CROSSMODAL: "cfm", "M3DM": "m3dm"}
     found = [Candidate(title, find_method(name), config) for title, name in names.items()]
     fine = replace(config, projection=replace(config.projection, patch_px=1))
     # Weights matter little for speed, and training on 16 times as many patches takes hours.

@@ -13,8 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lsfa_lib.config import Config, resolve_device
-from lsfa_lib.config_io import config_hash
+from lsfa_lib.config import Config, config_hash, resolve_device
 from lsfa_lib.detection.detector import Detector, predict
 from lsfa_lib.features.extract import load_encoders
 from lsfa_lib.selection.selection import learned, pseudo_set, separation

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from lsfa_lib.config_io import fields_of, from_dict
+from lsfa_lib.config import fields_of, from_dict
 from lsfa_lib.evaluation.bootstrap import AREA
 from lsfa_lib.figures.figures import LINES, TEMPLATE
 from lsfa_lib.figures.findings import BOTH, NAMES

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from lsfa_lib.config_io import flat
+from lsfa_lib.config import flat
 from lsfa_lib.evaluation.bootstrap import AREA, verdict
 from lsfa_lib.figures.findings import BOTH, NAMES, PLACES, SHORT, number, shown
 from lsfa_lib.figures.tables import marked

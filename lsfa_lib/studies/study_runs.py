@@ -14,8 +14,7 @@ from typing import Any
 import nbformat
 
 from lsfa_lib.adaptation.training import require_scans
-from lsfa_lib.config import Config, DataConfig, resolve_device
-from lsfa_lib.config_io import chosen_config, config_hash
+from lsfa_lib.config import Config, DataConfig, chosen_config, config_hash, resolve_device
 from lsfa_lib.datasets import layouts
 from lsfa_lib.datasets.entry import SPLITS
 from lsfa_lib.features.lazy_scan import few_shot

@@ -1,24 +1,11 @@
-"""Every decision as a field of a frozen dataclass, one a stage; an experiment is `replace(...)`.
-
-Presets keep three recipes apart: PUBLISHED is what the paper's text says, RELEASED what the public
-code does (quirks included), OURS the paper's idea with the defects repaired. DEMO is OURS with
-backbones that need no download; TINY is DEMO made small enough for tests.
-"""
+"""Every setting as a field of a frozen dataclass, one dataclass per stage."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
-
-from lsfa_lib.records import MODALITIES, Modality
-from lsfa_lib.storage.files import InputError
-
-OWN_METHOD = "lsfa"
-"""What this project is about, among `lsfa methods`."""
+MODALITIES = ("3d", "rgb")
 
 
 @dataclass(frozen=True)
@@ -195,9 +182,9 @@ class TrainingConfig:
     8 x 3136."""
     global_bank: int = 1024
     """Instance features the global bank holds."""
-    own_rows: Literal["excluded", "kept"] = "excluded"
-    """Bank rows of the query's own scan, an older copy of it: left out of the search, or kept as in
-    the paper. Kept, a bank longer than an epoch is cut to half of one."""
+    exclude_same_scan: bool = True
+    """Leave the bank rows of the query's own scan, older copies of it, out of the search. False, as
+    in the paper: a bank longer than an epoch is then cut to half of one."""
     compactness_from: int = 0
     """First step with LC and GC; released: 60."""
     checkpoint_every: int = 0
@@ -216,7 +203,7 @@ class FinetuneConfig:
     `whole`: every weight the features depend on."""
     blocks: int = 1
     """Of `last_blocks`: transformer blocks, or the stages of a convolutional model."""
-    modalities: tuple[Modality, ...] = MODALITIES
+    modalities: tuple[str, ...] = MODALITIES
     """Backbones trained; the others stay frozen, and their heads are trained all the same."""
     rank: int = 8
     """Of the additions; AdaLoRA starts at 3/2 of it and comes down to it on average."""
@@ -251,7 +238,7 @@ class CrossmodalConfig:
 @dataclass(frozen=True)
 class Config:
     preset: str = "ours"
-    method: str = OWN_METHOD
+    method: str = "lsfa"
     """A name of `lsfa methods`, or the path of a .py file (docs/adding_a_method.md)."""
     data: DataConfig = field(default_factory=DataConfig)
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
@@ -277,207 +264,3 @@ class Config:
     def grid(self) -> int:
         """Patches along one side."""
         return self.preprocess.image_size // self.projection.patch_px
-
-
-OURS = Config()
-PUBLISHED = replace(
-    OURS,
-    preset="published",
-    preprocess=replace(OURS.preprocess, plane_distance_m=0.05, cluster_method="dbscan"),
-    projection=replace(OURS.projection, neighbours=0),
-    detector=replace(
-        OURS.detector,
-        image_score="reweighted",
-        calibrate=False,
-        edge_correction=False,
-        disagreement=False,
-    ),
-    adaptor=replace(OURS.adaptor, attend="all", standardise=False),
-    training=replace(
-        OURS.training,
-        alignment="literal",
-        compactness="sum",
-        patches_per_scan=0,
-        local_bank=50_000,
-        own_rows="kept",
-    ),
-)
-RELEASED = replace(
-    OURS,
-    preset="released",
-    preprocess=replace(OURS.preprocess, cluster_method="dbscan", noise_competes=True),
-    point_encoder=replace(OURS.point_encoder, norm="released"),
-    projection=replace(OURS.projection, pooling="released"),
-    bank=replace(OURS.bank, keep_ratio_rgb=0.01, statistics="shared"),
-    detector=replace(
-        OURS.detector,
-        image_score="reweighted",
-        blur_8bit=True,
-        calibrate=False,
-        edge_correction=False,
-        disagreement=False,
-    ),
-    adaptor=replace(OURS.adaptor, attend="all", standardise=False),
-    training=replace(
-        OURS.training,
-        weights=LossWeights(la=1.0, ga=0.1, lc=0.9, gc=0.36),
-        temperature=1.0,
-        epochs=2,
-        learning_rate=3e-4,
-        patches_per_scan=0,
-        local_bank=60_000,
-        own_rows="kept",
-        compactness_from=60,
-    ),
-)
-DEMO = replace(
-    OURS,
-    preset="demo",
-    data=DataConfig(root="data/demo"),
-    image_encoder=ImageEncoderConfig(model="efficientnet_lite0", stages=(2, 3)),
-    point_encoder=PointEncoderConfig(
-        model="point_mae_small",
-        weights="package",
-        sha256="",
-        group_size=64,
-        norm="group_radius",
-        # Of FPFH, for the methods that use it: lengths that fit its parts.
-        normal_radius_m=0.003,
-        fpfh_radius_m=0.005,
-        fpfh_max_neighbours=128,
-        spacing_m=0.001,
-    ),
-    # Features of 576 numbers: a layer of half the work, on few patches, for two cores and minutes.
-    adaptor=replace(OURS.adaptor, mlp_ratio=1.0),
-    training=replace(OURS.training, patches_per_scan=128),
-    crossmodal=replace(OURS.crossmodal, patches_per_scan=128),
-)
-TINY = replace(
-    DEMO,
-    preset="tiny",
-    preprocess=replace(DEMO.preprocess, image_size=96),
-    point_encoder=replace(DEMO.point_encoder, groups=256, group_size=32),
-    bank=replace(DEMO.bank, keep_ratio=0.25),
-    adaptor=replace(DEMO.adaptor, projection=32),
-    training=replace(DEMO.training, steps=6, batch=3, patches_per_scan=64),
-    crossmodal=replace(DEMO.crossmodal, epochs=5, patches_per_scan=64),
-)
-PRESETS = {c.preset: c for c in (PUBLISHED, RELEASED, OURS, DEMO, TINY)}
-RANDOM_WEIGHTS = {
-    "image_encoder.weights": "random",
-    "point_encoder.weights": "random",
-    "point_encoder.sha256": "",
-}
-"""Fields of a config whose backbones are not trained: for shapes, memory and time."""
-
-
-def configure(
-    preset: str, data_root: str = "", device: str = "auto", image_size: int = 0
-) -> Config:
-    """The preset of that name with the fields a user changes most; "" and 0 keep the preset's."""
-    if preset not in PRESETS:
-        raise InputError(f"preset {preset!r} does not exist; choose one of {', '.join(PRESETS)}")
-    config = replace(PRESETS[preset], device=device)
-    if data_root:
-        config = replace(config, data=DataConfig(root=data_root))
-    if image_size:
-        config = replace(config, preprocess=replace(config.preprocess, image_size=image_size))
-    return checked(config)
-
-
-def checked(config: Config) -> Config:
-    """`config`, or an InputError where two of its fields contradict each other."""
-    if config.preprocess.image_size % config.projection.patch_px:
-        raise InputError(
-            f"image size {config.preprocess.image_size} is not a multiple of the patch of "
-            f"{config.projection.patch_px} px; choose one that is"
-        )
-    if config.adaptor.attend == "all" and config.training.patches_per_scan:
-        raise InputError(
-            "adaptor.attend all needs training.patches_per_scan 0: drawn patches leave out the "
-            "background it attends to"
-        )
-    if config.finetune.method != "none" and not any(
-        dataclasses.asdict(config.training.weights).values()
-    ):
-        raise InputError(
-            f"finetune.method {config.finetune.method} without a loss trains nothing; give "
-            "training.weights a weight that is not 0, or set finetune.method to none"
-        )
-    return config
-
-
-def with_recipe(config: Config, recipe: str) -> Config:
-    """The recipe of a preset, such as `published`, with the data and backbones of `config`.
-
-    Image size and plane distance stay as well: they belong to the data.
-    """
-    if recipe not in PRESETS:
-        near = difflib.get_close_matches(recipe, PRESETS, n=1, cutoff=0.0)[0]
-        raise InputError(
-            f"there is no recipe {recipe!r}; the nearest of {', '.join(PRESETS)} is {near}"
-        )
-    base = PRESETS[recipe]
-    return replace(
-        base,
-        preset=f"{recipe}-{config.preset}",
-        data=config.data,
-        preprocess=replace(
-            base.preprocess,
-            image_size=config.preprocess.image_size,
-            plane_distance_m=config.preprocess.plane_distance_m,
-        ),
-        image_encoder=config.image_encoder,
-        point_encoder=replace(config.point_encoder, norm=_recipe_norm(base, config)),
-        device=config.device,
-        cache=config.cache,
-    )
-
-
-def _recipe_norm(
-    base: Config, config: Config
-) -> Literal["sample_statistics", "unit_sphere", "group_radius", "released"]:
-    """The recipe's own for the published backbone and for what `released` does to any.
-
-    Other weights keep the way they were trained with: the recipes say nothing of them.
-    """
-    own = base.point_encoder.norm
-    published = config.point_encoder.model == base.point_encoder.model
-    return own if published or own == "released" else config.point_encoder.norm
-
-
-PARTS = {
-    "none": (),
-    "LA": ("la",),
-    "GA": ("ga",),
-    "LC": ("lc",),
-    "GC": ("gc",),
-    "CLC": ("la", "ga"),
-    "IFC": ("lc", "gc"),
-    "both": ("la", "ga", "lc", "gc"),
-}
-"""Names of the losses and of their sums, and the weights each keeps."""
-
-
-def only(config: Config, part: str) -> Config:
-    """`config` trained with that part of the losses alone; `none` leaves features unadapted."""
-    if part not in PARTS:
-        near = difflib.get_close_matches(part, PARTS, n=1, cutoff=0.0)[0]
-        raise InputError(f"there is no loss {part!r}; the nearest of {', '.join(PARTS)} is {near}")
-    weights = dataclasses.asdict(config.training.weights)
-    kept = {name: value if name in PARTS[part] else 0.0 for name, value in weights.items()}
-    return replace(config, training=replace(config.training, weights=LossWeights(**kept)))
-
-
-def resolve_device(name: str) -> torch.device:
-    """The torch device of `auto`, `cpu` or `cuda`."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device {name!r} is not known; choose auto, cpu or cuda")
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise InputError("device cuda was asked for but torch sees none; use --device cpu or auto")
-    if not available or name == "cpu":
-        return torch.device("cpu")
-    # TF32 convolutions would move features by 1e-3, and scores away from those of the CPU.
-    torch.backends.cudnn.allow_tf32 = False
-    return torch.device("cuda")

@@ -1,0 +1,42 @@
+"""Settings: dataclasses (`fields`), presets, and `configure`, which makes a Config of both."""
+
+from lsfa_lib.config.build import (
+    checked,
+    config_hash,
+    configure,
+    fields_of,
+    flat,
+    from_dict,
+    resolve_device,
+    resolve_paths,
+    structured,
+    with_losses,
+)
+from lsfa_lib.config.fields import (
+    MODALITIES,
+    AdaptorConfig,
+    BankConfig,
+    Config,
+    CrossmodalConfig,
+    DataConfig,
+    DetectorConfig,
+    FinetuneConfig,
+    ImageEncoderConfig,
+    LossWeights,
+    PointEncoderConfig,
+    PreprocessConfig,
+    ProjectionConfig,
+    TrainingConfig,
+)
+from lsfa_lib.config.presets import (
+    DEMO,
+    LOSSES,
+    OURS,
+    PAPER_SCORES,
+    PRESETS,
+    PUBLISHED,
+    RANDOM_WEIGHTS,
+    RELEASED,
+    TINY,
+    replaced,
+)

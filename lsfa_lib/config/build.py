@@ -1,0 +1,284 @@
+"""Configurations from presets, files and dotted fields; as plain values and as keys."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import yaml
+
+from lsfa_lib.config.fields import MODALITIES, Config, LossWeights
+from lsfa_lib.config.presets import LOSSES, PRESETS
+from lsfa_lib.storage.files import CHECKOUT, InputError, located, nearest
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+_NUMBER = re.compile(r"[-+\d.]+e[-+]?\d+")
+"""YAML reads 1e-3, without a dot, as text."""
+RENAMED = {
+    "training.own_rows": ("training.exclude_same_scan", {"excluded": True, "kept": False}),
+}
+"""Fields of earlier versions: today's name, and what their values became."""
+
+
+def configure(
+    source: str | Path | Config = "demo", fields: Mapping[str, Any] | None = None
+) -> Config:
+    """The configuration of a preset, a YAML file or another Config, with `fields` changed.
+
+    `fields` are named in full, such as `{"training.temperature": 0.03, "data.root": "scans"}`. Two
+    more names stand for several fields: `recipe`, the name of a preset whose recipe is taken with
+    the data and backbones of `source`, and `only`, the losses that are trained (see LOSSES).
+
+    A file without `name:` is called by its file name, so that its runs are not taken for those of
+    the preset that it changes. Raises InputError for a name that does not exist, a value of another
+    type and fields that contradict each other.
+    """
+    changes = dict(fields or {})
+    config = source if isinstance(source, Config) else _of_source(str(source))
+    if recipe := changes.pop("recipe", ""):
+        config = _with_recipe(config, recipe)
+    if losses := changes.pop("only", ""):
+        config = with_losses(config, losses)
+    nested: dict[str, Any] = {}
+    for name, value in changes.items():
+        *parents, last = str(name).split(".")
+        inner = nested
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[last] = value
+    return resolve_paths(checked(structured(config, nested)))
+
+
+def _of_source(source: str) -> Config:
+    """The preset of that name, or the configuration in that file."""
+    if source in PRESETS:
+        return PRESETS[source]
+    file = Path(source)
+    if file.suffix not in (".yaml", ".yml") and not file.is_file():
+        raise InputError(
+            f"preset {source!r} does not exist; the nearest of {', '.join(PRESETS)} is "
+            f"{nearest(source, PRESETS)}"
+        )
+    values = read_yaml(file)
+    start = values.pop("preset", "ours")
+    if start not in PRESETS:
+        raise InputError(
+            f"{file}: preset {start!r} does not exist; the nearest of {', '.join(PRESETS)} is "
+            f"{nearest(start, PRESETS)}"
+        )
+    name = values.pop("name", start)
+    try:
+        config = structured(PRESETS[start], values)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+    if name in PRESETS and config != PRESETS[name]:
+        name = file.stem
+    if name in PRESETS and config != PRESETS[name]:
+        raise InputError(
+            f"{file} changes fields of preset {start} under the name of a preset; add "
+            "`name:` and a new name to the file"
+        )
+    return replace(config, preset=str(name))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The fields in a YAML file. Raises InputError where it cannot be read or holds none."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} is not a readable YAML file ({error}); fix it") from error
+    if values is not None and not isinstance(values, dict):
+        raise InputError(f"{path} holds {type(values).__name__}, wanted fields such as `preset:`")
+    return values or {}
+
+
+def structured(base: T, changes: Mapping[str, Any]) -> T:
+    """The dataclass `base` with nested `changes`, every value checked against its field's type.
+
+    Raises InputError with the dotted name of a field that does not exist (and the nearest one) or
+    whose value is of another type.
+    """
+    import pydantic  # here, since it takes half a second
+
+    values = _merged(asdict(base), changes, "")  # type: ignore[call-overload]
+    try:
+        # From JSON, a list may stand for a tuple and a whole number for a float; nothing else.
+        return pydantic.TypeAdapter(type(base)).validate_json(json.dumps(values), strict=True)
+    except pydantic.ValidationError as errors:
+        error = errors.errors()[0]
+    name, value = ".".join(map(str, error["loc"])), error["input"]
+    if error["type"] == "literal_error":
+        choices = re.findall("'(.*?)'", error["ctx"]["expected"])
+        raise InputError(
+            f"{name} is {value!r}, wanted one of {', '.join(choices)}; the nearest is "
+            f"{nearest(value, choices)}"
+        )
+    wanted = error["msg"].removeprefix("Input should be ").lower()
+    raise InputError(f"{name} is {value!r}, wanted {wanted}; write it without quotes")
+
+
+def _merged(base: dict[str, Any], changes: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    merged = dict(base)
+    for name, value in changes.items():
+        if f"{prefix}{name}" in RENAMED:
+            new, values = RENAMED[prefix + name]
+            raise InputError(
+                f"{prefix}{name} is now called {new}; write {values.get(value, value)}"
+            )
+        if name not in base:
+            near = nearest(name, base)
+            raise InputError(f"there is no field {prefix}{name}; the nearest is {prefix}{near}")
+        if isinstance(base[name], dict):
+            if not isinstance(value, Mapping):
+                raise InputError(f"{prefix}{name} is {value!r}, wanted its fields, indented")
+            value = _merged(base[name], value, f"{prefix}{name}.")
+        elif isinstance(value, str) and isinstance(base[name], float) and _NUMBER.fullmatch(value):
+            value = float(value)
+        merged[name] = value
+    return merged
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """The Config that was stored as these values; fields renamed since then are read."""
+    stored = json.loads(json.dumps(values))
+    for old, (new, meaning) in RENAMED.items():
+        (stage, name), new_name = old.split("."), new.split(".")[1]
+        if name in stored.get(stage, {}):
+            stored[stage][new_name] = meaning[stored[stage].pop(name)]
+    return structured(Config(), stored)
+
+
+def with_losses(config: Config, name: str) -> Config:
+    """`config` trained with those losses alone; `none` leaves features unadapted."""
+    if name not in LOSSES:
+        raise InputError(
+            f"there is no loss {name!r}; the nearest of {', '.join(LOSSES)} is "
+            f"{nearest(name, LOSSES)}"
+        )
+    weights = asdict(config.training.weights)
+    kept = {term: weight if term in LOSSES[name] else 0.0 for term, weight in weights.items()}
+    return replace(config, training=replace(config.training, weights=LossWeights(**kept)))
+
+
+def _with_recipe(config: Config, recipe: str) -> Config:
+    """The recipe of a preset, such as `published`, with the data and backbones of `config`.
+
+    Image size and plane distance stay as well: they belong to the data.
+    """
+    if recipe not in PRESETS:
+        raise InputError(
+            f"there is no recipe {recipe!r}; the nearest of {', '.join(PRESETS)} is "
+            f"{nearest(recipe, PRESETS)}"
+        )
+    base = PRESETS[recipe]
+    # Other weights than the published ones keep the norm they were trained with, unless released.
+    same_model = config.point_encoder.model == base.point_encoder.model
+    own = same_model or base.point_encoder.norm == "released"
+    norm = (base if own else config).point_encoder.norm
+    return replace(
+        base,
+        preset=f"{recipe}-{config.preset}",
+        data=config.data,
+        preprocess=replace(
+            base.preprocess,
+            image_size=config.preprocess.image_size,
+            plane_distance_m=config.preprocess.plane_distance_m,
+        ),
+        image_encoder=config.image_encoder,
+        point_encoder=replace(config.point_encoder, norm=norm),
+        device=config.device,
+        cache=config.cache,
+    )
+
+
+def checked(config: Config) -> Config:
+    """`config`, or an InputError where two of its fields contradict each other."""
+    if config.preprocess.image_size % config.projection.patch_px:
+        raise InputError(
+            f"image size {config.preprocess.image_size} is not a multiple of the patch of "
+            f"{config.projection.patch_px} px; choose one that is"
+        )
+    if config.adaptor.attend == "all" and config.training.patches_per_scan:
+        raise InputError(
+            "adaptor.attend all needs training.patches_per_scan 0: drawn patches leave out the "
+            "background it attends to"
+        )
+    if config.finetune.method != "none" and not any(asdict(config.training.weights).values()):
+        raise InputError(
+            f"finetune.method {config.finetune.method} without a loss trains nothing; give "
+            "training.weights a weight that is not 0, or set finetune.method to none"
+        )
+    for name in config.finetune.modalities:
+        if name not in MODALITIES:
+            raise InputError(
+                f"finetune.modalities holds {name!r}, wanted some of {', '.join(MODALITIES)}; the "
+                f"nearest is {nearest(name, MODALITIES)}"
+            )
+    return config
+
+
+def resolve_paths(config: Config) -> Config:
+    """`config` for a process in a folder of the checkout, such as JupyterLab in notebooks/.
+
+    Data that are not below that folder are taken from the checkout, which has one cache.
+    """
+    data = replace(config.data, root=str(located(Path(config.data.root))))
+    inside = CHECKOUT in Path.cwd().parents
+    cache = str(CHECKOUT / config.cache) if config.cache and inside else config.cache
+    return replace(config, data=data, cache=cache)
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device of `auto`, `cpu`, `cuda` or `cuda:<index>`."""
+    import torch
+
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise InputError(f"device {name!r} is not known; choose auto, cpu or cuda")
+    count = torch.cuda.device_count()
+    if name == "cpu" or (name == "auto" and not count):
+        return torch.device("cpu")
+    if not count:
+        raise InputError(
+            f"device {name} was asked for but torch sees none; use --device cpu or auto"
+        )
+    index = int(name.partition(":")[2] or 0)
+    if index >= count:
+        raise InputError(f"device {name} does not exist; torch sees cuda:0 to cuda:{count - 1}")
+    # TF32 convolutions would change features by 1e-3, and scores away from those of the CPU.
+    torch.backends.cudnn.allow_tf32 = False
+    return torch.device(name if ":" in name else "cuda")
+
+
+def fields_of(config: Config) -> dict[str, Any]:
+    """Every field by its full name, such as `training.weights.la`; for tables."""
+    return dict(flat(asdict(config)))
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Entries of nested dicts under names such as `training.weights.la`."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def config_hash(*parts: Any) -> str:
+    """16 hex digits that change when any field of the given dataclasses or values changes."""
+    text = json.dumps([_plain(part) for part in parts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(part: Any) -> Any:
+    if dataclasses.is_dataclass(part) and not isinstance(part, type):
+        return {"type": type(part).__name__, **asdict(part)}
+    return str(part) if isinstance(part, Path) else part
