@@ -18,7 +18,7 @@ from lsfa_lib.storage.files import CHECKOUT, InputError, atomic_write
 
 
 class ThisInterpreter(AsyncKernelManager):
-    """Starts kernels in the running interpreter, wherever a `python3` kernel points to."""
+    """Starts kernels of the running interpreter, not of the user's `python3` kernel."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -31,14 +31,13 @@ IN_PROCESS = {"engine_name": ENGINE, "kernel_name": "python3", "progress_bar": F
 
 
 def _in_kernel(name: str) -> dict[str, Any]:
-    """How papermill runs a notebook in a kernel, with a progress bar of that name."""
+    """Options of papermill for a run in a kernel, with a progress bar of that name."""
     return {
         "kernel_name": "python3",
         "kernel_manager_class": ThisInterpreter,
-        # The kernel's own log tells of its sockets, when it is stopped say; what a cell raises
-        # comes with the cell.
+        # The kernel's own log is about its sockets; what a cell raises is in the cell.
         "extra_arguments": ["--IPKernelApp.log_level=CRITICAL"],
-        # The explorer's would be 10 MB, and no page can use them.
+        # The explorer's state would be 10 MB, and no page can use it.
         "store_widget_state": False,
         "progress_bar": {
             "desc": name,
@@ -49,13 +48,13 @@ def _in_kernel(name: str) -> dict[str, Any]:
     }
 
 
-def find_notebook(name: str, beside: Path | None = None) -> Path:
+def find_notebook(name: str, start: Path | None = None) -> Path:
     """`notebooks/<name>.ipynb` of the checkout, or of the working folder.
 
-    A name that ends in .ipynb is a path, from the folder `beside` or the working folder.
+    A name that ends in .ipynb is a path, relative to `start` or to the working folder.
     """
     if name.endswith(".ipynb"):
-        path = (beside or Path()) / name
+        path = (start or Path()) / name
         if path.exists():
             return path
         raise InputError(f"{path} was not found; give the notebook's path from {path.parent}")
@@ -74,8 +73,8 @@ def execute(notebook: Path, folder: Path, parameters: dict[str, Any], kernel: bo
     """Runs a notebook with parameters into `folder/notebook.ipynb` and returns that path.
 
     Without a kernel the cells run in this process, which saves a kernel's start and its imports.
-    Raises InputError for a parameter the notebook does not declare, before anything runs, and
-    when a cell fails: then `folder/notebook-failed.ipynb` holds the cells up to the error.
+    Raises InputError for a parameter the notebook does not declare, before any cell runs, and when
+    a cell fails: then `folder/notebook-failed.ipynb` holds the cells up to the error.
     """
     known = papermill.inspect_notebook(str(notebook))
     for name in parameters:
@@ -83,7 +82,7 @@ def execute(notebook: Path, folder: Path, parameters: dict[str, Any], kernel: bo
             raise InputError(
                 f"{notebook.name} has no parameter {name!r}; it takes {', '.join(known)}"
             )
-    # Its warnings are about widgets' channels no page needs; failures are raised.
+    # Its warnings are about channels of widgets; failures are raised.
     logging.getLogger("papermill").setLevel(logging.ERROR)
     path, failed = folder / "notebook.ipynb", folder / "notebook-failed.ipynb"
     with atomic_write(path) as file:
@@ -101,7 +100,7 @@ def execute(notebook: Path, folder: Path, parameters: dict[str, Any], kernel: bo
             file.replace(failed)
             raise InputError(
                 f"{notebook.name}: its Python process was killed, most likely for lack of memory; "
-                f"choose a smaller image size (the cells up to then: {failed})"
+                f"choose a smaller image size (the cells run so far: {failed})"
             ) from error
     failed.unlink(missing_ok=True)
     return path
