@@ -1,12 +1,12 @@
 # Three commands do all the set-up on a machine with Python 3.11+, make and pip:
 #   make demo   scans -> detectors -> a study -> reports/index.html
-#   make test   linters, types and tests
+#   make test   linters, types and tests (make check: the fast ones)
 #   make lab    JupyterLab with the demo data and the live explorer
 PYTHON ?= python3
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 
-.PHONY: demo lab lab-server study test test-gpu bench card pictures lock clean
+.PHONY: demo lab lab-server study check test lint structure test-gpu bench card pictures lock clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.ready
@@ -35,19 +35,27 @@ lab-server:
 		--ServerApp.jpserver_extensions="jupyter_lsp=False" \
 		$(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
 
-# What each part of the method brings, with seeds and intervals: two to three hours on two cores.
+# How much each component contributes, with seeds and intervals: two to three hours on two cores.
 study: .venv/.ready
-	$(BIN)/lsfa study data
-	$(BIN)/lsfa study select biscuit orange
-	$(BIN)/lsfa study components all
-	$(BIN)/lsfa study components all --image-size 448 --losses ours --coreset-seeds 1
-	$(BIN)/lsfa study page --document docs/components.md
+	$(BIN)/lsfa data demo --study --root data/study
+	$(BIN)/lsfa sweep studies/in_depth.yaml --document docs/components.md
 
-test: .venv/.ready
+# One process per core, one thread each: torch's own threads would compete with the processes.
+test check: export OMP_NUM_THREADS = 1
+test check: export MKL_NUM_THREADS = 1
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
+
+# Linters, types and the fast tests, for use while writing code.
+check: lint
+	$(PYTEST) -m "not slow and not browser and not gpu"
+
+test: lint
+	$(PYTEST)
+
+lint: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
 
 test-gpu: .venv/.ready
 	$(BIN)/python -m pytest -m gpu
@@ -63,6 +71,10 @@ card: .venv/.ready
 bench: .venv/.ready
 	$(BIN)/python -m benchmarks
 
+# Counts the library's code; a change may grow it only for a reason.
+structure: .venv/.ready
+	$(BIN)/python -m benchmarks.structure
+
 # Versions are pinned once, for every platform; run after changing pyproject.toml.
 lock: .venv/.ready
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --no-header --quiet -o requirements.lock
@@ -77,6 +89,7 @@ lock: .venv/.ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	$(BIN)/python -c "import open3d" 2>/dev/null || sh .ci/system-libraries
 	$(BIN)/python -c "from lsfa_lib.storage.open3d import load_open3d; load_open3d()"
+	$(BIN)/python -m compileall -q lsfa_lib
 	touch $@
 
 clean:

@@ -13,7 +13,8 @@ import yaml
 
 from benchmarks.harness import Row, device_name, measure
 from lsfa_lib.demo.synthetic import DemoSettings, write_demo
-from lsfa_lib.notebooks.run import execute, find_notebook
+from lsfa_lib.notebooks.find import find_notebook
+from lsfa_lib.notebooks.run import execute
 from lsfa_lib.studies.study import Choices, read_studies
 from lsfa_lib.studies.sweep import run_sweep
 
@@ -27,8 +28,8 @@ ALONE = "its cells alone"
 def one_run(folder: Path, kernel: bool) -> None:
     """A small run of the quickstart, its features in the cache."""
     parameters: dict[str, Any] = {"preset": "tiny", "category": CATEGORIES[0], "scans": 1}
-    parameters |= {"data_root": str(folder / "data"), "device": "cpu"}
-    parameters |= {"out": str(folder / "run"), "fields": {"cache": str(folder / "cache")}}
+    fields = {"data.root": str(folder / "data"), "device": "cpu", "cache": str(folder / "cache")}
+    parameters |= {"out": str(folder / "run"), "fields": fields}
     execute(find_notebook("00_quickstart"), folder / "run", parameters, kernel)
 
 
@@ -39,9 +40,9 @@ def sweep(folder: Path) -> tuple[float, list[float]]:
     and no run.
     """
     study = folder / "bench.yaml"
-    parameters = {"scans": 1, "fields": {"cache": str(folder / "cache")}}
+    parameters = {"scans": 1, "cache": str(folder / "cache")}
     study.write_text(yaml.safe_dump({"parameters": parameters, "cells": CELLS}), encoding="utf-8")
-    choices = Choices(data_root=str(folder / "data"), categories=CATEGORIES)
+    choices = Choices(categories=CATEGORIES, fields={"data.root": str(folder / "data")})
     start = time.perf_counter()
     swept = run_sweep(read_studies(study, choices), folder / "reports", WORKERS)
     wall = time.perf_counter() - start

@@ -96,8 +96,6 @@ class Prediction:
 
     anomaly_map: Float[Tensor, "S S"]
     image_score: float
-    released_map: Float[Tensor, "S S"] | None = None
-    """CFM's public evaluation reads P-AUROC from another map than AUPRO; nothing of ours does."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,10 @@
 """No network, types and shapes checked in every annotated function, tiny demo data."""
 
+from __future__ import annotations
+
 import os
 import runpy
+import shutil
 from pathlib import Path
 
 NO_NETWORK = Path(__file__).parent / "no_network"
@@ -15,12 +18,21 @@ from jaxtyping import install_import_hook  # noqa: E402
 install_import_hook("lsfa_lib", "beartype.beartype")
 
 from collections.abc import Iterator  # noqa: E402
+from contextlib import chdir  # noqa: E402
 from dataclasses import replace  # noqa: E402
+from typing import TYPE_CHECKING  # noqa: E402
 
 import pytest  # noqa: E402
 
 from lsfa_lib.config import TINY, Config, DataConfig  # noqa: E402
 from lsfa_lib.demo.synthetic import DemoCounts, DemoSettings, write_demo  # noqa: E402
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+    from report_case import Case
+
+    from lsfa_lib.studies.study import Study
+    from lsfa_lib.studies.sweep import Swept
 
 TINY_DEMO = DemoSettings(
     categories=("biscuit", "seal"),
@@ -42,3 +54,56 @@ def tiny(demo_root: Path, tmp_path: Path) -> Config:
     """TINY on the small demo tree, with a cache of its own."""
     data = DataConfig(root=str(demo_root))
     return replace(TINY, data=data, device="cpu", cache=str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def swept(
+    demo_root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Study], Swept]:
+    """The project's studies, small, by name, and what one sweep over all of them left."""
+    from study_case import small_studies
+
+    from lsfa_lib.studies.sweep import run_sweep
+
+    folder = tmp_path_factory.mktemp("swept")
+    studies = list(small_studies(folder / "studies", demo_root))
+    with chdir(folder):  # the cache lies where the sweep begins
+        found = run_sweep(studies, folder / "reports")
+    return {study.name: study for study in studies}, found
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium; the test is skipped where playwright is not installed."""
+    from browser_case import chromium
+
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def case() -> Case:
+    """A small synthetic run."""
+    from report_case import make_case
+
+    return make_case(size=72, each=2)
+
+
+@pytest.fixture(scope="session")
+def built(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Reports in a folder with an odd name: a study, a run of its own, all pages. Read only."""
+    from report_case import COOKIE, write_run, write_study
+
+    from lsfa_lib.pages import report
+
+    folder = tmp_path_factory.mktemp("büro & co") / "reports"
+    write_study(folder, case)
+    write_run(folder / COOKIE, case, scans=1)
+    report.rebuild(folder)
+    return folder
+
+
+@pytest.fixture
+def reports(built: Path, tmp_path: Path) -> Path:
+    """A copy of `built` to change."""
+    return Path(shutil.copytree(built, tmp_path / "reports"))

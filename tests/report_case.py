@@ -99,7 +99,7 @@ def _history(random, steps=40):
                 "nearest_3d": 2 + fall,
                 "nearest_rgb": 4 + fall,
             }
-            step |= {"own_rows_3d": 0.0, "own_rows_rgb": 0.0}
+            step |= {"same_scan_3d": 0.0, "same_scan_rgb": 0.0}
         terms = {"LA": 0.6, "GA": 0.6, "LC": 1.0, "GC": 1.0}
         step["loss"] = sum(weight * step.get(term, 0.0) for term, weight in terms.items())
         history.append({key: float(value) for key, value in step.items()})

@@ -1,63 +1,71 @@
-"""A made-up finished study: scores of two categories, shifted by a number a cell."""
+"""Small studies: a made-up finished one, one whose runs take no time, and the project's, swept."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import product
 from pathlib import Path
+from typing import Any
 
+import nbformat
 import numpy as np
+import yaml
+from nbformat import v4
+from report_case import make_case
 from sklearn.metrics import roc_auc_score
 
-from lsfa_lib.config import DEMO
+from lsfa_lib.config import DEMO, Config
 from lsfa_lib.storage.results import as_json, write_result
+from lsfa_lib.studies.study import Choices, Study, read_studies
 
 CATEGORIES = ("cap", "ring")
 SEEDS = (0, 1)
 DEFECTIVE = np.array([False] * 10 + [True] * 14)
 LIFT = {"none": 0.0, "IFC": 2.0, "CLC": -0.9, "both": 0.05}
 MODES = ("3d", "rgb", "rgb+3d")
+SOURCE = Path(__file__).parents[1] / "studies"
 
 
-def scores_of(category: str, cell: str, seed: int, mode: str, lift: float) -> np.ndarray:
-    """The scores of the reference, defective ones lifted; a little noise of the seed."""
-    place = sum(map(ord, category)), MODES.index(mode)
+def scores_of(
+    category: str, cell: str, trial: int | tuple[int, int], mode: str, lift: float
+) -> np.ndarray:
+    """The scores of the reference, defective ones lifted; a little noise of the trial."""
+    place = sum(map(ord, category)), MODES.index(mode) if mode in MODES else 3
     base = np.random.default_rng(place).normal(size=24) + 0.7 * DEFECTIVE
-    return base + 0.2 * np.random.default_rng([*place, seed]).normal(size=24) + lift * DEFECTIVE
+    noise = np.random.default_rng([*place, *np.atleast_1d(trial)]).normal(size=24)
+    return base + 0.2 * noise + lift * DEFECTIVE
 
 
-def write_study(
+def write_results(
     folder: Path,
     lift: dict[str, float] = LIFT,
     failed: tuple[tuple[str, str, int], ...] = (),
     seeds: tuple[int, ...] = SEEDS,
     about: dict | None = None,
-    configs: dict | None = None,
+    configs: dict[str, Config] | None = None,
     categories: tuple[str, ...] = CATEGORIES,
+    points: int = 1,
+    disagreeing: tuple[str, ...] = (),
 ) -> Path:
-    """Writes study.json and a result.json for each run; `folder` is the study's."""
+    """Writes study.json and a result.json for each run; `folder` is the study's.
+
+    The cells in `disagreeing` have a further mode, in which they are worse by 1.
+    """
     runs = []
-    for cell, gain in lift.items():
-        for seed in seeds:
-            for category in categories:
-                name = f"{category}-{cell.replace('<', '_').replace('/', '_')}-s{seed}"
-                lost = (cell, category, seed) in failed
-                runs.append(
-                    {
-                        "cell": cell,
-                        "category": category,
-                        "seed": seed,
-                        "folder": f"../../runs/sweep/{name}",
-                        "state": "failed" if lost else "done",
-                        "error": "InputError: no" if lost else "",
-                        "seconds": 3.0,
-                        "reused": False,
-                    }
-                )
-                if not lost:
-                    config = (configs or {}).get(cell, DEMO)
-                    found = result_of(category, cell, seed, gain, config)
-                    write_result(found, folder / runs[-1]["folder"])
+    for cell, seed, category, point in product(lift, seeds, categories, range(points)):
+        name = f"{category}-{cell.replace('<', '_').replace('/', '_')}-s{seed}-p{point}"
+        lost = (cell, category, seed) in failed
+        run = {"cell": cell, "category": category, "seed": seed, "point": point}
+        outcome = {"state": "failed" if lost else "done", "error": "InputError: no" if lost else ""}
+        place = {"folder": f"../../runs/sweep/{name}", "seconds": 3.0, "reused": False}
+        runs.append({**run, **outcome, **place})
+        if not lost:
+            modes = (*MODES, "rgb+3d+disagreement")[: 4 if cell in disagreeing else 3]
+            found = _result(run, lift[cell], (configs or {}).get(cell, DEMO), modes, points)
+            write_result(found, folder / place["folder"])
     study = {
         "schema": 1,
         "name": "parts",
@@ -67,8 +75,11 @@ def write_study(
         "categories": list(categories),
         "seeds": list(seeds),
         "cells": {cell: {"only": cell} for cell in lift},
+        "grid": [{"bank.seed": point} for point in range(points)] if points > 1 else [{}],
         "reference": next(iter(lift)),
+        "control": "",
         "published": {"table": "table4_components", "rows": {"none": "none", "both": "IFC+CLC"}},
+        "unavailable": {},
         "runs": runs,
         "finding": "",
         "created": "2026-11-22T14:35:00+00:00",
@@ -80,36 +91,153 @@ def write_study(
     return folder
 
 
-def result_of(category: str, cell: str, seed: int, gain: float, config=DEMO) -> dict:
+def _result(
+    run: dict[str, Any], gain: float, config: Config, names: tuple[str, ...], points: int
+) -> dict[str, Any]:
+    trial = (run["seed"], run["point"]) if points > 1 else run["seed"]
     modes, by_mode = {}, {}
-    for mode in MODES:
-        by_mode[mode] = scores_of(category, cell, seed, mode, gain)
+    for i, mode in enumerate(names):
+        lift = gain - (i == 3)
+        by_mode[mode] = scores_of(run["category"], run["cell"], trial, mode, lift)
         modes[mode] = {
             "i_auroc": roc_auc_score(DEFECTIVE, by_mode[mode]),
-            "aupro_30": 0.5 + 0.1 * gain + 0.01 * seed + 0.1 * MODES.index(mode),
+            "aupro_30": 0.5 + 0.1 * gain + 0.01 * (run["seed"] + run["point"]) + 0.1 * i,
             "p_auroc": 0.9 if mode != "3d" else None,
             "threshold": 1.0,
         }
+    scores = {mode: values["i_auroc"] - 0.1 for mode, values in modes.items()}
     return {
         "schema": 1,
-        "category": category,
+        "category": run["category"],
         "preset": "demo",
-        "seed": seed,
+        "seed": run["seed"],
         "created": "2026-11-22T14:35:00+00:00",
-        "config": as_json(asdict(replace(config, shots=config.shots))),
+        "config": as_json(asdict(config)),
         "counts": {"train": config.shots or 32, "validation": 8},
         "finetuned": None,
         "modes": modes,
         "scans": [
             {
-                "name": f"{category}/test/{i:03}",
+                "name": f"{run['category']}/test/{i:03}",
                 "kind": "dent" if DEFECTIVE[i] else "good",
                 "defective": bool(DEFECTIVE[i]),
-                "scores": {mode: float(by_mode[mode][i]) for mode in MODES},
+                "scores": {mode: float(by_mode[mode][i]) for mode in names},
             }
             for i in range(24)
         ],
+        "selection": {"i_auroc": scores, "aupro_30": scores} if config.pseudo_defects else None,
         "banks": {"3d": [100, 33], "rgb": [90, 152]},
         "seconds": {"train adaptors": 2.0, "fit banks": 1.0, "predict test": 4.0},
         "peak_memory_mb": 700.0,
     }
+
+
+KERNEL = {
+    "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+    "language_info": {"name": "python"},
+}
+PARAMETERS = """category: str = "a"  # of the data
+seed: int = 0  # of the run
+out: str = ""  # folder of the result
+preset: str = ""  # name or file
+fields: dict = {}  # of the config
+template: str = ""  # a result to put the numbers into
+value: float = 0.5  # I-AUROC of seed 0
+pause: float = 0.0  # seconds a run takes
+does: str = ""  # raise or kill, after the first cell"""
+FIRST = """import json, os, signal, time
+from pathlib import Path
+
+with (Path(out) / "pids").open("a") as file:
+    print(os.getpid(), file=file)
+print("so far")"""
+WORK = """time.sleep(pause)
+if does == "raise":
+    raise ValueError(f"no {value} <b>")
+if does == "kill":
+    os.kill(os.getpid(), signal.SIGKILL)"""
+RESULT = """result = json.loads(Path(template).read_text())
+result |= {"category": category, "seed": seed}
+for numbers in result["modes"].values():
+    numbers["i_auroc"] = value + seed / 100
+Path(out, "result.json").write_text(json.dumps(result))"""
+PAGE = """from lsfa_lib.studies.study_table import load
+
+runs = load(study)
+print(sorted(runs.cells), len(runs.results))"""
+
+
+def write_study(folder: Path, cells: dict[str, Any], **fields: Any) -> Path:
+    """A study file in `folder` with notebooks that take no time: they fill in a stored result."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_notebook(folder / "quick.ipynb", PARAMETERS, FIRST, WORK, RESULT)
+    write_notebook(folder / "page.ipynb", 'study: str = ""  # its folder', PAGE)
+    template = folder / "template.json"
+    template.write_text(json.dumps(make_case(size=48, each=2).result), encoding="utf-8")
+    study = {
+        "title": "Does <i>it</i> help?",
+        "run": "quick.ipynb",
+        "page": "page.ipynb",
+        "preset": "tiny",
+        "cells": cells,
+        **fields,
+    }
+    study["parameters"] = {"template": str(template), **study.get("parameters", {})}
+    path = folder / f"{fields.pop('name', 'quick')}.yaml"
+    path.write_text(yaml.safe_dump(study, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def write_notebook(path: Path, parameters: str, *cells: str) -> Path:
+    """A notebook of these code cells, the first of them its parameters."""
+    tagged = v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    code = [v4.new_code_cell(source) for source in cells]
+    nbformat.write(v4.new_notebook(cells=[tagged, *code], metadata=KERNEL), path)
+    return path
+
+
+KEPT = {
+    "clc": ("none", "LA", "LA + GA"),
+    "ifc": ("none", "GC", "LC + GC"),
+    "adaptor": ("none", "one encoder layer", "linear"),
+    "few_shot": ("all", "5 shots", "all, unadapted", "5 shots, unadapted"),
+    "finetuning": ("frozen", "adaptor", "last block", "last 2 blocks"),
+    "sensitivity": ("starting point", "temperature 0.03", "K = 4"),
+    "methods": ("LSFA", "CFM", "PatchCore, RGB", "PaDiM", "Depth VM"),
+    "crossmodal": (
+        "CFM",
+        "CFM-S",
+        "5 shots",
+        "LSFA",
+        "LSFA and CFM averaged",
+        "CFM as third score",
+    ),
+    "components_in_depth": ("baseline", "random control", "IFC + CLC"),
+    "selection": ("starting point", "random control", "baseline"),
+}
+"""Cells of the project's studies that are enough to look into their pages."""
+
+
+def small_studies(folder: Path, demo_root: Path) -> Iterator[Study]:
+    """The project's studies with TINY in one category, few cells, one seed and few shots each."""
+    shutil.copytree(SOURCE, folder)
+    for name, cells in KEPT.items():
+        path = folder / f"{name}.yaml"
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values["cells"] = {cell: values["cells"][cell] for cell in cells}
+        for cell in values["cells"].values():
+            cell |= {"shots": 2} if "shots" in cell else {}
+        rows = values.get("published", {}).get("rows", {})
+        for cell in rows.keys() - values["cells"].keys():
+            del rows[cell]
+        path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    choices = Choices("tiny", ("seal",), (0,), {"data.root": str(demo_root), "device": "cpu"})
+    for name in (
+        "paper",
+        "methods",
+        "crossmodal",
+        "efficiency",
+        "components_in_depth",
+        "selection",
+    ):
+        yield from read_studies(folder / f"{name}.yaml", choices)

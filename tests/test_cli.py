@@ -1,8 +1,10 @@
 """The `lsfa` command: what it prints; a user's mistake ends with one sentence and exit 2."""
 
+import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,12 @@ import yaml
 from PIL import Image
 
 from lsfa_lib.cli import app as cli
-from lsfa_lib.config import PRESETS, TINY, fields_of, load_config
+from lsfa_lib.cli.run import run_name
+from lsfa_lib.config import PRESETS, TINY, configure, fields_of
 from lsfa_lib.evaluation.metrics import mean_interval
+from lsfa_lib.figures.findings import counts
 from lsfa_lib.storage.results import read_result
+from lsfa_lib.studies import watch
 
 
 def lsfa(*words: str | Path) -> int:
@@ -57,9 +62,48 @@ def first(tree: Path, kind: str, role: str) -> Path:
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert lsfa("--help") == 0
     shown = capsys.readouterr().out
-    words = ("data", "run", "presets", "report", "cache", "lsfa data demo", "reports/index.html")
-    for word in words:
-        assert word in shown
+    assert "lsfa data demo" in shown and "reports/index.html" in shown
+    listed = re.findall(r"^│ ([a-z-]+)  +\w", shown, re.MULTILINE)
+    assert listed == list(cli.ORDER)
+    assert lsfa("--version") == 0
+    assert capsys.readouterr().out == f"lsfa {version('lsfa_lib')}\n"
+
+
+SHORT = (("--help",), ("--version",), ("methods",), ("presets",))
+MISSPELT = {
+    "category": ("run", "bagle"),
+    "preset": ("run", "seal", "--preset", "dmo"),
+    "method": ("run", "seal", "--method", "cfn"),
+    "loss": ("run", "seal", "--only", "IFCC"),
+    "field": ("sweep", "field.yaml"),
+    "notebook": ("sweep", "notebook.yaml"),
+    "study": ("sweep", "fild.yaml"),
+}
+
+
+@pytest.mark.parametrize("words", [*SHORT, *MISSPELT.values()], ids=[*map(str, SHORT), *MISSPELT])
+def test_what_needs_no_torch_imports_none(
+    words: tuple[str, ...], demo_root: Path, tmp_path: Path
+) -> None:
+    """Neither torch nor pandas, papermill or dask: each takes a second."""
+    (tmp_path / "field.yaml").write_text("cells: {a: {traning.steps: 3}}")
+    (tmp_path / "notebook.yaml").write_text("run: 00_quikstart\ncells: {a: {}}")
+    where = ["--data", str(demo_root)] if words[0] in ("run", "sweep") else []
+    script = (
+        "import sys\nfrom lsfa_lib.cli.app import main\n"
+        f"sys.argv = {['lsfa', *words, *where]}\n"
+        "try:\n    main()\nfinally:\n"
+        "    heavy = {'torch', 'pandas', 'papermill', 'distributed', 'plotly'} & set(sys.modules)\n"
+        "    assert not heavy, heavy"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True
+    )
+    if words in SHORT:
+        assert ended.returncode == 0, ended.stderr
+    else:
+        assert ended.returncode == 2, ended.stderr
+        assert "nearest" in ended.stderr and ended.stderr.count("\n") == 1
 
 
 def test_unknown_category_lists_those_that_exist(
@@ -76,7 +120,7 @@ def test_missing_folder_and_unknown_settings_are_said(
     assert lsfa("run", "all", "--data", tmp_path / "nowhere") == 2
     assert "nowhere: no such folder" in capsys.readouterr().err
     assert lsfa("run", "seal", "--data", tree, "--preset", "best") == 2
-    assert "preset 'best' does not exist; choose one of" in capsys.readouterr().err
+    assert "preset 'best' does not exist; the nearest of" in capsys.readouterr().err
     assert lsfa("run", "seal", "--data", tree, "--image-size", "225") == 2
     assert "image size 225 is not a multiple" in capsys.readouterr().err
     assert lsfa("run", "seal", "--data", tree, "--device", "tpu") == 2
@@ -106,9 +150,12 @@ def test_settings_that_cannot_be_used_are_found_before_anything_runs(
     [
         ("preset: [tiny", "is not a readable YAML file"),
         ("just words", "holds str, wanted fields such as `preset:`"),
-        ("preset: tinny", "preset 'tinny' does not exist; choose one of"),
+        ("preset: tinny", "preset 'tinny' does not exist; the nearest of"),
         ("preset: tiny\ntraning:\n  steps: 3", "there is no field traning; the nearest is train"),
-        ("preset: tiny\ntraining:\n  steps: many", "training.steps is 'many', wanted int"),
+        (
+            "preset: tiny\ntraining:\n  steps: many",
+            "training.steps is 'many', wanted a valid integer",
+        ),
         ("preset: tiny\nshots: 9", "9 shots of 6 scans; ask for 1 to 6"),
     ],
 )
@@ -131,10 +178,10 @@ def test_folders_tell_runs_apart() -> None:
         ("demo", "", 0, 96),
         ("my", "", 0, 0),
     ]
-    names = [cli.run_name(*words) for words in asked]
+    names = [run_name(*words) for words in asked]
     assert len(set(names)) == len(names)
     assert (names[0], names[2], names[4]) == ("demo", "demo-IFC-10shots", "demo-96px")
-    assert cli.run_name("mine/of today", "both", 1, 96) == "mine_of_today-96px-both-1shots"
+    assert run_name("mine/of today", "both", 1, 96) == "mine_of_today-96px-both-1shots"
 
 
 def test_seeds_of_a_config_file_are_run_side_by_side_and_summed_up(
@@ -145,6 +192,7 @@ def test_seeds_of_a_config_file_are_run_side_by_side_and_summed_up(
     file, reports = tmp_path / "mine.yaml", tmp_path / "reports"
     file.write_text(f"preset: tiny\ndata:\n  root: {tree}\ntraining:\n  steps: 2\n")
     words = ("--config", file, "--only", "CLC", "--shots", "3", "--seed", "4", "--seeds", "2")
+    monkeypatch.setattr(watch, "QUIET_S", 0.0)
     assert lsfa("run", "seal", *words, "--device", "cpu", "--reports", reports) == 0
     folders = [reports / f"runs/quickstart/seal-mine-CLC-3shots-s{seed}" for seed in (4, 5)]
     results = [read_result(folder / "result.json") for folder in folders]
@@ -157,7 +205,19 @@ def test_seeds_of_a_config_file_are_run_side_by_side_and_summed_up(
         assert str(tree) not in page
         assert (folder / "adaptors.safetensors").exists()
     assert results[0]["train_scans"] != results[1]["train_scans"]
-    lines = capsys.readouterr().out.splitlines()
+    shown = capsys.readouterr()
+    lines = shown.out.splitlines()
+    # Where each run is, into a pipe too; the first page at once, the numbers at the end.
+    assert re.search(r"seal-mine-CLC-3shots-s4: [a-z ]+, step \d of \d+", shown.err)
+    assert lines[0].startswith("first report: ") and lines[0].endswith("/report.html")
+    assert Path(lines[0].removeprefix("first report: ")).parent in folders
+    for seed, result in zip((4, 5), results, strict=True):
+        (line,) = (row for row in lines if row.startswith(f"seal, RGB + 3D, seed {seed} "))
+        mode = result["modes"]["rgb+3d"]
+        numbers = [f"{mode[metric]:.3f}" for metric in ("i_auroc", "aupro_30", "p_auroc")]
+        found, bad, rejected, good = counts(result)
+        said = f"{found} of {bad} {rejected} of {good}"
+        assert line.split()[6:] == [*numbers, *said.split()]
     summed = [line for line in lines if line.endswith("   2 seeds")]
     assert len(summed) == len(results[0]["modes"]) == 5
     values = [result["modes"]["rgb+3d"]["i_auroc"] for result in results]
@@ -178,12 +238,12 @@ def test_presets_are_written_as_yaml_that_is_read_back_exactly(
     text = capsys.readouterr().out
     file = tmp_path / "again.yaml"
     file.write_text(text, encoding="utf-8")
-    assert load_config(file) == PRESETS[name]
+    assert configure(file) == PRESETS[name]
     # Every field is there: nothing is left to the preset the file names.
     values = yaml.safe_load(text)
     values["preset"], values["name"] = "published" if name != "published" else "tiny", name
     file.write_text(yaml.safe_dump(values), encoding="utf-8")
-    assert load_config(file) == PRESETS[name]
+    assert configure(file) == PRESETS[name]
 
 
 def test_presets_are_told_field_by_field(capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,8 @@ from lsfa_lib.features.cache import extract
 from lsfa_lib.features.extract import load_encoders
 from lsfa_lib.features.lazy_scan import read_sample
 from lsfa_lib.figures.scan_images import percent, score_ranges
-from lsfa_lib.notebooks.run import execute, find_notebook
+from lsfa_lib.notebooks.find import find_notebook
+from lsfa_lib.notebooks.run import execute
 from lsfa_lib.storage.files import InputError
 
 

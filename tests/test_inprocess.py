@@ -18,8 +18,9 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from papermill.exceptions import PapermillExecutionError
 from PIL import Image
-from sweep_case import write_notebook
+from study_case import write_notebook
 
+from lsfa_lib.notebooks import find
 from lsfa_lib.notebooks import run as notebook_run
 from lsfa_lib.storage import files
 from lsfa_lib.storage.files import InputError
@@ -191,8 +192,8 @@ def test_a_stream_that_outlives_its_notebook_writes_to_the_real_one(
 
 def test_notebooks_are_found_by_name_and_by_path(tmp_path: Path) -> None:
     own = write_notebook(tmp_path / "own.ipynb", WORD)
-    assert notebook_run.find_notebook("own.ipynb", tmp_path) == own
-    assert notebook_run.find_notebook("00_quickstart").name == "00_quickstart.ipynb"
-    assert "00_quickstart" in notebook_run.notebook_names()
+    assert find.find_notebook("own.ipynb", tmp_path) == own
+    assert find.find_notebook("00_quickstart").name == "00_quickstart.ipynb"
+    assert "00_quickstart" in find.notebook_names()
     with pytest.raises(InputError, match=r"other\.ipynb was not found; give the notebook's path"):
-        notebook_run.find_notebook("other.ipynb", tmp_path)
+        find.find_notebook("other.ipynb", tmp_path)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lsfa_lib.methods.running import resident_mb
 from typer.testing import CliRunner
 
 from lsfa_lib.cli.app import app
@@ -28,7 +29,6 @@ from lsfa_lib.methods import m3dm, method, patchcore, variation
 from lsfa_lib.methods import truncated_backbones as cuts
 from lsfa_lib.methods.crossmodal import residuals, train_crossmodal
 from lsfa_lib.methods.method import Good, all_methods, find_method
-from lsfa_lib.methods.running import resident_mb
 from lsfa_lib.pipeline import run_category
 from lsfa_lib.records import MODALITIES
 from lsfa_lib.storage.files import InputError
@@ -203,7 +203,8 @@ def test_a_cut_takes_from_whole_backbones_what_the_short_ones_give(
         scene = lazy_scan(entry, encoders, own)
         found.append(cuts.narrowed(scene.features, own))
         assert encoders.points is not None
-        sizes.append((len(encoders.image.backbone.blocks), len(encoders.points.blocks.blocks)))
+        image, points = encoders.by_modality["rgb"], encoders.by_modality["3d"]
+        sizes.append((len(image.backbone.blocks), len(points.blocks.blocks)))
     for m in MODALITIES:
         torch.testing.assert_close(found[0].by_modality[m].tokens, found[1].by_modality[m].tokens)
     assert sizes[0] == (12, 6)
@@ -226,7 +227,7 @@ def test_a_cut_of_a_convolutional_model_takes_earlier_stages_once(
     [
         (
             {"image_encoder.blocks": [12]},
-            "image_encoder.blocks has 12, but 'vit_tiny_patch16_224' has the blocks 0 to 11",
+            "image_encoder.blocks has 12, wanted 0 to 11 for 'vit_tiny_patch16_224'",
         ),
         (
             {"image_encoder.blocks": [0], "image_encoder.stages": [2]},
@@ -234,7 +235,7 @@ def test_a_cut_of_a_convolutional_model_takes_earlier_stages_once(
         ),
         (
             {"point_encoder.taps": [1, 6]},
-            "point_encoder.taps has 6, but 'point_mae_small' has the blocks 0 to 5",
+            "point_encoder.taps has 6, wanted 0 to 5 for 'point_mae_small'",
         ),
     ],
 )

@@ -11,7 +11,8 @@ from report_case import make_case
 
 from lsfa_lib.config import chosen_config
 from lsfa_lib.figures import data_report, feature_space, figures, findings, scan_statistics
-from lsfa_lib.notebooks.run import execute, find_notebook
+from lsfa_lib.notebooks.find import find_notebook
+from lsfa_lib.notebooks.run import execute
 from lsfa_lib.pages import report
 from lsfa_lib.storage.files import InputError
 from lsfa_lib.storage.results import read_result

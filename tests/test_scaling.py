@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from sweep_case import write_study
+from study_case import write_study
 
 from lsfa_lib.studies.study import Choices, read_studies
 from lsfa_lib.studies.study_runs import runs_of
@@ -54,7 +54,7 @@ def test_the_block_for_slurm_submits_workers_and_sweeps(
     source = block("python")
     for before, after in {
         "studies/paper.yaml": str(study),
-        'preset="ours"': f'data_root="{demo_root}"',
+        'preset="ours"': f'fields={{"data.root": "{demo_root}"}}',
         "jobs=10": "jobs=1",
         'queue="normal"': 'queue="normal", interface="lo"',
     }.items():
@@ -94,7 +94,7 @@ def test_the_block_for_slurm_submits_workers_and_sweeps(
 def test_the_study_shown_can_be_run(demo_root: Path, tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_text(block("yaml").replace("[8, 0]", "[5, 0]"), encoding="utf-8")
-    (study,) = read_studies(path, Choices("tiny", str(demo_root)))
+    (study,) = read_studies(path, Choices("tiny", fields={"data.root": str(demo_root)}))
     assert len(runs_of(study)) == 2 * 3 * 4
     assert next(iter(study.cells)) == "shots 5, training.steps 25"
     assert yaml.safe_load(block("yaml"))["grid"]["shots"] == [8, 0]

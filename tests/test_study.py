@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
-from sweep_case import write_notebook
+from study_case import write_notebook
 
-from lsfa_lib.config import PRESETS, chosen_config
-from lsfa_lib.notebooks.run import notebook_names
+from lsfa_lib.notebooks.find import notebook_names
 from lsfa_lib.storage.files import InputError
 from lsfa_lib.studies.study import Choices, cell_name, read_studies
-from lsfa_lib.studies.study_runs import Run, fingerprint, runs_of
+from lsfa_lib.studies.study_runs import Run, fingerprint, runs_of, settings_of
 
 ROOT = Path(__file__).parents[1]
 STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
@@ -32,7 +31,8 @@ def write(folder: Path, name: str = "asked", **fields: Any) -> Path:
 
 def expanded(path: Path, root: Path, **choices: Any) -> list[Run]:
     """The runs of a study file, on tiny data."""
-    (study,) = read_studies(path, Choices(**{"preset": "tiny", "data_root": str(root), **choices}))
+    fields = {"data.root": str(root), **choices.pop("fields", {})}
+    (study,) = read_studies(path, Choices(**{"preset": "tiny", "fields": fields, **choices}))
     return runs_of(study)
 
 
@@ -49,9 +49,7 @@ def test_seeds_are_outermost_then_cells_then_categories(demo_root: Path, tmp_pat
         "category": "biscuit",
         "seed": 3,
         "preset": "tiny",
-        "data_root": str(demo_root),
-        "device": "auto",
-        "only": "none",
+        "fields": {"data.root": str(demo_root), "only": "none"},
     }
     assert first.notebook == ROOT / "notebooks" / "00_quickstart.ipynb"
     assert first.folder == f"biscuit-tiny-96_px-no_training-s3-{first.key[:8]}"
@@ -59,40 +57,52 @@ def test_seeds_are_outermost_then_cells_then_categories(demo_root: Path, tmp_pat
 
 
 def test_a_grid_is_every_combination_and_names_its_cells(demo_root: Path, tmp_path: Path) -> None:
-    fields = [{"training.temperature": 0.03}, {"training.temperature": 0.3}]
-    grid = {"only": ["IFC", "both"], "shots": [3, 5], "fields": fields}
+    grid = {"only": ["IFC", "both"], "shots": [3, 5], "training.temperature": [0.03, 0.3]}
     runs = expanded(write(tmp_path, grid=grid, categories=["seal"]), demo_root)
     assert len(runs) == 8
     assert runs[0].cell == "only IFC, shots 3, training.temperature 0.03"
-    assert runs[-1].parameters["shots"] == 5 and runs[-1].parameters["fields"] == fields[1]
+    last = {"data.root": str(demo_root), "only": "both", "shots": 5, "training.temperature": 0.3}
+    assert runs[-1].parameters["fields"] == last
     assert "only_IFC-3_shots-training.temperature_0.03" in runs[0].folder
     assert cell_name({"fields": {}, "only": ""}) == "no fields, only –"
+    # As earlier study files wrote it.
+    nested = {k: v for k, v in grid.items() if "." not in k}
+    nested["fields"] = [{"training.temperature": 0.03}, {"training.temperature": 0.3}]
+    again = expanded(write(tmp_path, "nested", grid=nested, categories=["seal"]), demo_root)
+    assert [(run.cell, run.key) for run in again] == [(run.cell, run.key) for run in runs]
+
+
+def test_with_cells_a_grid_runs_each_at_every_point(demo_root: Path, tmp_path: Path) -> None:
+    path = write(tmp_path, cells=CELLS, grid={"bank.seed": [3, 4]}, categories=["seal"])
+    runs = expanded(path, demo_root)
+    points = [(cell, {"bank.seed": seed}) for cell in CELLS for seed in (3, 4)]
+    assert [(run.cell, run.point) for run in runs] == points
+    assert [run.parameters["fields"]["bank.seed"] for run in runs] == [3, 4, 3, 4]
+    assert len({run.key for run in runs}) == len({run.folder for run in runs}) == 4
 
 
 def test_choices_come_before_the_file_and_cells_before_choices(
     demo_root: Path, tmp_path: Path
 ) -> None:
-    cells = {"as asked": {}, "large": {"image_size": 128}, "other": {"preset": "demo"}}
-    path = write(
-        tmp_path, cells=cells, seeds=[0, 1], categories="all", parameters={"image_size": 48}
-    )
-    chosen = {"seeds": (7,), "categories": ("seal",), "image_size": 64, "device": "cpu"}
+    size = "preprocess.image_size"
+    cells = {"as asked": {}, "large": {size: 128}, "other": {"preset": "demo"}}
+    path = write(tmp_path, cells=cells, seeds=[0, 1], categories="all", parameters={size: 48})
+    chosen = {"seeds": (7,), "categories": ("seal",), "fields": {size: 64, "device": "cpu"}}
     runs = expanded(path, demo_root, **chosen)
-    assert [run.parameters["image_size"] for run in runs] == [64, 128, 64]
+    assert [run.parameters["fields"][size] for run in runs] == [64, 128, 64]
     assert [run.parameters["preset"] for run in runs] == ["tiny", "tiny", "demo"]
-    assert {(run.seed, run.category, run.parameters["device"]) for run in runs} == {
-        (7, "seal", "cpu")
-    }
-    (study,) = read_studies(path, Choices(preset="tiny", image_size=64))
+    devices = {(run.seed, run.category, run.parameters["fields"]["device"]) for run in runs}
+    assert devices == {(7, "seal", "cpu")}
+    (study,) = read_studies(path, Choices(preset="tiny", fields={size: 64}))
     assert (study.name, study.folder) == ("asked", "asked-tiny-64px")
-    assert [run.parameters["image_size"] for run in expanded(path, demo_root)][:1] == [48]
+    assert [run.parameters["fields"][size] for run in expanded(path, demo_root)][:1] == [48]
 
 
 def test_the_key_follows_what_the_numbers_follow(demo_root: Path, tmp_path: Path) -> None:
     path = write(tmp_path, categories=["seal"])
     (first, _) = expanded(path, demo_root)
     same = write(tmp_path, "same", cells={"renamed": {"fields": {"cache": "elsewhere"}}})
-    again = expanded(same, demo_root, device="cpu", categories=("seal",))[0]
+    again = expanded(same, demo_root, fields={"device": "cpu"}, categories=("seal",))[0]
     assert again.key != first.key  # trained with both losses
     cell = {"only": "none", "scans": 2, "fields": {"cache": "elsewhere"}}
     again = expanded(
@@ -108,7 +118,7 @@ def test_the_key_follows_what_the_numbers_follow(demo_root: Path, tmp_path: Path
     assert expanded(path, moved)[0].key != first.key
     others = [
         expanded(path, demo_root, seeds=(1,))[0],
-        expanded(path, demo_root, image_size=48)[0],
+        expanded(path, demo_root, fields={"preprocess.image_size": 48})[0],
         expanded(path, demo_root, categories=("biscuit",))[0],
     ]
     assert len({first.key, *(run.key for run in others)}) == 4
@@ -139,7 +149,7 @@ def test_presets_may_be_files_found_from_the_study_file(demo_root: Path, tmp_pat
     assert [run.parameters["preset"] for run in runs] == [str(mine), "tiny"]
     assert runs[0].folder.startswith("seal-mine-96_px-")
     path = write(tmp_path, "both", preset="mine.yaml", categories=["seal"])
-    (study,) = read_studies(path, Choices(data_root=str(demo_root)))
+    (study,) = read_studies(path, Choices(fields={"data.root": str(demo_root)}))
     assert (study.preset, study.folder) == (str(mine), "both-mine")
     assert runs_of(study)[0].parameters["preset"] == str(mine)
     (study,) = read_studies(path, Choices(preset=str(mine)))
@@ -176,18 +186,21 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"page": "00_quickstart"},
         "page 00_quickstart has no parameter `study`",
     ),
-    "parameter": (
+    "field of a cell": (
         {"cells": {"a": {"onyl": "IFC"}}},
-        "cell 'a': .* parameter 'onyl'; the nea.*only",
+        "cell 'a': there is no field or parameter 'onyl'; the nearest is only",
     ),
-    "shared parameter": (
+    "shared field": (
         {"parameters": {"shot": 1}},
-        "`parameters`: .*'shot'; the nearest is shots",
+        "`parameters`: there is no field or parameter 'shot'; the nearest is shots",
     ),
-    "type": ({"cells": {"a": {"shots": "five"}}}, "cell 'a': shots is 'five', wanted int"),
-    "flag for a number": ({"cells": {"a": {"shots": True}}}, "shots is True, wanted int"),
+    "parameter": ({"cells": {"a": {"scan": 1}}}, "no field or parameter 'scan'; .* is scans"),
+    "type": ({"cells": {"a": {"scans": "five"}}}, "cell 'a': scans is 'five', wanted int"),
+    "flag for a number": ({"parameters": {"scans": True}}, "scans is True, wanted int"),
+    "type of a field": ({"cells": {"a": {"shots": "five"}}}, "cell 'a': shots is 'five', wanted"),
+    "nested fields": ({"cells": {"a": {"fields": 3}}}, "cell 'a': fields is 3, wanted indented"),
     "owned": ({"cells": {"a": {"seed": 3}}}, "cell 'a' gives seed, .* write `seeds:`"),
-    "owned root": ({"parameters": {"data_root": "x"}}, "gives data_root, .* give `--data`"),
+    "former root": ({"parameters": {"data_root": "x"}}, "'data_root'; the nearest is data.root"),
     "shared preset": ({"parameters": {"preset": "demo"}}, "gives preset; write it as `preset:`"),
     "config field": (
         {"cells": {"a": {"fields": {"training.temprature": 1.0}}}},
@@ -195,33 +208,40 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "config value": (
         {"cells": {"a": {"fields": {"training.steps": "many"}}}},
-        "cell 'a': training.steps is 'many', wanted int",
+        "cell 'a': training.steps is 'many', wanted a valid integer",
     ),
     "loss": ({"cells": {"a": {"only": "IFCC"}}}, "cell 'a': there is no loss 'IFCC'; .* is IFC"),
     "recipe": ({"cells": {"a": {"recipe": "publish"}}}, "cell 'a': .*'publish'; .* is published"),
     "cell's preset": ({"cells": {"a": {"preset": "dmo"}}}, "no preset 'dmo'; the nearest is demo"),
-    "image size": ({"cells": {"a": {"image_size": 97}}}, "cell 'a': image size 97 is not a multip"),
-    "category": ({"categories": ["seel"]}, "no category 'seel'; the nearest is seal"),
-    "category twice": ({"categories": ["seal", "seal"]}, "categories lists 'seal' twice"),
+    "image size": (
+        {"cells": {"a": {"preprocess.image_size": 97}}},
+        "cell 'a': image size 97 is not a multip",
+    ),
+    "category": ({"categories": ["seel"]}, "seel: no such category; .* the nearest is seal"),
+    "category twice": ({"categories": ["seal", "seal"]}, "categories lists 'seal' twice; remove"),
     "categories": ({"categories": 3}, "categories is 3, wanted `all` or a list"),
-    "seed twice": ({"seeds": [0, 1, 0]}, "seeds lists 0 twice; take one out"),
+    "seed twice": ({"seeds": [0, 1, 0]}, "seeds lists 0 twice; remove one"),
     "seed": ({"seeds": [-1]}, r"seeds is \[-1\], wanted a list such as \[0, 1, 2\]"),
     "no seeds": ({"seeds": []}, r"seeds is \[\], wanted a list"),
     "shots": ({"cells": {"a": {"shots": 7}}}, "cell 'a': .*7 shots of 6 scans; ask for 1 to 6"),
     "one shot": ({"cells": {"a": {"shots": 1}}}, "cell 'a': 1 training scan, but LC and GC need"),
     "same cells": (
         {"cells": {"a": {"only": "both"}, "b": {"fields": {}}}},
-        "cells 'a' and 'b' are the same run; change one or take it out",
+        "cells 'a' and 'b' are the same run; change or remove one",
     ),
-    "no cells": ({"cells": {}}, "has neither `grid` nor `cells` with anything in"),
-    "both": ({"cells": CELLS, "grid": {"only": ["IFC"]}}, "has both `grid` and `cells`; write one"),
+    "no cells": ({"cells": {}}, "has neither `cells` nor `grid` with anything in"),
+    "points that are cells": (
+        {"cells": CELLS, "grid": {"onyl": ["IFC"]}},
+        "grid: there is no field or parameter 'onyl'; the nearest is only",
+    ),
     "grid of none": ({"grid": {"only": []}}, r"grid only is \[\], wanted a list of its values"),
     "grid of a word": ({"grid": {"only": "IFC"}}, "grid only is 'IFC', wanted a list"),
-    "grid twice": ({"grid": {"shots": [3, 3]}}, "grid shots lists 3 twice; take one out"),
+    "grid twice": ({"grid": {"shots": [3, 3]}}, "grid shots lists 3 twice; remove one"),
     "cell": ({"cells": {"a": "IFC"}}, "cell 'a' is 'IFC', wanted parameters such as {only: IFC}"),
     "cells as a list": ({"cells": ["a"]}, r"cells is \['a'\], wanted indented fields"),
     "title": ({"title": ["a"]}, r"title is \['a'\], wanted text"),
     "reference": ({"reference": "nothing"}, "reference: there is no cell 'nothing'; .* is none"),
+    "control": ({"control": "IFK"}, "control: there is no cell 'IFK'; the nearest is IFC"),
     "table": (
         {"published": {"table": "table4_component"}},
         "no table 'table4_component'; .*_components",
@@ -262,10 +282,10 @@ def test_what_is_wrong_is_said_with_the_way_out(
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("cells: {a: {only: none}", "is not a readable YAML file .*; mend it"),
-        ("- a\n- b\n", "holds no fields; a study has at least `cells:`"),
-        ("", "holds no fields"),
-        ("cells:\n  a: {only: none}\n  a: {only: IFC}\n", "'a' is there twice, line 2 on"),
+        ("cells: {a: {only: none}", "is not a readable YAML file .*; fix it"),
+        ("- a\n- b\n", "holds list, wanted fields such as `preset:`"),
+        ("", "holds no fields; a study has at least `cells:`"),
+        ("cells:\n  a: {only: none}\n  a: {only: IFC}\n", "'a' occurs twice from line 2"),
         ("preset: dmo\ncells: {a: {}}\n", "preset: there is no preset 'dmo'; the nearest is demo"),
         ("cells: {? [x] : {}}\n", "is not a readable YAML file"),
     ],
@@ -281,7 +301,7 @@ def test_a_broken_file_is_named(text: str, message: str, tmp_path: Path) -> None
 def test_a_study_included_twice_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "one")
     path = write(tmp_path, "all", include=["one.yaml", "one.yaml"])
-    with pytest.raises(InputError, match="includes a study called one twice; take one out"):
+    with pytest.raises(InputError, match="includes a study called one twice; remove or rename one"):
         read_studies(path)
 
 
@@ -302,33 +322,32 @@ def test_a_run_notebook_needs_what_every_run_is_given(tmp_path: Path) -> None:
 def test_a_notebook_without_numbers_has_no_page_over_them_and_no_seeds(tmp_path: Path) -> None:
     write_notebook(tmp_path / "own.ipynb", 'category: str = ""  # a')
     about = {"run": "own.ipynb", "cells": {"all": {}}, "seeds": [3, 4]}
-    with pytest.raises(InputError, match=r"own has no parameter `out` .*; take `page` out"):
+    with pytest.raises(InputError, match=r"own has no parameter `out` .*; remove `page`"):
         read_studies(write(tmp_path, **about, page="04_components"))
     (study,) = read_studies(write(tmp_path, **about))
     assert not study.has_numbers and study.seeds == (3,)
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_studies_of_the_project_can_be_run(path: Path) -> None:
-    for study in read_studies(path):
+def test_studies_of_the_project_can_be_run(path: Path, demo_root: Path) -> None:
+    choices = Choices(categories=("seal",), fields={"data.root": str(demo_root)})
+    for study in read_studies(path, choices):
         assert study.title.endswith("?")
         assert {study.run.stem, study.page} - {""} <= set(notebook_names())
-        for given in study.cells.values():
-            config = chosen_config(
-                study.preset,
-                part=given.get("only", ""),
-                recipe=given.get("recipe", ""),
-                fields=given.get("fields"),
-            )
-            assert config.data.root == PRESETS[study.preset].data.root
-        if study.published:
-            assert set(study.published["rows"]) <= set(study.cells)
+        settings = settings_of(study)
+        assert len(settings) == len(study.cells) * len(study.grid)
+        assert {setting.config.data.root for setting in settings} == {str(demo_root)}
+        assert set(study.published.rows) <= set(study.cells)
 
 
 BESIDE = {"methods", "methods_more", "crossmodal", "efficiency"}
 """Studies of other methods: not of LSFA's paper."""
+IN_DEPTH = {"in_depth", "components_in_depth", "components_448", "selection"}
+"""What docs/components.md is written from."""
 
 
 def test_the_paper_is_every_study_of_ours() -> None:
     included = Counter(study.name for study in read_studies(ROOT / "studies" / "paper.yaml"))
-    assert included == Counter(p.stem for p in STUDIES if p.stem not in {"paper", *BESIDE})
+    assert included == Counter(
+        p.stem for p in STUDIES if p.stem not in {"paper", *BESIDE, *IN_DEPTH}
+    )

@@ -5,15 +5,20 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from study_case import LIFT, SEEDS, write_study
+from scipy.stats import spearmanr
+from study_case import LIFT, SEEDS, write_results
 
 from lsfa_lib.config import DEMO, with_losses
+from lsfa_lib.evaluation.bootstrap import verdict
+from lsfa_lib.storage.files import InputError
 from lsfa_lib.studies import study_figures, study_report, study_table
+from lsfa_lib.studies.document import write_document
+from lsfa_lib.studies.published import published_file
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_study(tmp_path_factory.mktemp("reports") / "studies" / "parts-demo")
+    return write_results(tmp_path_factory.mktemp("reports") / "studies" / "parts-demo")
 
 
 def read(folder: Path) -> tuple[study_table.StudyRuns, pd.DataFrame]:
@@ -44,9 +49,9 @@ def test_comparison_holds_values_differences_and_the_papers(folder: Path) -> Non
 def test_answer_says_what_is_confirmed_what_is_not_and_what_the_paper_reports(folder: Path) -> None:
     study, lines = read(folder)
     text = study_report.answer(study, lines)
-    assert text.startswith("**1 of 3 gains confirmed in RGB + 3D; best: IFC")
+    assert text.startswith("**1 of 3 variants beats “none” in RGB + 3D; largest gain: IFC +")
     assert "- **IFC**: confirmed. I-AUROC +" in text
-    assert "- **both**: not confirmed here." in text
+    assert "- **both**: not confirmed." in text
     assert "; the paper reports +0.042." in text and text.count("the paper reports") == 1
     assert "- **CLC**: worse." in text
     assert "runs failed" not in text and "One seed" not in text
@@ -54,15 +59,15 @@ def test_answer_says_what_is_confirmed_what_is_not_and_what_the_paper_reports(fo
 
 def test_answer_says_what_failed_and_that_one_seed_is_one(tmp_path: Path) -> None:
     lost = (("IFC", "ring", 0),)
-    folder = write_study(tmp_path / "studies" / "parts-demo", failed=lost, seeds=(0,))
+    folder = write_results(tmp_path / "studies" / "parts-demo", failed=lost, seeds=(0,))
     text = study_report.answer(*read(folder))
     assert "1 of 8 runs failed (IFC)" in text
-    assert "One seed: intervals are over test scans alone" in text
+    assert "One seed: intervals cover the choice of test scans only" in text
 
 
 def test_names_of_cells_and_categories_stay_text(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
-    folder = write_study(tmp_path / "studies" / "x-demo", {"none": 0.0, evil: 2.0})
+    folder = write_results(tmp_path / "studies" / "x-demo", {"none": 0.0, evil: 2.0})
     study, lines = read(folder)
     shown = [
         study_report.answer(study, lines),
@@ -81,18 +86,20 @@ def test_gains_figure_draws_the_differences(folder: Path) -> None:
     patchcore = lines[lines["row"] != "none"]
     assert drawn == pytest.approx(sorted(patchcore["d_i_auroc"]))
     assert "none" in figure.layout.xaxis.title.text
-    confirmed = sum(study_table.verdict(line) == "confirmed" for _, line in patchcore.iterrows())
-    assert figure.layout.title.text == f"{confirmed} of 9 gains in I-AUROC are confirmed"
+    confirmed = sum(verdict(line) == "confirmed" for _, line in patchcore.iterrows())
+    assert (
+        figure.layout.title.text == f"{confirmed} of 9 changes improve I-AUROC" and confirmed == 3
+    )
 
 
 def test_category_table_has_every_cell_and_every_published_method(folder: Path) -> None:
     study, lines = read(folder)
     frame = study_report.category_table(study, "i_auroc", "rgb+3d").data
-    rows = study_table.published_file("lsfa_mvtec3d_per_category")
+    rows = published_file("lsfa_mvtec3d_per_category")
     methods = [r for r in rows if (r["metric"], r["modality"]) == ("i_auroc", "rgb+3d")]
     assert len(frame) == len(LIFT) + len(methods) and len(methods) == 12
     own = frame.loc["IFC (this run)"]
-    values = [study.results["IFC", "cap", s]["modes"]["rgb+3d"]["i_auroc"] for s in SEEDS]
+    values = [study.results["IFC", "cap", s, 0]["modes"]["rgb+3d"]["i_auroc"] for s in SEEDS]
     assert own["cap"] == pytest.approx(sum(values) / 2)
     line = lines[(lines["row"] == "IFC") & (lines["mode"] == "rgb+3d")].iloc[0]
     assert own["mean"] == pytest.approx(line["i_auroc"])
@@ -101,7 +108,7 @@ def test_category_table_has_every_cell_and_every_published_method(folder: Path) 
 
 
 def test_a_category_of_the_papers_stands_beside_theirs(tmp_path: Path) -> None:
-    folder = write_study(tmp_path / "studies" / "mvtec-ours", categories=("bagel", "tire"))
+    folder = write_results(tmp_path / "studies" / "mvtec-ours", categories=("bagel", "tire"))
     frame = study_report.category_table(read(folder)[0], "aupro_30", "3d").data
     assert (frame.loc["LSFA", "bagel"], frame.loc["LSFA", "tire"]) == (0.974, 0.981)
 
@@ -112,7 +119,8 @@ def test_costs_are_means_over_runs(folder: Path) -> None:
         "train, s": 2.0,
         "fit banks, s": 1.0,
         "predict, s": 4.0,
-        "largest bank, rows": 100.0,
+        "memory bank, patches": "100",
+        "peak memory, MB": "700",
     }
 
 
@@ -123,7 +131,7 @@ def test_sensitivity_draws_the_one_number_that_was_changed(tmp_path: Path) -> No
         "CLC": replace(DEMO, training=replace(DEMO.training, temperature=0.3)),
         "both": replace(DEMO, training=replace(DEMO.training, instances=4)),
     }
-    study, lines = read(write_study(tmp_path / "studies" / "s-demo", configs=configs))
+    study, lines = read(write_results(tmp_path / "studies" / "s-demo", configs=configs))
     fields = study_figures.changed_fields(study)
     assert fields == {
         "training.temperature": {"none": 0.1, "IFC": 0.03, "CLC": 0.3},
@@ -136,28 +144,26 @@ def test_sensitivity_draws_the_one_number_that_was_changed(tmp_path: Path) -> No
     assert list(temperature.y) == pytest.approx([by_cell[c] for c in ("IFC", "none", "CLC")])
     most = by_cell[["IFC", "none", "CLC"]]
     moved = most.max() - most.min()
-    assert figure.layout.title.text == f"training.temperature moves I-AUROC most, by {moved:.3f}"
+    assert figure.layout.title.text == (
+        f"Largest effect: training.temperature changes I-AUROC by {moved:.3f}"
+    )
     # Two numbers changed at once, or a loss left out, are not a sensitivity.
     study, lines = read(
-        write_study(tmp_path / "studies" / "t-demo", configs={"IFC": with_losses(DEMO, "IFC")})
+        write_results(tmp_path / "studies" / "t-demo", configs={"IFC": with_losses(DEMO, "IFC")})
     )
     assert study_figures.changed_fields(study) == {}
 
 
 def test_shots_are_drawn_over_their_number(tmp_path: Path) -> None:
     lift = {"all": 1.0, "5 shots": -0.5, "all, unadapted": 0.8, "5 shots, unadapted": 0.0}
-    configs = {name: replace(DEMO, shots=5) for name in lift if name.startswith("5")}
-    folder = write_study(
-        tmp_path / "studies" / "shots-demo",
-        lift,
-        configs=configs,
-        about={
-            "cells": {
-                name: {"only": "none"} if "unadapted" in name else {"only": "both"} for name in lift
-            }
-        },
-    )
-    study, lines = read(folder)
+    configs = {
+        name: replace(
+            with_losses(DEMO, "none" if "unadapted" in name else "both"),
+            shots=5 if name.startswith("5") else 0,
+        )
+        for name in lift
+    }
+    study, lines = read(write_results(tmp_path / "studies" / "shots-demo", lift, configs=configs))
     figure = study_figures.shots_figure(study, lines)
     by_cell = lines[lines["mode"] == "rgb+3d"].set_index("row")["i_auroc"]
     adapted, unadapted = figure.data
@@ -167,19 +173,19 @@ def test_shots_are_drawn_over_their_number(tmp_path: Path) -> None:
         [by_cell["5 shots, unadapted"], by_cell["all, unadapted"]]
     )
     best = max(by_cell["5 shots"], by_cell["5 shots, unadapted"])
-    assert figure.layout.title.text.startswith(f"5 scans give {best:.3f}, all 32 give ")
+    assert figure.layout.title.text.startswith(f"I-AUROC with 5 scans: {best:.3f}, all 32: ")
 
 
 def test_differences_list_the_fields_that_differ(tmp_path: Path) -> None:
     configs = {"IFC": with_losses(DEMO, "IFC"), "CLC": DEMO, "both": DEMO}
-    study, _ = read(write_study(tmp_path / "studies" / "d-demo", configs=configs))
+    study, _ = read(write_results(tmp_path / "studies" / "d-demo", configs=configs))
     frame = study_report.differences(study).data
     assert set(frame.index) == {"training.weights.la", "training.weights.ga"}
     assert list(frame.loc["training.weights.la"]) == ["0.6", "0", "0.6", "0.6"]
 
 
 def test_frontier_lists_what_was_collected() -> None:
-    rows = [r for r in study_table.published_file("frontier") if r["dataset"] == "mvtec3d"]
+    rows = [r for r in published_file("frontier") if r["dataset"] == "mvtec3d"]
     frame = study_report.frontier_table("mvtec3d").data
     assert len(frame) == len(rows)
     assert frame.loc["LSFA", "I-AUROC"] == "0.971"
@@ -187,8 +193,55 @@ def test_frontier_lists_what_was_collected() -> None:
 
 
 def test_gains_without_intervals_are_drawn_and_not_called_confirmed(tmp_path: Path) -> None:
-    study, lines = read(write_study(tmp_path / "studies" / "one-demo", seeds=(0,)))
+    study, lines = read(write_results(tmp_path / "studies" / "one-demo", seeds=(0,)))
     figure = study_figures.gains_figure(study, lines, "aupro_30")
     (trace,) = figure.data
     assert trace.name == "one seed, no interval" and len(trace.x) == 9
-    assert figure.layout.title.text == "Largest gain in AUPRO 30 %: +0.200, IFC, 3D"
+    assert figure.layout.title.text == "Largest difference in AUPRO 30 %: +0.200, IFC, 3D"
+
+
+def test_selection_orders_cells_by_pseudo_defects(tmp_path: Path) -> None:
+    configs = dict.fromkeys(LIFT, replace(DEMO, pseudo_defects=True))
+    folder = tmp_path / "studies" / "selection-demo"
+    study, lines = read(write_results(folder, configs=configs, disagreeing=("IFC",)))
+    found, correlation = study_figures.selection_cells(lines)
+    assert found["configuration"].is_unique and set(found["configuration"]) == set(LIFT)
+    assert list(found["selection"]) == sorted(found["selection"], reverse=True)
+    of_three = lines[(lines["row"] == "IFC") & (lines["mode"] == "rgb+3d+disagreement")].iloc[0]
+    row = found.set_index("configuration").loc["IFC"]
+    assert row["selection"] == of_three["selection"]
+    assert row["test"] == pytest.approx((of_three["i_auroc"] + of_three["aupro_30"]) / 2)
+    expected = spearmanr(found["selection"], found["test"]).statistic
+    assert correlation == pytest.approx(expected)
+    figure = study_figures.selection_figure(lines)
+    assert figure.layout.title.text == f"Rank correlation {correlation:.2f} over 4 configurations"
+    assert "selection" in study_report.comparison(study, lines).data
+    text = write_document([folder_with_tables(folder)], tmp_path / "a.md").read_text("utf-8")
+    assert f"rank correlation over 4 configurations: {correlation:.2f}." in text
+
+
+def folder_with_tables(folder: Path) -> Path:
+    study_table.write_tables(folder)
+    return folder
+
+
+def test_studies_become_a_document(tmp_path: Path) -> None:
+    lift = {"none": 0.0, "control": 0.0, "IFC": 2.0, "both": 0.02}
+    folder = tmp_path / "studies" / "parts-demo"
+    how = {"seeds": (0, 1, 2), "points": 2, "disagreeing": ("both",)}
+    write_results(folder, lift, about={"control": "control"}, **how)
+    study, lines = read(folder_with_tables(folder))
+    path = write_document([folder, tmp_path / "absent"], tmp_path / "components.md")
+    text = path.read_text("utf-8")
+    value = lines.query("row == 'IFC' and mode == 'rgb+3d'")["i_auroc"].item()
+    assert f"{value:.3f} [" in text and study_report.answer(study, lines) in text
+    assert (
+        "3 training seeds x 2 coreset seeds. Test scans: cap 10 good + 14 defective, ring" in text
+    )
+    assert "Δ I-AUROC to control" in text and "Rank correlation" not in text
+    reference = lines[lines["row"] == "none"].set_index("mode")["aupro_30"]["3d"]
+    assert "parts, 224 px: none" in text and f"{reference:.3f}" in text
+    shown = study_report.comparison(study, lines, "rgb+3d+disagreement").to_html()
+    assert "2 points of the grid" in shown and "Δ to none in RGB + 3D" in shown
+    with pytest.raises(InputError, match="no study has a table to write"):
+        write_document([tmp_path / "absent"], path)

@@ -1,14 +1,16 @@
 """The tables of a study against loops over its runs."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
-from study_case import CATEGORIES, DEFECTIVE, LIFT, SEEDS, scores_of, write_study
+from study_case import CATEGORIES, DEFECTIVE, LIFT, SEEDS, scores_of, write_results
 
+from lsfa_lib.config import DEMO
 from lsfa_lib.evaluation.bootstrap import verdict
 from lsfa_lib.storage.files import InputError
 from lsfa_lib.studies import study_table
@@ -24,7 +26,7 @@ def area(cell: str, category: str, seed: int, mode: str = "rgb+3d") -> float:
 
 
 def test_means_spreads_and_published_values(tmp_path: Path) -> None:
-    study = study_table.load(write_study(tmp_path / "studies" / "parts-demo"))
+    study = study_table.load(write_results(tmp_path / "studies" / "parts-demo"))
     lines = study_table.table(study)
     assert list(lines["row"].unique()) == list(LIFT) == study.cells
     line = line_of(lines, "both")
@@ -41,7 +43,7 @@ def test_means_spreads_and_published_values(tmp_path: Path) -> None:
 
 
 def test_differences_are_paired_and_their_intervals_those_of_a_loop(tmp_path: Path) -> None:
-    study = study_table.load(write_study(tmp_path / "studies" / "parts-demo"))
+    study = study_table.load(write_results(tmp_path / "studies" / "parts-demo"))
     lines = study_table.table(study)
     line = line_of(lines, "both", "3d")
     gain = np.mean(
@@ -65,27 +67,28 @@ def test_differences_are_paired_and_their_intervals_those_of_a_loop(tmp_path: Pa
 
 
 def test_findings_follow_the_intervals(tmp_path: Path) -> None:
-    study = study_table.load(write_study(tmp_path / "studies" / "parts-demo"))
+    study = study_table.load(write_results(tmp_path / "studies" / "parts-demo"))
     lines = study_table.table(study)
     assert verdict(line_of(lines, "IFC")) == "confirmed"
     assert verdict(line_of(lines, "CLC")) == "worse"
-    assert verdict(line_of(lines, "both")) == "not confirmed with these features"
+    assert verdict(line_of(lines, "both")) == "not confirmed"
     said = study_table.finding(study, lines)
     gain = line_of(lines, "IFC")["d_i_auroc"]
-    assert said.startswith("1 of 3 gains confirmed in RGB + 3D; best: IFC ")
+    assert said.startswith("1 of 3 variants beats “none” in RGB + 3D; largest gain: IFC ")
     loss = line_of(lines, "CLC")["d_i_auroc"]
     assert f"IFC {gain:+.3f} [" in said
-    assert f"against none; worse: 1 of 3, most CLC {loss:+.3f} [" in said
-    fewer = write_study(tmp_path / "studies" / "few-demo", {"none": 0.0, "CLC": -0.9})
+    assert f"] I-AUROC; 1 of 3 worse, most CLC {loss:+.3f} [" in said
+    fewer = write_results(tmp_path / "studies" / "few-demo", {"none": 0.0, "CLC": -0.9})
     less = study_table.load(fewer)
     said = study_table.finding(less, study_table.table(less))
-    assert said.startswith("No gain is confirmed") and said.endswith("against none")
-    alone = study_table.load(write_study(tmp_path / "studies" / "one-demo", {"none": 0.0}))
+    assert said.startswith("No variant beats “none” in RGB + 3D (largest difference: CLC -")
+    assert "best" not in said
+    alone = study_table.load(write_results(tmp_path / "studies" / "one-demo", {"none": 0.0}))
     assert study_table.finding(alone, study_table.table(alone)).startswith("RGB + 3D: I-AUROC 0.")
 
 
 def test_one_seed_has_no_interval_of_seeds(tmp_path: Path) -> None:
-    study = study_table.load(write_study(tmp_path / "studies" / "parts-demo", seeds=(1,)))
+    study = study_table.load(write_results(tmp_path / "studies" / "parts-demo", seeds=(1,)))
     line = line_of(study_table.table(study), "IFC")
     assert np.isnan(line["aupro_30_low"]) and np.isnan(line["d_aupro_30_high"])
     assert np.isnan(line["i_auroc_sd"])
@@ -96,7 +99,7 @@ def test_one_seed_has_no_interval_of_seeds(tmp_path: Path) -> None:
 def test_failed_runs_leave_their_category_out_of_the_cell_and_of_its_differences(
     tmp_path: Path,
 ) -> None:
-    folder = write_study(tmp_path / "studies" / "parts-demo", failed=(("IFC", "ring", 1),))
+    folder = write_results(tmp_path / "studies" / "parts-demo", failed=(("IFC", "ring", 1),))
     study = study_table.load(folder)
     line = line_of(study_table.table(study), "IFC")
     assert (line["runs"], line["missing"]) == (3, 1)
@@ -109,17 +112,17 @@ def test_failed_runs_leave_their_category_out_of_the_cell_and_of_its_differences
 
 def test_a_cell_without_any_run_and_a_study_without_any(tmp_path: Path) -> None:
     lost = tuple(("CLC", c, s) for c in CATEGORIES for s in SEEDS)
-    study = study_table.load(write_study(tmp_path / "studies" / "parts-demo", failed=lost))
+    study = study_table.load(write_results(tmp_path / "studies" / "parts-demo", failed=lost))
     assert study.cells == ["none", "IFC", "both"]
     assert "CLC" not in set(study_table.table(study)["row"])
     every = tuple((cell, c, s) for cell in LIFT for c in CATEGORIES for s in SEEDS)
     with pytest.raises(InputError, match="none of its 16 runs was finished"):
-        study_table.load(write_study(tmp_path / "studies" / "none-demo", failed=every))
+        study_table.load(write_results(tmp_path / "studies" / "none-demo", failed=every))
 
 
 def test_the_reference_that_failed_leaves_values_without_differences(tmp_path: Path) -> None:
     lost = tuple(("none", c, s) for c in CATEGORIES for s in SEEDS)
-    study = study_table.load(write_study(tmp_path / "studies" / "parts-demo", failed=lost))
+    study = study_table.load(write_results(tmp_path / "studies" / "parts-demo", failed=lost))
     lines = study_table.table(study)
     assert "d_i_auroc" not in lines.columns
     assert study_table.finding(study, lines).startswith("RGB + 3D: I-AUROC")
@@ -128,11 +131,11 @@ def test_the_reference_that_failed_leaves_values_without_differences(tmp_path: P
 def test_what_is_not_a_study_says_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"study\.json is not a finished study; run `lsfa sweep`"):
         study_table.load(tmp_path)
-    folder = write_study(tmp_path / "studies" / "parts-demo", about={"schema": 0})
+    folder = write_results(tmp_path / "studies" / "parts-demo", about={"schema": 0})
     with pytest.raises(InputError, match="has schema 0, this version reads 1; sweep the study"):
         study_table.load(folder)
-    folder = write_study(tmp_path / "studies" / "mixed-demo")
-    path = folder / "../../runs/sweep/ring-IFC-s1/result.json"
+    folder = write_results(tmp_path / "studies" / "mixed-demo")
+    path = folder / "../../runs/sweep/ring-IFC-s1-p0/result.json"
     result = json.loads(path.read_text(encoding="utf-8"))
     result["scans"][0]["name"] = "ring/test/999"
     path.write_text(json.dumps(result), encoding="utf-8")
@@ -141,7 +144,7 @@ def test_what_is_not_a_study_says_so(tmp_path: Path) -> None:
 
 
 def test_files_hold_the_same_table(tmp_path: Path) -> None:
-    folder = write_study(tmp_path / "studies" / "parts-demo")
+    folder = write_results(tmp_path / "studies" / "parts-demo")
     said = study_table.write_tables(folder)
     study = study_table.load(folder)
     lines = study_table.table(study)
@@ -157,7 +160,7 @@ def test_files_hold_the_same_table(tmp_path: Path) -> None:
 
 
 def test_splits_without_good_or_defective_scans_have_no_area(tmp_path: Path) -> None:
-    folder = write_study(tmp_path / "studies" / "parts-demo")
+    folder = write_results(tmp_path / "studies" / "parts-demo")
     for path in folder.parents[1].glob("runs/sweep/*/result.json"):
         result = json.loads(path.read_text(encoding="utf-8"))
         for scan in result["scans"]:
@@ -169,3 +172,93 @@ def test_splits_without_good_or_defective_scans_have_no_area(tmp_path: Path) -> 
     lines = study_table.table(study)
     assert lines["i_auroc"].isna().all() and lines["d_i_auroc_low"].isna().all()
     assert study_table.finding(study, lines) == "RGB + 3D: I-AUROC –"
+
+
+@pytest.fixture(scope="module")
+def gridded(tmp_path_factory: pytest.TempPathFactory) -> study_table.StudyRuns:
+    """Three seeds of training, two of the coreset, a control, and a cell with a further mode."""
+    lift = {"none": 0.0, "control": 0.0, "IFC": 2.0, "both": 0.02}
+    folder = tmp_path_factory.mktemp("grid") / "studies" / "parts-demo"
+    how = {"seeds": (0, 1, 2), "points": 2, "disagreeing": ("both",)}
+    return study_table.load(write_results(folder, lift, about={"control": "control"}, **how))
+
+
+def test_points_of_a_grid_are_averaged_like_seeds(gridded: study_table.StudyRuns) -> None:
+    line = line_of(study_table.table(gridded), "IFC")
+    own = [r["modes"]["rgb+3d"]["i_auroc"] for r in gridded.of_cell("IFC")]
+    base = [r["modes"]["rgb+3d"]["i_auroc"] for r in gridded.of_cell("none")]
+    assert line["runs"] == len(own) == 2 * 3 * 2 and line["missing"] == 0
+    assert line["i_auroc"] == pytest.approx(np.mean(own))
+    assert line["d_i_auroc"] == pytest.approx(np.mean(own) - np.mean(base))
+    assert line["d_aupro_30"] == pytest.approx(0.2)
+    assert line["i_auroc_low"] < line["i_auroc"] <= line["i_auroc_high"]
+    assert line["i_auroc_sd"] > 0
+
+
+def test_intervals_draw_scans_training_seeds_and_coreset_seeds(
+    gridded: study_table.StudyRuns,
+) -> None:
+    """Training seeds of each cell by itself, those of the coreset for both."""
+    scores = {
+        (cell, category): np.array(
+            [
+                [
+                    [s["scores"]["3d"] for s in gridded.results[cell, category, seed, p]["scans"]]
+                    for p in range(2)
+                ]
+                for seed in range(3)
+            ]
+        )
+        for cell in ("none", "both")
+        for category in CATEGORIES
+    }
+    rng, gains = np.random.default_rng(3), []
+    for _ in range(600):
+        training = {"both": rng.integers(3, size=3), "none": rng.integers(3, size=3)}
+        coreset, gain = rng.integers(2, size=2), 0.0
+        for category in CATEGORIES:
+            drawn = np.concatenate([rng.integers(10, size=10), 10 + rng.integers(14, size=14)])
+            for cell, sign in (("both", 1), ("none", -1)):
+                own = scores[cell, category][np.ix_(training[cell], coreset, drawn)]
+                wins = own[..., 10:, None] > own[..., None, :10]
+                gain += sign * wins.mean() / len(CATEGORIES)
+        gains.append(gain)
+    line = line_of(study_table.table(gridded), "both", "3d")
+    low, high = np.quantile(gains, [0.025, 0.975])
+    assert line["d_i_auroc_low"] == pytest.approx(low, abs=0.007)
+    assert line["d_i_auroc_high"] == pytest.approx(high, abs=0.007)
+
+
+def test_a_gain_the_control_has_too_is_not_confirmed(
+    gridded: study_table.StudyRuns, tmp_path: Path
+) -> None:
+    lines = study_table.table(gridded)
+    line = line_of(lines, "IFC")
+    assert verdict(line) == "confirmed" and line["c_i_auroc_low"] > 0
+    assert verdict(line_of(lines, "control")) == "not confirmed"
+    assert np.isnan(line_of(lines, "control")["c_i_auroc"])
+    folder = tmp_path / "studies" / "parts-demo"
+    lift, about = {"none": 0.0, "control": 2.0, "IFC": 2.0}, {"control": "control"}
+    study = study_table.load(write_results(folder, lift, about=about))
+    assert verdict(line_of(study_table.table(study), "IFC")) == "no better than untrained"
+
+
+def test_a_mode_the_reference_lacks_is_compared_with_its_rgb_and_3d(
+    gridded: study_table.StudyRuns,
+) -> None:
+    lines = study_table.table(gridded)
+    line = line_of(lines, "both", "rgb+3d+disagreement")
+    for prefix, base in (("d", "none"), ("c", "control")):
+        difference = line["i_auroc"] - line_of(lines, base)["i_auroc"]
+        assert line[f"{prefix}_i_auroc"] == pytest.approx(difference)
+    assert verdict(line) == "worse"
+
+
+def test_scores_on_pseudo_defects_are_a_column(tmp_path: Path) -> None:
+    folder = tmp_path / "studies" / "parts-demo"
+    scored = replace(DEMO, pseudo_defects=True)
+    configs = {cell: scored for cell in LIFT if cell != "both"}
+    lines = study_table.table(study_table.load(write_results(folder, configs=configs)))
+    line = line_of(lines, "IFC")
+    assert line["selection"] == pytest.approx(line["i_auroc"] - 0.1)
+    assert np.isnan(line_of(lines, "both")["selection"])

@@ -17,17 +17,13 @@ import dask
 import nbformat
 import pandas as pd
 import pytest
-from sweep_case import write_study
+from study_case import write_study
 from typer.testing import CliRunner
 
 from lsfa_lib.cli.app import app
-from lsfa_lib.config import chosen_config
-from lsfa_lib.pipeline import run_category
 from lsfa_lib.storage.files import InputError, locked
 from lsfa_lib.storage.results import read_result
 from lsfa_lib.studies.study import Choices, read_studies
-from lsfa_lib.studies.study_runs import runs_of
-from lsfa_lib.studies.study_table import METRICS
 from lsfa_lib.studies.sweep import Swept, run_sweep
 from lsfa_lib.studies.sweep_worker import Job, finished, perform
 
@@ -71,7 +67,7 @@ def in_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 
 def swept(path: Path, data: str, reports: str = "reports", **how: Any) -> Swept:
     """A sweep in this process."""
-    return run_sweep(read_studies(path, Choices(data_root=data)), Path(reports), **how)
+    return run_sweep(read_studies(path, Choices(fields={"data.root": data})), Path(reports), **how)
 
 
 def command(path: Path, data: str, *more: str) -> list[str]:
@@ -205,7 +201,7 @@ def test_ctrl_c_leaves_no_process_and_no_half_file(data: str, tmp_path: Path) ->
     os.killpg(process.pid, signal.SIGINT)  # As a terminal does: workers get it too.
     _, said = process.communicate(timeout=25)
     assert process.returncode == 130
-    assert "lsfa: stopped; finished runs are kept, start it again" in said
+    assert "lsfa: stopped; finished runs are kept, start it again to resume" in said
     assert "Traceback" not in said
     until(lambda: not any(map(alive, pids())), 5)
     assert not halves() and marks() == {}
@@ -312,30 +308,6 @@ def test_included_studies_share_runs_and_a_client(data: str, cluster: str, tmp_p
     assert set(tables(study="first-tiny")[1]["row"]) == {"c0", "c1", "c2"}
 
 
-def test_the_quickstart_is_swept_with_the_numbers_of_a_plain_run(
-    demo_root: Path, cluster: str, tmp_path: Path
-) -> None:
-    path = tmp_path / "two.yaml"
-    path.write_text(
-        "title: What does IFC bring?\npreset: tiny\ncategories: [seal]\nparameters: {scans: 1}\n"
-        "cells: {none: {only: none}, IFC: {only: IFC}}\n"
-    )
-    (study,) = read_studies(path, Choices(data_root=str(demo_root), device="cpu"))
-    found = run_sweep([study], Path("reports"), scheduler=cluster)
-    assert found.failures == {} and len(marks()) == 2
-    assert list(Path("data/cache").glob("*/*.safetensors"))
-    folder = Path("reports/runs/sweep") / runs_of(study)[1].folder
-    result = read_result(folder / "result.json")
-    assert (folder / "adaptors.safetensors").exists() and (folder / "thumbnail.png").exists()
-    config = chosen_config("tiny", data_root=str(demo_root), device="cpu", part="IFC")
-    plain = run_category("seal", config, 0).result["modes"]
-    assert list(result["modes"]) == list(plain)
-    # Another number of threads adds up in another order.
-    for name, scores in plain.items():
-        found_here = {metric: result["modes"][name][metric] for metric in METRICS}
-        assert found_here == pytest.approx({metric: scores[metric] for metric in METRICS}, rel=1e-5)
-
-
 def test_marks_that_cannot_be_trusted_are_not(tmp_path: Path) -> None:
     job = Job(Path("some.ipynb"), tmp_path, {}, "k")
     good = {"schema": 1, "key": "k", "seconds": 1.5}
@@ -370,7 +342,7 @@ def test_a_run_waits_for_the_one_in_its_folder(tmp_path: Path) -> None:
 
 
 def test_a_run_that_writes_no_result_failed(tmp_path: Path) -> None:
-    from sweep_case import write_notebook
+    from study_case import write_notebook
 
     notebook = write_notebook(tmp_path / "empty.ipynb", 'out: str = ""  # folder')
     outcome = perform(Job(notebook, tmp_path / "run", {"out": "x"}, "k"))
@@ -382,4 +354,6 @@ def test_a_run_that_writes_no_result_failed(tmp_path: Path) -> None:
 def test_seeds_of_the_command_line_are_numbers() -> None:
     result = CliRunner().invoke(app, ["sweep", "x.yaml", "--seeds", "0,one"])
     assert isinstance(result.exception, InputError)
-    assert "--seeds 0,one is no list of seeds; write such as --seeds 0,1,2" in str(result.exception)
+    assert "--seeds 0,one is no list of seeds; write for example --seeds 0,1,2" in str(
+        result.exception
+    )

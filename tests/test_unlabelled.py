@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lsfa_lib.studies.components import read_test
 from typer.testing import CliRunner
 
 from lsfa_lib.cli.app import app
@@ -17,7 +18,6 @@ from lsfa_lib.figures import figures, findings, mistakes, scan_figures
 from lsfa_lib.pipeline import Run, run_category
 from lsfa_lib.records import is_defective
 from lsfa_lib.storage.results import read_result
-from lsfa_lib.studies.components import read_test
 
 
 def tree(demo_root: Path, root: Path, unlabelled: list[str]) -> Path:

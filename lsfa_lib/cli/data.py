@@ -20,6 +20,10 @@ def demo(
     seed: Annotated[int, typer.Option(help="Another seed gives other parts.")] = 0,
     size: Annotated[int, typer.Option(help="Side of the camera frame, px.")] = 400,
     layout: Annotated[str, typer.Option(help="mvtec3d or eyecandies.")] = "mvtec3d",
+    study: Annotated[
+        bool,
+        typer.Option("--study", help="Those of studies/in_depth.yaml: 100 test scans at 448 px."),
+    ] = False,
 ) -> None:
     """Write the demo data: four products with six kinds of defects, as MVTec 3D-AD stores them.
 
@@ -27,12 +31,16 @@ def demo(
     `--layout eyecandies` the same products lie in that data set's files, under its six lights.
     """
     from lsfa_lib.demo.eyecandies_demo import write_eyecandies_demo
-    from lsfa_lib.demo.synthetic import DemoSettings, write_demo
+    from lsfa_lib.demo.synthetic import DemoCounts, DemoSettings, write_demo
 
     writers = {"mvtec3d": write_demo, "eyecandies": write_eyecandies_demo}
     if layout not in writers:
         raise InputError(f"there is no layout {layout!r}; choose among {', '.join(writers)}")
-    writers[layout](root, DemoSettings(size=size, seed=seed))
+    settings = DemoSettings(size=size, seed=seed)
+    if study:
+        counts = DemoCounts(train=32, validation=8, good=40, each_defect=10)
+        settings = DemoSettings(counts=counts, size=448, seed=1)
+    writers[layout](root, settings)
     typer.echo(f"demo data: {root}")
 
 

@@ -1,4 +1,4 @@
-"""Configurations from presets, files and dotted fields; as plain values and as keys."""
+"""Configurations from presets, files and dotted fields; as plain values and as hash keys."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NUMBER = re.compile(r"[-+\d.]+e[-+]?\d+")
 RENAMED = {
     "training.own_rows": ("training.exclude_same_scan", {"excluded": True, "kept": False}),
 }
-"""Fields of earlier versions: today's name, and what their values became."""
+"""Fields of earlier versions: the current name, and the current value of each old value."""
 
 
 def configure(
@@ -34,12 +34,12 @@ def configure(
 ) -> Config:
     """The configuration of a preset, a YAML file or another Config, with `fields` changed.
 
-    `fields` are named in full, such as `{"training.temperature": 0.03, "data.root": "scans"}`. Two
-    more names stand for several fields: `recipe`, the name of a preset whose recipe is taken with
-    the data and backbones of `source`, and `only`, the losses that are trained (see LOSSES).
+    `fields` have full names, such as `{"training.temperature": 0.03, "data.root": "scans"}`. Two
+    more names set several fields at once: `recipe` takes the recipe of the named preset and keeps
+    the data and backbones of `source`; `only` names the losses to train (see LOSSES).
 
-    A file without `name:` is called by its file name, so that its runs are not taken for those of
-    the preset that it changes. Raises InputError for a name that does not exist, a value of another
+    A file without `name:` is named after the file, so that its runs are not confused with those of
+    the preset it changes. Raises InputError for a name that does not exist, a value of the wrong
     type and fields that contradict each other.
     """
     changes = dict(fields or {})
@@ -90,12 +90,24 @@ def _of_source(source: str) -> Config:
     return replace(config, preset=str(name))
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses what YAML allows: a repeated name, whose first value would be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.YAMLError(f"{name!r} occurs twice from line {node.start_mark.line + 1}")
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The fields in a YAML file. Raises InputError where it cannot be read or holds none."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} is not a readable YAML file ({error}); fix it") from error
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is not a readable YAML file ({reason}); fix it") from error
     if values is not None and not isinstance(values, dict):
         raise InputError(f"{path} holds {type(values).__name__}, wanted fields such as `preset:`")
     return values or {}
@@ -105,7 +117,7 @@ def structured(base: T, changes: Mapping[str, Any]) -> T:
     """The dataclass `base` with nested `changes`, every value checked against its field's type.
 
     Raises InputError with the dotted name of a field that does not exist (and the nearest one) or
-    whose value is of another type.
+    whose value has the wrong type.
     """
     import pydantic  # here, since it takes half a second
 
@@ -148,7 +160,7 @@ def _merged(base: dict[str, Any], changes: Mapping[str, Any], prefix: str) -> di
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
-    """The Config that was stored as these values; fields renamed since then are read."""
+    """The Config that was stored as these values; fields renamed since then are translated."""
     stored = json.loads(json.dumps(values))
     for old, (new, meaning) in RENAMED.items():
         (stage, name), new_name = old.split("."), new.split(".")[1]
@@ -158,7 +170,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
 
 
 def with_losses(config: Config, name: str) -> Config:
-    """`config` trained with those losses alone; `none` leaves features unadapted."""
+    """`config` with only those losses; `none` leaves features unadapted."""
     if name not in LOSSES:
         raise InputError(
             f"there is no loss {name!r}; the nearest of {', '.join(LOSSES)} is "
@@ -172,7 +184,7 @@ def with_losses(config: Config, name: str) -> Config:
 def _with_recipe(config: Config, recipe: str) -> Config:
     """The recipe of a preset, such as `published`, with the data and backbones of `config`.
 
-    Image size and plane distance stay as well: they belong to the data.
+    Image size and plane distance are also kept: they belong to the data.
     """
     if recipe not in PRESETS:
         raise InputError(
@@ -180,7 +192,7 @@ def _with_recipe(config: Config, recipe: str) -> Config:
             f"{nearest(recipe, PRESETS)}"
         )
     base = PRESETS[recipe]
-    # Other weights than the published ones keep the norm they were trained with, unless released.
+    # Weights other than the published ones keep the norm they were trained with, unless released.
     same_model = config.point_encoder.model == base.point_encoder.model
     own = same_model or base.point_encoder.norm == "released"
     norm = (base if own else config).point_encoder.norm
@@ -217,6 +229,10 @@ def checked(config: Config) -> Config:
             f"finetune.method {config.finetune.method} without a loss trains nothing; give "
             "training.weights a weight that is not 0, or set finetune.method to none"
         )
+    if config.pseudo_defects and config.method not in ("lsfa", "unadapted"):
+        raise InputError(
+            f"pseudo_defects scores LSFA's detector, not method {config.method}; leave one out"
+        )
     for name in config.finetune.modalities:
         if name not in MODALITIES:
             raise InputError(
@@ -227,9 +243,9 @@ def checked(config: Config) -> Config:
 
 
 def resolve_paths(config: Config) -> Config:
-    """`config` for a process in a folder of the checkout, such as JupyterLab in notebooks/.
+    """`config` with paths that also work in a subfolder of the checkout, such as notebooks/.
 
-    Data that are not below that folder are taken from the checkout, which has one cache.
+    Data not found relative to that folder are read from the checkout, whose cache is used.
     """
     data = replace(config.data, root=str(located(Path(config.data.root))))
     inside = CHECKOUT in Path.cwd().parents
@@ -248,12 +264,12 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cpu")
     if not count:
         raise InputError(
-            f"device {name} was asked for but torch sees none; use --device cpu or auto"
+            f"device {name} was requested but torch sees none; use --device cpu or auto"
         )
     index = int(name.partition(":")[2] or 0)
     if index >= count:
         raise InputError(f"device {name} does not exist; torch sees cuda:0 to cuda:{count - 1}")
-    # TF32 convolutions would change features by 1e-3, and scores away from those of the CPU.
+    # TF32 convolutions would change features by 1e-3, so scores would differ from those on the CPU.
     torch.backends.cudnn.allow_tf32 = False
     return torch.device(name if ":" in name else "cuda")
 
@@ -264,7 +280,7 @@ def fields_of(config: Config) -> dict[str, Any]:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Entries of nested dicts under names such as `training.weights.la`."""
+    """Entries of nested dicts, with dotted names such as `training.weights.la`."""
     for name, value in values.items():
         if isinstance(value, dict):
             yield from flat(value, f"{prefix}{name}.")

@@ -14,7 +14,8 @@ from typing import overload
 
 from lsfa_lib.config import DataConfig
 from lsfa_lib.datasets import eyecandies, mvtec3d
-from lsfa_lib.datasets.entry import Entry, SplitName, visible
+from lsfa_lib.datasets.categories import EYECANDIES, MVTEC3D, categories, layout_of
+from lsfa_lib.datasets.entry import Entry, SplitName
 from lsfa_lib.records import Scan
 from lsfa_lib.storage.files import InputError
 
@@ -42,22 +43,6 @@ class Split:
         if isinstance(index, slice):
             return Split(self.entries[index])
         return read_scan(self.entries[index])
-
-
-def categories(root: Path) -> list[str]:
-    """Names of the categories in `root`: its folders that are in one of the layouts."""
-    if not root.is_dir():
-        raise InputError(
-            f"{root}: no such folder; give the folder that holds the categories"
-            + _those_there(root.parent, "its parent holds")
-        )
-    found = sorted(folder.name for folder in root.iterdir() if layout(folder))
-    if not found:
-        raise InputError(
-            f"{root}: no category in here (a folder with `train` and `test` in it); "
-            f"give the folder that holds the categories" + _those_there(root, "this one holds")
-        )
-    return found
 
 
 def read_split(root: Path, category: str, split: SplitName, light: int = eyecandies.LIGHT) -> Split:
@@ -112,11 +97,4 @@ def read_scan(entry: Entry) -> Scan:
 
 def layout(category: Path) -> ModuleType | None:
     """The module that reads this category; None where the folder is none."""
-    if any((category / split / "data").is_dir() for split in ("train", "test_public")):
-        return eyecandies
-    return mvtec3d if any((category / split).is_dir() for split in ("train", "test")) else None
-
-
-def _those_there(folder: Path, lead: str) -> str:
-    names = [path.name for path in visible(folder) if path.is_dir()][:12]
-    return f"; {lead} {', '.join(names)}" if names else ""
+    return {EYECANDIES: eyecandies, MVTEC3D: mvtec3d}.get(layout_of(category))

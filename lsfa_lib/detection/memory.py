@@ -1,7 +1,8 @@
-"""PatchCore's memory: a bank of normal patches, and how far a patch is from it."""
+"""PatchCore's memory: a bank of normal patches, and the distance of a patch to it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,10 +14,12 @@ from lsfa_lib.adaptation.nearest import nearest_index
 from lsfa_lib.config import BankConfig
 from lsfa_lib.detection.coreset import greedy_k_centre
 from lsfa_lib.detection.sketch import Sketch, nearest_by_sketch, sketch_of
+from lsfa_lib.features.extract import distinct_rows
+from lsfa_lib.records import Modality, PatchFeatures
 from lsfa_lib.storage.files import InputError
 
 SKETCHED = 256
-"""Numbers in a row from which a sketch pays."""
+"""Width of a row from which a sketch is faster."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,63 @@ class Bank:
 
     @cached_property
     def squared_norms(self) -> Float[Tensor, " M"]:
-        """||row||^2, computed once for all the searches among the rows."""
+        """||row||^2, computed once for all searches."""
         return torch.linalg.vector_norm(self.rows, dim=1).square_()
 
     @cached_property
     def sketch(self) -> Sketch:
-        """The rows in few numbers, computed once for all the searches among them."""
+        """The rows in reduced form, computed once for all searches."""
         return sketch_of(self.rows)
+
+
+RowsOf = Callable[[PatchFeatures], tuple[Float[Tensor, "R D"], Int[Tensor, " P"]]]
+"""Feature rows of a scan, and the index of the row of each of its P patches (-1: none)."""
+
+
+def rows_of_modality(modality: Modality) -> RowsOf:
+    """The distinct rows of one modality."""
+    return lambda features: distinct_rows(features, modality)
+
+
+def bank_of(
+    train: Sequence[PatchFeatures], rows_of: RowsOf, ratio: float, config: BankConfig, seed: int
+) -> Bank:
+    """The bank of good scans, with as many rows as `ratio` of their valid patches."""
+    parts, sources = [], []
+    for scan, features in enumerate(train):
+        rows, index = rows_of(features)
+        held = torch.nonzero(index >= 0).flatten()
+        first = torch.full((rows.shape[0],), index.shape[0], device=index.device)
+        first.scatter_reduce_(0, index[held], held, reduce="amin")
+        parts.append(rows)
+        sources.append(torch.stack((torch.full_like(first, scan), first), dim=1))
+    rows, patches = torch.cat(parts), sum(int(features.valid.sum()) for features in train)
+    keep = min(len(rows), max(1, round(ratio * patches)))
+    return build_bank(rows, torch.cat(sources), keep, config, seed)
+
+
+@dataclass(frozen=True)
+class Searched:
+    """The nearest bank row of every patch of one scan."""
+
+    distances: Float[Tensor, " P"]
+    """Distance to that row; 0 where a patch has no features."""
+    nearest: Int[Tensor, " P"]
+    """Index of that row; -1 where a patch has no features."""
+    largest: float
+    """Largest distance, reweighted if requested."""
+
+
+def search_bank(bank: Bank, rows_of: RowsOf, features: PatchFeatures, reweighted: bool) -> Searched:
+    """Nearest bank rows of a scan; `reweighted` selects PatchCore's image score."""
+    rows, index = rows_of(features)
+    distances, nearest = nearest_rows(rows, bank)
+    held = index >= 0
+    patches = torch.zeros_like(index, dtype=distances.dtype)
+    patches[held] = distances[index[held]]
+    largest = reweighted_score(rows, distances, nearest, bank) if reweighted else None
+    index[held] = nearest[index[held]]
+    return Searched(patches, index, float(distances.max()) if largest is None else largest)
 
 
 def build_bank(
@@ -47,10 +100,10 @@ def build_bank(
     config: BankConfig,
     seed: int,
 ) -> Bank:
-    """Bank of the `n_keep` most spread of `rows`, the normal patches of one modality.
+    """Bank of `n_keep` of the `rows`, the normal patches of one modality, by greedy k-centre.
 
-    Standardised by the scalar mean and standard deviation of all N rows, kept or not. Every row
-    may be kept, none is added. Raises InputError when the rows do not vary or are not finite.
+    Standardised by the scalar mean and standard deviation of all N rows, selected or not. All rows
+    may be selected. Raises InputError when the rows do not vary or are not finite.
     """
     std, mean = (statistic.item() for statistic in torch.std_mean(rows.float()))
     if not 0 < std < float("inf"):
@@ -59,7 +112,8 @@ def build_bank(
             "number; check the encoder's weights and that the training scans are not empty"
         )
     # One mean and one scale for all numbers: the order of distances is that of the raw rows.
-    kept = greedy_k_centre(rows, n_keep, seed, config.projection_eps)
+    drawn = seed if config.seed is None else config.seed
+    kept = greedy_k_centre(rows, n_keep, drawn, config.projection_eps)
     return Bank((rows[kept].float() - mean) / std, mean, std, source[kept])
 
 
@@ -71,13 +125,13 @@ def restandardised(bank: Bank, mean: float, std: float) -> Bank:
 def nearest_rows(
     patches: Float[Tensor, "P D"], bank: Bank, chunk: int = 2048
 ) -> tuple[Float[Tensor, " P"], Int[Tensor, " P"]]:
-    """Anomaly score of each patch, its distance to the closest normal patch, and which that is.
+    """Anomaly score of each patch (distance to the closest normal patch), and that patch's index.
 
     s_p = min_m || (f_p - mean) / std - bank_m ||_2        (PatchCore, Eq. 6)
 
     `chunk` patches and bank rows are compared at once, which bounds peak memory. Long rows are
-    compared by a sketch of the bank, which is exact and several times faster. Products round; the
-    distance is then taken from the difference itself.
+    searched with a sketch of the bank, which is exact and several times faster. Matrix products
+    round, so the distance is computed from the difference itself.
     """
     standard = (patches.to(bank.rows.dtype) - bank.mean) / bank.std
     if bank.rows.shape[1] < SKETCHED:
@@ -94,13 +148,13 @@ def reweighted_score(
     bank: Bank,
     neighbours: int = 2,
 ) -> float:
-    """PatchCore's image score: the largest patch distance, less where normal patches are rare.
+    """PatchCore's image score: the largest patch distance, reduced where normal patches are dense.
 
     s = (1 - exp(s* / sqrt(D)) / sum_{m in N(m*)} exp(||f* - m||_2 / sqrt(D))) s*
 
     s* is the largest of `distances`, f* its patch, m* the row it is closest to (`indices`) and
-    N(m*) the `neighbours` bank rows closest to m*, itself the first (PatchCore, Eq. 7; the root
-    of D is the public code's). A bank of one row has no density to tell: s = s*.
+    N(m*) the `neighbours` bank rows closest to m*, including m* (PatchCore, Eq. 7; the root of D
+    is from the public code). A bank of one row has no density: s = s*.
     """
     farthest = distances.argmax()
     score = distances[farthest]
@@ -110,7 +164,7 @@ def reweighted_score(
     near = _rows_around(bank, bank.rows[indices[farthest]], neighbours)
     scale = bank.rows.shape[1] ** 0.5
     to_near = torch.linalg.vector_norm(patch - bank.rows[near], dim=1)
-    # The quotient as one exponent: neither exp can overflow.
+    # The quotient as one exponential, so that neither exp overflows.
     share = torch.exp(score / scale - torch.logsumexp(to_near / scale, 0))
     return ((1 - share) * score).item()
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
 from lsfa_lib.config import Config
-from lsfa_lib.detection.detector import Detector, Scale, Searched, smooth_map, threshold_of
+from lsfa_lib.detection.detector import Detector, threshold_of
+from lsfa_lib.detection.maps import smooth_map
+from lsfa_lib.detection.memory import Searched
 from lsfa_lib.features.extract import patch_valid
 from lsfa_lib.records import MODALITIES, Modality, is_defective
 
@@ -80,13 +82,9 @@ def gathered(
     searched: Sequence[dict[Modality, Searched]],
     valid: Sequence[Bool[torch.Tensor, "S S"]],
     named: Sequence[tuple[str, str]],
-    scales: dict[Any, Scale],
+    scores: Sequence[dict[Modality, float]],
 ) -> Evidence:
-    """What `detector.search` found of each scan, together; `named` are their (name, kind)."""
-    scores: dict[Modality, np.ndarray] = {}
-    for m in MODALITIES:
-        raw = np.array([found[m].prediction.image_score for found in searched])
-        scores[m] = (raw - scales[m].score_mean) / scales[m].score_std
+    """What was found of each scan, together; `named` are their (name, kind)."""
     return Evidence(
         names=tuple(name for name, _ in named),
         kinds=tuple(kind for _, kind in named),
@@ -98,7 +96,7 @@ def gathered(
         nearest={
             m: np.stack([found[m].nearest.cpu().numpy() for found in searched]) for m in MODALITIES
         },
-        scores=scores,
+        scores={m: np.array([own[m] for own in scores]) for m in MODALITIES},
     )
 
 

@@ -1,8 +1,11 @@
-"""The scans of a split as the pipeline and methods take them: read, prepared, through backbones."""
+"""Scans of a split for the pipeline and the methods: read, prepared and encoded when asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -20,34 +23,36 @@ from lsfa_lib.storage.files import InputError, progress
 
 @dataclass(frozen=True)
 class LazyScan:
-    """One scan as a method gets it; what it does not ask for is not computed."""
+    """One scan as a method receives it; what is not asked for is not computed."""
 
     name: str
     config: Config
     """Of the backbones behind `features`."""
     read: Callable[[], Sample]
     extract: Callable[[Callable[[], Sample]], PatchFeatures]
+    entry: Entry | None = None
+    """Its files; None where they do not matter."""
 
     @cached_property
     def sample(self) -> Sample:
-        """Prepared picture and points. `sample.defect` is for metrics alone."""
+        """Prepared image and points. `sample.defect` is for metrics alone."""
         return self.read()
 
     @cached_property
     def features(self) -> PatchFeatures:
-        """What the backbones make of it, from the cache where it has them."""
-        return self.extract(lambda: self.sample)
+        """Its features, from the cache where it has them; a sample read for them is not kept."""
+        return self.extract(lambda: self.__dict__.get("sample") or self.read())
 
 
 def lazy_scan(entry: Entry, encoders: Encoders | None, config: Config) -> LazyScan:
-    """The scan of an entry. Without encoders its features cannot be asked for."""
+    """The scan of an entry. Without encoders its features raise ValueError."""
 
     def extract(sample: Callable[[], Sample]) -> PatchFeatures:
         if encoders is None:
             raise ValueError(f"{entry.name}: a method without modalities asked for features")
         return cached_features(entry, encoders, config, resolve_device(config.device), sample)
 
-    return LazyScan(entry.name, config, partial(read_sample, entry, config), extract)
+    return LazyScan(entry.name, config, partial(read_sample, entry, config), extract, entry)
 
 
 def few_shot(split: Split, shots: int, seed: int) -> Split:
@@ -66,12 +71,38 @@ def few_shot(split: Split, shots: int, seed: int) -> Split:
 
 def good_features(split: Split, encoders: Encoders, config: Config) -> list[PatchFeatures]:
     """Features of every scan of a split; pixels are read only where the cache lacks them."""
-    device = resolve_device(config.device)
-    label = "/".join(split.entries[0].name.split("/")[:2])
-    return [
-        cached_features(entry, encoders, config, device, partial(read_sample, entry, config))
-        for entry in progress(split.entries, label)
-    ]
+    scans = [lazy_scan(entry, encoders, config) for entry in split.entries]
+    load_features(scans)
+    return [scan.features for scan in scans]
+
+
+def load_features(scans: Sequence[LazyScan], samples: bool = False) -> None:
+    """Computes `features` of every scan, or `sample`, as many at a time as there are cores left."""
+    name, workers = "sample" if samples else "features", _CORES.get() // torch.get_num_threads()
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        done = pool.map(lambda scan: getattr(scan, name), scans)
+        for _ in progress(done, "/".join(scans[0].name.split("/")[:2]), len(scans)):
+            pass
+
+
+_CORES: ContextVar[int] = ContextVar("cores", default=1)
+
+
+@contextmanager
+def fixed_threads(count: int) -> Iterator[None]:
+    """Inside, torch computes with `count` threads, and features of several scans at a time.
+
+    The order of float sums depends on the number of threads, and a trained adaptor on that order:
+    with a fixed number the results are those of any other machine load or number of workers.
+    """
+    before = torch.get_num_threads()
+    cores = _CORES.set(before)
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        _CORES.reset(cores)
 
 
 def read_sample(entry: Entry, config: Config) -> Sample:
@@ -80,11 +111,6 @@ def read_sample(entry: Entry, config: Config) -> Sample:
 
 
 def on_device(sample: Sample, device: torch.device) -> Sample:
-    """The same sample there."""
-    return replace(
-        sample,
-        rgb=sample.rgb.to(device),
-        xyz=sample.xyz.to(device),
-        valid=sample.valid.to(device),
-        defect=sample.defect.to(device),
-    )
+    """The same sample on `device`."""
+    tensors = ("rgb", "xyz", "valid", "defect")
+    return replace(sample, **{name: getattr(sample, name).to(device) for name in tensors})

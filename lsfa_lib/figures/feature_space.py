@@ -26,10 +26,9 @@ from lsfa_lib.evaluation.metrics import auroc
 from lsfa_lib.features.cache import cached_features
 from lsfa_lib.features.extract import Encoders, distinct_rows, load_encoders
 from lsfa_lib.features.lazy_scan import few_shot, good_features, read_sample
-from lsfa_lib.pipeline import learn
+from lsfa_lib.methods.fitting import fit_detector
 from lsfa_lib.records import MODALITIES, Modality, PatchFeatures, Sample
 from lsfa_lib.storage.files import InputError, progress
-from lsfa_lib.storage.results import Stopwatch
 
 Space = Literal["frozen", "adapted"]
 MOST_ROWS = 8000
@@ -110,8 +109,7 @@ def load(
         configs["adapted"] = config
     encoders = load_encoders(config, resolve_device(config.device))
     detectors = {
-        space: learn(category, some, seed, encoders, Stopwatch()).detector
-        for space, some in configs.items()
+        space: fit_detector(category, some, seed).detector for space, some in configs.items()
     }
     train = few_shot(split_of(config.data, category, "train"), config.shots, seed)
     places = np.linspace(0, len(train) - 1, min(fit_scans, len(train))).round().astype(int)

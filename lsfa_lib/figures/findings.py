@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lsfa_lib.config import LOSSES, PRESETS, fields_of, flat
-from lsfa_lib.evaluation.metrics import mean_interval
-from lsfa_lib.records import MODALITIES
+from lsfa_lib.config import LOSSES, MODALITIES, PRESETS, fields_of, flat
 
 Result = dict[str, Any]
 """What result.json holds."""
@@ -31,7 +29,7 @@ BOTH = "rgb+3d"
 """The mode a report leads with: the one the papers report, with or without training."""
 LITTLE_VARIANCE = 0.1
 """Share of the first step's below which a training that was not stopped is still near collapse."""
-PLACES = ("preset", "data.root", "device", "cache", "timed_scans")
+PLACES = ("preset", "data.root", "device", "cache", "timed_scans", "pseudo_defects")
 """Fields that do not change the numbers, but for the data behind them."""
 
 
@@ -180,6 +178,8 @@ def seed_lines(runs: list[Result]) -> list[str]:
 def _spread(values: list[float]) -> str:
     if any(math.isnan(value) for value in values):
         return "–"
+    from lsfa_lib.evaluation.metrics import mean_interval  # here, since it imports torch
+
     deviation = statistics.stdev(values) if len(values) > 1 else math.nan
     bounds = interval(mean_interval(values, seed=0))
     return f"{statistics.fmean(values):.3f} ± {three_digits(deviation)} {bounds}"

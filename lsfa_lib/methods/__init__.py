@@ -1,1 +1,4 @@
-"""Other methods beside ours: each a file with `METHODS`, all behind one `fit` and one `predict`."""
+"""LSFA and the methods it is compared with, all with the same `fit`. `table` lists them."""
+
+from lsfa_lib.methods.method import Good, Method, Predict
+from lsfa_lib.methods.table import METHODS, find_method

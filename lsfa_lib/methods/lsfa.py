@@ -1,40 +1,140 @@
-"""LSFA, this project's method, behind the same `fit` as the others; and it without adaptation."""
+"""LSFA, this project's method: adaptors (or backbones) trained on good scans, then detection."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
-from lsfa_lib.adaptation.training import train_adaptors
-from lsfa_lib.config import Config, with_losses
+from lsfa_lib.adaptation.adaptors import save_adaptors
+from lsfa_lib.adaptation.finetune import Finetuned, finetune, save_encoders
+from lsfa_lib.adaptation.training import Trained, TrainingStopped, train_adaptors
+from lsfa_lib.config import Config, config_hash, with_losses
+from lsfa_lib.datasets.entry import Entry
+from lsfa_lib.detection import detector, saved
 from lsfa_lib.detection.detector import Detector, predict
-from lsfa_lib.detection.detector import fit as fit_detector
-from lsfa_lib.methods.method import Good, Method, Predict
+from lsfa_lib.features.cache import extract
+from lsfa_lib.features.extract import Encoders
+from lsfa_lib.features.lazy_scan import LazyScan
+from lsfa_lib.methods.method import Good
+from lsfa_lib.records import Mode, PatchFeatures, Prediction
+from lsfa_lib.storage.files import InputError
 
 
-def fit(good: Good) -> Predict:
-    """Our detector on the good scans."""
-    detector = detector_of(good)
-    return lambda scene: predict(detector, scene.features)
+def detector_file(scans: Iterable[Entry], config: Config, seed: int, encoders: Encoders) -> str:
+    """Name of the file of a detector; it changes with everything the detector depends on.
+
+    The location of the data and the device are ignored.
+    """
+    same = replace(config, data=replace(config.data, root=""), device="", cache="")
+    return f"detector-{config_hash(same, seed, encoders.keys, file_states(scans))}.safetensors"
 
 
-def detector_of(good: Good) -> Detector:
-    """Adaptors where a loss has a weight, then banks, scales and thresholds."""
-    train = [scene.features for scene in good.train]
-    validation = [scene.features for scene in good.validation]
-    adaptors = None
-    if any(asdict(good.config.training.weights).values()):
-        adaptors = train_adaptors(train, good.config, good.seed).adaptors
-    return fit_detector(train, validation, good.config, good.seed, adaptors)
+def file_states(scans: Iterable[Entry]) -> list[tuple[str, int, int]]:
+    """Name, size and modification time of the scans' files: a replaced scan is a different scan."""
+    return [(e.name, f.stat().st_size, f.stat().st_mtime_ns) for e in scans for f in e.files]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A fitted LSFA detector, called with a scan whose features come from `encoders`."""
+
+    detector: Detector
+    encoders: Encoders
+    """The tuned ones if the config trains backbones."""
+    file: str
+    """File name that the detector is saved under."""
+    trained: Trained | None
+    """None if the config adapts nothing."""
+    finetuned: Finetuned | None = None
+
+    def __call__(self, scan: LazyScan) -> dict[Mode, Prediction]:
+        """Map and score of the scan in each mode."""
+        return predict(self.detector, scan.features)
+
+    @property
+    def validation_scores(self) -> dict[Mode, list[float]]:
+        """Scores of validation/good, which `fit` has already computed."""
+        return self.detector.validation_scores
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Training curves, what was fine-tuned, and the sizes of the banks."""
+        trained, tuned = self.trained, self.finetuned
+        return {
+            "training": trained and {"history": trained.history, "notes": trained.notes},
+            "finetuned": tuned and {"drift": tuned.drift, "trainable": tuned.trainable},
+            "banks": {m: list(bank.rows.shape) for m, bank in self.detector.banks.items()},
+        }
+
+    def save(self, folder: Path) -> None:
+        """Saves the detector to a folder, for new scans and for the explorer."""
+        saved.save(self.detector, folder / self.file)
+
+
+def fit(good: Good) -> Learned:
+    """A detector: adaptors if a loss has a weight, then banks, scales and thresholds."""
+    assert good.encoders is not None
+    if good.config.finetune.method != "none":
+        return _fit_tuned(good, good.encoders)
+    train = [scan.features for scan in good.train]
+    validation = [scan.features for scan in good.validation]
+    with good.timed("train adaptors"):
+        trained = trained_adaptors(train, good.config, good.seed, good.folder)
+    with good.timed("fit banks"):
+        adaptors = trained.adaptors if trained else None
+        fitted = detector.fit(train, validation, good.config, good.seed, adaptors)
+    return Learned(fitted, good.encoders, _file(good, good.encoders), trained)
+
+
+def _fit_tuned(good: Good, encoders: Encoders) -> Learned:
+    """A detector on features of backbones that are trained here, together with the heads."""
+    config = good.config
+    with good.timed("finetune"):
+        samples = [scan.sample for scan in good.train]
+        tuned = finetune(samples, encoders, config, good.seed)
+    if good.folder:
+        save_encoders(tuned, good.folder / "backbones.safetensors")
+    with good.timed("features of train and validation"):
+        train, validation = (
+            [extract(scan.sample, tuned.encoders, config) for scan in scans]
+            for scans in (good.train, good.validation)
+        )
+    with good.timed("fit banks"):
+        adaptors = tuned.trained.adaptors
+        fitted = detector.fit(train, validation, config, good.seed, adaptors)
+    return Learned(fitted, tuned.encoders, _file(good, tuned.encoders), tuned.trained, tuned)
+
+
+def _file(good: Good, encoders: Encoders) -> str:
+    entries = [scan.entry for scan in (*good.train, *good.validation) if scan.entry]
+    return detector_file(entries, good.config, good.seed, encoders)
+
+
+def trained_adaptors(
+    train: list[PatchFeatures], config: Config, seed: int, folder: Path | None = None
+) -> Trained | None:
+    """Trained adaptors, saved to the folder; None if the config trains none.
+
+    A training that has to stop saves its last good adaptors there.
+    """
+    if not any(asdict(config.training.weights).values()):
+        return None
+    if folder is None:
+        return train_adaptors(train, config, seed)
+    checkpoint = folder / "checkpoint.pt"
+    try:
+        trained = train_adaptors(train, config, seed, checkpoint)
+    except TrainingStopped as stop:
+        kept = folder / "adaptors-last-good.safetensors"
+        save_adaptors(stop.trained.adaptors, kept)
+        raise InputError(f"{stop} (the last good adaptors: {kept})") from stop
+    save_adaptors(trained.adaptors, folder / "adaptors.safetensors")
+    checkpoint.unlink(missing_ok=True)
+    return trained
 
 
 def unadapted(config: Config) -> Config:
-    """The same detection on the features as the backbones give them."""
+    """The same detection on unadapted features."""
     return with_losses(config, "none")
-
-
-METHODS = {
-    "lsfa": Method("LSFA (ours)", fit, "arXiv 2401.03145; this project", published="LSFA"),
-    "unadapted": Method(
-        "PatchCore, both", fit, "arXiv 2106.08265 per modality; this project", config=unadapted
-    ),
-}

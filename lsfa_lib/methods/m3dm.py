@@ -1,13 +1,13 @@
-"""M3DM: banks of both modalities and of fused features, weighed by a linear one-class SVM.
+"""M3DM: banks of both modalities and of fused features, weighted by a linear one-class SVM.
 
-Written from the paper (arXiv 2303.00601). Its decision layer is a one-class SVM with a linear
+Implemented from the paper (arXiv 2303.00601). Its decision layer is a one-class SVM with a linear
 kernel, whose value at a vector of distances is their weighted sum: larger for larger distances, so
 it is the anomaly score itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,27 +20,23 @@ from lsfa_lib.adaptation.adaptors import sampled, scan_rows
 from lsfa_lib.adaptation.losses import local_alignment
 from lsfa_lib.adaptation.schedule import batch_scans, generator_of, learning_rate
 from lsfa_lib.config import AdaptorConfig, Config, TrainingConfig
-from lsfa_lib.methods.method import Good, LazyScan, Method, Predict
-from lsfa_lib.methods.patchcore import (
-    RowsOf,
-    as_published,
-    bank_of,
-    distances_to,
-    predicted,
-    rows_of_modality,
-)
+from lsfa_lib.detection.maps import prediction_of
+from lsfa_lib.detection.memory import RowsOf, bank_of, rows_of_modality, search_bank
+from lsfa_lib.features.lazy_scan import LazyScan
+from lsfa_lib.methods.method import Good, Predict
+from lsfa_lib.methods.patchcore import row_per_patch
 from lsfa_lib.records import MODALITIES, Mode, PatchFeatures, Prediction
 from lsfa_lib.storage.files import progress
 
 TEMPERATURE = 0.2
 NU = 0.5
-"""Of the one-class SVM."""
+"""Parameter of the one-class SVM."""
 
 
 class Fusion(nn.Module):
-    """Unsupervised feature fusion (M3DM, sec. 3.3): an MLP a modality, contrasted patch by patch.
+    """Unsupervised feature fusion (M3DM, sec. 3.3): one MLP per modality, patch-wise contrast.
 
-    The fused feature of a patch is both MLPs' outputs in one row.
+    The fused feature of a patch is the concatenation of both outputs.
     """
 
     def __init__(self, dims: dict[str, int], width: int) -> None:
@@ -57,9 +53,9 @@ class Fusion(nn.Module):
 
 
 def train_fusion(train: Sequence[PatchFeatures], config: Config, seed: int) -> Fusion:
-    """The fusion trained so that the two views of a patch find each other within their scan.
+    """The fusion, trained so that the two views of a patch identify each other within their scan.
 
-    With the steps, rate and batches of `training`, which LSFA's adaptors get too.
+    Uses the steps, learning rate and batches of `training`, as LSFA's adaptors do.
     """
     own: TrainingConfig = replace(
         config.training, steps=config.training.steps or 50, batch=min(8, len(train))
@@ -81,7 +77,8 @@ def train_fusion(train: Sequence[PatchFeatures], config: Config, seed: int) -> F
             chosen = chosen[: own.patches_per_scan or patches].to(train[0].valid.device)
             views = {m: sampled(rows[i][m], chosen) for m in MODALITIES}
             a, b = (fusion.heads[m](fusion.mlps[m](views[m].rows)) for m in MODALITIES)
-            terms.append(local_alignment(a, b, views["3d"].index, views["rgb"].index, TEMPERATURE))
+            sides = (a, views["3d"].index), (b, views["rgb"].index)
+            terms.append(local_alignment(*sides, TEMPERATURE))
         optimiser.zero_grad()
         torch.stack(terms).mean().backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -89,42 +86,48 @@ def train_fusion(train: Sequence[PatchFeatures], config: Config, seed: int) -> F
 
 
 def fused_rows(fusion: Fusion) -> RowsOf:
-    """The fused feature of each valid patch."""
+    """The fused features of the valid patches."""
 
     def rows_of(features: PatchFeatures) -> tuple[Float[Tensor, "R D"], Int[Tensor, " P"]]:
         rows = scan_rows(features, AdaptorConfig(attend="valid"))
         parts = [fusion.mlps[m](rows[m].rows)[rows[m].index] for m in MODALITIES]
-        index = torch.full_like(features.valid, -1, dtype=torch.long)
-        index[features.valid] = torch.arange(len(parts[0]), device=index.device)
-        return torch.cat(parts, dim=1), index
+        return torch.cat(parts, dim=1), row_per_patch(features.valid)
 
     return rows_of
 
 
+def distances_of(
+    good: Good, views: list[RowsOf]
+) -> Callable[[PatchFeatures], tuple[Float[Tensor, "P V"], list[float]]]:
+    """Patch distances and image scores of a scan by each view's bank, fitted to the good scans."""
+    train, config = [scan.features for scan in good.train], good.config.bank
+    banks = [bank_of(train, view, config.keep_ratio, config, good.seed) for view in views]
+
+    def distances(features: PatchFeatures) -> tuple[Float[Tensor, "P V"], list[float]]:
+        pairs = zip(banks, views, strict=True)
+        found = [search_bank(bank, view, features, reweighted=True) for bank, view in pairs]
+        return torch.stack([f.distances for f in found], dim=1), [f.largest for f in found]
+
+    return distances
+
+
 def fit(good: Good) -> Predict:
-    """Three banks, an SVM over their scores of the training scans and one over patches."""
-    train = [scene.features for scene in good.train]
+    """M3DM: three banks, one SVM on their scores of the training scans and one on patches."""
+    train = [scan.features for scan in good.train]
     fusion = train_fusion(train, good.config, good.seed)
     views = [rows_of_modality("3d"), rows_of_modality("rgb"), fused_rows(fusion)]
-    banks = [bank_of(train, rows_of, good.config, good.seed) for rows_of in views]
-
-    def distances(features: PatchFeatures) -> tuple[Float[Tensor, "P 3"], list[float]]:
-        pairs = zip(banks, views, strict=True)
-        found = [distances_to(bank, rows_of, features) for bank, rows_of in pairs]
-        return torch.stack([patches for patches, _ in found], dim=1), [s for _, s in found]
-
+    distances = distances_of(good, views)
     seen = [distances(features) for features in train]
     of_scans = _svm(np.array([scores for _, scores in seen]), good.seed)
     patches = [p[f.valid].cpu().numpy() for (p, _), f in zip(seen, train, strict=True)]
     of_patches = _svm(np.concatenate(patches), good.seed)
 
-    def predict(scene: LazyScan) -> dict[Mode, Prediction]:
-        features = scene.features
-        patches, scores = distances(features)
+    def predict(scan: LazyScan) -> dict[Mode, Prediction]:
+        patches, scores = distances(scan.features)
         weights = torch.as_tensor(of_patches, dtype=patches.dtype)
         score = float(of_scans @ np.array(scores))
         anomaly = patches @ weights.to(patches.device)
-        return {"rgb+3d": predicted(anomaly, score, features, good.config)}
+        return {"rgb+3d": prediction_of(anomaly, score, scan.features, good.config)}
 
     return predict
 
@@ -136,23 +139,12 @@ def _svm(distances: Float[np.ndarray, "N 3"], seed: int) -> Float[np.ndarray, " 
 
 
 def fit_sum(good: Good) -> Predict:
-    """The two banks alone, scores and maps added (the paper's "without fusion")."""
-    views = [rows_of_modality(m) for m in MODALITIES]
-    train = [scene.features for scene in good.train]
-    banks = [bank_of(train, rows_of, good.config, good.seed) for rows_of in views]
+    """M3DM with two banks only, scores and maps added ("without fusion" in the paper)."""
+    distances = distances_of(good, [rows_of_modality(m) for m in MODALITIES])
 
-    def predict(scene: LazyScan) -> dict[Mode, Prediction]:
-        pairs = zip(banks, views, strict=True)
-        found = [distances_to(bank, rows_of, scene.features) for bank, rows_of in pairs]
-        anomaly = found[0][0] + found[1][0]
-        score = found[0][1] + found[1][1]
-        return {"rgb+3d": predicted(anomaly, score, scene.features, good.config)}
+    def predict(scan: LazyScan) -> dict[Mode, Prediction]:
+        patches, scores = distances(scan.features)
+        anomaly = patches.sum(1)
+        return {"rgb+3d": prediction_of(anomaly, sum(scores), scan.features, good.config)}
 
     return predict
-
-
-M3DM = "arXiv 2303.00601; written anew"
-METHODS = {
-    "m3dm": Method("M3DM", fit, M3DM, as_published, published="M3DM"),
-    "m3dm_sum": Method("M3DM, unfused sum", fit_sum, M3DM, as_published),
-}

@@ -1,27 +1,29 @@
-"""What a method is: something that learns from good scans and gives a function that scores one."""
+"""The interface of a method: it learns from good scans and returns a function to score a scan."""
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import importlib.util
 import pkgutil
-import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from lsfa_lib.config import Config
-from lsfa_lib.features.lazy_scan import LazyScan
-from lsfa_lib.records import MODALITIES, Modality, Mode, Prediction
-from lsfa_lib.storage.files import InputError
+from lsfa_lib.config import MODALITIES, Config
 
-PACKAGE = "lsfa_lib.methods"
-__all__ = ["Fit", "Good", "LazyScan", "Method", "Predict", "all_methods", "find_method"]
+if TYPE_CHECKING:  # not at run time: `lsfa methods` lists the table without torch
+    from lsfa_lib.features.extract import Encoders
+    from lsfa_lib.features.lazy_scan import LazyScan
+    from lsfa_lib.records import Mode, Prediction
+    from lsfa_lib.storage.results import Stopwatch
 
-Predict = Callable[[LazyScan], dict[Mode, Prediction]]
-"""One scan -> its map and score, in each mode the method answers in."""
+    Predict = Callable[[LazyScan], dict[Mode, Prediction]]
+else:
+    Encoders = LazyScan = Stopwatch = Any
+    Predict = Callable
+"""One scan -> its map and score, in each mode of the method. It may have the attributes `report` (a
+dict for result.json), `encoders` (for the features of new scans) and `save(folder)`."""
 
 
 @dataclass(frozen=True)
@@ -32,78 +34,60 @@ class Good:
     validation: Sequence[LazyScan]
     config: Config
     seed: int
+    encoders: Encoders | None = None
+    """Those that computed the features; None for a method that uses none."""
+    folder: Path | None = None
+    """Where checkpoints and trained weights are saved; None: nowhere."""
+    clock: Stopwatch | None = None
+    """Times the stages of `fit`."""
+
+    def timed(self, stage: str) -> AbstractContextManager[None]:
+        """A context that is timed as this stage."""
+        return self.clock(stage) if self.clock else nullcontext()
 
 
 Fit = Callable[[Good], Predict]
 
 
 def unchanged(config: Config) -> Config:
-    """The config as it is."""
+    """The same config."""
     return config
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to find defects."""
+    """An anomaly detection method.
+
+    `fit`, `config` and `deployed` are functions, or their location `module:function` in
+    `lsfa_lib.methods`, so that the table of methods needs no imports.
+    """
 
     title: str
-    """As tables call it."""
-    fit: Fit
+    """Its name in tables."""
+    fit: Fit | str
     source: str
-    """Paper, and whose code it is."""
-    config: Callable[[Config], Config] = unchanged
-    """What it changes in a user's config: its own backbones, scores, losses."""
-    modalities: tuple[Modality, ...] = MODALITIES
-    """Whose features it uses; () where it reads samples alone."""
-    deployed: Callable[[Config], Config] = unchanged
-    """The backbones it needs where nothing else is studied; speed is measured with these."""
+    """Paper, and origin of the code."""
+    config: Callable[[Config], Config] | str = unchanged
+    """Its changes to a user's config: backbones, scores, losses."""
+    modalities: tuple[str, ...] = MODALITIES
+    """Modalities whose features it uses; () if it reads samples only."""
+    deployed: Callable[[Config], Config] | str = unchanged
+    """The backbones it needs in deployment; speed is measured with these."""
     published: str = ""
-    """What the published tables call it; "" where they do not have it."""
+    """Its name in the published tables; "" if it is not in them."""
     needs: str = ""
-    """A package that is not installed with this one, such as `anomalib`."""
+    """A package that is not installed by default, such as `anomalib`."""
 
     @property
     def missing(self) -> str:
-        """The way to the package it needs, "" where it is there."""
+        """How to install the package it needs; "" if it is installed."""
         if not self.needs or importlib.util.find_spec(self.needs):
             return ""
         return f"{self.needs} is not installed; pip install 'lsfa_lib[{self.needs}]'"
 
-
-def find_method(name: str) -> Method:
-    """The method of that name, or that of a .py file. InputError with the nearest name."""
-    if name.endswith(".py"):
-        return _of_file(Path(name))
-    known = all_methods()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-        raise InputError(
-            f"there is no method {name!r}; the nearest is {near} (`lsfa methods` lists them)"
-        )
-    return known[name]
-
-
-def all_methods() -> dict[str, Method]:
-    """Every method of this package, by name: the METHODS of each file beside this one."""
-    found: dict[str, Method] = {}
-    for module in pkgutil.iter_modules(sys.modules[PACKAGE].__path__):
-        found |= getattr(importlib.import_module(f"{PACKAGE}.{module.name}"), "METHODS", {})
-    return found
-
-
-def _of_file(path: Path) -> Method:
-    """The one entry of METHODS in a file of the user's, which is executed."""
-    if not path.is_file():
-        raise InputError(f"{path} was not found; give the path of a .py file with METHODS")
-    spec = importlib.util.spec_from_file_location(f"lsfa_method_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module: ModuleType = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = getattr(module, "METHODS", {})
-    if len(found) != 1:
-        raise InputError(
-            f"{path} has {len(found)} entries in METHODS, wanted one; see docs/adding_a_method.md"
-        )
-    method: Method = next(iter(found.values()))
-    return method
+    def call(self, name: str, argument: Any) -> Any:
+        """The result of the method's function `name` (fit, config, deployed) for `argument`."""
+        function = getattr(self, name)
+        if isinstance(function, str):
+            function = pkgutil.resolve_name(f"lsfa_lib.methods.{function}")
+        return function(argument)

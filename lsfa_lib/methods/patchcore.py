@@ -1,132 +1,69 @@
-"""PatchCore with one bank: of colour, of FPFH, or of both in one row (BTF)."""
+"""PatchCore with one bank: of colour, of FPFH, or of both concatenated (BTF)."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lsfa_lib.config import Config, with_losses
-from lsfa_lib.detection.detector import map_valid, smooth_map
-from lsfa_lib.detection.memory import Bank, build_bank, nearest_rows, reweighted_score
-from lsfa_lib.features.extract import distinct_rows
+from lsfa_lib.config import PAPER_SCORES, Config, replaced, with_losses
+from lsfa_lib.detection.maps import prediction_of
+from lsfa_lib.detection.memory import RowsOf, bank_of, rows_of_modality, search_bank
 from lsfa_lib.features.geometry import spread
-from lsfa_lib.methods.method import Good, LazyScan, Method, Predict
-from lsfa_lib.records import MODALITIES, Modality, Mode, PatchFeatures, Prediction
-
-RowsOf = Callable[[PatchFeatures], tuple[Float[Tensor, "R D"], Int[Tensor, " P"]]]
-"""Feature rows of a scan, and which of them each of the P patches has (-1: none)."""
+from lsfa_lib.features.lazy_scan import LazyScan
+from lsfa_lib.methods.method import Good, Predict
+from lsfa_lib.records import MODALITIES, Mode, PatchFeatures, Prediction
 
 
-def bank_of(train: Sequence[PatchFeatures], rows_of: RowsOf, config: Config, seed: int) -> Bank:
-    """A bank that keeps the config's share of the valid patches of good scans."""
-    found = [rows_of(features)[0] for features in train]
-    source = [
-        torch.stack((torch.full((len(rows),), scan), torch.arange(len(rows))), dim=1).to(
-            rows.device
-        )
-        for scan, rows in enumerate(found)
-    ]
-    patches = sum(int(features.valid.sum()) for features in train)
-    rows = torch.cat(found)
-    keep = min(len(rows), max(1, round(config.bank.keep_ratio * patches)))
-    return build_bank(rows, torch.cat(source), keep, config.bank, seed)
+def one_bank(good: Good, rows_of: RowsOf, mode: Mode) -> Predict:
+    """PatchCore on these feature rows."""
+    config = good.config
+    train = [scan.features for scan in good.train]
+    bank = bank_of(train, rows_of, config.bank.keep_ratio, config.bank, good.seed)
+
+    def predict(scan: LazyScan) -> dict[Mode, Prediction]:
+        found = search_bank(bank, rows_of, scan.features, reweighted=True)
+        return {mode: prediction_of(found.distances, found.largest, scan.features, config)}
+
+    return predict
 
 
-def distances_to(
-    bank: Bank, rows_of: RowsOf, features: PatchFeatures
-) -> tuple[Float[Tensor, " P"], float]:
-    """Distance of each patch to the bank, 0 where there is none, and PatchCore's image score."""
-    rows, index = rows_of(features)
-    distances, nearest = nearest_rows(rows, bank)
-    patches = torch.zeros_like(index, dtype=distances.dtype)
-    patches[index >= 0] = distances[index[index >= 0]]
-    return patches, reweighted_score(rows, distances, nearest, bank)
+def fit_rgb(good: Good) -> Predict:
+    """PatchCore on image features."""
+    return one_bank(good, rows_of_modality("rgb"), "rgb")
 
 
-def predicted(
-    patches: Float[Tensor, " P"], score: float, features: PatchFeatures, config: Config
-) -> Prediction:
-    """Patch scores as a smoothed map, with the image score."""
-    inside = map_valid(features, config)
-    return Prediction(smooth_map(patches.view(features.grid), inside, config), score)
+def fit_3d(good: Good) -> Predict:
+    """PatchCore on point features."""
+    return one_bank(good, rows_of_modality("3d"), "3d")
 
 
-def one_bank(rows_of: RowsOf, mode: Mode) -> Callable[[Good], Predict]:
-    """`fit` of PatchCore on these rows."""
-
-    def fit(good: Good) -> Predict:
-        bank = bank_of([s.features for s in good.train], rows_of, good.config, good.seed)
-
-        def predict(scene: LazyScan) -> dict[Mode, Prediction]:
-            found = distances_to(bank, rows_of, scene.features)
-            return {mode: predicted(*found, scene.features, good.config)}
-
-        return predict
-
-    return fit
-
-
-def rows_of_modality(m: Modality) -> RowsOf:
-    """The different rows of one modality."""
-    return lambda features: distinct_rows(features, m)
+def fit_joined(good: Good) -> Predict:
+    """PatchCore on the concatenated features of both modalities."""
+    return one_bank(good, joined_rows, "rgb+3d")
 
 
 def joined_rows(features: PatchFeatures) -> tuple[Float[Tensor, "R D"], Int[Tensor, " P"]]:
-    """Both modalities' features of each valid patch in one row, as they are."""
+    """The concatenated features of both modalities for each valid patch, unscaled."""
     valid = features.valid
     parts = [features.by_modality[m] for m in MODALITIES]
     rows = [spread(part.weights, part.tokens)[valid] for part in parts]
+    return torch.cat(rows, dim=1), row_per_patch(valid)
+
+
+def row_per_patch(valid: Tensor) -> Int[Tensor, " P"]:
+    """The row index of each patch if every valid patch has its own row; -1 elsewhere."""
     index = torch.full_like(valid, -1, dtype=torch.long)
     index[valid] = torch.arange(int(valid.sum()), device=valid.device)
-    return torch.cat(rows, dim=1), index
+    return index
 
 
 def as_published(config: Config) -> Config:
-    """PatchCore's image score and plain smoothing; nothing is trained, nothing calibrated."""
-    detector = replace(
-        config.detector,
-        image_score="reweighted",
-        calibrate=False,
-        edge_correction=False,
-        disagreement=False,
-    )
-    return replace(with_losses(config, "none"), detector=detector)
+    """The config with PatchCore's image score and plain smoothing; no training, no calibration."""
+    return replaced(with_losses(config, "none"), PAPER_SCORES)
 
 
 def with_fpfh(config: Config) -> Config:
-    """Shape by FPFH, with the config's radii."""
-    return as_published(
-        replace(config, point_encoder=replace(config.point_encoder, model="fpfh", weights=""))
-    )
-
-
-PATCHCORE = "arXiv 2106.08265; written anew"
-METHODS = {
-    "patchcore_rgb": Method(
-        "PatchCore, RGB",
-        one_bank(rows_of_modality("rgb"), "rgb"),
-        PATCHCORE,
-        as_published,
-        modalities=("rgb",),
-        published="PatchCore",
-    ),
-    "patchcore_fpfh": Method(
-        "PatchCore, FPFH",
-        one_bank(rows_of_modality("3d"), "3d"),
-        "arXiv 2203.05550; written anew",
-        with_fpfh,
-        modalities=("3d",),
-        published="FPFH",
-    ),
-    "btf": Method(
-        "BTF",
-        one_bank(joined_rows, "rgb+3d"),
-        "arXiv 2203.05550; written anew",
-        with_fpfh,
-        published="PatchCore + FPFH",
-    ),
-}
+    """The config with FPFH as point features, with its own radii."""
+    fpfh = {"point_encoder.model": "fpfh", "point_encoder.weights": ""}
+    return as_published(replaced(config, fpfh))

@@ -13,8 +13,9 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from lsfa_lib.notebooks.find import parameters_of
 from lsfa_lib.notebooks.inprocess import ENGINE
-from lsfa_lib.storage.files import CHECKOUT, InputError, atomic_write
+from lsfa_lib.storage.files import InputError, atomic_write
 
 
 class ThisInterpreter(AsyncKernelManager):
@@ -26,7 +27,6 @@ class ThisInterpreter(AsyncKernelManager):
         self.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])
 
 
-FOLDERS = (CHECKOUT / "notebooks", Path("notebooks"))
 IN_PROCESS = {"engine_name": ENGINE, "kernel_name": "python3", "progress_bar": False}
 
 
@@ -48,27 +48,6 @@ def _in_kernel(name: str) -> dict[str, Any]:
     }
 
 
-def find_notebook(name: str, start: Path | None = None) -> Path:
-    """`notebooks/<name>.ipynb` of the checkout, or of the working folder.
-
-    A name that ends in .ipynb is a path, relative to `start` or to the working folder.
-    """
-    if name.endswith(".ipynb"):
-        path = (start or Path()) / name
-        if path.exists():
-            return path
-        raise InputError(f"{path} was not found; give the notebook's path from {path.parent}")
-    for folder in FOLDERS:
-        if (folder / f"{name}.ipynb").exists():
-            return folder / f"{name}.ipynb"
-    raise InputError(f"notebooks/{name}.ipynb was not found; run from the project's folder")
-
-
-def notebook_names() -> list[str]:
-    """Names of the project's notebooks."""
-    return sorted({path.stem for folder in FOLDERS for path in folder.glob("*.ipynb")})
-
-
 def execute(notebook: Path, folder: Path, parameters: dict[str, Any], kernel: bool = True) -> Path:
     """Runs a notebook with parameters into `folder/notebook.ipynb` and returns that path.
 
@@ -76,7 +55,7 @@ def execute(notebook: Path, folder: Path, parameters: dict[str, Any], kernel: bo
     Raises InputError for a parameter the notebook does not declare, before any cell runs, and when
     a cell fails: then `folder/notebook-failed.ipynb` holds the cells up to the error.
     """
-    known = papermill.inspect_notebook(str(notebook))
+    known = parameters_of(notebook)
     for name in parameters:
         if name not in known:
             raise InputError(

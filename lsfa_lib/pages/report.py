@@ -16,7 +16,8 @@ import nbformat
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from lsfa_lib.notebooks.run import execute, find_notebook
+from lsfa_lib.notebooks.find import find_notebook
+from lsfa_lib.notebooks.run import execute
 from lsfa_lib.pages.gallery import write_index as write_index
 from lsfa_lib.pages.gallery_data import DAMAGE, read_study
 from lsfa_lib.pages.notebook_html import body_html, contents, question, thumbnail

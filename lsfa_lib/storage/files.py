@@ -20,8 +20,8 @@ from tqdm.auto import tqdm
 T = TypeVar("T")
 CHECKOUT = Path(__file__).parents[2]
 Listener = Callable[[str, int, int], None]
-"""Told the label, how many items are done, and of how many."""
-_LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
+"""Called with a label, the number of items done and the total; (stage, 0, 0) begins a stage."""
+_LISTENERS: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
 
 
 class InputError(ValueError):
@@ -126,18 +126,24 @@ def located(path: Path) -> Path:
 
 @contextmanager
 def progress_told_to(listener: Listener) -> Iterator[None]:
-    """Inside, `progress` tells the listener instead of drawing a bar."""
-    before = _LISTENER.set(listener)
+    """Inside, progress is reported to the listener too, and no bar is drawn."""
+    before = _LISTENERS.set((*_LISTENERS.get(), listener))
     try:
         yield
     finally:
-        _LISTENER.reset(before)
+        _LISTENERS.reset(before)
+
+
+def report_progress(label: str, done: int = 0, total: int = 0) -> None:
+    """Reports a stage that begins, or how far it is, to whoever listens."""
+    for listener in _LISTENERS.get():
+        listener(label, done, total)
 
 
 def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterable[T]:
     """`items`, with a progress bar once it has taken a second."""
-    if (listener := _LISTENER.get()) is not None:
-        return _told(items, label, total, listener)
+    if _LISTENERS.get():
+        return _reported(items, label, total)
     # Into a log file a line every ten seconds will do.
     interval = 0.1 if sys.stderr.isatty() else 10.0
     return tqdm(
@@ -145,9 +151,9 @@ def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterab
     )
 
 
-def _told(items: Iterable[T], label: str, total: int | None, listener: Listener) -> Iterator[T]:
+def _reported(items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
     count = len(items) if total is None and isinstance(items, Sized) else total or 0
     for done, item in enumerate(items):
-        listener(label, done, count)
+        report_progress(label, done, count)
         yield item
-    listener(label, count, count)
+    report_progress(label, count, count)

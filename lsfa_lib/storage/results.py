@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from lsfa_lib.storage.files import InputError, atomic_write, report_progress
 
-from lsfa_lib.storage.files import InputError, atomic_write
+if TYPE_CHECKING:
+    import torch
 
 SCHEMA = 1
 
@@ -31,6 +32,7 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
+        report_progress(stage)
         start = time.perf_counter()
         yield
         spent = time.perf_counter() - start
@@ -51,6 +53,8 @@ def restart_peak_memory() -> None:
 
 def machine(device: torch.device) -> dict[str, Any]:
     """What the run was made on, without names of hosts or folders."""
+    import torch  # here: what only reads results needs none
+
     return {
         "device": torch.cuda.get_device_name(device) if device.type != "cpu" else "cpu",
         "cpu": _cpu_name(),

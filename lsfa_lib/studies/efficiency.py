@@ -1,4 +1,4 @@
-"""How fast methods score a scan and what memory that takes, stage by stage, in one process.
+"""How fast methods score a scan and how much memory that takes, stage by stage, in one process.
 
 Everything is measured after a warm-up, on the same scans and the same features; nothing here
 depends on how well a method was trained.
@@ -9,27 +9,28 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pandas as pd
+import plotly.express as px
 import plotly.graph_objects as go
 import torch
 from jaxtyping import Float
 from pandas.io.formats.style import Styler
 from torch import Tensor
 
-from lsfa_lib.config import Config, resolve_device
+from lsfa_lib.config import Config, replaced, resolve_device
 from lsfa_lib.datasets.layouts import split_of
-from lsfa_lib.detection.detector import map_valid, smooth_map
-from lsfa_lib.features.extract import load_encoders
+from lsfa_lib.detection.maps import map_valid, smooth_map
 from lsfa_lib.features.geometry import spread
-from lsfa_lib.features.lazy_scan import read_sample
-from lsfa_lib.figures.tables import Best, marked
-from lsfa_lib.methods.method import Good, LazyScan, Method, Predict, find_method
-from lsfa_lib.methods.patchcore import as_published
-from lsfa_lib.methods.running import inference_cost, learn_method, resident_mb
+from lsfa_lib.features.lazy_scan import LazyScan, read_sample
+from lsfa_lib.figures.tables import marked
+from lsfa_lib.methods import METHODS, Good, Method, Predict
+from lsfa_lib.methods.cost import inference_cost, resident_mb
+from lsfa_lib.methods.fitting import fit_method
 from lsfa_lib.records import MODALITIES, Modality, Mode, PatchFeatures, Prediction
 from lsfa_lib.storage.results import Stopwatch, machine
+from lsfa_lib.studies.study_figures import BELOW
 
 STAGES = {
     "read": "read",
@@ -38,8 +39,9 @@ STAGES = {
     "features rgb": "features, RGB",
     "detect": "detect",
 }
+COLOURS = ["#c9d1d9", "#8a94a0", "#0072B2", "#D55E00", "#009E73"]
 BRUTE, OWN, CROSSMODAL = "M3DM-style banks", "LSFA (ours)", "CFM"
-PLAIN, FINE = "PatchCore, both", "CFM, a patch a pixel"
+PLAIN, FINE = "PatchCore, both", "CFM, one patch per pixel"
 
 
 @dataclass(frozen=True)
@@ -53,63 +55,67 @@ class Candidate:
 
 def candidates(config: Config) -> list[Candidate]:
     """Ours, CFM on two grids, and M3DM searched as we search and as its code does."""
-    names = {OWN: "lsfa", PLAIN: "unadapted", CROSSMODAL: "cfm", "M3DM": "m3dm"}
-    found = [Candidate(title, find_method(name), config) for title, name in names.items()]
-    fine = replace(config, projection=replace(config.projection, patch_px=1))
     # Weights matter little for speed, and training on 16 times as many patches takes hours.
-    short = replace(fine, crossmodal=replace(fine.crossmodal, epochs=1, patches_per_scan=64))
-    found.insert(3, Candidate(FINE, find_method("cfm"), short))
-    brute = Method(BRUTE, fit_brute, "arXiv 2303.00601", as_published)
-    return [*found, Candidate(BRUTE, brute, config)]
+    short = {"crossmodal.epochs": 1, "crossmodal.patches_per_scan": 64}
+    brute = Method(BRUTE, fit_brute, "arXiv 2303.00601", config="patchcore:as_published")
+    return [
+        Candidate(OWN, METHODS["lsfa"], config),
+        Candidate(PLAIN, METHODS["unadapted"], config),
+        Candidate(CROSSMODAL, METHODS["cfm"], config),
+        Candidate(FINE, METHODS["cfm"], replaced(config, {"projection.patch_px": 1, **short})),
+        Candidate("M3DM", METHODS["m3dm"], config),
+        Candidate(BRUTE, brute, config),
+    ]
 
 
 def measure(
     category: str, chosen: Sequence[Candidate], seed: int = 0, scans: int = 8
 ) -> pd.DataFrame:
-    """One row a candidate: median ms of each stage, frames per second, and MB in use.
+    """One row for each candidate: median ms of each stage, frames per second, and MB in use.
 
-    Frames per second are those of features and detection; reading and preparation stand apart.
+    Frames per second are those of features and detection, without reading and preparation.
     """
     rows = {}
-    for candidate in chosen:
-        config = candidate.method.config(replace(candidate.config, timed_scans=scans))
+    for each in chosen:
+        config = each.method.call("config", replaced(each.config, {"timed_scans": scans}))
         empty = resident_mb()
-        fitted = learn_method(candidate.method, category, config, seed, Stopwatch())
+        fitted = fit_method(each.method, category, config, seed, Stopwatch())
         split = split_of(config.data, category, "validation")
-        cost = inference_cost(candidate.method, fitted, split, config, empty)
-        seconds = cost["seconds"]
-        row = {label: 1e3 * seconds.get(stage, 0.0) for stage, label in STAGES.items()}
-        scored = sum(v for stage, v in seconds.items() if stage not in ("read", "prepare"))
-        rows[candidate.title] = {**row, "frames/s": 1 / scored, "MB": cost["memory_mb"]}
+        cost = inference_cost(each.method, fitted, split, config, empty)
+        rows[each.title] = {
+            **{label: 1e3 * cost["seconds"].get(stage, 0.0) for stage, label in STAGES.items()},
+            "MB": cost["memory_mb"],
+        }
         del fitted
-    return pd.DataFrame(rows).T
+    table = pd.DataFrame(rows).T
+    table.insert(len(STAGES), "frames/s", 1e3 / table[list(STAGES.values())[2:]].sum(axis=1))
+    return table
 
 
 def batches(category: str, config: Config, sizes: Sequence[int] = (1, 2, 4, 8)) -> pd.DataFrame:
-    """Milliseconds a picture of the image backbone by batch size, median of five after a warm-up.
+    """ms/image of the image backbone by batch size, median of five after a warm-up.
 
     Clouds have different numbers of points, so the point backbone takes one scan at a time.
     """
     device = resolve_device(config.device)
-    encoders = load_encoders(config, device)
-    entry = split_of(config.data, category, "validation").entries[0]
-    picture = read_sample(entry, config).rgb
-    rows = {}
+    backbone = load_image(config, device)
+    image = read_sample(split_of(config.data, category, "validation").entries[0], config).rgb
+    found = {}
     for size in sizes:
-        batch, times = picture.expand(size, -1, -1, -1).contiguous(), []
+        batch, times = image.expand(size, -1, -1, -1).contiguous(), []
         with torch.inference_mode():
             for _ in range(6):
                 start = time.perf_counter()
-                encoders.image(batch)
+                backbone(batch)
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                 times.append(time.perf_counter() - start)
-        rows[size] = {"ms a picture": 1e3 * statistics.median(times[1:]) / size}
-    return pd.DataFrame(rows).T.rename_axis(index="batch")
+        found[size] = 1e3 * statistics.median(times[1:]) / size
+    return pd.DataFrame({"ms/image": found}).rename_axis(index="batch")
 
 
 def fit_brute(good: Good) -> Predict:
-    """Three banks searched as M3DM's code does: every patch, background too, by whole distances.
+    """Three banks searched as M3DM's code does: every patch, background too, by exact distances.
 
     The share kept of all patches is the config's, drawn at random: only the search is measured.
     """
@@ -117,12 +123,12 @@ def fit_brute(good: Good) -> Predict:
     generator = torch.Generator().manual_seed(good.seed)
     banks = []
     for view in views:
-        rows = torch.cat([_all_rows(scene.features, view) for scene in good.train])
+        rows = torch.cat([_all_rows(scan.features, view) for scan in good.train])
         kept = torch.randperm(len(rows), generator=generator)
         banks.append(rows[kept[: max(1, round(good.config.bank.keep_ratio * len(rows)))]])
 
-    def predict(scene: LazyScan) -> dict[Mode, Prediction]:
-        features, maps, score = scene.features, [], 0.0
+    def predict(scan: LazyScan) -> dict[Mode, Prediction]:
+        features, maps, score = scan.features, [], 0.0
         for view, bank in zip(views, banks, strict=True):
             rows = _all_rows(features, view)
             least, nearest = torch.cdist(rows, bank).min(dim=1)
@@ -134,8 +140,8 @@ def fit_brute(good: Good) -> Predict:
             score += float((1 - share) * least[far])
             maps.append(least)
         inside = map_valid(features, good.config)
-        whole = torch.stack(maps).sum(0).view(features.grid)
-        return {"rgb+3d": Prediction(smooth_map(whole, inside, good.config), score)}
+        summed = torch.stack(maps).sum(0).view(features.grid)
+        return {"rgb+3d": Prediction(smooth_map(summed, inside, good.config), score)}
 
     return predict
 
@@ -146,33 +152,16 @@ def _all_rows(features: PatchFeatures, modalities: Sequence[Modality]) -> Float[
 
 
 def stages_figure(table: pd.DataFrame) -> go.Figure:
-    """A bar a method, cut into its stages."""
-    colours = ["#c9d1d9", "#8a94a0", "#0072B2", "#D55E00", "#009E73"]
-    figure = go.Figure()
-    for label, colour in zip(STAGES.values(), colours, strict=True):
-        figure.add_bar(
-            x=table[label],
-            y=list(table.index),
-            name=label,
-            orientation="h",
-            marker={"color": colour},
-            hovertemplate=f"%{{y}}<br>{label}: %{{x:.1f}} ms<extra></extra>",
-        )
-    totals = table[list(STAGES.values())].sum(axis=1)
+    """A bar for each method, divided into its stages."""
+    stages = table[list(STAGES.values())]
+    totals = stages.sum(axis=1)
+    figure = px.bar(stages, orientation="h", color_discrete_sequence=COLOURS)
     return figure.update_layout(
-        barmode="stack",
         height=180 + 44 * len(table),
-        title={"text": f"{totals.idxmin()} needs least: {totals.min():.0f} ms a scan in all"},
-        xaxis={"title": {"text": "ms a scan"}},
-        yaxis={"autorange": "reversed", "automargin": True},
-        legend={
-            "orientation": "h",
-            "traceorder": "normal",
-            "yref": "container",
-            "y": 0,
-            "yanchor": "bottom",
-            "x": 0,
-        },
+        title={"text": f"{totals.idxmin()} is fastest: {totals.min():.0f} ms/scan in total"},
+        xaxis={"title": {"text": "ms/scan"}},
+        yaxis={"autorange": "reversed", "automargin": True, "title": {"text": ""}},
+        legend={**BELOW, "traceorder": "normal", "title": {"text": ""}},
         margin={"b": 110},
     )
 
@@ -180,39 +169,39 @@ def stages_figure(table: pd.DataFrame) -> go.Figure:
 def numbers_table(table: pd.DataFrame, config: Config) -> Styler:
     """The numbers of `measure`: best detection, rate and memory marked, the machine named."""
     about = machine(resolve_device(config.device))
-    named = ", ".join(f"{name} {value}" for name, value in about.items())
+    caption = "Medians over scans, one at a time; " + ", ".join(
+        f"{k} {v}" for k, v in about.items()
+    )
     shown = table.rename(columns={label: f"{label}, ms" for label in STAGES.values()})
     judged = shown[["detect, ms", "frames/s", "MB"]]
-    best: dict[str, Best] = {"frames/s": "max", "detect, ms": "min", "MB": "min"}
-    caption = f"Medians over scans, one at a time; {named}."
-    return marked(shown.rename_axis(columns="method"), judged, best, digits=1, caption=caption)
+    best = dict(zip(judged, ("min", "max", "min"), strict=True))
+    named = shown.rename_axis(columns="method")
+    return marked(named, judged, best, digits=1, caption=f"{caption}.")  # type: ignore[arg-type]
 
 
 def batches_table(table: pd.DataFrame) -> Styler:
     """The numbers of `batches`."""
-    named = table.rename_axis(index=None, columns="pictures at once")
+    named = table.rename_axis(index=None, columns="images at once")
     return marked(named, named, "min", digits=1)
 
 
 def answer(table: pd.DataFrame) -> str:
     """How ours compares, from the numbers, as Markdown."""
-    own, cfm = table.loc[OWN], table.loc[CROSSMODAL]
-    brute, fine, plain = table.loc[BRUTE], table.loc[FINE], table.loc[PLAIN]
-    word = "faster" if own["detect"] <= cfm["detect"] else "slower"
-    ratio = max(own["detect"], cfm["detect"]) / min(own["detect"], cfm["detect"])
+    detect, rate, memory = table["detect"], 1e3 / table["frames/s"], table["MB"]
+    word = "faster" if detect[OWN] <= detect[CROSSMODAL] else "slower"
+    both = detect[[OWN, CROSSMODAL]]
     return "\n".join(
         [
-            f"**Ours detects in {own['detect']:.1f} ms a scan, {ratio:.1f} times {word} than CFM "
-            f"on the same grid and {brute['detect'] / own['detect']:.0f} times faster than "
-            f"M3DM-style banks, on the same features.**\n",
-            f"- Banks and maps take {plain['detect']:.1f} ms of that. The rest is "
-            "spent by the adaptors, whose attention compares all patches of a scan; CFM is two "
-            "small networks that see one patch at a time.",
-            f"- CFM with a patch a pixel, as published, takes {fine['detect']:.0f} ms.",
-            f"- With its features a scan takes {1e3 / own['frames/s']:.0f} ms by ours, "
-            f"{1e3 / cfm['frames/s']:.0f} ms by CFM, {1e3 / brute['frames/s']:.0f} ms with "
-            "M3DM-style banks.",
-            f"- Memory in use: ours {own['MB']:.0f} MB, CFM {cfm['MB']:.0f} MB, M3DM-style "
-            f"{brute['MB']:.0f} MB.",
+            f"**LSFA detects in {detect[OWN]:.1f} ms/scan, {both.max() / both.min():.1f} times "
+            f"{word} than CFM on the same grid and {detect[BRUTE] / detect[OWN]:.0f} times faster "
+            "than M3DM-style banks, on the same features.**\n",
+            f"- Banks and maps take {detect[PLAIN]:.1f} ms of that. The rest is spent by the "
+            "adaptors, whose attention compares all patches of a scan; CFM is two small networks "
+            "that see one patch at a time.",
+            f"- CFM with one patch per pixel, as published, takes {detect[FINE]:.0f} ms.",
+            f"- Including features, a scan takes {rate[OWN]:.0f} ms with LSFA, "
+            f"{rate[CROSSMODAL]:.0f} ms with CFM, {rate[BRUTE]:.0f} ms with M3DM-style banks.",
+            f"- Memory in use: LSFA {memory[OWN]:.0f} MB, CFM {memory[CROSSMODAL]:.0f} MB, "
+            f"M3DM-style banks {memory[BRUTE]:.0f} MB.",
         ]
     )

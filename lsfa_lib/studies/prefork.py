@@ -16,7 +16,12 @@ from multiprocessing import forkserver, resource_tracker
 from dask.system import CPU_COUNT
 
 METHOD = "forkserver"
-IMPORTED = ["distributed", "lsfa_lib.studies.sweep_worker"]
+IMPORTED = [
+    "lsfa_lib.studies.sweep_worker",
+    "lsfa_lib.notebooks.run",
+    "lsfa_lib.pages.report",
+    "lsfa_lib.pipeline",
+]
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 

@@ -1,4 +1,4 @@
-"""What a study's notebook shows: tables beside the paper's, figures, and an answer in sentences."""
+"""What a study's page shows: tables next to the paper's, and an answer in sentences."""
 
 from __future__ import annotations
 
@@ -11,93 +11,93 @@ from pandas.io.formats.style import Styler
 
 from lsfa_lib.config import flat
 from lsfa_lib.evaluation.bootstrap import AREA, verdict
-from lsfa_lib.figures.findings import BOTH, NAMES, PLACES, SHORT, number, shown
+from lsfa_lib.figures.findings import BOTH, PLACES, shown
+from lsfa_lib.figures.names import METRICS, MODES, SHORT_MODES, metric_label
 from lsfa_lib.figures.tables import marked
 from lsfa_lib.records import MODALITIES
-from lsfa_lib.studies.study_table import (
-    METRICS,
-    PUBLISHED,
-    StudyRuns,
-    config_of,
-    finding,
-    published_file,
-    published_values,
-    records,
-    spread,
-)
+from lsfa_lib.studies import study_table
+from lsfa_lib.studies.published import COLUMNS, published_file, published_values
+from lsfa_lib.studies.study_table import StudyRuns, config_of, finding, records, spread
+
+STAGES = {
+    "train, s": ("train adaptors", "finetune"),
+    "fit banks, s": ("fit banks",),
+    "predict, s": ("predict test",),
+}
+"""Columns of costs, and the stages of a run that they add up."""
+SELECTION = """## Can settings be chosen without the test split?
+
+Each configuration was also scored on pseudo-defects, drawn on validation/good scans. A useful score
+orders the configurations as the test split does."""
 
 
-def comparison(study: StudyRuns, lines: pd.DataFrame, mode: str = BOTH) -> Styler:
-    """The cells in one mode: value, difference to the reference, and the paper's where it has one.
+def comparison_cells(study: StudyRuns, lines: pd.DataFrame, mode: str = BOTH) -> pd.DataFrame:
+    """The cells in one mode, as text: value, difference to the reference, the paper's value.
 
     The paper's numbers are for RGB + 3D on MVTec 3D-AD with its backbones.
     """
-    there = records(lines[lines["mode"] == mode])
-    texts: dict[str, list[str]] = {}
-    values: dict[str, list[float]] = {}
-    for metric, name in METRICS.items():
-        texts[name] = [spread(line, metric) for line in there]
-        values[name] = [line[metric] for line in there]
-        if metric != "p_auroc" and len(there) > 1:
-            texts[f"Δ {name}"] = [spread(line, f"d_{metric}", "+.3f") for line in there]
-        paper = [line[f"published_{metric}"] for line in there]
-        if mode == BOTH and not np.all(np.isnan(paper)):
-            texts[f"{name}, paper"] = [spread({"": v}, "") for v in paper]
-            values[f"{name}, paper"] = paper
-    rows = [str(line["row"]) for line in there]
-    categories = _count(len(study.about["categories"]), "category", "categories")
-    seeds = _count(len(study.about["seeds"]), "seed", "seeds")
+    rows = {}
+    for line in records(lines[lines["mode"] == mode]):
+        own = rows[str(line["row"])] = dict[str, str]()
+        for metric in study_table.METRICS:
+            name = METRICS[metric]
+            own[name] = spread(line, metric)
+            if metric != "p_auroc":
+                own[f"Δ {name}"] = spread(line, f"d_{metric}", "+.3f")
+            own[f"{name}, paper"] = spread(line, f"published_{metric}") if mode == BOTH else "–"
+        if study.about.get("control"):
+            own["Δ I-AUROC to control"] = spread(line, "c_i_auroc", "+.3f")
+        if "selection" in lines:
+            own["selection"] = spread(line, "selection")
+        own["by I-AUROC"] = verdict(line) or "–"
+    frame = pd.DataFrame(rows).T.rename_axis(columns=MODES[mode])
+    always = frame.columns.isin([METRICS[metric] for metric in study_table.METRICS])
+    return frame.loc[:, always | (frame != "–").any()]
+
+
+def comparison(study: StudyRuns, lines: pd.DataFrame, mode: str = BOTH) -> Styler:
+    """`comparison_cells` for a page, the best value of each metric marked."""
+    there = lines[lines["mode"] == mode].set_index("row")
+    columns = {METRICS[m]: m for m in study_table.METRICS}
+    columns |= {f"{METRICS[m]}, paper": f"published_{m}" for m in study_table.METRICS}
+    frame = comparison_cells(study, lines, mode)
+    values = {label: there[name] for label, name in columns.items() if label in frame}
+    about = study.about
+    categories = _count(len(about["categories"]), "category", "categories")
+    seeds = _count(len(about["seeds"]), "seed", "seeds")
+    points = f", {len(about['grid'])} points of the grid" if len(about.get("grid", [])) > 1 else ""
+    lacking = (lines.loc[lines["row"] == about["reference"], "mode"] != mode).all()
     caption = (
-        f"{NAMES[mode]}; means over {categories} and {seeds}, 95 % intervals; "
-        f"Δ to {study.about['reference']}."
+        f"{MODES[mode]}; means over {categories} and {seeds}{points}, 95 % intervals; "
+        f"Δ to {about['reference']}{f' in {MODES[BOTH]}' if lacking else ''}."
     )
-    frame = pd.DataFrame(texts, rows).rename_axis(columns=NAMES[mode])
-    return marked(frame, pd.DataFrame(values, rows), caption=caption)
+    return marked(frame, pd.DataFrame(values), caption=caption)
 
 
 def limits_table(study: StudyRuns, mode: str = BOTH) -> Styler:
-    """AUPRO at every limit of the share of good pixels, exact and in the form papers print."""
-    names = {
-        "aupro_30": "30 %",
-        "aupro_10": "10 %",
-        "aupro_05": "5 %",
-        "aupro_01": "1 %",
-        "aupro_30_peer": "30 %, peer",
-        "aupro_01_peer": "1 %, peer",
-    }
-    rows = {
-        cell: {
-            label: float(
-                np.mean([_mean(study, cell, c, mode, m) for c in study.about["categories"]])
-            )
-            for m, label in names.items()
-        }
-        for cell in study.cells
-    }
-    frame = pd.DataFrame(rows).T
-    return marked(frame, frame, caption=f"AUPRO, {NAMES[mode]}, by limit; means over categories.")
+    """AUPRO at every limit of the share of good pixels, exact and as MVTec's code computes it."""
+    names = [name for name in METRICS if name.startswith("aupro")]
+    found = study.frame[study.frame["mode"] == mode].groupby(["cell", "category"])[names].mean()
+    frame = _in_order(study, found.groupby("cell").mean())
+    frame = frame.rename(columns=metric_label)
+    return marked(frame, frame, caption=f"{MODES[mode]}; means over categories.")
 
 
 def cost_table(study: StudyRuns) -> Styler:
     """Seconds and memory of a run of each cell, means over categories and seeds."""
-    stages = {
-        "train": ("train adaptors", "finetune"),
-        "fit banks": ("fit banks",),
-        "predict": ("predict test",),
-    }
     rows: dict[str, dict[str, float]] = {}
     for cell in study.cells:
-        results = [result for key, result in study.results.items() if key[0] == cell]
+        results = study.of_cell(cell)
         rows[cell] = {
-            f"{name}, s": float(
-                np.mean([sum(r["seconds"].get(s, 0.0) for s in parts) for r in results])
-            )
-            for name, parts in stages.items()
+            name: float(np.mean([sum(r["seconds"].get(s, 0.0) for s in parts) for r in results]))
+            for name, parts in STAGES.items()
         }
-        rows[cell]["largest bank, rows"] = max(
-            float(shape[0]) for r in results for shape in r["banks"].values()
-        )
+        banks = [shape[0] for r in results for shape in r["banks"].values()]
+        rows[cell]["memory bank, patches"] = max(banks, default=np.nan)
+        rows[cell]["peak memory, MB"] = max(r["peak_memory_mb"] for r in results)
     frame = pd.DataFrame(rows).T
+    whole = frame.columns[-2:]
+    frame[whole] = frame[whole].map(lambda value: f"{value:,.0f}")
     return marked(frame, frame.iloc[:, :0], digits=1)
 
 
@@ -108,22 +108,24 @@ def category_table(study: StudyRuns, metric: str, mode: str) -> Styler:
     has one of that name, and as the mean over its ten categories.
     """
     categories = list(study.about["categories"])
-    rows: dict[str, dict[str, float]] = {}
-    for cell in study.cells:
-        by_category = {c: _mean(study, cell, c, mode, metric) for c in categories}
-        if np.isnan([*by_category.values()]).all():
-            continue
-        rows[f"{cell} (this run)"] = {
-            **by_category,
-            "mean": float(np.mean([*by_category.values()])),
-        }
+    found = study.frame[study.frame["mode"] == mode]
+    frame = found.pivot_table(values=metric, index="cell", columns="category", sort=False)
+    frame = _in_order(study, frame).reindex(columns=categories)
+    frame["mean"] = frame.mean(axis=1, skipna=False)
+    frame.index = [f"{cell} (this run)" for cell in frame.index]
     for row in published_file("lsfa_mvtec3d_per_category"):
-        if row["metric"] == PUBLISHED[metric] and row["modality"] == mode:
-            known = {c: float(row[c]) if row.get(c) else np.nan for c in categories}
-            rows[row["method"]] = {**known, "mean, published": float(row["mean"])}
-    frame = pd.DataFrame(rows).T
-    named = frame.rename_axis(columns=NAMES[mode])
+        if row["metric"] == COLUMNS[metric] and row["modality"] == mode:
+            known = {c: float(row[c]) for c in categories if row.get(c)}
+            known["mean, published"] = float(row["mean"])
+            frame = pd.concat([frame, pd.DataFrame(known, [row["method"]])])
+    named = frame.rename_axis(columns=MODES[mode])
     return marked(named, named, caption=f"{METRICS[metric]}; published: MVTec 3D-AD.")
+
+
+def _in_order(study: StudyRuns, frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame's rows in the order of the study's cells."""
+    order = [cell for cell in study.cells if cell in frame.index]
+    return frame.loc[order].rename_axis(index=None, columns=None)
 
 
 def frontier_sets() -> list[str]:
@@ -134,48 +136,33 @@ def frontier_sets() -> list[str]:
 def frontier_table(dataset: str) -> Styler:
     """What other papers report of a data set: `mvtec3d`, `eyecandies`, `mvtec3d_10shot`, ..."""
     rows = [row for row in published_file("frontier") if row["dataset"] == dataset]
-    frame = pd.DataFrame(rows).set_index("method")
-    shown = frame[["venue", *METRICS, "provenance"]].rename(columns=METRICS).replace("", "–")
-    return marked(shown, shown.iloc[:, :0], caption=dataset)
+    names = {metric: METRICS[metric] for metric in study_table.METRICS}
+    frame = pd.DataFrame(rows).set_index("method")[["venue", *names, "provenance"]]
+    frame = frame.rename(columns=names).replace("", "–")
+    return marked(frame, frame.iloc[:, :0], caption=dataset)
 
 
 def drift_table(study: StudyRuns) -> Styler:
     """How far training the backbones moved the features, and how many weights it trained."""
     rows: dict[str, dict[str, float]] = {}
     for cell in study.cells:
-        found = [r["finetuned"] for key, r in study.results.items() if key[0] == cell]
-        if tuned := [entry for entry in found if entry]:
+        if tuned := [entry for r in study.of_cell(cell) if (entry := r["finetuned"])]:
             rows[cell] = {
-                f"{what}, {NAMES[mode]}": float(np.mean([entry[name][mode] for entry in tuned]))
+                f"{what}, {MODES[mode]}": float(np.mean([entry[name][mode] for entry in tuned]))
                 for what, name in (("drift", "drift"), ("trained weights", "trainable"))
                 for mode in MODALITIES
             }
     frame = pd.DataFrame(rows).T
-    counts = [name for name in frame if str(name).startswith("trained")]
-    return marked(frame.astype(dict.fromkeys(counts, int)), frame.iloc[:, :0])
+    numbers = [name for name in frame if str(name).startswith("trained")]
+    return marked(frame.astype(dict.fromkeys(numbers, int)), frame.iloc[:, :0])
 
 
 def differences(study: StudyRuns) -> Styler:
     """The fields in which the cells differ."""
-    configs = {cell: dict(flat(config_of(study, cell))) for cell in study.cells}
-    names = list(dict.fromkeys(name for config in configs.values() for name in config))
-    rows = {
-        name: {cell: shown(config.get(name)) for cell, config in configs.items()}
-        for name in names
-        if name not in PLACES and len({str(c.get(name)) for c in configs.values()}) > 1
-    }
-    frame = pd.DataFrame(rows).T
+    frame = pd.DataFrame({cell: dict(flat(config_of(study, cell))) for cell in study.cells})
+    frame = frame.drop(index=[*PLACES], errors="ignore").map(shown)
+    frame = frame[frame.nunique(axis=1) > 1]
     return marked(frame, frame.iloc[:, :0])
-
-
-def _mean(study: StudyRuns, cell: str, category: str, mode: str, metric: str) -> float:
-    """Mean over the seeds that were finished; NaN where there are none."""
-    found = [
-        number(result["modes"][mode][metric])
-        for (name, where, _), result in study.results.items()
-        if (name, where) == (cell, category) and mode in result["modes"]
-    ]
-    return float(np.mean(found)) if found else float("nan")
 
 
 def answer(study: StudyRuns, lines: pd.DataFrame, mode: str = BOTH) -> str:
@@ -184,11 +171,10 @@ def answer(study: StudyRuns, lines: pd.DataFrame, mode: str = BOTH) -> str:
     said = [f"**{html.escape(finding(study, lines, mode))}.**\n"]
     for line in records(lines[lines["mode"] == mode]):
         if word := verdict(line):
-            word = "not confirmed here" if word.startswith("not confirmed") else word
             area, pro = (spread(line, f"d_{name}", "+.3f") for name in (AREA, "aupro_30"))
             cell = html.escape(str(line["row"]))
             said.append(
-                f"- **{cell}**: {word}. I-AUROC {area}, AUPRO {pro} against "
+                f"- **{cell}**: {word}. I-AUROC {area}, AUPRO {pro} compared with "
                 f"{reference}{_paper_gain(study, line)}."
             )
     failed = [run for run in study.about["runs"] if run["state"] != "done"]
@@ -198,25 +184,25 @@ def answer(study: StudyRuns, lines: pd.DataFrame, mode: str = BOTH) -> str:
             f"- {len(failed)} of {len(study.about['runs'])} runs failed ({html.escape(names)}): "
             "means are over the categories that were finished with every seed."
         )
-    if len(study.about["seeds"]) == 1:
+    if len(study.about["seeds"]) * len(study.about.get("grid", [{}])) == 1:
         said.append(
-            "- One seed: intervals are over test scans alone; chance in training and coreset is "
-            "not in them."
+            "- One seed: intervals cover the choice of test scans only, not chance in training and "
+            "coreset."
         )
     return "\n".join(said)
 
 
 def _paper_gain(study: StudyRuns, line: dict[str, Any]) -> str:
     """The difference the paper reports between the two cells."""
-    reference = published_values(study, study.about["reference"]).get(AREA, np.nan)
-    gain = line[f"published_{AREA}"] - reference
+    published = published_values(study.about["published"], study.about["reference"])
+    gain = line[f"published_{AREA}"] - published.get(AREA, np.nan)
     return "" if np.isnan(gain) else f"; the paper reports {gain:+.3f}"
 
 
 def modes_sentence(study: StudyRuns, lines: pd.DataFrame) -> str:
     """How the reference cell does in each mode, as Markdown."""
     own = {line["mode"]: line for line in records(lines[lines["row"] == study.about["reference"]])}
-    said = "; ".join(f"{SHORT[mode]} {spread(line, AREA)}" for mode, line in own.items())
+    said = "; ".join(f"{SHORT_MODES[mode]} {spread(line, AREA)}" for mode, line in own.items())
     return f"- {html.escape(str(study.about['reference']))}, I-AUROC by source: {said}."
 
 

@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
-from lsfa_lib.adaptation.training import require_scans
-from lsfa_lib.config import Config, DataConfig, chosen_config, config_hash, resolve_device
-from lsfa_lib.datasets import layouts
+from lsfa_lib.config import Config, DataConfig, config_hash, configure, resolve_device
+from lsfa_lib.datasets.categories import categories
 from lsfa_lib.datasets.entry import SPLITS
-from lsfa_lib.features.lazy_scan import few_shot
 from lsfa_lib.figures.findings import settings, shown
-from lsfa_lib.methods.method import find_method
-from lsfa_lib.notebooks.run import FOLDERS
-from lsfa_lib.storage.files import InputError
+from lsfa_lib.methods import find_method
+from lsfa_lib.notebooks.find import FOLDERS, code_of
+from lsfa_lib.storage.files import InputError, nearest
 from lsfa_lib.storage.results import as_json
-from lsfa_lib.studies.study import Study, known_preset, notebook_parameters
-from lsfa_lib.studies.study_fields import nearest
+from lsfa_lib.studies.study import Study
+from lsfa_lib.studies.study_file import Fields
 
 QUICKSTART = "00_quickstart"
-CONFIG = {"only": "part"}
-"""Parameters of a run notebook that `chosen_config` calls otherwise."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A cell at one point of the grid."""
+
+    cell: str
+    point: Fields
+    config: Config
+    parameters: Fields
+    """Of the run notebook: all but category, seed and `out`."""
+    key: str
+    """Hash of all that a run's numbers follow from, but for its data and its seed."""
+    missing: str
+    """What to install before it can be run; "" where its method needs nothing more."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +44,76 @@ class Run:
     """One notebook to execute."""
 
     cell: str
+    point: Fields
+    """The grid's values."""
     category: str
     seed: int
     key: str
-    """Equal for runs that give the same numbers: of whichever study or cell, they are done once."""
+    """Equal for runs with the same numbers: of whichever study or cell, they are done once."""
     folder: str
     """Name of its folder; follows from the key and what the key is made of."""
     notebook: Path
-    parameters: dict[str, Any]
+    parameters: Fields
     """All but `out`."""
+
+
+def settings_of(study: Study) -> list[Setting]:
+    """The study's cells, each at every point of the grid.
+
+    Raises InputError for whatever is wrong with the names and values in them.
+    """
+    found = [_setting(study, cell, point) for cell in study.cells for point in study.grid]
+    twins: dict[str, str] = {}
+    for setting in found:
+        if (twin := twins.setdefault(setting.key, setting.cell)) != setting.cell:
+            raise InputError(
+                f"{study.where()}cells {twin!r} and {setting.cell!r} are the same run; change or "
+                "remove one"
+            )
+    categories_of(study, found)
+    return found
+
+
+def _setting(study: Study, cell: str, point: Fields) -> Setting:
+    given, declared = study.given(cell, point), study.declared
+    own = {name: value for name, value in given.items() if name in declared}
+    fields = {name: value for name, value in given.items() if name not in {*own, "preset"}}
+    try:
+        config = configure(given["preset"], fields)
+        missing = find_method(config.method).missing
+    except InputError as error:
+        raise InputError(f"{study.where(cell)}{error}") from error
+    # Workers may stand in another folder.
+    fields["data.root"] = str(Path(config.data.root).resolve())
+    parameters = own | ({"fields": fields} if "fields" in declared else {})
+    same = replace(config, device="", cache="", data=replace(config.data, root=""))
+    key = config_hash(same, study.run.stem, list(_beyond_config(study, config, own)))
+    return Setting(cell, point, config, parameters, key, missing)
+
+
+def _beyond_config(study: Study, config: Config, parameters: Fields) -> Iterator[object]:
+    """What the numbers of a run follow from besides the config."""
+    if config.method.endswith(".py"):
+        yield Path(config.method).read_text(encoding="utf-8")
+    if study.run.stem != QUICKSTART:
+        yield parameters
+    if study.run.parent not in FOLDERS:
+        yield [source for source, _ in code_of(study.run)]
+
+
+def categories_of(study: Study, found: list[Setting]) -> list[str]:
+    """The categories to run in; InputError names the nearest to one that the data lack."""
+    named: dict[str, None] = {}
+    for root in dict.fromkeys(setting.config.data.root for setting in found):
+        there = categories(Path(root))
+        for category in study.categories or there:
+            if category not in there:
+                raise InputError(
+                    f"{study.where()}{Path(root) / category}: no such category; {root} holds "
+                    f"{', '.join(there)}; the nearest is {nearest(category, there)}"
+                )
+            named[category] = None
+    return list(named)
 
 
 def runs_of(study: Study) -> list[Run]:
@@ -53,148 +122,64 @@ def runs_of(study: Study) -> list[Run]:
 
     Raises InputError for whatever would make one of them fail before its first step.
     """
-    declared = notebook_parameters(study.run)
-    configs = {cell: _config(study, cell, declared) for cell in study.cells}
-    for config in configs.values():
-        resolve_device(config.device)
-    missing = unavailable(study)
-    configs = {cell: config for cell, config in configs.items() if cell not in missing}
-    categories = _categories(study, configs.values())
-    method = {cell: _method(study, cell, configs[cell]) for cell in configs}
-    for cell, key in method.items():
-        twin = next(other for other in method if method[other] == key)
-        if twin != cell:
-            raise InputError(
-                f"{study.file}: cells {twin!r} and {cell!r} are the same run; change one or take "
-                "it out"
-            )
+    found = [setting for setting in settings_of(study) if not setting.missing]
+    for setting in found:
+        resolve_device(setting.config.device)
     return [
-        _run(study, cell, category, seed, configs[cell], method[cell], declared)
+        _run(study, setting, category, seed)
         for seed in study.seeds
-        for cell in configs
-        for category in categories
-        if _usable(study, cell, category, seed, configs[cell])
+        for setting in found
+        for category in categories_of(study, found)
     ]
 
 
-def unavailable(study: Study) -> dict[str, str]:
-    """Cells whose method needs a package that is not installed, and what to install."""
-    declared = notebook_parameters(study.run)
-    found = {}
-    for cell in study.cells:
-        try:
-            found[cell] = find_method(_config(study, cell, declared).method).missing
-        except InputError as error:
-            raise InputError(f"{study.file}: cell {cell!r}: {error}") from error
-    return {cell: reason for cell, reason in found.items() if reason}
-
-
-def _given(study: Study, cell: str) -> dict[str, Any]:
-    """Parameters of a cell's runs: the study's, then the command line's, then its own."""
-    given = {**study.parameters, "preset": study.preset}
-    if study.choices.image_size:
-        given["image_size"] = study.choices.image_size
-    given |= study.cells[cell]
-    given["preset"] = known_preset(given["preset"], study.file.parent, str(study.file))
-    return given
-
-
-def _config(study: Study, cell: str, declared: Iterable[str]) -> Config:
-    """The config of a cell's runs, as their notebook will choose it."""
-    known = set(inspect.signature(chosen_config).parameters)
-    given = {CONFIG.get(name, name): value for name, value in _given(study, cell).items()}
-    asked = {name: value for name, value in given.items() if name in known}
-    where = {"data_root": study.choices.data_root, "device": study.choices.device}
-    try:
-        return chosen_config(**{**asked, **where})
-    except InputError as error:
-        raise InputError(f"{study.file}: cell {cell!r}: {error}") from error
-
-
-def _categories(study: Study, configs: Iterable[Config]) -> list[str]:
-    """The categories to run in; InputError names the nearest to one that the data lack."""
-    found: list[str] = []
-    for root in dict.fromkeys(config.data.root for config in configs):
-        there = layouts.categories(Path(root))
-        for category in study.categories or there:
-            if category not in there:
-                raise InputError(
-                    f"{study.file}: {root} has no category {category!r}; the nearest is "
-                    f"{nearest(category, there)}"
-                )
-        found += study.categories or there
-    return list(dict.fromkeys(found))
-
-
-def _usable(study: Study, cell: str, category: str, seed: int, config: Config) -> bool:
-    """True. InputError where the category has too few scans for the cell, or broken ones."""
-    splits = _splits(config.data, category)
-    try:
-        drawn = few_shot(splits["train"], config.shots, seed)
-        require_scans(len(drawn), config.training.weights)
-    except InputError as error:
-        raise InputError(f"{study.file}: cell {cell!r}: {error}") from error
-    return True
-
-
-@functools.lru_cache(maxsize=256)
-def _splits(data: DataConfig, category: str) -> dict[str, layouts.Split]:
-    return {name: layouts.split_of(data, category, name) for name in SPLITS}
-
-
-def _method(study: Study, cell: str, config: Config) -> str:
-    """Hash of all a run's numbers follow from, but for its data and its seed."""
-    same = replace(config, device="", cache="", data=replace(config.data, root=""))
-    return config_hash(same, study.run.stem, list(_beyond_config(study, cell)))
-
-
-def _beyond_config(study: Study, cell: str) -> Iterator[Any]:
-    """What a run notebook of the user's makes its numbers from besides the config."""
-    method = _config(study, cell, notebook_parameters(study.run)).method
-    if method.endswith(".py"):
-        yield Path(method).read_text(encoding="utf-8")
-    if study.run.stem != QUICKSTART:
-        yield _given(study, cell)
-    if study.run.parent not in FOLDERS:
-        notebook: Any = nbformat.read(study.run, as_version=4)  # type: ignore[no-untyped-call]
-        yield [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-
-
-def _run(
-    study: Study,
-    cell: str,
-    category: str,
-    seed: int,
-    config: Config,
-    method: str,
-    declared: dict[str, str],
-) -> Run:
-    key = config_hash(method, category, seed, fingerprint(Path(config.data.root) / category))
-    root = str(Path(config.data.root).resolve())
-    standard = {"category": category, "seed": seed, "data_root": root}
-    standard["device"] = study.choices.device
-    parameters = {name: v for name, v in standard.items() if name in declared}
-    words = "-".join(map(_slug, _words(study, cell, config)))[:80]
+def _run(study: Study, setting: Setting, category: str, seed: int) -> Run:
+    config = setting.config
+    _require_scans(study, setting, category, seed)
+    data = fingerprint(Path(config.data.root) / category)
+    key = config_hash(setting.key, category, seed, data)
+    words = "-".join(map(_slug, _words(study, setting)))[:80]
     parts = [_slug(category), _slug(config.preset), words, f"s{seed}", key[:8]]
+    standard = {"category": category, "seed": seed}
     return Run(
-        cell=cell,
+        cell=setting.cell,
+        point=setting.point,
         category=category,
         seed=seed,
         key=key,
         folder="-".join(part for part in parts if part),
         notebook=study.run.resolve(),
-        parameters={
-            **parameters,
-            **{n: v for n, v in _given(study, cell).items() if n in declared},
-        },
+        parameters={n: v for n, v in standard.items() if n in study.declared} | setting.parameters,
     )
 
 
-def _words(study: Study, cell: str, config: Config) -> list[str]:
+def _require_scans(study: Study, setting: Setting, category: str, seed: int) -> None:
+    """Raises InputError where the category has too few scans for the cell, or broken ones."""
+    from lsfa_lib.adaptation.training import require_scans  # here: they import torch
+    from lsfa_lib.features.lazy_scan import few_shot
+
+    config = setting.config
+    try:
+        drawn = few_shot(_splits(config.data, category)["train"], config.shots, seed)
+        require_scans(len(drawn), config.training.weights)
+    except InputError as error:
+        raise InputError(f"{study.where(setting.cell)}{error}") from error
+
+
+@functools.lru_cache(maxsize=256)
+def _splits(data: DataConfig, category: str) -> dict[str, Any]:
+    """The splits of a category; reading them finds scans that lack a file."""
+    from lsfa_lib.datasets.layouts import split_of
+
+    return {name: split_of(data, category, name) for name in SPLITS}
+
+
+def _words(study: Study, setting: Setting) -> list[str]:
     """What a run's folder is called between preset and seed; the same for the same run."""
     if study.run.stem == QUICKSTART:
-        return settings({"preset": config.preset, "config": as_json(config)})[1:]
-    return [f"{name} {shown(value)}" for name, value in study.cells[cell].items()]
+        about = {"preset": setting.config.preset, "config": as_json(setting.config)}
+        return settings(about)[1:]
+    return [f"{name} {shown(v)}" for name, v in (study.cells[setting.cell] | setting.point).items()]
 
 
 def _slug(text: str) -> str:

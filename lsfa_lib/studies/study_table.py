@@ -1,29 +1,32 @@
-"""The runs of a study as tables: what each cell gives, how sure that is, and what was published.
+"""The runs of a study as tables: means, how sure they are, and the published values.
 
 A cell is one setting, run in every category with every seed. Cells are compared scan by scan with
-the study's reference cell, see `paired`.
+the study's reference cell, see `bootstrap`.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lsfa_lib.evaluation.bootstrap import AREA, Measured, draws, resampled, verdict, with_interval
-from lsfa_lib.figures.findings import BOTH, NAMES, SHORT, Result, labelled, number
-from lsfa_lib.storage.files import CHECKOUT, InputError, atomic_write, located
+from lsfa_lib.evaluation.bootstrap import AREA, verdict, with_interval
+from lsfa_lib.figures.findings import BOTH, Result, number
+from lsfa_lib.figures.names import MODES
+from lsfa_lib.storage.files import InputError, atomic_write, located
 from lsfa_lib.storage.results import read_result
+from lsfa_lib.studies.published import published_values
+from lsfa_lib.studies.study_means import Means
 
 SCHEMA = 1
-METRICS = {"i_auroc": "I-AUROC", "aupro_30": "AUPRO 30 %", "p_auroc": "P-AUROC"}
-PUBLISHED = {"i_auroc": "i_auroc", "aupro_30": "aupro", "p_auroc": "p_auroc"}
-"""Columns of the published tables."""
+METRICS = ("i_auroc", "aupro_30", "p_auroc")
+Key = tuple[str, str, int, int]
+"""Cell, category, seed, and the point of the grid."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,7 @@ class StudyRuns:
     """What a sweep left: study.json and the result of every run that was finished."""
 
     about: dict[str, Any]
-    results: dict[tuple[str, str, int], Result]
-    """By (cell, category, seed)."""
+    results: dict[Key, Result]
 
     @property
     def cells(self) -> list[str]:
@@ -42,7 +44,33 @@ class StudyRuns:
     @property
     def modes(self) -> list[str]:
         """Modes that at least one run has, in the order of tables."""
-        return [m for m in SHORT if any(m in result["modes"] for result in self.results.values())]
+        return [m for m in MODES if any(m in result["modes"] for result in self.results.values())]
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """One line for each finished run and mode: its numbers, seconds and memory."""
+        return pd.DataFrame(
+            [
+                {
+                    **dict(zip(("cell", "category", "seed", "point"), key, strict=True)),
+                    "mode": mode,
+                    **{n: number(v) for n, v in values.items() if v is None or _is_number(v)},
+                    "seconds": sum(result["seconds"].values()),
+                    "peak_memory_mb": result["peak_memory_mb"],
+                    "folder": self.about["folders"][key],
+                }
+                for key, result in self.results.items()
+                for mode, values in result["modes"].items()
+            ]
+        )
+
+    def of_cell(self, cell: str) -> list[Result]:
+        """The results of a cell's finished runs."""
+        return [result for key, result in self.results.items() if key[0] == cell]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))
 
 
 def load(folder: Path | str) -> StudyRuns:
@@ -64,17 +92,16 @@ def load(folder: Path | str) -> StudyRuns:
         raise InputError(
             f"{path} has schema {schema}, this version reads {SCHEMA}; sweep the study again"
         )
-    results = {
-        (run["cell"], run["category"], run["seed"]): read_result(
-            folder / run["folder"] / "result.json"
-        )
+    about["folders"] = {
+        (run["cell"], run["category"], run["seed"], run.get("point", 0)): run["folder"]
         for run in about["runs"]
         if run["state"] == "done"
     }
+    results = {key: read_result(folder / p / "result.json") for key, p in about["folders"].items()}
     if not results:
         raise InputError(f"{path}: none of its {len(about['runs'])} runs was finished")
     scans: dict[str, list[str]] = {}
-    for (cell, category, _), result in results.items():
+    for (cell, category, *_), result in results.items():
         names = [scan["name"] for scan in result["scans"]]
         if scans.setdefault(category, names) != names:
             raise InputError(
@@ -91,169 +118,81 @@ def against(study: StudyRuns, reference: str, cells: tuple[str, ...]) -> StudyRu
     return StudyRuns({**study.about, "cells": kept, "reference": reference}, results)
 
 
-def runs_frame(study: StudyRuns) -> pd.DataFrame:
-    """One line for each finished run and mode: its metrics, threshold, seconds and memory."""
-    folders = {(r["cell"], r["category"], r["seed"]): r["folder"] for r in study.about["runs"]}
-    return pd.DataFrame(
-        [
-            {
-                "cell": key[0],
-                "category": key[1],
-                "seed": key[2],
-                "mode": mode,
-                **{
-                    name: number(value)
-                    for name, value in values.items()
-                    if isinstance(value, (int, float)) or value is None
-                },
-                "seconds": sum(result["seconds"].values()),
-                "peak_memory_mb": result["peak_memory_mb"],
-                "folder": folders[key],
-            }
-            for key, result in study.results.items()
-            for mode, values in result["modes"].items()
-        ]
-    )
-
-
 def table(study: StudyRuns, seed: int = 0) -> pd.DataFrame:
     """One line for each cell and mode: means over categories of the means over seeds.
 
     `<metric>_low` and `_high` are the 95 % interval, `_sd` the standard deviation over seeds.
-    `d_<metric>` is the paired difference to the reference in the same mode, over the categories
-    both were finished in; `published_<metric>` the paper's value. Means are over the categories
-    finished with every seed, `runs` counts what is behind a line and `missing` what failed.
+    `d_<metric>` is the paired difference to the reference, `c_<metric>` to the control, in the same
+    mode or, where the reference lacks it, in RGB + 3D; over the categories both were finished in.
+    `published_<metric>` is the paper's value, `selection` the score on pseudo-defects. Means are
+    over the categories finished with every seed, `runs` counts what is behind a line and `missing`
+    what failed.
     """
-    categories = list(study.about["categories"])
-    drawn = draws([_defective(study, category) for category in categories], seed)
+    means = Means(study.about, study.results, seed)
+    reference, control = study.about["reference"], study.about.get("control", "")
     lines = []
     for cell in study.cells:
-        published = published_values(study, cell)
+        published = published_values(study.about["published"], cell)
         for mode in study.modes:
-            there = _complete(study, cell, mode)
-            if not there:
+            complete = means.complete(cell, mode)
+            if not complete:
                 continue
-            line: dict[str, Any] = {"row": cell, "mode": mode}
-            line["runs"] = sum(key[0] == cell for key in study.results)
-            line["missing"] = len(categories) * len(study.about["seeds"]) - line["runs"]
-            places = [categories.index(category) for category in there]
-            found = _measured(study, cell, mode, there)
+            line: dict[str, Any] = {"row": cell, "mode": mode, "runs": len(study.of_cell(cell))}
+            line["missing"] = len(study.about["categories"]) * means.count - line["runs"]
+            other = mode if means.complete(reference, mode) else BOTH
             for metric in METRICS:
-                mean = float(found.values[metric].mean())
-                own = resampled(found, metric, drawn, 0, places)
-                line |= with_interval(metric, mean, own)
-                line[f"{metric}_sd"] = _deviation(found, metric)
+                line |= with_interval(metric, *means.of(cell, mode, metric, complete))
+                line[f"{metric}_sd"] = means.deviation(cell, mode, metric, complete)
                 line[f"published_{metric}"] = published.get(metric, np.nan)
-            line |= _gains(study, cell, mode, there, drawn)
+                for prefix, base in (("d", reference), ("c", control)):
+                    if (cell, mode) != (base, other) and base:
+                        line |= means.difference(f"{prefix}_{metric}", (cell, mode), (base, other))
+            line |= _selection(study, cell, mode)
             lines.append(line)
     frame = pd.DataFrame(lines)
-    if len(study.about["seeds"]) == 1:
+    if means.count == 1:
         # Over one seed there is no interval, and one of width 0 would seem sure.
         known = [c for c in frame.columns if c.endswith(("_low", "_high")) and AREA not in c]
         frame[known] = np.nan
     return frame
 
 
-def _gains(
-    study: StudyRuns, cell: str, mode: str, there: list[str], drawn: Any
-) -> dict[str, float]:
-    """Differences to the reference cell in the same mode."""
-    reference = study.about["reference"]
-    both = [c for c in there if c in _complete(study, reference, mode)]
-    if cell == reference or not both:
-        return {}
-    places = [list(study.about["categories"]).index(category) for category in both]
-    own = _measured(study, cell, mode, both)
-    other = _measured(study, reference, mode, both)
-    gains: dict[str, float] = {}
-    for metric in METRICS:
-        mean = float(own.values[metric].mean() - other.values[metric].mean())
-        pair = (resampled(found, metric, drawn, 0, places) for found in (own, other))
-        gains |= with_interval(f"d_{metric}", mean, next(pair) - next(pair))
-    return gains
-
-
-def _complete(study: StudyRuns, cell: str, mode: str) -> list[str]:
-    """Categories in which the cell was finished with every seed, and has the mode."""
-    return [
-        category
-        for category in study.about["categories"]
-        if all(
-            mode in study.results.get((cell, category, seed), {"modes": {}})["modes"]
-            for seed in study.about["seeds"]
-        )
+def _selection(study: StudyRuns, cell: str, mode: str) -> dict[str, float]:
+    """The mean of I-AUROC and AUPRO on pseudo-defects, over the cell's runs that scored some."""
+    found = [result.get("selection") for result in study.of_cell(cell)]
+    scores = [
+        (number(each["i_auroc"][mode]) + number(each["aupro_30"][mode])) / 2
+        for each in found
+        if each and mode in each["i_auroc"]
     ]
-
-
-def _measured(study: StudyRuns, cell: str, mode: str, categories: list[str]) -> Measured:
-    """The cell's values; seeds stand on the axis that all cells share."""
-    seeds = study.about["seeds"]
-    runs = [[study.results[cell, category, seed] for seed in seeds] for category in categories]
-    return Measured(
-        {
-            metric: np.array([[[number(r["modes"][mode][metric]) for r in same]] for same in runs])
-            for metric in METRICS
-        },
-        [
-            np.array([[[scan["scores"][mode] for scan in labelled(run)] for run in same]])
-            for same in runs
-        ],
-    )
-
-
-def _deviation(found: Measured, metric: str) -> float:
-    by_seed = found.values[metric].mean((0, 1))
-    return float(by_seed.std(ddof=1)) if len(by_seed) > 1 else float("nan")
-
-
-def _defective(study: StudyRuns, category: str) -> np.ndarray:
-    """Which test scans are defective; none for a category without a finished run."""
-    for (_, name, _), result in study.results.items():
-        if name == category:
-            return np.array([scan["defective"] for scan in labelled(result)], bool)
-    return np.array([False, True])
-
-
-def published_file(name: str) -> list[dict[str, str]]:
-    """Rows of data/published/<name>.csv of the checkout, or of the working folder."""
-    for folder in (CHECKOUT, Path()):
-        path = folder / "data" / "published" / f"{name}.csv"
-        if path.exists():
-            with path.open(encoding="utf-8", newline="") as file:
-                return list(csv.DictReader(file))
-    raise InputError(f"data/published/{name}.csv was not found; run from the project's folder")
-
-
-def published_values(study: StudyRuns, cell: str) -> dict[str, float]:
-    """The paper's values of a cell, in RGB + 3D; empty where the study names no table or row."""
-    about = study.about["published"]
-    setting = (about or {"rows": {}})["rows"].get(cell)
-    for row in published_file("lsfa_ablations") if setting is not None else ():
-        if row["table"] == about["table"] and row["setting"] == str(setting):
-            return {ours: float(row[name]) for ours, name in PUBLISHED.items() if row[name]}
-    return {}
+    return {"selection": float(np.mean(scores))} if scores else {}
 
 
 def finding(study: StudyRuns, lines: pd.DataFrame, mode: str = BOTH) -> str:
     """The study's result in one sentence, by I-AUROC in one mode."""
-    name = NAMES[mode]
-    there = lines[lines["mode"] == mode]
-    gains = [line for line in records(there) if verdict(line)]
-    if not gains:
-        line = records(there)[0] if len(there) else {}
-        return f"{name}: I-AUROC {spread(line, AREA)}" if line else f"{name}: no finished run"
-    reference = study.about["reference"]
-    best = max(gains, key=lambda line: line[f"d_{AREA}"])
-    sure = [line for line in gains if verdict(line) == "confirmed"]
-    said = f"{best['row']} {spread(best, f'd_{AREA}', '+.3f')} I-AUROC against {reference}"
-    worse = [line for line in gains if verdict(line) == "worse"]
-    if worse and len(gains) > 1:
-        worst = min(worse, key=lambda line: line[f"d_{AREA}"])
-        lost = spread(worst, f"d_{AREA}", "+.3f")
-        said += f"; worse: {len(worse)} of {len(gains)}, most {worst['row']} {lost}"
-    if sure:
-        return f"{len(sure)} of {len(gains)} gains confirmed in {name}; best: {said}"
-    return f"No gain is confirmed here in {name}; best: {said}"
+    name, reference = MODES[mode], study.about["reference"]
+    there = records(lines[lines["mode"] == mode])
+    compared = [line for line in there if verdict(line)]
+    if not compared:
+        return f"{name}: I-AUROC {spread(there[0], AREA)}" if there else f"{name}: no finished run"
+    ordered = sorted(compared, key=lambda line: line[f"d_{AREA}"])
+    better = [line for line in ordered if verdict(line) == "confirmed"]
+    worse = [line for line in ordered if verdict(line) == "worse"]
+    if better:
+        beat = "beats" if len(better) == 1 else "beat"
+        said = f"{len(better)} of {len(compared)} variants {beat} “{reference}” in {name}"
+        said += f"; largest gain: {_gain(better[-1])} I-AUROC"
+    else:
+        largest = max(ordered, key=lambda line: abs(line[f"d_{AREA}"]))
+        said = f"No variant beats “{reference}” in {name}"
+        said += f" (largest difference: {_gain(largest)} I-AUROC)"
+    if worse and len(compared) > 1:
+        said += f"; {len(worse)} of {len(compared)} worse, most {_gain(worse[0])}"
+    return said
+
+
+def _gain(line: dict[str, Any]) -> str:
+    return f"{line['row']} {spread(line, f'd_{AREA}', '+.3f')}"
 
 
 def spread(line: dict[str, Any], name: str, form: str = ".3f") -> str:
@@ -272,7 +211,7 @@ def write_tables(folder: Path | str) -> str:
     study, folder = load(folder), Path(folder)
     lines = table(study)
     with atomic_write(folder / "runs.parquet") as file:
-        runs_frame(study).to_parquet(file)
+        study.frame.to_parquet(file)
     with atomic_write(folder / "table.parquet") as file:
         lines.to_parquet(file)
     with atomic_write(folder / "table.csv") as file:
@@ -282,11 +221,11 @@ def write_tables(folder: Path | str) -> str:
 
 def config_of(study: StudyRuns, cell: str) -> dict[str, Any]:
     """The config of a cell's runs, as result.json keeps it."""
-    return next(result["config"] for key, result in study.results.items() if key[0] == cell)
+    return study.of_cell(cell)[0]["config"]
 
 
 def lead_lines(lines: pd.DataFrame) -> list[dict[str, Any]]:
-    """One line a cell: RGB + 3D, or the one mode that a method of one modality has."""
+    """One line for each cell: RGB + 3D, or the one mode that a method of one modality has."""
     found: dict[str, dict[str, Any]] = {}
     for line in records(lines):
         if line["mode"] == BOTH or line["row"] not in found:

@@ -6,26 +6,25 @@ What is finished stays finished: a sweep that is stopped, killed or changed goes
 from __future__ import annotations
 
 import json
-import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lsfa_lib.notebooks.run import find_notebook
+from lsfa_lib.notebooks.find import find_notebook
 from lsfa_lib.pages import gallery
 from lsfa_lib.storage.files import InputError, atomic_write
 from lsfa_lib.storage.results import now
 from lsfa_lib.studies.study import Study
-from lsfa_lib.studies.study_runs import Run, runs_of, unavailable
+from lsfa_lib.studies.study_runs import Run, runs_of, settings_of
 from lsfa_lib.studies.study_table import write_tables
-from lsfa_lib.studies.sweep_cluster import cluster_client, performed
-from lsfa_lib.studies.sweep_worker import Job, Outcome, failed, finished, tidy
+from lsfa_lib.studies.sweep_cluster import crew
+from lsfa_lib.studies.sweep_worker import Job, Outcome, failed, finished
+from lsfa_lib.studies.watch import Watch
 
 SCHEMA = 1
-_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -65,56 +64,28 @@ def run_sweep(
 ) -> Swept:
     """Executes what is not finished of the studies, then writes their tables, pages and the index.
 
-    `workers` processes on this machine share its cores; the address of a dask scheduler takes that
-    one's workers instead. Runs that fail are told in the answer, with their folder; the tables and
+    `workers` processes on this machine share its cores; with the address of a dask scheduler, the
+    runs go to its workers. Runs that fail are listed in the answer, with their folder; tables and
     pages are made from the others. Raises InputError before the first run where one cannot work.
     """
     start = time.perf_counter()
     plan = _plan(studies, reports.resolve(), force)
-    todo, swept = plan.todo, Swept(plan.reports / "index.html")
-    _log.info("%d runs, %d of them finished before", len(plan.jobs), len(plan.outcomes))
-    try:
-        with cluster_client(min(workers, max(1, len(todo))), scheduler) as (client, threads):
-            todo = [replace(job, threads=threads) for job in todo]
-            for job, outcome in _told(performed(client, todo), len(todo)):
-                plan.outcomes[job.key] = outcome
-                _note(swept, job, outcome)
-            compared = [study for study in studies if study.has_numbers]
-            for study in compared:
-                about = _about(study, plan) | {"wall_seconds": time.perf_counter() - start}
-                _write_tables(swept, plan.reports / "studies" / study.folder, about)
-            pages = [_page(study, plan.reports, threads) for study in compared if study.page]
-            there = [page for page in pages if (page.folder / "table.parquet").exists()]
-            for job, outcome in _told(performed(client, there), len(there)):
-                _note(swept, job, outcome)
-    except KeyboardInterrupt:
-        for job in () if scheduler else todo:
-            tidy(job.folder)
-        raise
+    swept, todo = Swept(plan.reports / "index.html"), plan.todo
+    compared = [study for study in studies if study.has_numbers]
+    pages = [study for study in compared if study.page]
+    watch = Watch(len(todo) + len(pages))
+    with crew(min(workers, max(1, len(todo))), scheduler, watch) as run_all:
+        for job, outcome in run_all(todo):
+            plan.outcomes[job.key] = outcome
+            _note(swept, job, outcome)
+        for study in compared:
+            about = _about(study, plan) | {"wall_seconds": time.perf_counter() - start}
+            _write_tables(swept, plan.reports / "studies" / study.folder, about)
+        made = [page for study in pages if (page := _page(study, plan.reports))]
+        for job, outcome in run_all(made):
+            _note(swept, job, outcome)
     gallery.write_index(plan.reports)
     return swept
-
-
-def run_all(jobs: list[Job], workers: int) -> Iterator[tuple[Job, Outcome]]:
-    """Each job with its outcome, as they are finished; `workers` processes share the cores."""
-    try:
-        with cluster_client(min(workers, len(jobs)), "") as (client, threads):
-            yield from performed(client, [replace(job, threads=threads) for job in jobs])
-    except KeyboardInterrupt:
-        for job in jobs:
-            tidy(job.folder)
-        raise
-
-
-def _told(outcomes: Iterator[tuple[Job, Outcome]], total: int) -> Iterator[tuple[Job, Outcome]]:
-    """The same, a line of the log each."""
-    for number, (job, outcome) in enumerate(outcomes, 1):
-        place = f"{number} of {total}: {job.folder.name}"
-        if outcome.state == "failed":
-            _log.warning("%s failed: %s", place, outcome.error)
-        else:
-            _log.info("%s done in %.1f s", place, outcome.seconds)
-        yield job, outcome
 
 
 def _plan(studies: Iterable[Study], reports: Path, force: bool) -> _Plan:
@@ -123,21 +94,24 @@ def _plan(studies: Iterable[Study], reports: Path, force: bool) -> _Plan:
     jobs: dict[str, Job] = {}
     for study in studies:
         for run in runs[study.name]:
-            jobs.setdefault(run.key, _job(study, run, reports, force))
+            jobs.setdefault(run.key, job_of(study, run, reports, force))
     outcomes = {} if force else {key: finished(job) for key, job in jobs.items()}
     return _Plan(reports, runs, jobs, {key: known for key, known in outcomes.items() if known})
 
 
-def _job(study: Study, run: Run, reports: Path, force: bool) -> Job:
+def job_of(study: Study, run: Run, reports: Path, force: bool = False) -> Job:
+    """The job of a run: its notebook with its parameters, in its folder below `reports`."""
     about: dict[str, Any] = {"again": force, "place": str(Path.cwd())}
-    if study.has_numbers:
-        folder = reports / "runs" / "sweep" / run.folder
-        return Job(run.notebook, folder, {**run.parameters, "out": str(folder)}, run.key, **about)
-    # Beside the studies, where the gallery looks for pages that are no runs.
-    folder = reports / f"{run.notebook.stem}-{run.folder}"
-    title = f"{study.title} ({run.category})"
-    about |= {"title": title, "has_numbers": False}
-    return Job(run.notebook, folder, run.parameters, run.key, **about)
+    if not study.has_numbers:
+        # Next to the studies, where the gallery looks for pages that are no runs.
+        folder = reports / f"{run.notebook.stem}-{run.folder}"
+        about |= {"title": f"{study.title} ({run.category})", "has_numbers": False}
+        return Job(run.notebook, folder, run.parameters, run.key, **about)
+    if study.file is None:
+        folder = reports / "runs" / "quickstart" / f"{run.category}-{run.cell}-s{run.seed}"
+        return Job(run.notebook, folder, {**run.parameters, "out": str(folder)}, **about)
+    folder = reports / "runs" / "sweep" / run.folder
+    return Job(run.notebook, folder, {**run.parameters, "out": str(folder)}, run.key, **about)
 
 
 def _note(swept: Swept, job: Job, outcome: Outcome) -> None:
@@ -145,11 +119,14 @@ def _note(swept: Swept, job: Job, outcome: Outcome) -> None:
         swept.failures[job.folder] = outcome.error
 
 
-def _page(study: Study, reports: Path, threads: int) -> Job:
+def _page(study: Study, reports: Path) -> Job | None:
+    """The job of a study's page; None where there is no table."""
     folder = reports / "studies" / study.folder
+    if not (folder / "table.parquet").exists():
+        return None
+    assert study.file
     notebook = find_notebook(study.page, study.file.parent).resolve()
-    about: dict[str, Any] = {"title": study.title, "threads": threads, "place": str(Path.cwd())}
-    return Job(notebook, folder, {"study": str(folder)}, **about)
+    return Job(notebook, folder, {"study": str(folder)}, title=study.title, place=str(Path.cwd()))
 
 
 def _about(study: Study, plan: _Plan) -> dict[str, Any]:
@@ -164,14 +141,17 @@ def _about(study: Study, plan: _Plan) -> dict[str, Any]:
         "categories": list(dict.fromkeys(run.category for run in runs)),
         "seeds": list(study.seeds),
         "cells": study.cells,
+        "grid": study.grid,
         "reference": study.reference,
-        "published": study.published,
-        "unavailable": unavailable(study),
+        "control": study.control,
+        "published": asdict(study.published),
+        "unavailable": {s.cell: s.missing for s in settings_of(study) if s.missing},
         "runs": [
             {
                 "cell": run.cell,
                 "category": run.category,
                 "seed": run.seed,
+                "point": study.grid.index(run.point),
                 "folder": Path(os.path.relpath(plan.jobs[run.key].folder, folder)).as_posix(),
                 **asdict(plan.outcomes[run.key]),
             }

@@ -4,32 +4,61 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import dask
-from distributed import Client, Future, LocalCluster
+from distributed import Client, LocalCluster, wait
 from distributed.scheduler import KilledWorker
 
-from lsfa_lib.storage.files import InputError, progress
+from lsfa_lib.storage.files import InputError
 from lsfa_lib.studies import prefork
-from lsfa_lib.studies.sweep_worker import Job, Outcome, failed, lost, perform
+from lsfa_lib.studies.sweep_worker import TOPIC, Job, Outcome, failed, lost, perform, tidy
+from lsfa_lib.studies.watch import Watch
 
 DEATHS = 3
 """Workers of this machine a run may cost before it counts as failed."""
-_log = logging.getLogger(__name__)
-_Client: Any = Client  # Calls of both carry no types.
+POLL_S = 2.0
+"""How soon workers that join get their first job."""
+RunAll = Callable[[list[Job]], Iterator[tuple[Job, Outcome]]]
+_Client: Any = Client  # Calls of these carry no types.
 _LocalCluster: Any = LocalCluster
+_wait: Any = wait
 
 
 @contextmanager
-def cluster_client(workers: int, scheduler: str) -> Iterator[tuple[Any, int]]:
+def crew(workers: int, scheduler: str, watch: Watch) -> Iterator[RunAll]:
+    """A function that runs jobs and yields each with its outcome, as they are finished.
+
+    They run in `workers` processes that share this machine's cores, or on the workers of the dask
+    scheduler at that address. What Ctrl-C leaves half-written here is deleted.
+    """
+    begun: list[Job] = []
+    try:
+        with _client(workers, scheduler) as (client, threads):
+            client.subscribe_topic(TOPIC, lambda event: watch.heard(*event[1]["said"]))
+
+            def run_all(jobs: list[Job]) -> Iterator[tuple[Job, Outcome]]:
+                begun.extend(jobs)
+                for job, outcome in _performed(client, deque(jobs), threads, watch):
+                    watch.finished(job.folder, outcome.seconds, outcome.error)
+                    yield job, outcome
+
+            yield run_all
+    except KeyboardInterrupt:
+        for job in () if scheduler else begun:
+            tidy(job.folder)
+        raise
+    finally:
+        watch.close()
+
+
+@contextmanager
+def _client(workers: int, scheduler: str) -> Iterator[tuple[Any, int]]:
     """A client and the threads each of its workers takes, 0 where that is not ours to say."""
     if scheduler:
         try:
@@ -67,71 +96,40 @@ def cluster_client(workers: int, scheduler: str) -> Iterator[tuple[Any, int]]:
         yield client, threads
 
 
-class _Running:
-    """Jobs on their way through a cluster, one a worker.
+def _performed(
+    client: Any, waiting: deque[Job], threads: int, watch: Watch
+) -> Iterator[tuple[Job, Outcome]]:
+    """Each job with its outcome, one job for each worker at a time.
 
     Were there others in a worker's queue, they would be blamed together with the one that kills it.
     """
-
-    def __init__(self, client: Any, jobs: list[Job]) -> None:
-        self.client = client
-        self.waiting = deque(jobs)
-        self.begun = 0
-        self.now: dict[Future[Outcome | None], Job] = {}
-        self.done: SimpleQueue[Future[Outcome | None]] = SimpleQueue()
-        self.bar: Any = None
-        self.failures = 0
-        self.no_workers = False
-
-    def fill(self) -> None:
-        """Gives each idle worker its next job, those that came lately too."""
-        workers = len(self.client.nthreads())
-        while self.waiting and len(self.now) < max(1, workers):
-            job = self.waiting.popleft()
-            future = self.client.submit(perform, job, pure=False, priority=-self.begun)
-            self.begun += 1
-            self.now[future] = job
-            future.add_done_callback(self.done.put)
-        if self.bar is not None:
-            names = ", ".join(job.folder.name for job in self.now.values())
-            said = f"now {names}" if workers else "waiting for workers"
-            self.bar.set_postfix_str(f"{self.failures} failed, {said}")
-        if not workers and not self.no_workers:
-            self.no_workers = True
-            _log.warning("the scheduler has no workers yet; waiting for the first (Ctrl-C ends it)")
-
-    def __iter__(self) -> Iterator[tuple[Job, Outcome]]:
-        """Each job with its outcome, as they are finished."""
-        while self.waiting or self.now:
-            self.fill()
-            with suppress(Empty):
-                future = self.done.get(timeout=2)
-                job = self.now.pop(future)
-                outcome = _outcome(future, job)
-                if outcome is None:
-                    # Another sweep is at it: this worker has others to do before it waits.
-                    self.waiting.append(replace(job, wait_for_lock=True))
-                    continue
-                self.failures += outcome.state == "failed"
-                self.fill()
-                yield job, outcome
-
-
-def performed(client: Any, jobs: list[Job]) -> Iterator[tuple[Job, Outcome]]:
-    """Each job with its outcome, as they are finished; a terminal shows a bar."""
-    running = _Running(client, jobs)
-    outcomes: Iterable[tuple[Job, Outcome]] = running
-    if sys.stderr.isatty():
-        outcomes = running.bar = progress(running, "runs", total=len(jobs))
+    running: dict[Any, Job] = {}
+    warned = False
     try:
-        yield from outcomes
+        while waiting or running:
+            workers = len(client.nthreads())
+            if not workers and not warned:
+                warned = True
+                watch.say("the scheduler has no workers yet; waiting for one (Ctrl-C stops)")
+            while waiting and len(running) < max(1, workers):
+                job = replace(waiting.popleft(), threads=threads)
+                running[client.submit(perform, job, pure=False)] = job
+            with suppress(TimeoutError), client.as_current():
+                _wait(list(running), timeout=POLL_S, return_when="FIRST_COMPLETED")
+            for future in [future for future in running if future.done()]:
+                job = running.pop(future)
+                if outcome := _outcome(future, job):
+                    yield job, outcome
+                else:
+                    # Another sweep does this run: its worker has others to do before it waits.
+                    waiting.append(replace(job, wait_for_lock=True))
     except (CancelledError, OSError) as error:
         raise InputError(
             "the scheduler went away; start it again and repeat the sweep: finished runs are kept"
         ) from error
 
 
-def _outcome(future: Future[Outcome | None], job: Job) -> Outcome | None:
+def _outcome(future: Any, job: Job) -> Outcome | None:
     try:
         return future.result()
     except KilledWorker as error:

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from papermill.exceptions import PapermillExecutionError
+from distributed import get_worker
+from tqdm import tqdm
 
-from lsfa_lib.notebooks.run import execute
-from lsfa_lib.pages import report
-from lsfa_lib.storage.files import InputError, atomic_write, locked
+from lsfa_lib.storage.files import InputError, Listener, atomic_write, locked, progress_told_to
 from lsfa_lib.storage.results import read_result, restart_peak_memory
 
 SCHEMA = 1
 FAILED, TRACEBACK = "notebook-failed.ipynb", "error.txt"
+TOPIC, EVERY_S = "lsfa-progress", 1.0
+"""Of dask's events: where a run is, at most once a second."""
 State = Literal["done", "failed"]
 
 
@@ -76,13 +76,19 @@ def perform(job: Job) -> Outcome | None:
 
 
 def _performed(job: Job) -> Outcome:
+    import torch  # here, as in the next lines: the process that sends jobs needs none of them
+
+    from lsfa_lib.notebooks.run import execute
+    from lsfa_lib.pages import report
+
     start = time.perf_counter()
     if job.threads:
         torch.set_num_threads(job.threads)
     marks = ("run.json", "result.json", ".partial-*") if job.key else ()
     clear(job.folder, (*marks, TRACEBACK, ".partial-*.ipynb"))
     restart_peak_memory()
-    page = execute(job.notebook, job.folder, job.parameters, kernel=False)
+    with progress_told_to(_reporter(job.folder.name)):
+        page = execute(job.notebook, job.folder, job.parameters, kernel=False)
     if job.key and job.has_numbers and not (job.folder / "result.json").exists():
         raise InputError(f"{job.notebook} wrote no result.json into its folder `out`; let it do so")
     report.render(page, job.folder / "report.html", title=job.title)
@@ -90,6 +96,35 @@ def _performed(job: Job) -> Outcome:
     if job.key:
         _mark(job, seconds)
     return Outcome("done", seconds=seconds)
+
+
+def _reporter(run: str) -> Listener:
+    """A listener that sends where a run is, such as `train adaptors, step 23 of 50, 00:12 left`.
+
+    The time is what is left of the stage, by its steps so far.
+    """
+    try:
+        worker: Any = get_worker()
+    except ValueError:  # Not on a worker: nobody watches.
+        return lambda label, done, total: None
+    stage, began, sent = "", 0.0, 0.0
+
+    def listen(label: str, done: int, total: int) -> None:
+        nonlocal stage, began, sent
+        now = time.monotonic()
+        stage = stage if total else label
+        began = began if done else now
+        if done and now - sent < EVERY_S:
+            return
+        where = stage or label
+        where += f", step {done} of {total}" if total else ""
+        if done:
+            left = (now - began) / done * (total - done)
+            where += f", {tqdm.format_interval(round(left))} left"
+        sent = now
+        worker.log_event(TOPIC, {"said": [run, where]})
+
+    return listen
 
 
 def _mark(job: Job, seconds: float) -> None:
@@ -118,10 +153,9 @@ def failed(folder: Path, error: BaseException) -> Outcome:
     reason = error.__cause__ if isinstance(error, InputError) else None
     sentence = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
     sentence = " ".join(plain(sentence).split())
-    if isinstance(reason, PapermillExecutionError):
-        trace = "\n".join(reason.traceback)
-    else:
-        trace = "".join(traceback.format_exception(error))
+    # papermill's exceptions have the traceback of the notebook.
+    lines = getattr(reason, "traceback", None) or traceback.format_exception(error)
+    trace = "\n".join(map(str.rstrip, lines))
     with suppress(InputError, OSError), atomic_write(folder / TRACEBACK) as file:
         file.write_text(f"{sentence}\n\n{plain(trace)}\n", encoding="utf-8")
     return Outcome("failed", sentence)

@@ -1,0 +1,31 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+DataRoot = Annotated[
+    str,
+    typer.Option(
+        "--data", help="Folder that contains the categories.", show_default="that of the preset"
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto: CUDA if available, else CPU; cpu; cuda.")]
+ImageSize = Annotated[
+    int, typer.Option(help="Side of the image the encoders see, px; 0 keeps the preset's.")
+]
+Reports = Annotated[Path, typer.Option("--reports", help="Folder the reports are written to.")]
+Workers = Annotated[int, typer.Option(min=1, help="Parallel runs; they share the cores.")]
+
+
+def chosen_fields(data_root: str, device: str, image_size: int) -> dict[str, Any]:
+    """The fields these options set; those left at their defaults set none."""
+    asked: dict[str, Any] = {
+        "data.root": data_root,
+        "device": "" if device == "auto" else device,
+        "preprocess.image_size": image_size,
+    }
+    return {name: value for name, value in asked.items() if value}

@@ -1,0 +1,161 @@
+"""`lsfa run`: a study of one cell, a report page for each category and seed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lsfa_lib.cli.options import DataRoot, Device, ImageSize, Reports, Workers, chosen_fields
+from lsfa_lib.storage.files import InputError
+
+if TYPE_CHECKING:
+    from lsfa_lib.studies.study import Study
+
+
+def run(
+    categories: Annotated[
+        list[str], typer.Argument(help="Categories to run, or `all`.", metavar="CATEGORY...")
+    ],
+    data_root: DataRoot = "",
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="demo and tiny need no download; ours, published and released do.",
+            show_default="demo",
+        ),
+    ] = "",
+    config: Annotated[
+        str, typer.Option(help="YAML file of a preset's name and the fields to change.")
+    ] = "",
+    only: Annotated[
+        str, typer.Option(help="Train with IFC, CLC, LA, GA, LC, GC, both or none.")
+    ] = "",
+    shots: Annotated[
+        int, typer.Option(help="Train on this many scans, drawn by the seed; 0: on all.")
+    ] = 0,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="Another method of `lsfa methods`, or a .py file with one.", show_default="lsfa"
+        ),
+    ] = "",
+    random_weights: Annotated[
+        bool,
+        typer.Option("--random-weights", help="Random weights, to test shapes, memory and speed."),
+    ] = False,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the coreset, of training and of drawn shots.")
+    ] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Run with this many seeds from `seed` on.")] = 1,
+    device: Device = "auto",
+    image_size: ImageSize = 0,
+    workers: Workers = 2,
+    reports: Reports = Path("reports"),
+) -> None:
+    """Learn the good parts of each CATEGORY, score its test scans and write a report page.
+
+    Examples: `lsfa run all` (the demo data), `lsfa run bagel --preset ours --data data/mvtec3d`,
+    `lsfa run all --only IFC --shots 10 --seeds 3`.
+    """
+    from lsfa_lib.config import RANDOM_WEIGHTS, configure
+    from lsfa_lib.notebooks.find import find_notebook
+    from lsfa_lib.studies.study import Study
+
+    if preset and config:
+        raise InputError(
+            f"--preset {preset} and --config {config} were both given; write `preset: {preset}` "
+            "into the file"
+        )
+    fields: dict[str, Any] = chosen_fields(data_root, device, image_size)
+    fields |= dict(RANDOM_WEIGHTS) if random_weights else {}
+    own = str(Path(method).resolve()) if method.endswith(".py") else method
+    fields |= {n: v for n, v in {"only": only, "shots": shots, "method": own}.items() if v}
+    source = str(Path(config).resolve()) if config else preset or "demo"
+    name = run_name(configure(source, fields).preset, only, shots, image_size)
+    name += "-random" * random_weights + (f"-{Path(method).stem}" if method else "")
+    study = Study(
+        run=find_notebook("00_quickstart"),
+        preset=source,
+        cells={name: fields},
+        categories=() if categories == ["all"] else tuple(dict.fromkeys(categories)),
+        seeds=tuple(range(seed, seed + seeds)),
+    )
+    _execute(study, workers, reports)
+
+
+def run_name(preset: str, only: str, shots: int, image_size: int) -> str:
+    """What a run's folder is called between category and seed: `demo-96px-IFC-10shots`."""
+    parts = [re.sub(r"[^\w.+-]+", "_", preset)]
+    parts += [f"{image_size}px"] if image_size else []
+    parts += [only] if only else []
+    parts += [f"{shots}shots"] if shots else []
+    return "-".join(parts)
+
+
+def _execute(study: Study, workers: int, reports: Path) -> None:
+    """Executes the runs and prints their pages and numbers; raises InputError where one failed."""
+    from lsfa_lib.studies import prefork
+    from lsfa_lib.studies.study_runs import runs_of, settings_of
+
+    # Every mistake the user can have made is found before the first run starts, and those in names
+    # before torch is loaded.
+    for setting in settings_of(study):
+        if setting.missing:
+            raise InputError(f"method {setting.config.method}: {setting.missing}")
+    prefork.begin(workers)
+    from lsfa_lib.pages import gallery
+    from lsfa_lib.studies.sweep import job_of
+    from lsfa_lib.studies.sweep_cluster import crew
+    from lsfa_lib.studies.watch import Watch
+
+    jobs = [job_of(study, run, reports.resolve()) for run in runs_of(study)]
+    done, failures = set[Path](), list[str]()
+    try:
+        with crew(min(workers, len(jobs)), "", Watch(len(jobs))) as run_all:
+            for job, outcome in run_all(jobs):
+                if outcome.error:
+                    failures.append(outcome.error)
+                    continue
+                page = reports / "runs" / "quickstart" / job.folder.name / "report.html"
+                typer.echo(page if done else f"first report: {page}")
+                if not done:
+                    gallery.write_index(reports)
+                done.add(job.folder)
+    except KeyboardInterrupt:
+        typer.echo("lsfa: stopped; finished runs and extracted features are kept", err=True)
+        raise
+    if done:
+        _print_numbers([job.folder for job in jobs if job.folder in done], len(study.seeds))
+        typer.echo(f"open {gallery.write_index(reports).resolve()}")
+    for reason in failures[:-1]:
+        typer.echo(f"lsfa: {reason}", err=True)
+    if failures:
+        raise InputError(failures[-1])
+
+
+def _print_numbers(folders: list[Path], seeds: int) -> None:
+    """A line for each run, in RGB + 3D or the only mode its method has; means over seeds."""
+    from lsfa_lib.figures.findings import counts, lead, seed_lines, three_digits
+    from lsfa_lib.figures.names import METRICS, MODES
+    from lsfa_lib.storage.results import read_result
+
+    results = [read_result(folder / "result.json") for folder in folders]
+    metrics = ("i_auroc", "aupro_30", "p_auroc")
+    names = "  ".join(f"{METRICS[metric]:>10}" for metric in metrics)
+    typer.echo(f"{'':<28}{names}  defects found  false alarms")
+    for result in results:
+        mode = lead(result)
+        found, bad, rejected, good = counts(result)
+        label = f"{result['category']}, {MODES[mode]}"
+        label += f", seed {result['seed']}" if seeds > 1 else ""
+        values = [three_digits(result["modes"][mode][metric]) for metric in metrics]
+        numbers = "  ".join(f"{value:>10}" for value in values)
+        shares = f"{f'{found} of {bad}':>13}  {f'{rejected} of {good}':>12}"
+        typer.echo(f"{label:<28}{numbers}  {shares}")
+    if seeds > 1:
+        typer.echo("mean ± standard deviation [95 % interval of the mean] over seeds")
+        for line in seed_lines(results):
+            typer.echo(line)

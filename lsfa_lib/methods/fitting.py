@@ -1,0 +1,103 @@
+"""Fits any method to the good scans of one category and sets its thresholds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lsfa_lib.config import Config, resolve_device
+from lsfa_lib.datasets.layouts import split_of
+from lsfa_lib.detection.detector import require_validation, thresholds_of
+from lsfa_lib.features.extract import Encoders, load_encoders
+from lsfa_lib.features.lazy_scan import few_shot, fixed_threads, lazy_scan, load_features
+from lsfa_lib.methods.lsfa import Learned
+from lsfa_lib.methods.method import Good, Method, Predict
+from lsfa_lib.methods.table import METHODS
+from lsfa_lib.records import Mode
+from lsfa_lib.storage.files import InputError
+from lsfa_lib.storage.results import Stopwatch
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A method fitted to the good scans of a category."""
+
+    predict: Predict
+    thresholds: dict[Mode, float]
+    """Parts that score above are classified as defective; from validation/good only."""
+    validation_scores: dict[Mode, list[float]]
+    train: tuple[str, ...]
+    """Names of the training scans; the drawn ones if `shots` is set."""
+    encoders: Encoders | None
+    """Encoders for the features of new scans; None for a method that uses no features."""
+    config: Config
+    """Config for the features of new scans."""
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The modes that `predict` returns."""
+        return tuple(self.thresholds)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Entries of result.json that only this method has, such as training curves."""
+        return getattr(self.predict, "report", {"training": None, "finetuned": None, "banks": {}})
+
+
+def fit_detector(
+    category: str, config: Config, seed: int, clock: Stopwatch | None = None
+) -> Learned:
+    """LSFA fitted to a category, as `run_category` fits it."""
+    with fixed_threads(config.threads):
+        fitted = fit_method(METHODS["lsfa"], category, config, seed, clock or Stopwatch())
+    assert isinstance(fitted.predict, Learned)
+    return fitted.predict
+
+
+def fit_method(
+    method: Method,
+    category: str,
+    config: Config,
+    seed: int,
+    clock: Stopwatch,
+    folder: Path | None = None,
+) -> Fitted:
+    """The method fitted to a category; its test split is not read.
+
+    `config` is the user's, as changed by `method.config`. Raises InputError if a package that the
+    method needs is missing, and for fewer than two validation scans.
+    """
+    if method.missing:
+        raise InputError(f"{method.title}: {method.missing}")
+    encoders = None
+    if method.modalities:
+        with clock("load encoders"):
+            encoders = load_encoders(config, resolve_device(config.device))
+    split = few_shot(split_of(config.data, category, "train"), config.shots, seed)
+    held = split_of(config.data, category, "validation")
+    require_validation(len(held))
+    train, validation = (
+        [lazy_scan(entry, encoders, config) for entry in part.entries] for part in (split, held)
+    )
+    samples = config.finetune.method != "none" or not method.modalities
+    with clock("features of train and validation"):
+        load_features([*train, *validation], samples)
+    good = Good(train, validation, config, seed, encoders, folder, clock)
+    with clock("fit"):
+        predict: Predict = method.call("fit", good)
+    scores = getattr(predict, "validation_scores", None)
+    if scores is None:
+        with clock("threshold"):
+            found = [predict(scan) for scan in validation]
+        scores = {mode: [modes[mode].image_score for modes in found] for mode in found[0]}
+    own = getattr(predict, "encoders", encoders)
+    return Fitted(
+        predict=predict,
+        thresholds=thresholds_of(scores, config.detector),
+        validation_scores=scores,
+        train=tuple(entry.name for entry in split.entries),
+        encoders=own,
+        # Features of backbones trained for one run are not reusable.
+        config=config if own is encoders else replace(config, cache=""),
+    )
