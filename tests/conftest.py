@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import runpy
+import shutil
 from pathlib import Path
 
 NO_NETWORK = Path(__file__).parent / "no_network"
@@ -28,6 +29,9 @@ from lsfa_lib.config import TINY, Config, DataConfig  # noqa: E402
 from lsfa_lib.demo.synthetic import DemoCounts, DemoSettings, write_demo  # noqa: E402
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+    from report_case import Case
+
     from lsfa_lib.pipeline import Run
     from lsfa_lib.studies.study import Study
     from lsfa_lib.studies.sweep import Swept
@@ -99,3 +103,40 @@ def swept(
     with chdir(folder):  # the cache lies where the sweep begins
         found = run_sweep(studies, folder / "reports")
     return {study.name: study for study in studies}, found
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium; the test is skipped where playwright is not installed."""
+    from browser_case import chromium
+
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def case() -> Case:
+    """A small synthetic run."""
+    from report_case import make_case
+
+    return make_case(size=72, each=2)
+
+
+@pytest.fixture(scope="session")
+def built(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Reports in a folder with an odd name: a study, a run of its own, all pages. Read only."""
+    from report_case import COOKIE, write_run, write_study
+
+    from lsfa_lib.pages import report
+
+    folder = tmp_path_factory.mktemp("büro & co") / "reports"
+    write_study(folder, case)
+    write_run(folder / COOKIE, case, scans=1)
+    report.rebuild(folder)
+    return folder
+
+
+@pytest.fixture
+def reports(built: Path, tmp_path: Path) -> Path:
+    """A copy of `built` to change."""
+    return Path(shutil.copytree(built, tmp_path / "reports"))

@@ -102,7 +102,7 @@ def test_a_wrong_name_or_value_is_named_with_the_nearest_right_one(
 
 def test_values_that_are_not_plain_are_taken_as_text_or_refused(tmp_path: Path) -> None:
     assert configure("demo", {"data.root": tmp_path}).data.root == str(tmp_path)
-    with pytest.raises(InputError, match="shots is .*, wanted a valid integer"):
+    with pytest.raises(InputError, match=r"shots is .*, wanted a valid integer"):
         configure("demo", {"shots": {1, 2}})
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from lsfa_lib.config import Config, replaced, resolve_device
 from lsfa_lib.datasets.layouts import split_of
 from lsfa_lib.detection.maps import map_valid, smooth_map
+from lsfa_lib.features.extract import load_image
 from lsfa_lib.features.geometry import spread
 from lsfa_lib.features.lazy_scan import LazyScan, read_sample
 from lsfa_lib.figures.tables import marked
