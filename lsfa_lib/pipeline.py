@@ -9,14 +9,13 @@ from typing import Any
 from lsfa_lib.config import Config, resolve_device
 from lsfa_lib.datasets.layouts import Split, split_of
 from lsfa_lib.evaluation.evaluate import evaluate
-from lsfa_lib.features.lazy_scan import fixed_threads, lazy_scan
+from lsfa_lib.features.lazy_scan import fixed_threads, lazy_scan, loaded
 from lsfa_lib.methods import Method, find_method
 from lsfa_lib.methods.cost import inference_cost, resident_mb
 from lsfa_lib.methods.fitting import Fitted, fit_method
 from lsfa_lib.records import UNLABELLED, Mode, Prediction, Sample, is_defective
 from lsfa_lib.selection.selection import pseudo_scores
 from lsfa_lib.storage import results
-from lsfa_lib.storage.files import progress
 
 
 @dataclass(frozen=True)
@@ -83,11 +82,12 @@ def score_split(split: Split, fitted: Fitted) -> tuple[list[Sample], dict[Mode, 
     """Samples and predictions of every scan of a split; ground truth is passed on, not read."""
     samples: list[Sample] = []
     predictions: dict[Mode, list[Prediction]] = {mode: [] for mode in fitted.modes}
-    for entry in progress(split.entries, "/".join(split.entries[0].name.split("/")[:2])):
-        scan = lazy_scan(entry, fitted.encoders, fitted.config)
+    scans = [lazy_scan(entry, fitted.encoders, fitted.config) for entry in split.entries]
+    for scan in loaded(scans, samples=True, features=fitted.encoders is not None):
         samples.append(scan.sample)
         for mode, prediction in fitted.predict(scan).items():
             predictions[mode].append(prediction)
+        scan.__dict__.pop("features", None)  # only the samples are needed until the end
     return samples, predictions
 
 

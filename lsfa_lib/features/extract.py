@@ -17,7 +17,13 @@ from torch.nn.functional import adaptive_avg_pool1d
 from lsfa_lib.config import Config, PointEncoderConfig, config_hash
 from lsfa_lib.features.checkpoints import PACKAGE_POINTS, fingerprint, load_point_mae
 from lsfa_lib.features.fpfh import fpfh_patches
-from lsfa_lib.features.geometry import csr_matrix, patch_weights, released_patch_weights, spread
+from lsfa_lib.features.geometry import (
+    csr_matrix,
+    one_thread,
+    patch_weights,
+    released_patch_weights,
+    spread,
+)
 from lsfa_lib.features.image import load_image_encoder, require_layers
 from lsfa_lib.features.point_mae import ARCHITECTURES, PointMAE
 from lsfa_lib.features.weights import of_model, ready
@@ -62,6 +68,7 @@ def described_encoders(
     return Encoders(dict(by_modality), keys, about)
 
 
+@one_thread()
 @torch.inference_mode()
 def modality_features(
     m: Modality, sample: Sample, encoders: Encoders, config: Config

@@ -10,7 +10,7 @@ from lsfa_lib.config import Config, resolve_device
 from lsfa_lib.datasets.layouts import split_of
 from lsfa_lib.detection.detector import require_validation, thresholds_of
 from lsfa_lib.features.extract import Encoders, load_encoders
-from lsfa_lib.features.lazy_scan import few_shot, fixed_threads, lazy_scan, load_features
+from lsfa_lib.features.lazy_scan import few_shot, fixed_threads, lazy_scan, loaded
 from lsfa_lib.methods.lsfa import Learned
 from lsfa_lib.methods.method import Good, Method, Predict
 from lsfa_lib.methods.table import METHODS
@@ -80,9 +80,11 @@ def fit_method(
     train, validation = (
         [lazy_scan(entry, encoders, config) for entry in part.entries] for part in (split, held)
     )
-    samples = config.finetune.method != "none" or not method.modalities
+    tunes = config.finetune.method != "none"
+    features = bool(method.modalities) and not tunes
     with clock("features of train and validation"):
-        load_features([*train, *validation], samples)
+        for _ in loaded([*train, *validation], samples=not features, features=features):
+            pass
     good = Good(train, validation, config, seed, encoders, folder, clock)
     with clock("fit"):
         predict: Predict = method.call("fit", good)
