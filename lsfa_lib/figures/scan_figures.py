@@ -162,9 +162,7 @@ def map_row(run: Run, scan: Judged, ranges: Ranges) -> ImageRow:
     return ImageRow("", scan_images.images_of(pixels, named, box, MOST_PX), box)
 
 
-def _levels(
-    predictions: dict[Mode, Prediction], ranges: Ranges
-) -> dict[Mode, scan_images.Level]:
+def _levels(predictions: dict[Mode, Prediction], ranges: Ranges) -> dict[Mode, scan_images.Level]:
     """The maps in per cent."""
     return {
         mode: scan_images.percent(found.anomaly_map.cpu().numpy(), ranges[mode])
