@@ -1,4 +1,4 @@
-"""A made-up finished run: a domed, speckled part with bumps, dents and stains, and maps of them."""
+"""A synthetic finished run: a domed, speckled part with bumps, dents and stains, and its maps."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from lsfa_lib.pages.notebook_html import PLOTLY, WIDGET
 from lsfa_lib.records import Prediction, Sample
 from lsfa_lib.storage.results import as_json, write_result
 
+COOKIE = "runs/quickstart/cookie-demo-s0"
 MODES = ("3d", "rgb", "rgb+3d", "disagreement", "rgb+3d+disagreement")
 UNTRAINED = MODES[:3]
 MEAN, STD = np.array((0.485, 0.456, 0.406)), np.array((0.229, 0.224, 0.225))
@@ -99,7 +100,7 @@ def _history(random, steps=40):
                 "nearest_3d": 2 + fall,
                 "nearest_rgb": 4 + fall,
             }
-            step |= {"own_rows_3d": 0.0, "own_rows_rgb": 0.0}
+            step |= {"same_scan_3d": 0.0, "same_scan_rgb": 0.0}
         terms = {"LA": 0.6, "GA": 0.6, "LC": 1.0, "GC": 1.0}
         step["loss"] = sum(weight * step.get(term, 0.0) for term, weight in terms.items())
         history.append({key: float(value) for key, value in step.items()})
@@ -233,6 +234,7 @@ class Reader(HTMLParser):
         self.specs: list[dict] = []
         self.tag = ""
         self.inside = {}
+        self.joined = False
         self.feed(page)
 
     @property
@@ -241,17 +243,24 @@ class Reader(HTMLParser):
         return " ".join(" ".join(self.text).split())
 
     def handle_starttag(self, tag, attrs):
+        if tag == "abbr":  # part of the text around it
+            self.joined = True
+            return
         self.tag, self.inside = tag, dict(attrs)
         self.links += [value for name, value in attrs if name in ("src", "href")]
 
     def handle_endtag(self, tag):
-        self.tag = ""
+        self.joined = tag == "abbr"
+        self.tag = self.tag if self.joined else ""
 
     def handle_data(self, data):
         if self.tag == "script" and self.inside.get("type") == "application/json":
             self.specs.append(json.loads(data))
+        elif self.joined and self.text:
+            self.text[-1] += data
         elif self.tag not in ("script", "style"):
             self.text.append(data)
+        self.joined = False
 
 
 def write_study(reports: Path, case: Case, name: str = "components", **changes) -> Path:

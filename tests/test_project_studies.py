@@ -42,7 +42,7 @@ def read(swept: Small, name: str) -> tuple[study_table.StudyRuns, pd.DataFrame]:
 
 def test_the_paper_runs_every_notebook() -> None:
     studies = read_studies(SOURCE / "paper.yaml")
-    found = {study.run.stem for study in studies} | {study.page for study in studies} - {""}
+    found = {study.notebook.stem for study in studies} | {study.page for study in studies} - {""}
     there = {path.stem for path in (SOURCE.parent / "notebooks").glob("*.ipynb")}
     # One is live, three are of other methods.
     assert found == there - {"explore", "13_crossmodal", "14_methods", "15_efficiency"}
@@ -80,7 +80,7 @@ def test_the_page_answers_from_the_tables(swept: Small, name: str) -> None:
 @pytest.mark.parametrize("name", ["data", "features", "efficiency"])
 def test_pages_without_numbers_stand_beside_the_studies(swept: Small, name: str) -> None:
     study, reports = swept[0][name], swept[1].index.parent
-    (page,) = reports.glob(f"{study.run.stem}-seal-*/report.html")
+    (page,) = reports.glob(f"{study.notebook.stem}-seal-*/report.html")
     assert f"{study.title} (seal)" in page.read_text(encoding="utf-8")
     assert not (page.parent / "result.json").exists()
     index = (reports / "index.html").read_text(encoding="utf-8")
@@ -199,7 +199,7 @@ def test_the_line_joins_what_none_beats() -> None:
         [{"row": cell, "mode": "rgb", "i_auroc": area} for cell, (_, area) in cells.items()]
     )
     for over, scale in (("ms", 1), ("MB", 10)):
-        line, points = methods_report.pareto_figure(study, lines, over).data
+        points, line = methods_report.pareto_figure(study, lines, over).data
         np.testing.assert_allclose(line.x, [1 * scale, 3 * scale, 9 * scale])
         assert list(line.y) == [0.7, 0.8, 0.9]
         assert list(points.text) == ["fast", "mid", "beaten", "slow best"]

@@ -137,6 +137,12 @@ def test_a_notebook_beside_the_study_counts_its_parameters_and_its_cells(
     assert runs[0].parameters == {"category": "seal", "seed": 0, "word": "x"}
     assert runs[0].key != runs[1].key
     assert runs[1].folder == f"seal-tiny-word_y_..-s0-{runs[1].key[:8]}"
+    with pytest.raises(
+        InputError, match=r"training.steps needs a parameter `fields` in own\.ipynb"
+    ):
+        expanded(
+            write(tmp_path, "no", run="own.ipynb", cells={"a": {"training.steps": 1}}), demo_root
+        )
     write_notebook(tmp_path / "own.ipynb", declared, "print(word, 2)")
     assert expanded(path, demo_root)[0].key != runs[0].key
 
@@ -169,8 +175,8 @@ def test_included_studies_come_in_order(tmp_path: Path) -> None:
     path = write(tmp_path, "all", include=["one.yaml", inner.name])
     studies = read_studies(path, Choices(seeds=(4,)))
     assert [(study.name, study.title, study.seeds) for study in studies] == [
-        ("one", "one", (4,)),
-        ("two", "Why?", (4,)),
+        ("one", "one", [4]),
+        ("two", "Why?", [4]),
     ]
 
 
@@ -199,7 +205,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "flag for a number": ({"parameters": {"scans": True}}, "scans is True, wanted int"),
     "type of a field": ({"cells": {"a": {"shots": "five"}}}, "cell 'a': shots is 'five', wanted"),
     "nested fields": ({"cells": {"a": {"fields": 3}}}, "cell 'a': fields is 3, wanted indented"),
-    "owned": ({"cells": {"a": {"seed": 3}}}, "cell 'a' gives seed, .* write `seeds:`"),
+    "owned": ({"cells": {"a": {"seed": 3}}}, "cell 'a': seed is set by the sweep; write `seeds:`"),
     "former root": ({"parameters": {"data_root": "x"}}, "'data_root'; the nearest is data.root"),
     "shared preset": ({"parameters": {"preset": "demo"}}, "gives preset; write it as `preset:`"),
     "config field": (
@@ -325,7 +331,7 @@ def test_a_notebook_without_numbers_has_no_page_over_them_and_no_seeds(tmp_path:
     with pytest.raises(InputError, match=r"own has no parameter `out` .*; remove `page`"):
         read_studies(write(tmp_path, **about, page="04_components"))
     (study,) = read_studies(write(tmp_path, **about))
-    assert not study.has_numbers and study.seeds == (3,)
+    assert not study.has_numbers and {run.seed for run in runs_of(study)} == {3}
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
@@ -333,9 +339,9 @@ def test_studies_of_the_project_can_be_run(path: Path, demo_root: Path) -> None:
     choices = Choices(categories=("seal",), fields={"data.root": str(demo_root)})
     for study in read_studies(path, choices):
         assert study.title.endswith("?")
-        assert {study.run.stem, study.page} - {""} <= set(notebook_names())
+        assert {study.notebook.stem, study.page} - {""} <= set(notebook_names())
         settings = settings_of(study)
-        assert len(settings) == len(study.cells) * len(study.grid)
+        assert len(settings) == len(study.cells) * len(study.points)
         assert {setting.config.data.root for setting in settings} == {str(demo_root)}
         assert set(study.published.rows) <= set(study.cells)
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import spearmanr
@@ -245,3 +246,19 @@ def test_studies_become_a_document(tmp_path: Path) -> None:
     assert "2 points of the grid" in shown and "Δ to none in RGB + 3D" in shown
     with pytest.raises(InputError, match="no study has a table to write"):
         write_document([tmp_path / "absent"], path)
+
+
+def panel(*means: tuple[float, float, float]) -> pd.DataFrame:
+    """Lines with a mean and its interval each."""
+    return pd.DataFrame(means, columns=["aupro_30", "aupro_30_low", "aupro_30_high"])
+
+
+def test_the_scale_of_panels_has_room_for_intervals_and_is_not_too_fine() -> None:
+    nan = np.nan
+    low, high = study_figures.common_range(panel((0.879, nan, nan), (0.88, nan, nan)), "aupro_30")
+    np.testing.assert_allclose([high - low, (low + high) / 2], [study_figures.FINEST, 0.8795])
+    lines = panel((0.9, 0.8, 0.95), (0.7, nan, nan), (nan, nan, nan))
+    low, high = study_figures.common_range(lines, "aupro_30")
+    np.testing.assert_allclose([low, high], [0.7 - 0.015, 0.95 + 0.015])
+    assert study_figures.common_range(panel((nan, nan, nan)), "aupro_30") is None
+    assert study_figures.common_range(panel(), "aupro_30") is None

@@ -317,7 +317,7 @@ def test_marks_that_cannot_be_trusted_are_not(tmp_path: Path) -> None:
     assert finished(replace(job, has_numbers=False)) is not None
     (tmp_path / "result.json").write_text('{"schema": 1}')
     found = finished(job)
-    assert found is not None and (found.state, found.seconds, found.reused) == ("done", 1.5, True)
+    assert found is not None and (found.error, found.seconds, found.reused) == ("", 1.5, True)
     for text in texts:
         (tmp_path / "run.json").write_text(text)
         assert finished(job) is None
@@ -346,7 +346,7 @@ def test_a_run_that_writes_no_result_failed(tmp_path: Path) -> None:
 
     notebook = write_notebook(tmp_path / "empty.ipynb", 'out: str = ""  # folder')
     outcome = perform(Job(notebook, tmp_path / "run", {"out": "x"}, "k"))
-    assert outcome is not None and outcome.state == "failed"
+    assert outcome is not None
     assert "wrote no result.json into its folder" in outcome.error
     assert (tmp_path / "run" / "error.txt").exists()
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from lsfa_lib.storage.files import InputError
+
+if TYPE_CHECKING:
+    from lsfa_lib.studies.study import Study
 
 DataRoot = Annotated[
     str,
@@ -29,3 +35,20 @@ def chosen_fields(data_root: str, device: str, image_size: int) -> dict[str, Any
         "preprocess.image_size": image_size,
     }
     return {name: value for name, value in asked.items() if value}
+
+
+def check_names(studies: Iterable[Study], workers: int) -> None:
+    """Raises InputError for a name that does not exist, before anything loads torch.
+
+    Then starts the process that `workers` processes are forked from (0: none), which loads it.
+    """
+    from lsfa_lib.studies.study_runs import settings_of
+
+    for study in studies:
+        for setting in settings_of(study):
+            if setting.missing and study.path is None:
+                raise InputError(f"method {setting.config.method}: {setting.missing}")
+    if workers:
+        from lsfa_lib.studies import prefork
+
+        prefork.begin(workers)

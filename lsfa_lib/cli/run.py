@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lsfa_lib.cli.options import DataRoot, Device, ImageSize, Reports, Workers, chosen_fields
+from lsfa_lib.cli.options import (
+    DataRoot,
+    Device,
+    ImageSize,
+    Reports,
+    Workers,
+    check_names,
+    chosen_fields,
+)
 from lsfa_lib.storage.files import InputError
 
 if TYPE_CHECKING:
@@ -61,7 +69,6 @@ def run(
     `lsfa run all --only IFC --shots 10 --seeds 3`.
     """
     from lsfa_lib.config import RANDOM_WEIGHTS, configure
-    from lsfa_lib.notebooks.find import find_notebook
     from lsfa_lib.studies.study import Study
 
     if preset and config:
@@ -77,11 +84,10 @@ def run(
     name = run_name(configure(source, fields).preset, only, shots, image_size)
     name += "-random" * random_weights + (f"-{Path(method).stem}" if method else "")
     study = Study(
-        run=find_notebook("00_quickstart"),
         preset=source,
         cells={name: fields},
-        categories=() if categories == ["all"] else tuple(dict.fromkeys(categories)),
-        seeds=tuple(range(seed, seed + seeds)),
+        categories="all" if categories == ["all"] else list(dict.fromkeys(categories)),
+        seeds=list(range(seed, seed + seeds)),
     )
     _execute(study, workers, reports)
 
@@ -97,22 +103,16 @@ def run_name(preset: str, only: str, shots: int, image_size: int) -> str:
 
 def _execute(study: Study, workers: int, reports: Path) -> None:
     """Executes the runs and prints their pages and numbers; raises InputError where one failed."""
-    from lsfa_lib.studies import prefork
-    from lsfa_lib.studies.study_runs import runs_of, settings_of
-
-    # Every mistake the user can have made is found before the first run starts, and those in names
-    # before torch is loaded.
-    for setting in settings_of(study):
-        if setting.missing:
-            raise InputError(f"method {setting.config.method}: {setting.missing}")
-    prefork.begin(workers)
+    # Every mistake the user can have made is found before the first run starts.
+    check_names([study], workers)
     from lsfa_lib.pages import gallery
+    from lsfa_lib.studies.study_runs import runs_of
     from lsfa_lib.studies.sweep import job_of
     from lsfa_lib.studies.sweep_cluster import crew
     from lsfa_lib.studies.watch import Watch
 
     jobs = [job_of(study, run, reports.resolve()) for run in runs_of(study)]
-    done, failures = set[Path](), list[str]()
+    failures, finished = list[str](), list[Path]()
     try:
         with crew(min(workers, len(jobs)), "", Watch(len(jobs))) as run_all:
             for job, outcome in run_all(jobs):
@@ -120,15 +120,15 @@ def _execute(study: Study, workers: int, reports: Path) -> None:
                     failures.append(outcome.error)
                     continue
                 page = reports / "runs" / "quickstart" / job.folder.name / "report.html"
-                typer.echo(page if done else f"first report: {page}")
-                if not done:
+                typer.echo(page if finished else f"first report: {page}")
+                if not finished:
                     gallery.write_index(reports)
-                done.add(job.folder)
+                finished.append(job.folder)
     except KeyboardInterrupt:
         typer.echo("lsfa: stopped; finished runs and extracted features are kept", err=True)
         raise
-    if done:
-        _print_numbers([job.folder for job in jobs if job.folder in done], len(study.seeds))
+    if finished:
+        _print_numbers([job.folder for job in jobs if job.folder in finished], len(study.seeds))
         typer.echo(f"open {gallery.write_index(reports).resolve()}")
     for reason in failures[:-1]:
         typer.echo(f"lsfa: {reason}", err=True)

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from lsfa_lib.cli.options import DataRoot, Device, ImageSize, Reports, Workers, chosen_fields
+from lsfa_lib.cli.options import (
+    DataRoot,
+    Device,
+    ImageSize,
+    Reports,
+    Workers,
+    check_names,
+    chosen_fields,
+)
 from lsfa_lib.storage.files import InputError
 
 
@@ -38,9 +46,7 @@ def sweep(
     Examples: `lsfa sweep studies/components.yaml`, `lsfa sweep studies/paper.yaml --preset ours
     --data data/mvtec3d --seeds 0,1,2`. Resumes if interrupted.
     """
-    from lsfa_lib.studies import prefork
     from lsfa_lib.studies.study import Choices, read_studies
-    from lsfa_lib.studies.study_runs import settings_of
 
     choices = Choices(
         preset=preset,
@@ -49,10 +55,7 @@ def sweep(
         fields=chosen_fields(data_root, device, image_size),
     )
     studies = read_studies(study, choices)
-    for each in studies:
-        settings_of(each)  # Names are checked before torch is loaded.
-    if not scheduler:
-        prefork.begin(workers)
+    check_names(studies, 0 if scheduler else workers)
     from lsfa_lib.studies.sweep import run_sweep
 
     try:

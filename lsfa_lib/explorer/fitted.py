@@ -137,7 +137,7 @@ def _encoders(config: Config) -> Encoders:
     path = str(located(Path(points.weights))) if points.weights not in ("", "random") else ""
     found = replace(config, point_encoder=replace(points, weights=path or points.weights))
     loaded = load_encoders(found, resolve_device(config.device))
-    return described_encoders(loaded.image, loaded.points, config)
+    return described_encoders(loaded.by_modality, config)
 
 
 def _searched(

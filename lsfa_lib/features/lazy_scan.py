@@ -45,7 +45,7 @@ class LazyScan:
 
 
 def lazy_scan(entry: Entry, encoders: Encoders | None, config: Config) -> LazyScan:
-    """The scan of an entry. Without encoders its features cannot be asked for."""
+    """The scan of an entry. Without encoders its features raise ValueError."""
 
     def extract(sample: Callable[[], Sample]) -> PatchFeatures:
         if encoders is None:
@@ -111,11 +111,6 @@ def read_sample(entry: Entry, config: Config) -> Sample:
 
 
 def on_device(sample: Sample, device: torch.device) -> Sample:
-    """The same sample there."""
-    return replace(
-        sample,
-        rgb=sample.rgb.to(device),
-        xyz=sample.xyz.to(device),
-        valid=sample.valid.to(device),
-        defect=sample.defect.to(device),
-    )
+    """The same sample on `device`."""
+    tensors = ("rgb", "xyz", "valid", "defect")
+    return replace(sample, **{name: getattr(sample, name).to(device) for name in tensors})

@@ -12,7 +12,7 @@ from lsfa_lib.figures.findings import labelled
 from lsfa_lib.figures.names import METRICS, MODES
 from lsfa_lib.storage.files import InputError, atomic_write
 from lsfa_lib.studies.study_figures import selection_cells
-from lsfa_lib.studies.study_report import answer, comparison_cells, cost_table
+from lsfa_lib.studies.study_report import answer, comparison_cells, cost_cells
 from lsfa_lib.studies.study_table import StudyRuns, config_of, load, table
 
 HEAD = """# How much each component contributes
@@ -21,7 +21,7 @@ Written by `{command}` from the runs of the studies, not by hand. Paired differe
 reference with 95 % bootstrap intervals: of I-AUROC over test scans, training seeds and coreset
 seeds, of AUPRO and P-AUROC over seeds only. The categories are these, not a sample of all that
 exist. *Confirmed*: the interval of the difference to the reference lies above 0, and so does that
-to random untrained adaptors. Many rows are compared, so one in forty would seem confirmed by chance.
+to random untrained adaptors. Many rows are compared: one in forty would seem confirmed by chance.
 """
 
 
@@ -67,7 +67,7 @@ def _section(study: StudyRuns) -> Iterator[str]:
         yield found.to_markdown(index=False, floatfmt=".3f") + "\n"
     for mode in study.modes:
         yield comparison_cells(study, lines, mode).to_markdown() + "\n"
-    yield cost_table(study).data.to_markdown(floatfmt=".1f") + "\n"
+    yield cost_cells(study).to_markdown(floatfmt=".1f") + "\n"
 
 
 def _test_scans(study: StudyRuns, category: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import plotly.express as px
 import plotly.graph_objects as go
 from pandas.io.formats.style import Styler
 
@@ -94,33 +95,25 @@ def pareto_figure(study: StudyRuns, lines: pd.DataFrame, over: str = "ms") -> go
     """
     points = _points(study, lines, over)
     best = points[points[AREA] > points[AREA].cummax().shift(fill_value=-1.0)]
-    named = {*best["row"], study.about["reference"]}
-    figure = go.Figure()
-    figure.add_scatter(
-        x=best["cost"],
-        y=best[AREA],
-        mode="lines",
-        line={"color": LINES["rgb+3d"]["color"], "width": 2, "shape": "hv"},
-        showlegend=False,
-        hoverinfo="skip",
+    named = points["row"].isin([*best["row"], study.about["reference"]])
+    figure = px.scatter(
+        points.assign(text=points["row"].where(named, "").map(html.escape)),
+        x="cost",
+        y=AREA,
+        color=points["mode"].map(SHORT_MODES),
+        color_discrete_map={SHORT_MODES[mode]: line["color"] for mode, line in LINES.items()},
+        text="text",
+        hover_name=points["row"].map(html.escape),
     )
-    for mode, own in points.groupby("mode", sort=False):
-        escaped = own["row"].map(html.escape)
-        figure.add_scatter(
-            x=own["cost"],
-            y=own[AREA],
-            mode="markers+text",
-            name=SHORT_MODES[str(mode)],
-            text=escaped.where(own["row"].isin(named), ""),
-            hovertext=escaped,
-            textposition=np.where(own["row"].isin(best["row"]), "top center", "bottom center"),
-            marker={"size": 10, "color": LINES.get(str(mode), {"color": "#6b7682"})["color"]},
-            hovertemplate="%{hovertext}<br>%{x:.3g} " + over + ", %{y:.3f}<extra></extra>",
-        )
-    names = " · ".join(best["row"].map(html.escape))
+    hover = "%{hovertext}<br>%{x:.3g} " + over + ", %{y:.3f}<extra></extra>"
+    figure.update_traces(marker_size=10, textposition="top center", hovertemplate=hover)
+    stairs = {"color": LINES["rgb+3d"]["color"], "width": 2, "shape": "hv"}
+    front = {"x": best["cost"], "y": best[AREA], "mode": "lines", "line": stairs}
+    figure.add_scatter(**front, showlegend=False, hoverinfo="skip")
     ends = np.log10(points["cost"].iloc[[0, -1]]) if len(points) else np.zeros(2)
     margin = 0.12 + 0.12 * float(np.ptp(ends))
     axis = {"type": "log", "range": [float(min(ends)) - margin, float(max(ends)) + margin]}
+    names = " · ".join(best["row"].map(html.escape))
     return figure.update_layout(
         template=TEMPLATE,
         height=460,

@@ -1,7 +1,7 @@
 """Worker processes of this machine are forks of one process that has imported what they need.
 
-So imports are paid once, not once a worker, and while the calling process does its own; and forks
-end at once.
+So imports are paid once, not once per worker, and while the calling process does its own; and
+forks end at once.
 """
 
 from __future__ import annotations
@@ -25,31 +25,27 @@ IMPORTED = [
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def begin(workers: int) -> int:
-    """Starts that process, unless there is one; the threads of each of so many workers.
+def begin(workers: int) -> None:
+    """Starts that process, unless it runs; each of so many workers takes its share of the cores.
 
-    Returns at once: the imports go on beside what comes next.
+    Returns at once: the imports continue in parallel with what comes next.
     """
-    threads = max(1, CPU_COUNT // workers)
-    before = {name: os.environ.get(name) for name in _THREADS}
+    before = {name: os.environ[name] for name in _THREADS if name in os.environ}
     # Numeric libraries read these when they are loaded.
-    os.environ.update(dict.fromkeys(_THREADS, str(threads)))
+    os.environ.update(dict.fromkeys(_THREADS, str(max(1, CPU_COUNT // workers))))
     multiprocessing.get_context(METHOD).set_forkserver_preload(IMPORTED)
     try:
-        with interrupts_heard_here():
+        with ignoring_interrupts():
             forkserver.ensure_running()
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-    return threads
+        for name in _THREADS:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @contextmanager
-def interrupts_heard_here() -> Iterator[None]:
-    """Threads and processes started inside do not hear Ctrl-C: the calling thread alone does."""
+def ignoring_interrupts() -> Iterator[None]:
+    """Threads and processes started inside ignore Ctrl-C; only the calling thread receives it."""
     resource_tracker.ensure_running()  # Where it starts, it lifts the mask again.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

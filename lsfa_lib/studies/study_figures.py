@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import plotly.express as px
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -34,8 +35,10 @@ BELOW: dict[str, Any] = {
     "y": 0,
     "yanchor": "bottom",
     "x": 0,
+    "title": {"text": ""},
 }
 """A legend measured from the figure's own edge: shares of a low plot would run into its axis."""
+NO_AXIS = {"showticklabels": False, "showgrid": False, "showline": False, "ticks": "", "title": ""}
 
 
 def gains_figure(study: StudyRuns, lines: pd.DataFrame, metric: str = AREA) -> go.Figure:
@@ -43,77 +46,60 @@ def gains_figure(study: StudyRuns, lines: pd.DataFrame, metric: str = AREA) -> g
 
     Disagreement alone is left out: far below the reference, it would hide the others' differences.
     """
-    compared = [
-        line
-        for line in records(lines[lines["mode"] != "disagreement"])
-        if not np.isnan(line.get(f"d_{metric}", np.nan))
-    ]
-    kinds = [verdict(line, metric) or NO_INTERVAL for line in compared]
-    labels = [f"{line['row']}, {SHORT_MODES[line['mode']]}" for line in compared]
-    figure = go.Figure()
-    for kind in dict.fromkeys(kinds):
-        places = [i for i, other in enumerate(kinds) if other == kind]
-        own = [compared[i] for i in places]
-        figure.add_scatter(
-            x=[line[f"d_{metric}"] for line in own],
-            y=places,
-            text=[labels[i] for i in places],
-            mode="markers",
-            name=kind,
-            marker={"size": 9, "color": COLOURS[kind]},
-            error_x={**_errors(own, f"d_{metric}"), "color": COLOURS[kind]},
-            hovertemplate="%{text}<br>%{x:+.3f}<extra></extra>",
-        )
-    for place, label in enumerate(labels):
+    gain = f"d_{metric}"
+    found = lines.assign(**{gain: lines.get(gain, np.nan)}).dropna(subset=gain)
+    found = found[found["mode"] != "disagreement"].reset_index(drop=True)
+    found["kind"] = [verdict(line, metric) or NO_INTERVAL for line in records(found)]
+    found["label"] = found["row"] + ", " + found["mode"].map(SHORT_MODES)
+    kinds = list(dict.fromkeys(found["kind"]))
+    figure = px.scatter(
+        found.assign(**_lengths(found, gain)),
+        x=gain,
+        y=found.index,
+        color="kind",
+        hover_name="label",
+        error_x="up",
+        error_x_minus="down",
+        color_discrete_map=COLOURS,
+    )
+    figure.update_traces(marker_size=9, hovertemplate="%{hovertext}<br>%{x:+.3f}<extra></extra>")
+    for place, label in enumerate(found["label"]):
         # Above its line, not next to it: on a phone there is no room to the left.
         corner = {"x": 0, "xref": "paper", "xanchor": "left", "y": place, "yshift": 14}
         figure.add_annotation(text=label, showarrow=False, font={"size": 12}, **corner)
     figure.add_vline(0.0, line={"width": 1, "dash": "dash", "color": "#6b7682"})
     # A single kind has no legend; on a phone each of several has a line of its own.
-    below = 110 if len(set(kinds)) > 1 else 60
+    below = 110 if len(kinds) > 1 else 60
+    title = f"Δ {METRICS[metric]} to {study.about['reference']}"
     return figure.update_layout(
         template=TEMPLATE,
-        height=130 + below + 36 * len(compared),
-        title={"text": _gains_title(compared, kinds, labels, metric)},
+        height=130 + below + 36 * len(found),
+        title={"text": _gains_title(found, metric)},
         margin={"l": 16, "b": below},
-        xaxis={
-            "title": {"text": f"Δ {METRICS[metric]} to {study.about['reference']}"},
-            "nticks": 6,
-        },
-        yaxis={
-            "range": [len(compared) - 0.5, -1],
-            "showticklabels": False,
-            "showgrid": False,
-            "showline": False,
-            "ticks": "",
-        },
+        xaxis={"title": {"text": title}, "nticks": 6},
+        yaxis={**NO_AXIS, "range": [len(found) - 0.5, -1]},
         legend=BELOW,
+        showlegend=len(kinds) > 1,
     )
 
 
-def _gains_title(
-    compared: list[dict[str, Any]], kinds: list[str], labels: list[str], metric: str
-) -> str:
+def _gains_title(found: pd.DataFrame, metric: str) -> str:
     """How many differences are gains for sure; without intervals, the largest difference."""
-    name, total = METRICS[metric], len(compared)
+    name, total, kinds = METRICS[metric], len(found), list(found["kind"])
     if sure := kinds.count("confirmed"):
         return f"{sure} of {total} changes {'improve' if sure > 1 else 'improves'} {name}"
     if not set(kinds) <= {NO_INTERVAL}:
         return f"None of {total} changes improves {name}"
-    gains = [abs(line[f"d_{metric}"]) for line in compared]
-    if not gains:
+    if not total:
         return "Nothing to compare"
-    largest = int(np.argmax(gains))
-    return (
-        f"Largest difference in {name}: {compared[largest][f'd_{metric}']:+.3f}, {labels[largest]}"
-    )
+    largest = max(records(found), key=lambda line: abs(line[f"d_{metric}"]))
+    return f"Largest difference in {name}: {largest[f'd_{metric}']:+.3f}, {largest['label']}"
 
 
-def _errors(lines: list[dict[str, Any]], metric: str) -> dict[str, Any]:
-    means, lows, highs = (
-        np.array([line[metric + end] for line in lines]) for end in ("", "_low", "_high")
-    )
-    return {"array": highs - means, "arrayminus": means - lows, "thickness": 1.5}
+def _lengths(lines: pd.DataFrame, metric: str) -> dict[str, Any]:
+    """How far the interval reaches above and below the mean."""
+    ends = lines.reindex(columns=[f"{metric}_low", f"{metric}_high"])
+    return {"up": ends.iloc[:, 1] - lines[metric], "down": lines[metric] - ends.iloc[:, 0]}
 
 
 def changed_fields(study: StudyRuns) -> dict[str, dict[str, float]]:
@@ -142,28 +128,29 @@ def sensitivity_figure(
     fields = changed_fields(study)
     rows = max(len(fields), 1)
     figure = make_subplots(rows=rows, cols=1, vertical_spacing=0.55 / (len(fields) + 1))
-    by_cell = {line["row"]: line for line in records(lines[lines["mode"] == mode])}
+    by_cell = lines[lines["mode"] == mode].set_index("row")
     for place, (field, cells) in enumerate(fields.items(), start=1):
-        order = sorted((cell for cell in cells if cell in by_cell), key=cells.__getitem__)
+        values = pd.Series(cells).sort_values()
+        own = by_cell.reindex(values.index).dropna(subset=metric)
+        reach = _lengths(own, metric)
         figure.add_scatter(
             row=place,
             col=1,
-            x=[cells[cell] for cell in order],
-            y=[by_cell[cell][metric] for cell in order],
-            error_y=_errors([by_cell[cell] for cell in order], metric),
-            text=order,
+            x=values[own.index],
+            y=own[metric],
+            error_y={"array": reach["up"], "arrayminus": reach["down"], "thickness": 1.5},
+            text=own.index,
             mode="lines+markers",
             line=LINES[mode],
             marker={"size": 8},
             showlegend=False,
             hovertemplate="%{text}<br>%{y:.3f}<extra></extra>",
         )
-        values = sorted(cells.values())
-        wide = values[0] > 0 and values[-1] / values[0] >= 8
+        wide = values.iloc[0] > 0 and values.iloc[-1] / values.iloc[0] >= 8
         axis = {"type": "log" if wide else "linear", "title_text": field}
         ticks = {"tickvals": values, "ticktext": [f"{v:.4g}" for v in values]}
         figure.update_xaxes(row=place, col=1, **axis, **ticks)
-    drawn = [by_cell[cell] for cells in fields.values() for cell in cells if cell in by_cell]
+    drawn = by_cell.reindex([cell for cells in fields.values() for cell in cells])
     figure.update_yaxes(
         title_text=METRICS[metric],
         title_standoff=12,
@@ -172,13 +159,20 @@ def sensitivity_figure(
         tickformat=".2f",
         nticks=5,
     )
-    title = {"text": _largest_effect(by_cell, fields, metric)}
-    return figure.update_layout(template=TEMPLATE, height=110 + 210 * rows, title=title)
+    ranges = {
+        field: np.ptp(by_cell.reindex(list(cells))[metric].dropna())
+        for field, cells in fields.items()
+    }
+    said = "No cell differs from the reference in one number alone"
+    if ranges:
+        most = max(ranges, key=ranges.__getitem__)
+        said = f"Largest effect: {most} changes {METRICS[metric]} by {ranges[most]:.3f}"
+    return figure.update_layout(template=TEMPLATE, height=110 + 210 * rows, title={"text": said})
 
 
-def common_range(lines: list[dict[str, Any]], metric: str) -> list[float] | None:
+def common_range(lines: pd.DataFrame, metric: str) -> list[float] | None:
     """Room for every mean and interval, at least `FINEST` wide; None where there is nothing."""
-    ends = np.array([line[metric + end] for line in lines for end in ("", "_low", "_high")], float)
+    ends = lines.reindex(columns=[metric, f"{metric}_low", f"{metric}_high"]).to_numpy(float)
     if not np.isfinite(ends).any():
         return None
     low, high = float(np.nanmin(ends)), float(np.nanmax(ends))
@@ -186,48 +180,36 @@ def common_range(lines: list[dict[str, Any]], metric: str) -> list[float] | None
     return [low - pad, high + pad]
 
 
-def _largest_effect(
-    by_cell: dict[str, dict[str, Any]], fields: dict[str, dict[str, float]], metric: str
-) -> str:
-    """Which field changes the metric most, and by how much."""
-    ranges = {
-        field: np.ptp([by_cell[cell][metric] for cell in cells if cell in by_cell])
-        for field, cells in fields.items()
-    }
-    if not ranges:
-        return "No cell differs from the reference in one number alone"
-    most = max(ranges, key=ranges.__getitem__)
-    return f"Largest effect: {most} changes {METRICS[metric]} by {ranges[most]:.3f}"
-
-
 def shots_figure(study: StudyRuns, lines: pd.DataFrame, metric: str = AREA) -> go.Figure:
     """The metric over the number of training scans, a line for each kind of training."""
     both = lines[lines["mode"] == BOTH].copy()
     both["scans"] = [study.of_cell(cell)[0]["counts"]["train"] for cell in both["row"]]
-    trained = [any(config_of(study, c)["training"]["weights"].values()) for c in both["row"]]
-    both["kind"] = np.where(trained, "adapted", "unadapted")
-    figure = go.Figure()
-    for kind, line in (("adapted", LINES[BOTH]), ("unadapted", LINES["rgb"])):
-        own = records(both[both["kind"] == kind].sort_values("scans"))
-        figure.add_scatter(
-            x=[each["scans"] for each in own],
-            y=[each[metric] for each in own],
-            error_y=_errors(own, metric),
-            mode="lines+markers",
-            line=line,
-            name=kind,
-            hovertemplate="%{x} scans: %{y:.3f}<extra></extra>",
-        )
+    weights = [config_of(study, cell)["training"]["weights"] for cell in both["row"]]
+    both["kind"] = ["adapted" if any(own.values()) else "unadapted" for own in weights]
+    figure = px.line(
+        both.sort_values("scans").assign(**_lengths(both, metric)),
+        x="scans",
+        y=metric,
+        color="kind",
+        error_y="up",
+        error_y_minus="down",
+        markers=True,
+        log_x=True,
+        category_orders={"kind": ["adapted", "unadapted"]},
+        color_discrete_sequence=[LINES[BOTH]["color"], LINES["rgb"]["color"]],
+    )
     highest = both.groupby("scans")[metric].max()
-    few, every = highest.index[0], highest.index[-1]
-    said = f"{few} scans: {highest[few]:.3f}, all {every}: {highest[every]:.3f}"
-    ticks = {"tickvals": list(highest.index), "ticktext": [str(n) for n in highest.index]}
-    return figure.update_layout(
+    (few, least), (every, most) = highest.iloc[[0, -1]].items()
+    return figure.update_traces(hovertemplate="%{x} scans: %{y:.3f}<extra></extra>").update_layout(
         template=TEMPLATE,
-        title={"text": f"{METRICS[metric]} with {said}"},
-        xaxis={"title": {"text": "good parts for training"}, "type": "log", **ticks},
+        title={"text": f"{METRICS[metric]} with {few} scans: {least:.3f}, all {every}: {most:.3f}"},
+        xaxis={
+            "title": {"text": "good parts for training"},
+            "tickvals": highest.index,
+            "ticktext": highest.index.map(str),
+        },
         yaxis={"title": {"text": f"{METRICS[metric]}, {MODES[BOTH]}"}},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "title": {"text": ""}},
     )
 
 
@@ -237,36 +219,23 @@ def selection_cells(lines: pd.DataFrame) -> tuple[pd.DataFrame, float]:
     Both are the mean of I-AUROC and AUPRO, of all three sources or, for a cell without
     disagreement, of RGB + 3D.
     """
-    scored = lines[lines["selection"].notna()]
-    scored = scored.sort_values("mode", key=lambda modes: modes != ALL_THREE, kind="stable")
-    found = pd.DataFrame(
-        {
-            "configuration": line["row"],
-            "selection": line["selection"],
-            "test": (line[AREA] + line["aupro_30"]) / 2,
-        }
-        for line in records(scored)
-        if line["mode"] in (ALL_THREE, BOTH)
-    )
-    found = found.drop_duplicates("configuration").sort_values("selection", ascending=False)
+    scored = lines[lines["selection"].notna() & lines["mode"].isin([ALL_THREE, BOTH])]
+    # The longer name of all three comes before that of both.
+    scored = scored.sort_values("mode", ascending=False).drop_duplicates("row")
+    scored = scored.assign(test=(scored[AREA] + scored["aupro_30"]) / 2)
+    found = scored.rename(columns={"row": "configuration"})[["configuration", "selection", "test"]]
+    found = found.sort_values("selection", ascending=False)
     return found, rank_correlation(found["selection"].tolist(), found["test"].tolist())
 
 
 def selection_figure(lines: pd.DataFrame) -> go.Figure:
     """Score on pseudo-defects against score on the test split, a dot for each cell."""
     found, correlation = selection_cells(lines)
-    figure = go.Figure()
-    figure.add_scatter(
-        x=found["selection"],
-        y=found["test"],
-        text=found["configuration"],
-        mode="markers",
-        marker={"size": 10, "color": "#0072B2"},
-        hovertemplate="%{text}<br>selection %{x:.3f}<br>test %{y:.3f}<extra></extra>",
-    )
-    return figure.update_layout(
+    figure = px.scatter(found, x="selection", y="test", hover_name="configuration")
+    said = f"Rank correlation {correlation:.2f} over {len(found)} configurations"
+    return figure.update_traces(marker_size=10).update_layout(
         template=TEMPLATE,
-        title={"text": f"Rank correlation {correlation:.2f} over {len(found)} configurations"},
+        title={"text": said},
         xaxis={"title": {"text": "score on pseudo-defects of validation scans"}},
         yaxis={"title": {"text": "score on the test split"}},
     )

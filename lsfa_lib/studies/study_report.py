@@ -83,21 +83,26 @@ def limits_table(study: StudyRuns, mode: str = BOTH) -> Styler:
     return marked(frame, frame, caption=f"{MODES[mode]}; means over categories.")
 
 
-def cost_table(study: StudyRuns) -> Styler:
-    """Seconds and memory of a run of each cell, means over categories and seeds."""
-    rows: dict[str, dict[str, float]] = {}
+def cost_cells(study: StudyRuns) -> pd.DataFrame:
+    """Seconds of a run of each cell by stage, means over its runs; its largest bank and memory."""
+    rows: dict[str, dict[str, Any]] = {}
     for cell in study.cells:
         results = study.of_cell(cell)
-        rows[cell] = {
-            name: float(np.mean([sum(r["seconds"].get(s, 0.0) for s in parts) for r in results]))
-            for name, parts in STAGES.items()
-        }
         banks = [shape[0] for r in results for shape in r["banks"].values()]
-        rows[cell]["memory bank, patches"] = max(banks, default=np.nan)
-        rows[cell]["peak memory, MB"] = max(r["peak_memory_mb"] for r in results)
-    frame = pd.DataFrame(rows).T
-    whole = frame.columns[-2:]
-    frame[whole] = frame[whole].map(lambda value: f"{value:,.0f}")
+        rows[cell] = {
+            **{
+                name: np.mean([sum(r["seconds"].get(s, 0.0) for s in parts) for r in results])
+                for name, parts in STAGES.items()
+            },
+            "memory bank, patches": f"{max(banks):,}" if banks else "–",
+            "peak memory, MB": f"{max(r['peak_memory_mb'] for r in results):,.0f}",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def cost_table(study: StudyRuns) -> Styler:
+    """`cost_cells` for a page."""
+    frame = cost_cells(study)
     return marked(frame, frame.iloc[:, :0], digits=1)
 
 

@@ -62,7 +62,7 @@ def settings_of(study: Study) -> list[Setting]:
 
     Raises InputError for whatever is wrong with the names and values in them.
     """
-    found = [_setting(study, cell, point) for cell in study.cells for point in study.grid]
+    found = [_setting(study, cell, point) for cell in study.cells for point in study.points]
     twins: dict[str, str] = {}
     for setting in found:
         if (twin := twins.setdefault(setting.key, setting.cell)) != setting.cell:
@@ -82,12 +82,12 @@ def _setting(study: Study, cell: str, point: Fields) -> Setting:
         config = configure(given["preset"], fields)
         missing = find_method(config.method).missing
     except InputError as error:
-        raise InputError(f"{study.where(cell)}{error}") from error
+        raise InputError(f"{study.where(f'cell {cell!r}')}{error}") from error
     # Workers may stand in another folder.
     fields["data.root"] = str(Path(config.data.root).resolve())
     parameters = own | ({"fields": fields} if "fields" in declared else {})
     same = replace(config, device="", cache="", data=replace(config.data, root=""))
-    key = config_hash(same, study.run.stem, list(_beyond_config(study, config, own)))
+    key = config_hash(same, study.notebook.stem, list(_beyond_config(study, config, own)))
     return Setting(cell, point, config, parameters, key, missing)
 
 
@@ -95,10 +95,10 @@ def _beyond_config(study: Study, config: Config, parameters: Fields) -> Iterator
     """What the numbers of a run follow from besides the config."""
     if config.method.endswith(".py"):
         yield Path(config.method).read_text(encoding="utf-8")
-    if study.run.stem != QUICKSTART:
+    if study.notebook.stem != QUICKSTART:
         yield parameters
-    if study.run.parent not in FOLDERS:
-        yield [source for source, _ in code_of(study.run)]
+    if study.notebook.parent not in FOLDERS:
+        yield [source for source, _ in code_of(study.notebook)]
 
 
 def categories_of(study: Study, found: list[Setting]) -> list[str]:
@@ -106,7 +106,7 @@ def categories_of(study: Study, found: list[Setting]) -> list[str]:
     named: dict[str, None] = {}
     for root in dict.fromkeys(setting.config.data.root for setting in found):
         there = categories(Path(root))
-        for category in study.categories or there:
+        for category in there if study.categories == "all" else study.categories:
             if category not in there:
                 raise InputError(
                     f"{study.where()}{Path(root) / category}: no such category; {root} holds "
@@ -127,7 +127,7 @@ def runs_of(study: Study) -> list[Run]:
         resolve_device(setting.config.device)
     return [
         _run(study, setting, category, seed)
-        for seed in study.seeds
+        for seed in study.seeds[: None if "seed" in study.declared else 1]
         for setting in found
         for category in categories_of(study, found)
     ]
@@ -148,7 +148,7 @@ def _run(study: Study, setting: Setting, category: str, seed: int) -> Run:
         seed=seed,
         key=key,
         folder="-".join(part for part in parts if part),
-        notebook=study.run.resolve(),
+        notebook=study.notebook.resolve(),
         parameters={n: v for n, v in standard.items() if n in study.declared} | setting.parameters,
     )
 
@@ -163,7 +163,7 @@ def _require_scans(study: Study, setting: Setting, category: str, seed: int) -> 
         drawn = few_shot(_splits(config.data, category)["train"], config.shots, seed)
         require_scans(len(drawn), config.training.weights)
     except InputError as error:
-        raise InputError(f"{study.where(setting.cell)}{error}") from error
+        raise InputError(f"{study.where(f'cell {setting.cell!r}')}{error}") from error
 
 
 @functools.lru_cache(maxsize=256)
@@ -176,7 +176,7 @@ def _splits(data: DataConfig, category: str) -> dict[str, Any]:
 
 def _words(study: Study, setting: Setting) -> list[str]:
     """What a run's folder is called between preset and seed; the same for the same run."""
-    if study.run.stem == QUICKSTART:
+    if study.notebook.stem == QUICKSTART:
         about = {"preset": setting.config.preset, "config": as_json(setting.config)}
         return settings(about)[1:]
     return [f"{name} {shown(v)}" for name, v in (study.cells[setting.cell] | setting.point).items()]

@@ -39,12 +39,12 @@ def crew(workers: int, scheduler: str, watch: Watch) -> Iterator[RunAll]:
     """
     begun: list[Job] = []
     try:
-        with _client(workers, scheduler) as (client, threads):
+        with _client(workers, scheduler) as client:
             client.subscribe_topic(TOPIC, lambda event: watch.heard(*event[1]["said"]))
 
             def run_all(jobs: list[Job]) -> Iterator[tuple[Job, Outcome]]:
                 begun.extend(jobs)
-                for job, outcome in _performed(client, deque(jobs), threads, watch):
+                for job, outcome in _performed(client, deque(jobs), watch):
                     watch.finished(job.folder, outcome.seconds, outcome.error)
                     yield job, outcome
 
@@ -58,8 +58,8 @@ def crew(workers: int, scheduler: str, watch: Watch) -> Iterator[RunAll]:
 
 
 @contextmanager
-def _client(workers: int, scheduler: str) -> Iterator[tuple[Any, int]]:
-    """A client and the threads each of its workers takes, 0 where that is not ours to say."""
+def _client(workers: int, scheduler: str) -> Iterator[Any]:
+    """A client of that scheduler, or of as many workers of this machine."""
     if scheduler:
         try:
             client = _Client(scheduler, set_as_default=False)
@@ -69,7 +69,7 @@ def _client(workers: int, scheduler: str) -> Iterator[tuple[Any, int]]:
                 "--scheduler out"
             ) from error
         with client:
-            yield client, 0
+            yield client
         return
     settings: dict[str, Any] = {
         "distributed.scheduler.allowed-failures": DEATHS - 1,
@@ -80,8 +80,8 @@ def _client(workers: int, scheduler: str) -> Iterator[tuple[Any, int]]:
         "distributed.nanny.pre-spawn-environ": {},
         "distributed.nanny.environ": dict(os.environ),
     }
-    threads = prefork.begin(workers)
-    with dask.config.set(settings), prefork.interrupts_heard_here():
+    prefork.begin(workers)
+    with dask.config.set(settings), prefork.ignoring_interrupts():
         cluster: Any = _LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
@@ -93,12 +93,10 @@ def _client(workers: int, scheduler: str) -> Iterator[tuple[Any, int]]:
             silence_logs=logging.CRITICAL,
         )
     with dask.config.set(settings), cluster, _Client(cluster, set_as_default=False) as client:
-        yield client, threads
+        yield client
 
 
-def _performed(
-    client: Any, waiting: deque[Job], threads: int, watch: Watch
-) -> Iterator[tuple[Job, Outcome]]:
+def _performed(client: Any, waiting: deque[Job], watch: Watch) -> Iterator[tuple[Job, Outcome]]:
     """Each job with its outcome, one job for each worker at a time.
 
     Were there others in a worker's queue, they would be blamed together with the one that kills it.
@@ -112,7 +110,7 @@ def _performed(
                 warned = True
                 watch.say("the scheduler has no workers yet; waiting for one (Ctrl-C stops)")
             while waiting and len(running) < max(1, workers):
-                job = replace(waiting.popleft(), threads=threads)
+                job = waiting.popleft()
                 running[client.submit(perform, job, pure=False)] = job
             with suppress(TimeoutError), client.as_current():
                 _wait(list(running), timeout=POLL_S, return_when="FIRST_COMPLETED")

@@ -9,7 +9,7 @@ import traceback
 from contextlib import chdir, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from distributed import get_worker
 from tqdm import tqdm
@@ -21,7 +21,6 @@ SCHEMA = 1
 FAILED, TRACEBACK = "notebook-failed.ipynb", "error.txt"
 TOPIC, EVERY_S = "lsfa-progress", 1.0
 """Of dask's events: where a run is, at most once a second."""
-State = Literal["done", "failed"]
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,6 @@ class Job:
     """Waits for another sweep that is at this run."""
     again: bool = False
     """Also where it is finished already."""
-    threads: int = 0
-    """For torch; 0 leaves it what the worker's environment says."""
     has_numbers: bool = True
     """A run whose notebook writes result.json."""
     place: str = ""
@@ -50,9 +47,8 @@ class Job:
 class Outcome:
     """What became of a job."""
 
-    state: State
     error: str = ""
-    """One sentence; the traceback is in the folder's error.txt."""
+    """One sentence where it failed; the traceback is in the folder's error.txt."""
     seconds: float = 0.0
     reused: bool = False
     """Was finished by somebody else."""
@@ -76,14 +72,10 @@ def perform(job: Job) -> Outcome | None:
 
 
 def _performed(job: Job) -> Outcome:
-    import torch  # here, as in the next lines: the process that sends jobs needs none of them
-
-    from lsfa_lib.notebooks.run import execute
+    from lsfa_lib.notebooks.run import execute  # here: the process that sends jobs needs neither
     from lsfa_lib.pages import report
 
     start = time.perf_counter()
-    if job.threads:
-        torch.set_num_threads(job.threads)
     marks = ("run.json", "result.json", ".partial-*") if job.key else ()
     clear(job.folder, (*marks, TRACEBACK, ".partial-*.ipynb"))
     restart_peak_memory()
@@ -95,7 +87,7 @@ def _performed(job: Job) -> Outcome:
     seconds = time.perf_counter() - start
     if job.key:
         _mark(job, seconds)
-    return Outcome("done", seconds=seconds)
+    return Outcome(seconds=seconds)
 
 
 def _reporter(run: str) -> Listener:
@@ -143,7 +135,7 @@ def finished(job: Job) -> Outcome | None:
             return None
         if job.has_numbers:
             read_result(job.folder / "result.json")
-        return Outcome("done", seconds=float(about["seconds"]), reused=True)
+        return Outcome(seconds=float(about["seconds"]), reused=True)
     except (OSError, ValueError, KeyError, TypeError):
         return None  # Half-written, damaged or of another version: it is made again.
 
@@ -158,7 +150,7 @@ def failed(folder: Path, error: BaseException) -> Outcome:
     trace = "\n".join(map(str.rstrip, lines))
     with suppress(InputError, OSError), atomic_write(folder / TRACEBACK) as file:
         file.write_text(f"{sentence}\n\n{plain(trace)}\n", encoding="utf-8")
-    return Outcome("failed", sentence)
+    return Outcome(sentence)
 
 
 def lost(folder: Path, deaths: int) -> Outcome:
