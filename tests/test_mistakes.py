@@ -18,6 +18,7 @@ from lsfa_lib.figures.findings import counts
 from lsfa_lib.figures.mistakes import Judged, Peak
 from lsfa_lib.figures.names import SHORT_MODES
 from lsfa_lib.figures.scan_images import box_around, score_ranges
+from lsfa_lib.methods.fitting import Fitted
 from lsfa_lib.pipeline import Run
 from lsfa_lib.records import Prediction, Sample
 from lsfa_lib.storage.files import InputError
@@ -27,7 +28,8 @@ BOTH = "rgb+3d"
 
 def run_of(size: int = 96, trained: bool = True, each: int = 4) -> Run:
     case = make_case(size=size, each=each, trained=trained)
-    return Run(case.result, case.samples, case.predictions, DEMO)
+    fitted = Fitted(lambda scan: {}, {}, {}, (), None, DEMO)
+    return Run(case.result, case.samples, case.predictions, DEMO, fitted)
 
 
 @pytest.fixture(scope="module")

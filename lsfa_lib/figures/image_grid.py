@@ -23,6 +23,19 @@ MOST_PX = 300.0
 """An image is drawn no wider than this where there is room."""
 CLOUD_PX, CLOUD_HEIGHT_PX, PHONE_CLOUD_PX = 500.0, 440.0, 420.0
 """A cloud's width and least height beside the images, and its height above them on a phone."""
+RING: dict[str, Any] = {
+    "type": "scatter",
+    "mode": "markers",
+    "marker": {
+        "symbol": "circle-open",
+        "size": [17, 13],
+        "color": ["#101418", "#ffffff"],
+        "line": {"width": 2.5},
+    },
+    "cliponaxis": False,
+    "hoverinfo": "skip",
+}
+"""White within black, so that it is visible on every colour; drawn twice at the same place."""
 TITLE_PX, FIRST_PX, LINE_PX, NAME_PX, GAP_PX = 34.0, 26.0, 18.0, 20.0, 8.0
 
 
@@ -161,7 +174,8 @@ def _add_row(
         on = {"xaxis": f"x{n}", "yaxis": f"y{n}"}
         traces.append({**_image(image, box), **on})
         if name in row.rings:
-            traces.append({**ring(row.rings[name]), **on})
+            column, line = row.rings[name]
+            traces.append({**RING, "x": [column] * 2, "y": [line] * 2, **on})
         narrow[f"annotations[{len(notes)}].visible"] = True
         centre = {"x": 0.5, "xref": f"x{n} domain", "xanchor": "center", "font": {"size": 12}}
         notes.append(_note(name, i, {**centre, "visible": named}))
@@ -186,24 +200,6 @@ def _image(image: Picture, box: Box) -> dict[str, Any]:
     start = {"x0": box.left + (step - 1) / 2, "y0": box.top + (step - 1) / 2}
     size = {"dx": step, "dy": step}
     return {"type": "image", "source": uri(source), "hoverinfo": "skip", **start, **size}
-
-
-def ring(at: tuple[float, float]) -> dict[str, Any]:
-    """White within black: visible on every colour."""
-    return {
-        "type": "scatter",
-        "x": [at[0], at[0]],
-        "y": [at[1], at[1]],
-        "mode": "markers",
-        "marker": {
-            "symbol": "circle-open",
-            "size": [17, 13],
-            "color": ["#101418", "#ffffff"],
-            "line": {"width": 2.5},
-        },
-        "cliponaxis": False,
-        "hoverinfo": "skip",
-    }
 
 
 def _add_bar(figure: go.Figure, bar: ColorBar, left: float) -> None:

@@ -14,7 +14,7 @@ from lsfa_lib.figures.data_report import percent
 from lsfa_lib.figures.image_grid import ColorBar, ImageRow, image_grid
 from lsfa_lib.figures.scan_images import Box, Picture, indexed, marked, photo_axes, shades
 from lsfa_lib.figures.scan_statistics import REGIONS, Measured, Region
-from lsfa_lib.figures.style import adapt_to_phones, styled
+from lsfa_lib.figures.style import adapt_to_phones, round_ticks, styled
 
 COLORS: dict[Region, str] = {
     "part": "#0072B2",
@@ -49,7 +49,7 @@ def image_figure(measured: Measured) -> go.Figure:
     ]
     rise = np.percentile(measured.height_mm[measured.regions["part"]], 99.5)
     tilt = np.degrees(np.arccos(min(1.0, abs(measured.plane[2]))))
-    ticks = {tick: f"{tick:g}" for tick in _ticks(top)}
+    ticks = {tick: f"{tick:g}" for tick in round_ticks(0.0, top)}
     return image_grid(
         [ImageRow("   ".join(keys), shown, box, narrow_title="<br>".join(keys))],
         f"<b>{html.escape(scan.name)}</b> rises {rise:.1f} mm above a plane tilted by {tilt:.1f}°",
@@ -152,13 +152,6 @@ def _height_image(measured: Measured, box: Box, top: float) -> Image.Image:
     index = np.nan_to_num(level, nan=_CLEAR).round().astype(np.uint8)
     colors = np.concatenate((np.zeros((1, 3), np.uint8), shades(255)))
     return indexed(box.cut(_square(index), MOST_PX, nearest=True), colors, _CLEAR)
-
-
-def _ticks(top: float) -> list[float]:
-    """Four to eight round numbers from 0 to the top."""
-    steps = [n * 10.0**power for power in range(-1, 4) for n in (1, 2, 5)]
-    step = next(step for step in steps if top / step < 8)
-    return [step * i for i in range(int(top / step) + 1)]
 
 
 def _square(image: Shaped[np.ndarray, "H W *c"]) -> Shaped[np.ndarray, "L L *c"]:

@@ -85,3 +85,10 @@ def adapt_to_phones(figure: go.Figure, changes: dict[str, Any]) -> None:
     """Paths in the layout, and what a page sets there on a narrow screen."""
     meta = figure.layout.meta or {}
     figure.layout.meta = {**meta, "narrow": {**meta.get("narrow", {}), **changes}}
+
+
+def round_ticks(low: float, high: float) -> list[float]:
+    """At most eight round numbers from `low` to `high`."""
+    steps = (n * 10.0**power for power in range(-6, 7) for n in (1, 2, 5))
+    step = next(step for step in steps if (high - low) / step < 8)
+    return [round(i * step, 6) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
