@@ -7,7 +7,7 @@ from torch import Tensor
 
 from benchmarks.harness import Row, device, measure
 from lsfa_lib.features.checkpoints import seeded
-from lsfa_lib.features.point_mae import GroupEncoder
+from lsfa_lib.features.group_encoder import GroupEncoder
 
 
 def rows() -> list[Row]:

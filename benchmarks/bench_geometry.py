@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.harness import Row, device, measure
-from lsfa_lib.features.geometry import farthest_points, nearest_points, patch_weights, spread
+from lsfa_lib.features.geometry import nearest_points, patch_weights, spread
+from lsfa_lib.features.sampling import farthest_points
 
 SIZE, GROUPS, GROUP_SIZE, WIDTH = 224, 1024, 128, 1152
 

@@ -13,7 +13,8 @@ from benchmarks.harness import Row, device, measure
 from lsfa_lib.adaptation.adaptors import Adaptors, EncoderLayer, ScanRows
 from lsfa_lib.adaptation.feature_queue import FeatureQueue
 from lsfa_lib.adaptation.losses import local_alignment
-from lsfa_lib.adaptation.training import Task, fit
+from lsfa_lib.adaptation.trainer import Task
+from lsfa_lib.adaptation.training import fit
 from lsfa_lib.config import OURS, PUBLISHED
 from lsfa_lib.records import Modality
 
@@ -86,7 +87,7 @@ def rows() -> list[Row]:
         ),
         measure(
             "local alignment, one scan, 1600 valid patches",
-            partial(local_alignment, a[:VALID], b[:VALID], each, each, 0.1),
+            partial(local_alignment, (a[:VALID], each), (b[:VALID], each), 0.1),
             {"all 3136 patches": partial(alignment_on_all, a, b)},
             target="-",
         ),

@@ -1,7 +1,7 @@
 """Measures the small Point-MAE of this package and writes docs/point_mae_small.md: `make card`.
 
-Every number of the card comes from here. Half an hour on two cores, most of it two short trainings
-that compare normalisations, which are kept in data/weights.
+Every number of the card is computed here. Takes half an hour on two cores, mostly for two short
+trainings that compare normalisations and are stored in data/weights.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from lsfa_lib.storage.results import machine, now
 
 ROOT = Path(__file__).parents[1]
 CARD = ROOT / "docs" / "point_mae_small.md"
-CURVE = ROOT / "docs" / "pictures" / "point_mae_small.svg"
+CURVE = ROOT / "docs" / "images" / "point_mae_small.svg"
 SHORT_STEPS = 1500
 LABELLED, SHOWN = (5, 10, 20, 40, 80), 40
-"""Scans the probe learns from, and the number whose classes are shown."""
+"""Numbers of labelled scans the probe is trained on, and the one whose classes are shown."""
 OWN = DEMO.point_encoder
 FPFH = replace(OWN, model="fpfh", weights="")
 LIMITS = """## Limits
 
-- Trained on generated shapes alone. Real parts have textures, specular gaps and fixtures it has not
-  seen; no public data set was at hand to measure them.
-- It sees one side of a part, as scanners do. A cloud of all sides is another thing.
-- Groups are scaled to one radius, so that it cannot tell a large shape from the same shape small.
-  Within one product and one camera that is no loss; across cameras it is wanted.
-- A dent shallower than the errors of its shapes' scanner (up to {noise} of the distance between
-  points) is noise to it.
+- Trained on generated shapes only. Real parts have textures, specular gaps and fixtures that it has
+  not seen; no public data set was available to measure this.
+- It was trained on single views, as a scanner takes them, not on clouds of all sides.
+- Groups are scaled to one radius, so the features do not depend on absolute size. Within one
+  product and one camera nothing is lost; across cameras this invariance is wanted.
+- Dents shallower than the simulated sensor noise of the training shapes (up to {noise} of the
+  distance between points) are noise to it.
 """
 
 
 def main() -> None:
-    """Measures, then writes the card and its curve."""
+    """Measures, then writes the card and its loss curve."""
     about = _about(PACKAGE_POINTS)
     probed = probe_table()
     norms = norm_table()
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def probe_table() -> dict[str, dict[int, dict[str, float]]]:
-    """The probes of these weights, random ones and FPFH."""
+    """Probe results of these weights, random ones and FPFH."""
     encoders = {
         "these weights": of_encoder(load_points(OWN)),
         "random weights": of_encoder(load_points(replace(OWN, weights="random"))),
@@ -74,7 +74,7 @@ def probe_table() -> dict[str, dict[int, dict[str, float]]]:
 
 
 def norm_table() -> dict[str, Mapping[str, float]]:
-    """The probe of two short trainings, each as it was trained and by the cloud's statistics."""
+    """Probe results of two short trainings, each with its own norm and with sample statistics."""
     found = {}
     for norm in ("group_radius", "unit_sphere"):
         path = ROOT / "data" / "weights" / f"point_mae_{norm}.safetensors"
@@ -89,7 +89,7 @@ def norm_table() -> dict[str, Mapping[str, float]]:
 
 
 def demo_table() -> dict[str, dict[str, float]]:
-    """Unadapted detection in the demo data by shape alone and with colour, a mean over products."""
+    """Metrics of unadapted detection on the demo data, 3D and RGB + 3D, averaged over products."""
     write_demo(ROOT / "data" / "demo")
     encoders = {
         "these weights": OWN,
@@ -121,7 +121,7 @@ def card(
     norms: Mapping[str, Mapping[str, float]],
     demo: Mapping[str, Mapping[str, float]],
 ) -> str:
-    """The whole document."""
+    """The complete document."""
     config = PretrainConfig(**about["config"])
     encoder = load_points(OWN)
     parameters = sum(p.numel() for p in encoder.parameters())
@@ -129,7 +129,7 @@ def card(
         name: {f"{n} scans": values["balanced accuracy"] for n, values in by_count.items()}
         for name, by_count in probed.items()
     }
-    known["these above random"] = {
+    known["these minus random"] = {
         count: value - known["random weights"][count]
         for count, value in known["these weights"].items()
     }
@@ -139,48 +139,48 @@ def card(
     here = machine(torch.device("cpu"))
     return f"""# The small Point-MAE of this package
 
-Written by `make card` on {now()[:10]} ({here["cpu"]}), no number by hand.
+Written by `make card` on {now()[:10]} ({here["cpu"]}); all numbers are generated.
 
-`lsfa_lib/encoders/point_mae_small.safetensors`: {parameters / 1e6:.2f} M parameters in half
+`lsfa_lib/features/point_mae_small.safetensors`: {parameters / 1e6:.2f} M parameters in half
 precision, {PACKAGE_POINTS.stat().st_size / 1e6:.1f} MB. Point-MAE (arXiv 2203.06604) with
-{encoder.architecture.depth} blocks of {encoder.architecture.dim} numbers, features from blocks
-{", ".join(map(str, encoder.architecture.taps))} (from 0). It is the demo's 3D encoder and any
-config's by `point_encoder.model: point_mae_small`.
+{encoder.architecture.depth} blocks of width {encoder.architecture.dim}; features from blocks
+{", ".join(map(str, encoder.architecture.taps))} (counted from 0). It is the demo's 3D encoder; any
+configuration can use it with `point_encoder.model: point_mae_small`.
 
-## How it was trained
+## Training
 
 `lsfa pretrain-points --steps {about["steps"]} --seed {config.seed}`: {about["steps"]:,} steps of
-{config.batch} shapes, {about["steps"] * config.batch:,} shapes in all, none twice. Each is made on
-the way (`lsfa_lib/pretraining/shapes.py`): single, joined, pierced, filleted and rough solids and
-landscapes, with dents and bumps, seen from one side by a scanner with noise and gaps, in windows of
-{WINDOW_MM[0]:.0f} to {WINDOW_MM[1]:.0f} mm. None of the demo's products is among them.
-{config.hidden_share:.0%} of {config.groups} groups of {config.group_size} points are hidden and
-drawn from the others; the loss is the Chamfer distance in squares of each group's radius.
+{config.batch} shapes, {about["steps"] * config.batch:,} shapes in all, none repeated. They are
+generated during training (`lsfa_lib/pretraining/shapes.py`): single, joined, pierced, filleted and
+rough solids and landscapes, with dents and bumps, seen from one side by a scanner with noise and
+gaps, in windows of {WINDOW_MM[0]:.0f} to {WINDOW_MM[1]:.0f} mm. No demo product is among them.
+{config.hidden_share:.0%} of {config.groups} groups of {config.group_size} points are masked and
+reconstructed from the others; the loss is the Chamfer distance in squares of each group's radius.
 
-![Loss over the steps](pictures/point_mae_small.svg)
+![Loss over the steps](images/point_mae_small.svg)
 
-## What it knows of local shape
+## What its features encode: a probe of local shape
 
 Balanced accuracy of a linear probe for {", ".join(CLASSES)}, on scans of polyhedra
-that are no part of the training, by the number of labelled scans it learns from. Random features
-catch up where labels abound:
+that are not in the training set, by the number of labelled scans it is trained on. Random features
+catch up when labels are plentiful:
 
 {_table(known)}
 
-With {SHOWN} labelled scans, class by class:
+With {SHOWN} labelled scans, by class:
 
 {_table(recalls)}
 
-## How clouds are scaled
+## Scaling of point groups
 
-Two trainings of {SHORT_STEPS} steps each, groups of 32 points, the same probe with {SHOWN} labelled
-scans. The default is the one that came first:
+Two trainings of {SHORT_STEPS} steps each with groups of 32 points, and the same probe with {SHOWN}
+labelled scans. The first row is the default, chosen for its score:
 
 {_table(norms)}
 
-## In the demo data
+## On the demo data
 
-Unadapted features, one seed, mean over its products; {best} come first by shape alone:
+Unadapted features, one seed, mean over the products. Best in 3D I-AUROC: {best}.
 
 {_table(demo)}
 
@@ -198,7 +198,7 @@ def _table(rows: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def curve(losses: list[float], steps: int) -> str:
-    """The loss as a picture; the axis is logarithmic, since the first steps fall far."""
+    """The loss as an SVG image, on a logarithmic axis because the first steps decrease it most."""
     logs = torch.tensor(losses).log10()
     low, high = float(logs.min()), float(logs.max())
     width, height, left, top = 640, 220, 56, 14

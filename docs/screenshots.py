@@ -143,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=["gallery", "report", "explorer"])
     parser.add_argument("--reports", type=Path, default=ROOT / "reports")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "pictures")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
     asked = parser.parse_args()
     reports = asked.reports.resolve()
     takers: dict[str, Any] = {

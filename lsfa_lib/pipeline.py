@@ -9,38 +9,37 @@ from typing import Any
 from lsfa_lib.config import Config, resolve_device
 from lsfa_lib.datasets.layouts import Split, split_of
 from lsfa_lib.evaluation.evaluate import evaluate
-from lsfa_lib.features.lazy_scan import fixed_threads, lazy_scan
+from lsfa_lib.features.lazy_scan import fixed_threads, lazy_scan, loaded
 from lsfa_lib.methods import Method, find_method
 from lsfa_lib.methods.cost import inference_cost, resident_mb
 from lsfa_lib.methods.fitting import Fitted, fit_method
 from lsfa_lib.records import UNLABELLED, Mode, Prediction, Sample, is_defective
 from lsfa_lib.selection.selection import pseudo_scores
 from lsfa_lib.storage import results
-from lsfa_lib.storage.files import progress
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: the numbers, what figures draw of the test split, and the fitted method."""
+    """A finished run: its numbers, test samples with their predictions, and the fitted method."""
 
     result: dict[str, Any]
     samples: list[Sample]
     predictions: dict[Mode, list[Prediction]]
     config: Config
-    """As used: methods bring backbones and scores of their own."""
+    """As used: methods may change backbones and scores."""
     fitted: Fitted
 
     def save_detector(self, folder: Path) -> None:
-        """Keeps the fitted detector in the folder, where the method has one to keep."""
+        """Saves the fitted detector to the folder, if the method has one."""
         if save := getattr(self.fitted.predict, "save", None):
             save(folder)
 
 
 def run_category(category: str, config: Config, seed: int, folder: Path | None = None) -> Run:
-    """Fits the config's method to the good parts of a category and measures it on the test split.
+    """The config's method fitted to the good parts of a category and evaluated on its test split.
 
-    Deterministic: the same scans, config and seed give the same numbers on one machine, whatever
-    its load. Checkpoints and trained weights are kept in `folder`. Raises InputError where the data
+    Deterministic: the same scans, config and seed give the same numbers on one machine, regardless
+    of its load. Checkpoints and trained weights are kept in `folder`. Raises InputError if the data
     cannot be used.
     """
     method = find_method(config.method)
@@ -80,21 +79,22 @@ def run_category(category: str, config: Config, seed: int, folder: Path | None =
 
 
 def score_split(split: Split, fitted: Fitted) -> tuple[list[Sample], dict[Mode, list[Prediction]]]:
-    """Samples and predictions of every scan of a split; ground truth is carried, not looked at."""
+    """Samples and predictions of every scan of a split; ground truth is passed on, not read."""
     samples: list[Sample] = []
     predictions: dict[Mode, list[Prediction]] = {mode: [] for mode in fitted.modes}
-    for entry in progress(split.entries, "/".join(split.entries[0].name.split("/")[:2])):
-        scan = lazy_scan(entry, fitted.encoders, fitted.config)
+    scans = [lazy_scan(entry, fitted.encoders, fitted.config) for entry in split.entries]
+    for scan in loaded(scans, samples=True, features=fitted.encoders is not None):
         samples.append(scan.sample)
         for mode, prediction in fitted.predict(scan).items():
             predictions[mode].append(prediction)
+        scan.__dict__.pop("features", None)  # only the samples are needed until the end
     return samples, predictions
 
 
 def _about(
     category: str, config: Config, seed: int, method: Method, fitted: Fitted
 ) -> dict[str, Any]:
-    """Where the numbers come from."""
+    """The provenance of the numbers."""
     return {
         "schema": results.SCHEMA,
         "category": category,
@@ -113,7 +113,7 @@ def _about(
 
 
 def _counts(samples: list[Sample], fitted: Fitted) -> dict[str, int]:
-    """Numbers of scans by what they are for."""
+    """Number of scans by their role."""
     return {
         "train": len(fitted.train),
         "validation": len(next(iter(fitted.validation_scores.values()))),

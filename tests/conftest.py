@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import runpy
+import shutil
 from pathlib import Path
 
 NO_NETWORK = Path(__file__).parent / "no_network"
@@ -27,6 +29,10 @@ from lsfa_lib.config import TINY, Config, DataConfig  # noqa: E402
 from lsfa_lib.demo.synthetic import DemoCounts, DemoSettings, write_demo  # noqa: E402
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+    from report_case import Case
+
+    from lsfa_lib.pipeline import Run
     from lsfa_lib.studies.study import Study
     from lsfa_lib.studies.sweep import Swept
 
@@ -35,6 +41,16 @@ TINY_DEMO = DemoSettings(
     counts=DemoCounts(train=6, validation=3, good=3, each_defect=1),
     size=200,
 )
+
+
+def pytest_collection_finish() -> None:
+    """Spares the garbage collector all that imports have made: a third of a second a collection."""
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Gives them back, else libraries report them as leaks."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +69,27 @@ def tiny(demo_root: Path, tmp_path: Path) -> Config:
 
 
 @pytest.fixture(scope="session")
+def cached(demo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """TINY on the small demo tree, with one cache that all tests share."""
+    data, cache = DataConfig(root=str(demo_root)), str(tmp_path_factory.mktemp("cache"))
+    return replace(TINY, data=data, device="cpu", cache=cache)
+
+
+@pytest.fixture(scope="session")
+def seal_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `seal_run`."""
+    return tmp_path_factory.mktemp("seal") / "run"
+
+
+@pytest.fixture(scope="session")
+def seal_run(cached: Config, seal_folder: Path) -> Run:
+    """LSFA trained and measured once, on the seal with seed 0, for tests that only read it."""
+    from lsfa_lib.pipeline import run_category
+
+    return run_category("seal", cached, 0, seal_folder)
+
+
+@pytest.fixture(scope="session")
 def swept(
     demo_root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Study], Swept]:
@@ -66,3 +103,40 @@ def swept(
     with chdir(folder):  # the cache lies where the sweep begins
         found = run_sweep(studies, folder / "reports")
     return {study.name: study for study in studies}, found
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium; the test is skipped where playwright is not installed."""
+    from browser_case import chromium
+
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def case() -> Case:
+    """A small synthetic run."""
+    from report_case import make_case
+
+    return make_case(size=72, each=2)
+
+
+@pytest.fixture(scope="session")
+def built(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Reports in a folder with an odd name: a study, a run of its own, all pages. Read only."""
+    from report_case import COOKIE, write_run, write_study
+
+    from lsfa_lib.pages import report
+
+    folder = tmp_path_factory.mktemp("büro & co") / "reports"
+    write_study(folder, case)
+    write_run(folder / COOKIE, case, scans=1)
+    report.rebuild(folder)
+    return folder
+
+
+@pytest.fixture
+def reports(built: Path, tmp_path: Path) -> Path:
+    """A copy of `built` to change."""
+    return Path(shutil.copytree(built, tmp_path / "reports"))

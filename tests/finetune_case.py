@@ -50,7 +50,8 @@ def narrow_encoders() -> Encoders:
         )
         points = PointMAE(16, 8, architecture=Architecture(DIM, DEPTH, 2, (0, 2)))
     image = ImageEncoder(vit, (), (0.5,) * 3, (0.5,) * 3)
-    return described_encoders(image, points.requires_grad_(False).eval(), CONFIG)
+    backbones = {"3d": points.requires_grad_(False).eval(), "rgb": image}
+    return described_encoders(backbones, CONFIG)
 
 
 def changed(before: nn.Module, after: nn.Module) -> set[str]:
@@ -61,8 +62,13 @@ def changed(before: nn.Module, after: nn.Module) -> set[str]:
 
 
 def tuned(
-    samples: list[Sample], encoders: Encoders, config: Config = CONFIG, **how: Any
+    samples: list[Sample],
+    encoders: Encoders,
+    config: Config = CONFIG,
+    seed: int = 3,
+    checkpoint: Path | None = None,
+    **how: Any,
 ) -> Finetuned:
-    return finetune(
-        samples, encoders, config, FinetuneConfig(**{"method": "last_blocks", **how}), 3
-    )
+    """Backbones finetuned with these fields of FinetuneConfig."""
+    chosen = FinetuneConfig(**{"method": "last_blocks", **how})
+    return finetune(samples, encoders, replace(config, finetune=chosen), seed, checkpoint)

@@ -1,4 +1,4 @@
-"""A made-up finished run: a domed, speckled part with bumps, dents and stains, and maps of them."""
+"""A synthetic finished run: a domed, speckled part with bumps, dents and stains, and its maps."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from lsfa_lib.config import DEMO
-from lsfa_lib.figures import figures, findings, scan_figures
+from lsfa_lib.figures import findings, result_figures, scan_figures
+from lsfa_lib.figures.training_figure import training_figure
 from lsfa_lib.pages.notebook_html import PLOTLY, WIDGET
 from lsfa_lib.records import Prediction, Sample
 from lsfa_lib.storage.results import as_json, write_result
 
+COOKIE = "runs/quickstart/cookie-demo-s0"
 MODES = ("3d", "rgb", "rgb+3d", "disagreement", "rgb+3d+disagreement")
 UNTRAINED = MODES[:3]
 MEAN, STD = np.array((0.485, 0.456, 0.406)), np.array((0.229, 0.224, 0.225))
@@ -98,7 +100,7 @@ def _history(random, steps=40):
                 "nearest_3d": 2 + fall,
                 "nearest_rgb": 4 + fall,
             }
-            step |= {"own_rows_3d": 0.0, "own_rows_rgb": 0.0}
+            step |= {"same_scan_3d": 0.0, "same_scan_rgb": 0.0}
         terms = {"LA": 0.6, "GA": 0.6, "LC": 1.0, "GC": 1.0}
         step["loss"] = sum(weight * step.get(term, 0.0) for term, weight in terms.items())
         history.append({key: float(value) for key, value in step.items()})
@@ -232,6 +234,7 @@ class Reader(HTMLParser):
         self.specs: list[dict] = []
         self.tag = ""
         self.inside = {}
+        self.joined = False
         self.feed(page)
 
     @property
@@ -240,17 +243,24 @@ class Reader(HTMLParser):
         return " ".join(" ".join(self.text).split())
 
     def handle_starttag(self, tag, attrs):
+        if tag == "abbr":  # part of the text around it
+            self.joined = True
+            return
         self.tag, self.inside = tag, dict(attrs)
         self.links += [value for name, value in attrs if name in ("src", "href")]
 
     def handle_endtag(self, tag):
-        self.tag = ""
+        self.joined = tag == "abbr"
+        self.tag = self.tag if self.joined else ""
 
     def handle_data(self, data):
         if self.tag == "script" and self.inside.get("type") == "application/json":
             self.specs.append(json.loads(data))
+        elif self.joined and self.text:
+            self.text[-1] += data
         elif self.tag not in ("script", "style"):
             self.text.append(data)
+        self.joined = False
 
 
 def write_study(reports: Path, case: Case, name: str = "components", **changes) -> Path:
@@ -315,16 +325,16 @@ def write_study(reports: Path, case: Case, name: str = "components", **changes) 
 def write_run(folder: Path, case: Case, scans: int = 2) -> Path:
     """A finished run in `folder`: result.json and the notebook as if executed; its path."""
     shown = [
-        figures.score_histogram(case.result),
+        result_figures.score_histogram(case.result),
         *scan_figures.scan_figures(case.result, case.samples, case.predictions, n=scans),
     ]
     if case.result["training"]:
-        shown.insert(1, figures.training_figure(case.result))
+        shown.insert(1, training_figure(case.result))
     outputs = [
         v4.new_output("display_data", {PLOTLY: json.loads(figure.to_json())}) for figure in shown
     ]
     table = v4.new_output(
-        "display_data", {"text/html": figures.metrics_table(case.result).to_html()}
+        "display_data", {"text/html": result_figures.metrics_table(case.result).to_html()}
     )
     bar = v4.new_output("display_data", {WIDGET: {"model_id": "1"}, "text/plain": "bar"})
     text = v4.new_output("display_data", {"text/markdown": findings.answer(case.result)})

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import scipy.sparse
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,7 +14,6 @@ from lsfa_lib.adaptation.adaptors import (
     Adaptor,
     Adaptors,
     EncoderLayer,
-    Pointwise,
     ScanRows,
     adapt,
     attention_heads,
@@ -27,7 +25,7 @@ from lsfa_lib.adaptation.adaptors import (
     scan_rows,
 )
 from lsfa_lib.config import OURS, AdaptorConfig
-from lsfa_lib.features.extract import adaptive_pooling, distinct_rows, to_torch
+from lsfa_lib.features.extract import distinct_rows, pooling_weights
 from lsfa_lib.features.geometry import spread
 from lsfa_lib.records import MODALITIES, ModalityFeatures, PatchFeatures
 from lsfa_lib.storage.files import InputError
@@ -40,11 +38,8 @@ def features(seed: int = 0, side: int = 4, dims: tuple[int, int] = (10, 24)) -> 
     """Image tokens at half the grid's resolution, point tokens for each valid patch."""
     generator = torch.Generator().manual_seed(seed)
     valid = torch.rand(side * side, generator=generator) < 0.6
-    pool = adaptive_pooling(side // 2, side)
-    image = to_torch(scipy.sparse.kron(pool, pool))
-    points = to_torch(
-        scipy.sparse.csr_matrix(torch.eye(side * side)[:, valid].numpy() * valid[:, None].numpy())
-    )
+    image = pooling_weights(side // 2, side // 2, side)
+    points = torch.eye(side * side)[:, valid].to_sparse_csr()
     return PatchFeatures(
         {
             "3d": ModalityFeatures(
@@ -107,15 +102,19 @@ def test_a_row_with_copies_equals_its_copies() -> None:
     assert not torch.allclose(own(rows, torch.ones(5))[index], all_rows, atol=1e-3)
 
 
-def test_linear_and_convolution_are_the_same_map() -> None:
-    linear, convolution = Pointwise(7, convolution=False), Pointwise(7, convolution=True)
-    convolution.map.load_state_dict(
-        {"weight": linear.map.weight[:, :, None], "bias": linear.map.bias}
-    )
-    rows, copies = torch.randn(11, 7), torch.ones(11)
-    expected = rows + rows @ linear.map.weight.T + linear.map.bias
-    torch.testing.assert_close(linear(rows, copies), expected)
-    torch.testing.assert_close(convolution(rows, copies), expected)
+def test_linear_is_a_1x1_convolution_and_both_names_give_it() -> None:
+    scan = ScanRows(torch.randn(11, 7), torch.arange(11), torch.ones(11))
+    found = []
+    for structure in ("linear", "conv_1x1"):
+        torch.manual_seed(0)
+        adaptor = Adaptor(7, replace(CONFIG, structure=structure))
+        found.append(adaptor(scan))
+    assert torch.equal(*found)
+    pointwise = adaptor.layers[0].map
+    convolution = nn.Conv1d(7, 7, 1)
+    convolution.load_state_dict({"weight": pointwise.weight[:, :, None], "bias": pointwise.bias})
+    expected = scan.rows + convolution(scan.rows.T[None])[0].T
+    torch.testing.assert_close(found[0], expected)
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_input_is_left_alone():
 
 @pytest.mark.parametrize("n_keep", [0, 6])
 def test_an_impossible_number_is_refused(n_keep):
-    with pytest.raises(InputError, match=f"{n_keep} rows were to be kept of 5; keep 1 to 5"):
+    with pytest.raises(InputError, match=f"cannot keep {n_keep} of 5 rows; keep 1 to 5"):
         greedy_k_centre(features(5, 3), n_keep, seed=0)
 
 

@@ -1,7 +1,8 @@
 """Tables and sentences about the data repeat the measurements; text from data stays text."""
 
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -11,14 +12,14 @@ from lsfa_lib.config import OURS
 from lsfa_lib.figures import data_report, scan_statistics
 
 CONFIG = replace(OURS, preprocess=replace(OURS.preprocess, image_size=120))
-ONE = scan_statistics.facts(box_scan(), CONFIG)
+ONE = SimpleNamespace(**scan_statistics.facts(box_scan(), CONFIG))
 
 
 def fact(name: str, **changes: object) -> dict:
     """The numbers of the box scan under another name, some of them changed; good without defect."""
     category, split, kind, _ = name.split("/")
     good = {"defect_mm2": 0.0, "defect_width_mm": 0.0} if kind == "good" else {}
-    known = asdict(ONE) | {"category": category, "split": split, "kind": kind, "name": name}
+    known = vars(ONE) | {"category": category, "split": split, "kind": kind, "name": name}
     return known | good | {"defective": kind != "good"} | changes
 
 

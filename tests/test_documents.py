@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import nbformat
+import pytest
 from typer.testing import CliRunner
 
 from lsfa_lib.cli.app import app
@@ -47,8 +48,8 @@ def test_modules_the_method_names_exist() -> None:
 
 def test_commands_the_readme_names_exist() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    commands = set(re.findall(r"lsfa ((?:data|study) [a-z]+|[a-z]+)", readme))
-    assert {"run", "presets", "data check", "study components"} <= commands
+    commands = set(re.findall(r"lsfa (data [a-z]+|[a-z]+)", readme))
+    assert {"run", "presets", "data check", "sweep"} <= commands
     for command in commands:
         found = CliRunner().invoke(app, [*command.split(), "--help"])
         assert found.exit_code == 0, command
@@ -67,7 +68,16 @@ def test_the_readme_lists_every_notebook_with_its_question() -> None:
     assert listed == asked
 
 
-def test_the_readme_shows_only_pictures_that_are_there() -> None:
+def test_the_readme_shows_only_screenshots_that_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
     assert len(shown) == 3 and all((ROOT / name).stat().st_size < 200_000 for name in shown)
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", "reports/README.md", "docs/method.md", "docs/point_mae_small.md"]
+)
+def test_links_lead_to_files_that_exist(document: str) -> None:
+    file = ROOT / document
+    linked = re.findall(r"\]\(([^):#]+)\)", file.read_text(encoding="utf-8"))
+    assert [name for name in linked if not (file.parent / name).exists()] == []

@@ -19,7 +19,7 @@ from lsfa_lib.explorer.evidence import (
     middle_of,
     patch_at,
     reasons,
-    standardised_map,
+    standardised_maps,
 )
 from lsfa_lib.explorer.fitted import Fitted, fitted
 from lsfa_lib.features.cache import extract
@@ -127,7 +127,7 @@ def test_blend_is_the_detector_itself_at_both_ends_and_in_the_middle(
 ) -> None:
     for scan, name in enumerate(seal.evidence.names):
         told = predict(seal.detector, features_of(name, config, encoders))
-        maps = {m: standardised_map(seal.evidence, scan, m, seal.detector) for m in MODALITIES}
+        maps = standardised_maps(seal.evidence, scan, seal.detector)
         for mode, position in (("rgb", 0.0), ("rgb+3d", 0.5), ("3d", 1.0)):
             expected = told[mode]  # type: ignore[index]
             assert np.array_equal(blended(maps, position, "mean"), expected.anomaly_map.numpy())

@@ -104,7 +104,7 @@ def test_scan_is_chosen_by_the_end_of_its_name(inspection: Inspection) -> None:
     for name in ("good/001", "seal/test/good/001"):
         inspection.choose(name)
         assert inspection.name == "seal/test/good/001"
-    with pytest.raises(InputError, match=r"0 test scans are called 'nought'; give one such as"):
+    with pytest.raises(InputError, match=r"0 test scans are called 'nought'; use a name such as"):
         inspection.choose("nought")
     with pytest.raises(InputError, match=r"test scans are called '000'"):
         inspection.choose("000")
@@ -241,7 +241,7 @@ def test_figures_hold_map_cloud_and_the_clicked_pixel(explorer: Explorer) -> Non
     panel = Panel(explorer)
     panel.open()
     inspection = explorer.inspection
-    pictures, cloud = panel._pictures.widget, panel._cloud.widget
+    pictures, cloud = panel._images.widget, panel._cloud.widget
     valid = inspection.sample.valid.numpy()
     drawn = np.zeros_like(inspection.level)
     drawn[pictures.data[1].y, pictures.data[1].x] = pictures.data[1].z
@@ -292,7 +292,7 @@ def test_an_unexpected_error_is_a_sentence_too(
     panel = Panel(explorer)
     panel.open()
     explorer.inspection.fitted.evidence.nearest["rgb"][:] = 10**6
-    click(panel._pictures.widget, 0, point_indexes=[[0, 0]], xs=[5.0], ys=[5.0])
+    click(panel._images.widget, 0, point_indexes=[[0, 0]], xs=[5.0], ys=[5.0])
     assert shown(panel)["message"].startswith("This did not work: IndexError")
 
 

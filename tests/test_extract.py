@@ -1,26 +1,26 @@
 """Tokens on the grid: pooling matrices, distinct rows, validity and the released quirk."""
 
-import numpy as np
 import pytest
-import scipy.sparse
 import torch
 import torch.nn.functional as F
 
-from lsfa_lib.features.extract import adaptive_pooling, distinct_rows, patch_valid, to_torch
+from lsfa_lib.features.extract import distinct_rows, patch_valid, pooling_weights
 from lsfa_lib.records import ModalityFeatures, PatchFeatures
 
 
-@pytest.mark.parametrize(("size", "out"), [(28, 56), (28, 112), (7, 24), (222, 56), (13, 5)])
-def test_adaptive_pooling_equals_torch(size: int, out: int) -> None:
-    row = torch.randn(1, 1, size, dtype=torch.float64)
-    expected = F.adaptive_avg_pool1d(row, out)[0, 0].numpy()
-    np.testing.assert_allclose(adaptive_pooling(size, out) @ row[0, 0].numpy(), expected)
+@pytest.mark.parametrize(
+    ("rows", "columns", "grid"), [(28, 28, 56), (28, 21, 112), (7, 7, 24), (222, 9, 56), (13, 4, 5)]
+)
+def test_pooling_weights_equal_torch(rows: int, columns: int, grid: int) -> None:
+    image = torch.randn(1, rows, columns)
+    expected = F.adaptive_avg_pool2d(image, grid)[0].view(-1, 1)
+    found = pooling_weights(rows, columns, grid) @ image.view(-1, 1)
+    torch.testing.assert_close(found, expected)
 
 
 def test_defect_9_upsampled_tokens_stay_at_their_place() -> None:
     # Public code saves 28 -> 56 features by a reshape that puts 99.7 % of tokens elsewhere.
-    along = adaptive_pooling(28, 56)
-    weights = to_torch(scipy.sparse.kron(along, along))
+    weights = pooling_weights(28, 28, 56)
     tokens = torch.arange(784.0)[:, None]
     grid = (weights @ tokens).view(56, 56)
     for row in range(56):
@@ -57,8 +57,7 @@ def test_mixed_tokens_are_expanded_for_valid_patches_only() -> None:
 
 
 def test_expanding_distinct_rows_gives_every_valid_patch_its_features() -> None:
-    along = adaptive_pooling(4, 8)
-    weights = to_torch(scipy.sparse.kron(along, along))
+    weights = pooling_weights(4, 4, 8)
     tokens, valid = torch.randn(16, 5), torch.rand(64) < 0.6
     features = ModalityFeatures(tokens, weights)
     record = PatchFeatures({"3d": features, "rgb": features}, valid, (8, 8), "x")

@@ -14,7 +14,7 @@ from lsfa_lib.config import TINY, DataConfig
 from lsfa_lib.datasets.layouts import entries
 from lsfa_lib.figures import feature_figures, feature_space, similarity_figures
 from lsfa_lib.figures.feature_space import Spaces, View
-from lsfa_lib.figures.image_grid import box_around
+from lsfa_lib.figures.scan_images import box_around
 from lsfa_lib.records import MODALITIES
 
 EVIL = "<script>x"
@@ -89,7 +89,7 @@ def test_features_are_painted_on_pictures_and_on_the_cloud(spaces: Spaces, hole:
         "RGB",
         "3D adapted",
         "RGB adapted",
-        "truth",
+        "ground truth",
     ]
     cloud = figure.data[-1]
     assert cloud.type == "scatter3d"
@@ -119,41 +119,39 @@ def test_variance_is_drawn_cumulated(spaces: Spaces, frozen: Spaces) -> None:
         effective = spaces.directions[key].effective
         assert trace.name == f"{name}, {effective:.1f} directions"
     three = spaces.directions["frozen", "3d"]
-    assert f"3D along {three.effective:.1f} of {len(three.shares)}" in figure.layout.title.text
+    assert f"3D {three.effective:.1f} of {len(three.shares)}" in figure.layout.title.text
 
 
 def test_buttons_move_the_ring_and_change_the_maps(spaces: Spaces, hole: View, good: View) -> None:
     figure = similarity_figures.similarity_figure(hole, good, spaces, [])
-    places = feature_space.telling_patches(hole)
+    places = feature_space.reference_patches(hole)
     (menu,) = figure.layout.updatemenus
     assert [button.label for button in menu.buttons] == list(places)
     box = box_around((hole.sample.valid | hole.sample.defect).numpy())
-    at_first = [trace.visible is not False for trace in figure.data]
-    for button in menu.buttons:
-        visible = button.args[0]["visible"]
-        assert len(visible) == len(figure.data) == len(button.args[1])
-        seen = [t for t, on in zip(figure.data, visible, strict=True) if on]
-        # Two photos, four maps a scan, each on its own axes and none twice.
-        images = [t for t in seen if t.type == "image"]
-        assert len(images) == len({t.xaxis for t in images}) == 10
-        (ring,) = [t for t in seen if t.type == "scatter" and t.x[0] is not None]
-        row, column = divmod(places[button.label], hole.features["frozen"].grid[0])
-        assert ring.x[0] == pytest.approx(column * 4 + 1.5 - box.left)
-        assert ring.y[0] == pytest.approx(row * 4 + 1.5 - box.top)
-    assert list(menu.buttons[0].args[0]["visible"]) == at_first
-    shown = [b.args[0]["visible"] for b in menu.buttons]
     images = [i for i, trace in enumerate(figure.data) if trace.type == "image"]
-    maps = [tuple(figure.data[i].source for i in images if on[i]) for on in shown]
+    # Two photos, four maps for each scan, each on its own axes.
+    assert len(images) == len({figure.data[i].xaxis for i in images}) == 10
+    maps = []
+    for button in menu.buttons:
+        change, (ring, *changed) = button.args
+        # All maps and neither photo.
+        assert changed == [i for i in images if i not in (images[0], images[5])]
+        assert figure.data[ring].type == "scatter" and change["source"][0] is None
+        row, column = divmod(places[button.label], hole.grid)
+        assert change["x"][0] == [column * 4 + 1.5] * 2 and change["y"][0] == [row * 4 + 1.5] * 2
+        assert not any(change["x"][1:])
+        assert box.left <= column * 4 < box.left + box.side
+        maps.append(tuple(change["source"][1:]))
+    assert maps[0] == tuple(figure.data[i].source for i in changed)
+    assert list(figure.data[ring].x) == menu.buttons[0].args[0]["x"][0]
     assert len(set(maps)) == len(places)
     assert EVIL not in figure.to_json() and len(figure.to_json()) < 500_000
 
 
 def test_maps_are_the_cosines(frozen: Spaces, hole: View, good: View) -> None:
     figure = similarity_figures.similarity_figure(hole, good, frozen, [])
-    patch = feature_space.telling_patches(hole)["defect"]
-    found = feature_space.similarity(
-        frozen.directions["frozen", "rgb"], (hole, patch), good, "frozen", "rgb"
-    )
+    patch = feature_space.reference_patches(hole)["defect"]
+    found = feature_space.similarity(frozen, (hole, patch), good, ("frozen", "rgb"))
     images = [t.source for t in figure.data if t.type == "image"][:6]
     seen = Image.open(io.BytesIO(base64.b64decode(images[5].partition("base64,")[2])))
     levels = np.asarray(seen)
@@ -166,10 +164,9 @@ def test_maps_are_the_cosines(frozen: Spaces, hole: View, good: View) -> None:
 def test_closest_patches_and_their_sentence(frozen: Spaces, hole: View, good: View) -> None:
     found = similarity_figures.closest_patches(hole, good, frozen)
     assert list(found) == ["the defect", "the part's middle", "the part's rim"]
-    patch = feature_space.telling_patches(hole)["rim"]
+    patch = feature_space.reference_patches(hole)["rim"]
     for m, name in (("3d", "3D"), ("rgb", "RGB")):
-        directions = frozen.directions["frozen", m]
-        cosines = feature_space.similarity(directions, (hole, patch), good, "frozen", m)
+        cosines = feature_space.similarity(frozen, (hole, patch), good, ("frozen", m))
         assert found["the part's rim"][name] == pytest.approx(np.nanmax(cosines))
     sentence = similarity_figures.similarity_sentence(found)
     numbers = found["the defect"]
@@ -191,7 +188,8 @@ def test_separation_is_drawn_by_kind_hardest_on_top() -> None:
     assert len(small) == 2 and sorted(small[0].x) == [0.4, 0.5, 0.6, 0.7, 0.7, 0.9]
     assert figure.layout.xaxis.range[0] < 0.4
     assert figure.layout.title.text == (
-        "3D tells the patches of 2 of 3 kinds of defects better than RGB; neither tells bent"
+        "3D separates the patches of 2 of 3 kinds of defects better than RGB; neither separates "
+        "bent"
     )
 
 
@@ -206,7 +204,7 @@ def test_scan_sentence_names_the_modalities_best_first(hole: View) -> None:
 def test_answer_repeats_the_numbers(spaces: Spaces, frozen: Spaces) -> None:
     similar = {"the defect": {"3D": 0.912, "RGB": 0.504}}
     text = feature_figures.answer(frozen, FOUND[FOUND["space"] == "frozen"], similar)
-    assert text.startswith("**3D tells the patches of 2 of 3 kinds of defects better than RGB")
+    assert text.startswith("**3D separates the patches of 2 of 3 kinds of defects better than RGB")
     assert "- **RGB**, patch AUROC: colour 0.85, hole 0.70, bent 0.50." in text
     assert (
         "at the defect the most similar one of the good scan has cosine 0.91 (3D), 0.50 (RGB)"
@@ -216,13 +214,13 @@ def test_answer_repeats_the_numbers(spaces: Spaces, frozen: Spaces) -> None:
     adapted = feature_figures.answer(spaces, FOUND, similar)
     assert "kinds of 3D from 0.633 to 0.683 and of RGB from 0.683 to 0.733" in adapted
     ranks = [f"{spaces.directions['adapted', m].effective:.1f}" for m in MODALITIES]
-    assert f"3D {ranks[0]}, RGB {ranks[1]} directions" in adapted
+    assert f"the effective rank of adapted features is 3D {ranks[0]}, RGB {ranks[1]}." in adapted
 
 
 def test_nothing_on_the_part_is_said(frozen: Spaces) -> None:
     empty = FOUND.assign(auroc=float("nan"))
     text = feature_figures.answer(frozen, empty, {})
-    assert "No defect has a patch on the part" in text
+    assert "No defect covers a patch of the part" in text
     figure = feature_figures.separation_figure(empty)
     assert len(figure.data) == 0 and "No defect" in figure.layout.title.text
 

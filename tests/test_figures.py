@@ -14,7 +14,10 @@ from PIL import Image
 from report_case import MEAN, MODES, STD, Case, make_case
 
 from lsfa_lib.config import DEMO, TINY, Config, DataConfig, LossWeights, with_losses
-from lsfa_lib.figures import clouds, figures, findings, scan_figures, scan_images
+from lsfa_lib.figures import clouds, findings, result_figures, scan_figures, scan_images
+from lsfa_lib.figures.names import METRICS, SHORT_MODES, mode_label
+from lsfa_lib.figures.style import LINES
+from lsfa_lib.figures.training_figure import training_figure
 from lsfa_lib.storage.results import as_json
 
 BOTH = "rgb+3d"
@@ -57,7 +60,7 @@ def test_counts_are_those_of_a_loop_over_the_scans(case: Case) -> None:
 
 
 def test_metrics_table_shows_three_digits_and_marks_the_best(case: Case) -> None:
-    style = figures.metrics_table(case.result)
+    style = result_figures.metrics_table(case.result)
     table = style.data
     assert list(table.index) == [
         "3D",
@@ -66,7 +69,7 @@ def test_metrics_table_shows_three_digits_and_marks_the_best(case: Case) -> None
         "disagreement",
         "all three",
     ]
-    for label, key in figures.COLUMNS.items():
+    for key, label in METRICS.items():
         assert list(table[label]) == [f"{case.result['modes'][m][key]:.3f}" for m in MODES]
     low, high = case.result["modes"]["3d"]["i_auroc_interval"]
     assert table.loc["3D", "95 % interval"] == f"[{low:.3f}, {high:.3f}]"
@@ -74,7 +77,7 @@ def test_metrics_table_shows_three_digits_and_marks_the_best(case: Case) -> None
     bold = {cell for cell, css in style.ctx.items() if ("font-weight", "700") in css}
     columns = list(table.columns)
     expected = set()
-    for label, key in figures.COLUMNS.items():
+    for key, label in METRICS.items():
         values = [case.result["modes"][m][key] for m in MODES]
         expected |= {(r, columns.index(label)) for r in range(5) if values[r] == max(values)}
     assert bold == expected
@@ -85,13 +88,13 @@ def test_undefined_metrics_are_dashes_with_their_reason_escaped(case: Case) -> N
     for mode in MODES:
         result["modes"][mode]["p_auroc"] = None
         result["modes"][mode]["notes"] = ["no defect pixel <b>"]
-    style = figures.metrics_table(result)
+    style = result_figures.metrics_table(result)
     assert list(style.data["P-AUROC"]) == ["–"] * 5
     assert "no defect pixel &lt;b&gt;" in style.to_html()
 
 
 def test_histogram_holds_every_score_once(case: Case) -> None:
-    figure = figures.score_histogram(case.result, "3d")
+    figure = result_figures.score_histogram(case.result, "3d")
     for trace, defective in zip(figure.data, (False, True), strict=True):
         scores = [s["scores"]["3d"] for s in case.result["scans"] if s["defective"] == defective]
         assert sorted(trace.x) == sorted(scores)
@@ -103,8 +106,8 @@ def test_histogram_holds_every_score_once(case: Case) -> None:
 
 def test_curves_are_drawn_as_given_and_name_their_area(case: Case) -> None:
     for draw, curve, y, area in (
-        (figures.roc_figure, "roc", "tpr", "i_auroc"),
-        (figures.pro_figure, "pro", "pro", "aupro_30"),
+        (result_figures.roc_figure, "roc", "tpr", "i_auroc"),
+        (result_figures.pro_figure, "pro", "pro", "aupro_30"),
     ):
         figure = draw(case.result)
         named = [trace for trace in figure.data if trace.showlegend is not False]
@@ -112,17 +115,17 @@ def test_curves_are_drawn_as_given_and_name_their_area(case: Case) -> None:
             values = case.result["modes"][mode]
             assert list(trace.x) == values["curves"][curve]["fpr"]
             assert list(trace.y) == values["curves"][curve][y]
-            assert trace.name == f"{findings.SHORT[mode]}  {values[area]:.3f}"
+            assert trace.name == f"{mode_label(mode, short=True)}  {values[area]:.3f}"
         assert len({(trace.line.color, trace.line.dash) for trace in named}) == len(MODES)
         assert len({trace.line.dash for trace in named}) == len(MODES)
         best = max(MODES, key=lambda m: case.result["modes"][m][area])
-        assert figure.layout.title.text.startswith(findings.NAMES[best] + " ")
-    limits = [shape.x0 for shape in figures.pro_figure(case.result).layout.shapes]
+        assert figure.layout.title.text.startswith(mode_label(best) + " ")
+    limits = [shape.x0 for shape in result_figures.pro_figure(case.result).layout.shapes]
     assert limits == [0.30, 0.10, 0.05, 0.01]
 
 
 def test_kind_figure_has_a_row_for_each_kind_hardest_on_top(case: Case) -> None:
-    figure = figures.kind_figure(case.result)
+    figure = result_figures.kind_figure(case.result)
     by_kind = {}
     for scan in case.result["scans"]:
         by_kind.setdefault(scan["kind"], []).append(scan["scores"][BOTH])
@@ -152,11 +155,11 @@ def test_one_class_results_are_said_to_be_undefined(case: Case) -> None:
     for values in result["modes"].values():
         values |= {"i_auroc": None, "aupro_30": None, "i_auroc_interval": [None, None]}
         values["curves"] = {"roc": {"fpr": [], "tpr": []}, "pro": {"fpr": [], "pro": []}}
-    assert "Undefined" in figures.roc_figure(result).layout.title.text
-    assert "Undefined" in figures.pro_figure(result).layout.title.text
-    assert "No defective parts" in figures.kind_figure(result).layout.title.text
-    assert len(figures.score_histogram(result).data[1].x) == 0
-    assert [c.reason for c in scan_figures.chosen_scans(result)] == ["worst false alarm"]
+    assert "Undefined" in result_figures.roc_figure(result).layout.title.text
+    assert "Undefined" in result_figures.pro_figure(result).layout.title.text
+    assert "No defective parts" in result_figures.kind_figure(result).layout.title.text
+    assert len(result_figures.score_histogram(result).data[1].x) == 0
+    assert list(scan_figures.chosen_scans(result).values()) == ["worst false alarm"]
 
 
 def test_chosen_scans_are_the_extremes_and_one_of_each_kind(case: Case) -> None:
@@ -165,16 +168,13 @@ def test_chosen_scans_are_the_extremes_and_one_of_each_kind(case: Case) -> None:
     bad = [name for name, scan in scans.items() if scan["defective"]]
     good = [name for name in scans if name not in bad]
     chosen = scan_figures.chosen_scans(case.result, n=6)
-    assert chosen[0].name == max(bad, key=score.get) and "best detection" in chosen[0].reason
-    assert chosen[-2].name == min(bad, key=score.get) and "worst miss" in chosen[-2].reason
-    assert chosen[-1].name == max(good, key=score.get) and "false alarm" in chosen[-1].reason
-    assert {scans[c.name]["kind"] for c in chosen} == {"good", "bump", "dent", "stain", "scratch"}
-    assert len({c.name for c in chosen}) == len(chosen) <= 6
-    assert [c.name for c in scan_figures.chosen_scans(case.result, n=3)] == [
-        chosen[0].name,
-        chosen[-2].name,
-        chosen[-1].name,
-    ]
+    best, *_, missed, alarm = chosen
+    assert best == max(bad, key=score.get) and "best detection" in chosen[best]
+    assert missed == min(bad, key=score.get) and "worst miss" in chosen[missed]
+    assert alarm == max(good, key=score.get) and "false alarm" in chosen[alarm]
+    assert {scans[name]["kind"] for name in chosen} == {"good", "bump", "dent", "stain", "scratch"}
+    assert len(chosen) <= 6
+    assert list(scan_figures.chosen_scans(case.result, n=3)) == [best, missed, alarm]
 
 
 def test_score_scale_is_the_median_and_one_in_a_thousand_of_good_surface(case: Case) -> None:
@@ -195,7 +195,7 @@ def test_cloud_is_the_sample_in_millimetres_seen_as_in_the_photo(
 ) -> None:
     sample = case.samples[5]
     rows, columns = clouds.spread_points(sample.valid.numpy(), 500)
-    points = np.stack([np.asarray(drawn.data[-2][axis]) for axis in "xyz"], axis=1)
+    points = np.stack([np.asarray(drawn.data[-1][axis]) for axis in "xyz"], axis=1)
     assert points.shape == (500, 3)
     original = sample.xyz.numpy().transpose(1, 2, 0)[rows, columns] * 1000
     # A rigid motion: all distances stay, up to the rounding to 0.01 mm.
@@ -206,7 +206,9 @@ def test_cloud_is_the_sample_in_millimetres_seen_as_in_the_photo(
     assert np.corrcoef(points[:, 0], columns)[0, 1] > 0.99
     assert np.corrcoef(points[:, 1], rows)[0, 1] < -0.99
     assert np.corrcoef(points[:, 2], original[:, 2])[0, 1] < -0.99
-    np.testing.assert_allclose(points.max(axis=0), -points.min(axis=0), atol=0.011)
+    every = clouds.surface_of(scan_images.pixels_of(sample))
+    np.testing.assert_allclose(np.nanmax(every, axis=(0, 1)), -np.nanmin(every, axis=(0, 1)))
+    np.testing.assert_allclose(points, every[rows, columns], atol=0.0051)
 
 
 def test_buttons_recolour_the_cloud_by_photo_truth_and_each_score(
@@ -215,7 +217,7 @@ def test_buttons_recolour_the_cloud_by_photo_truth_and_each_score(
     sample = case.samples[5]
     at = clouds.spread_points(sample.valid.numpy(), 500)
     buttons = {b.label: b.args for b in drawn.layout.updatemenus[0].buttons}
-    assert list(buttons) == ["photo", "ground truth", *findings.SHORT.values()]
+    assert list(buttons) == ["photo", "ground truth", *SHORT_MODES.values()]
     for change, traces in buttons.values():
         assert [drawn.data[i].type for i in traces] == ["scatter3d"]
         assert all(len(v) == 1 for k, v in change.items() if k != "hovertemplate")
@@ -227,8 +229,8 @@ def test_buttons_recolour_the_cloud_by_photo_truth_and_each_score(
         low, high = ranges[mode]
         values = case.predictions[mode][5].anomaly_map.numpy()[at]
         expected = np.clip(np.rint((values - low) / (high - low) * 100), 0, 250)
-        assert color[findings.SHORT[mode]].tolist() == expected.astype(int).tolist()
-        assert buttons[findings.SHORT[mode]][0]["marker.cmax"] == [250]
+        assert color[mode_label(mode, short=True)].tolist() == expected.astype(int).tolist()
+        assert buttons[mode_label(mode, short=True)][0]["marker.cmax"] == [250]
     scale = buttons["photo"][0]["marker.colorscale"][0]
     shown = np.array([json.loads(f"[{c[1][4:-1]}]") for c in scale])[color["photo"]]
     photo = (sample.rgb.numpy().transpose(1, 2, 0) * STD + MEAN)[at] * 255
@@ -270,7 +272,7 @@ def test_panels_lie_beside_the_cloud_or_below_it_and_never_on_each_other(
     full = drawn.to_plotly_json()["layout"]
     wide = {name: full[name]["domain"] for name in full if name[:5] in ("xaxis", "yaxis")}
     narrow = full["meta"]["narrow"]
-    slim = {n.split(".")[0]: v for n, v in narrow.items() if n.endswith("s.domain") or "axis" in n}
+    slim = {n.split(".")[0]: v for n, v in narrow.items() if "axis" in n and "domain" in n}
     for layout in (wide, slim):
         found = boxes(layout)
         for i, (left, right, low, high) in enumerate(found):
@@ -290,10 +292,11 @@ def test_a_run_without_training_has_three_modes_and_their_pictures() -> None:
     assert labels == ["photo", "ground truth", "3D", "RGB", "RGB + 3D"]
     assert len([t for t in figure.data if t.type == "image"]) == 6
     assert "updatemenus[0].type" not in figure.layout.meta["narrow"]
-    assert figure.layout.height == 500 and figure.layout.meta["narrow"]["height"] == 780
-    assert list(figures.metrics_table(case.result).data.index) == ["3D", "RGB", "RGB + 3D"]
-    assert len(figures.training_figure(case.result).data) == 0
-    sentence = "Nothing was trained: features are used as the backbones give them"
+    assert figure.layout.height == 440 + 34 + 74  # as high as the cloud
+    assert 420 + 2 * 132 < figure.layout.meta["narrow"]["height"] < 850
+    assert list(result_figures.metrics_table(case.result).data.index) == ["3D", "RGB", "RGB + 3D"]
+    assert len(training_figure(case.result).data) == 0
+    sentence = "Nothing was trained: the features are those of the frozen backbones"
     assert findings.training_sentence(case.result) == sentence
     old = {key: value for key, value in case.result.items() if key != "training"}
     assert findings.training_sentence(old) == sentence
@@ -309,7 +312,7 @@ def test_thumbnail_is_the_map_the_report_leads_with(case: Case, drawn: go.Figure
 
 def test_training_figure_shows_the_history_as_it_was(case: Case) -> None:
     history = case.result["training"]["history"]
-    figure = figures.training_figure(case.result)
+    figure = training_figure(case.result)
     rows: dict[str, list[go.Scatter]] = {}
     for trace in figure.data:
         rows.setdefault(trace.yaxis, []).append(trace)
@@ -334,17 +337,17 @@ def test_training_figure_shows_the_history_as_it_was(case: Case) -> None:
     assert [trace.name for trace in rows["y"]] == ["LA", "GA", "LC", "GC"]
     legend = [trace.name for trace in figure.data if trace.showlegend]
     assert legend == ["LA", "GA", "LC", "GC", "3D", "RGB"]
-    assert rows["y2"][0].line.color == rows["y3"][0].line.color == figures.LINES["3d"]["color"]
+    assert rows["y2"][0].line.color == rows["y3"][0].line.color == LINES["3d"]["color"]
     assert figure.layout.yaxis.type == "log" and figure.layout.xaxis6.title.text == "step"
 
 
 def test_training_finding_is_the_variance_kept(case: Case) -> None:
     history = case.result["training"]["history"]
     kept = [round(100 * history[-1][k] / history[0][k]) for k in ("variance_3d", "variance_rgb")]
-    title = figures.training_figure(case.result).layout.title.text
+    title = training_figure(case.result).layout.title.text
     assert title == (
-        f"No collapse: variance of features ends at {kept[0]} % (3D) and {kept[1]} % (RGB) of the "
-        "first step's"
+        f"No collapse: the final feature variance is {kept[0]} % (3D) and {kept[1]} % (RGB) of its "
+        "initial value"
     )
     assert kept == [81, 148]
     result = copy.deepcopy(case.result)
@@ -358,7 +361,7 @@ def test_quantities_the_training_lacks_have_no_row_and_long_ones_stay_small(case
     lacking = ("LC", "GC", "nearest_3d", "nearest_rgb")
     step = {k: v for k, v in result["training"]["history"][-1].items() if k not in lacking}
     result["training"]["history"] = [{**step, "LA": float(i)} for i in range(5000)]
-    figure = figures.training_figure(result)
+    figure = training_figure(result)
     assert [trace.name for trace in figure.data if trace.yaxis == "y"] == ["LA", "GA"]
     assert len({trace.yaxis for trace in figure.data}) == 5
     steps, values = figure.data[0].x, figure.data[0].y
@@ -467,7 +470,7 @@ def test_spread_points_keep_the_limit_and_cover_the_part_evenly() -> None:
 def test_figures_change_neither_samples_nor_results(case: Case) -> None:
     before = copy.deepcopy(case)
     scan_figures.scan_figures(case.result, case.samples, case.predictions, n=2)
-    figures.metrics_table(case.result)
+    result_figures.metrics_table(case.result)
     assert case.result == before.result
     for now, then in zip(case.samples, before.samples, strict=True):
         assert torch.equal(now.rgb, then.rgb) and torch.equal(now.xyz, then.xyz)

@@ -9,23 +9,10 @@ import torch
 from finetune_case import CONFIG, DEPTH, DIM, PREFIX, changed, good_samples, narrow_encoders, tuned
 from safetensors.torch import save_file
 
-from lsfa_lib.adaptation.finetune import (
-    backbone_of,
-    blocks_of,
-    drift,
-    finetune,
-    load_finetuned,
-    save_encoders,
-)
+from lsfa_lib.adaptation.finetune import drift, load_finetuned, save_encoders
+from lsfa_lib.adaptation.trainable import blocks_of
 from lsfa_lib.adaptation.training import train_adaptors
-from lsfa_lib.config import (
-    TINY,
-    Config,
-    DataConfig,
-    FinetuneConfig,
-    LossWeights,
-    PointEncoderConfig,
-)
+from lsfa_lib.config import TINY, Config, DataConfig, LossWeights, PointEncoderConfig
 from lsfa_lib.detection.detector import fit, predict
 from lsfa_lib.features.cache import extract
 from lsfa_lib.features.checkpoints import fingerprint
@@ -59,10 +46,10 @@ def lite0(demo_root: Path) -> tuple[Encoders, Config]:
 
 @pytest.mark.parametrize("blocks", [1, 2])
 def test_last_blocks_alone_change(samples, encoders, blocks):
-    before = {m: fingerprint(backbone_of(encoders, m)) for m in MODALITIES}
+    before = {m: fingerprint(encoders.by_modality[m]) for m in MODALITIES}
     found = tuned(samples, encoders, blocks=blocks)
     for m in MODALITIES:
-        own, new = backbone_of(encoders, m), backbone_of(found.encoders, m)
+        own, new = encoders.by_modality[m], found.encoders.by_modality[m]
         last = own.get_submodule(PREFIX[m])[-blocks:]
         names = {
             f"{PREFIX[m]}.{DEPTH - blocks + k}.{name}"
@@ -82,7 +69,7 @@ def test_last_blocks_alone_change(samples, encoders, blocks):
 
 def test_one_modality_leaves_the_other_as_it_was(samples, encoders):
     found = tuned(samples, encoders, modalities=("3d",))
-    assert found.encoders.image is encoders.image
+    assert found.encoders.by_modality["rgb"] is encoders.by_modality["rgb"]
     assert found.encoders.keys["rgb"] == encoders.keys["rgb"]
     assert "finetuned" not in found.encoders.about["rgb"]
     assert found.trainable["rgb"] == 0 and found.drift["rgb"] == 0.0
@@ -95,18 +82,18 @@ def test_nothing_drifts_without_steps_of_any_length(samples, encoders, method):
     found = tuned(samples, encoders, config, method=method)
     assert found.drift == {"3d": 0.0, "rgb": 0.0}
     for m in MODALITIES:
-        assert not changed(backbone_of(encoders, m), backbone_of(found.encoders, m))
+        assert not changed(encoders.by_modality[m], found.encoders.by_modality[m])
 
 
 def test_whole_trains_all_that_the_features_depend_on(samples, encoders):
     config = replace(CONFIG, training=replace(CONFIG.training, learning_rate=1e-4))
     found = tuned(samples, encoders, config, method="whole")
-    vit = encoders.image.backbone
-    count = {m: sum(p.numel() for p in backbone_of(encoders, m).parameters()) for m in MODALITIES}
+    vit = encoders.by_modality["rgb"].backbone
+    count = {m: sum(p.numel() for p in encoders.by_modality[m].parameters()) for m in MODALITIES}
     assert found.trainable["3d"] == count["3d"]
     assert found.trainable["rgb"] == count["rgb"] - sum(p.numel() for p in vit.head.parameters())
     names = {f"backbone.{n}" for n, _ in vit.named_parameters() if not n.startswith("head.")}
-    assert changed(encoders.image, found.encoders.image) == names
+    assert changed(encoders.by_modality["rgb"], found.encoders.by_modality["rgb"]) == names
 
 
 def test_drift_is_one_minus_the_mean_cosine_of_valid_patches(samples):
@@ -170,7 +157,7 @@ def test_recomputed_activations_train_the_same_weights(samples, encoders):
     states = []
     for recompute in (True, False):
         found = tuned(samples, encoders, method="lora", rank=2, recompute=recompute)
-        states.append({m: backbone_of(found.encoders, m).state_dict() for m in MODALITIES})
+        states.append({m: found.encoders.by_modality[m].state_dict() for m in MODALITIES})
     for m in MODALITIES:
         torch.testing.assert_close(states[0][m], states[1][m], atol=1e-6, rtol=1e-5)
 
@@ -178,30 +165,32 @@ def test_recomputed_activations_train_the_same_weights(samples, encoders):
 def test_stages_of_a_convolutional_model(samples, lite0):
     encoders, config = lite0
     config = replace(config, training=replace(CONFIG.training, steps=1))
-    model = encoders.image.backbone
+    model = encoders.by_modality["rgb"].backbone
     # Features of reductions 8 and 16 end with entry 4 of the 7 in `blocks`.
-    assert blocks_of(encoders.image, "rgb", config) == list(model.blocks[:5])
+    assert blocks_of(encoders.by_modality["rgb"], "rgb", config) == list(model.blocks[:5])
     found = tuned(samples[:2], encoders, config, blocks=2, modalities=("rgb",))
     names = {
         f"backbone.blocks.{k}.{name}"
         for k in (3, 4)
         for name, _ in model.blocks[k].named_parameters()
     }
-    assert changed(encoders.image, found.encoders.image) == names
-    assert found.encoders.points is None and found.drift["3d"] == 0.0
+    assert changed(encoders.by_modality["rgb"], found.encoders.by_modality["rgb"]) == names
+    assert found.encoders.by_modality["3d"] is None and found.drift["3d"] == 0.0
 
 
 def test_lora_of_a_convolutional_model_adds_to_its_pointwise_convolutions(samples, lite0):
     encoders, config = lite0
     config = replace(config, training=replace(CONFIG.training, steps=2))
     found = tuned(samples[:2], encoders, config, method="lora", rank=2, modalities=("rgb",))
-    model = encoders.image.backbone
+    model = encoders.by_modality["rgb"].backbone
     pointwise = {
         f"backbone.{name}.weight": layer
         for name, layer in model.named_modules()
         if name.split("_")[-1] in ("pw", "pwl") and int(name.split(".")[1]) < 5
     }
-    assert changed(encoders.image, found.encoders.image) == pointwise.keys()
+    assert (
+        changed(encoders.by_modality["rgb"], found.encoders.by_modality["rgb"]) == pointwise.keys()
+    )
     width = sum(layer.in_channels + layer.out_channels for layer in pointwise.values())
     assert found.trainable["rgb"] == 2 * width
 
@@ -248,7 +237,10 @@ def test_saved_encoders_come_back_exactly_and_serve_a_detector(samples, encoders
     path = tmp_path / "tuned.safetensors"
     save_encoders(found, path)
     again = load_finetuned(path, encoders, CONFIG)
-    assert again.image is encoders.image and again.keys == found.encoders.keys
+    assert (
+        again.by_modality["rgb"] is encoders.by_modality["rgb"]
+        and again.keys == found.encoders.keys
+    )
     assert again.about["3d"]["finetuned"] == "tuned.safetensors"
     features = [extract(sample, again, CONFIG) for sample in samples]
     for sample, scan in zip(samples, features, strict=True):
@@ -275,24 +267,24 @@ def test_weights_of_other_backbones_are_refused(samples, encoders, lite0, tmp_pa
         load_finetuned(path, encoders, CONFIG)
 
 
-def test_an_interrupted_training_goes_on_and_another_does_not_take_it_up(
+def test_an_interrupted_training_resumes_but_not_from_another_ones_checkpoint(
     samples, encoders, tmp_path, caplog
 ):
     config = replace(CONFIG, training=replace(CONFIG.training, steps=3, checkpoint_every=2))
     path = tmp_path / "checkpoint.pt"
-    how = FinetuneConfig("lora", rank=2)
-    first = finetune(samples, encoders, config, how, 3, path)
+    how = {"checkpoint": path, "method": "lora", "rank": 2}
+    first = tuned(samples, encoders, config, **how)
     # The checkpoint is of step 2: a mark in it shows that the third step goes on from there.
     content = torch.load(path, weights_only=True)
-    assert content["step"] == 2
+    assert len(content["history"]) == 2
     content["history"][0]["mark"] = 1.0
     torch.save(content, path)
-    again = finetune(samples, encoders, config, how, 3, path)
+    again = tuned(samples, encoders, config, **how)
     assert again.trained.history[0]["mark"] == 1.0
     assert again.trained.history[2] == first.trained.history[2]
     assert again.encoders.keys == first.encoders.keys
     assert not caplog.records
-    other = finetune(samples, encoders, config, replace(how, alpha=8), 3, path)
+    other = tuned(samples, encoders, config, **how, alpha=8)
     assert "mark" not in other.trained.history[0]
     assert "is of another training" in caplog.text
 
@@ -300,8 +292,8 @@ def test_an_interrupted_training_goes_on_and_another_does_not_take_it_up(
 def test_adalora_says_that_it_writes_no_checkpoints(samples, encoders, tmp_path):
     config = replace(CONFIG, training=replace(CONFIG.training, steps=2, checkpoint_every=1))
     path = tmp_path / "checkpoint.pt"
-    how = FinetuneConfig("adalora", rank=2, modalities=("rgb",))
-    found = finetune(samples[:2], encoders, config, how, 3, path)
+    how = {"method": "adalora", "rank": 2, "modalities": ("rgb",)}
+    found = tuned(samples[:2], encoders, config, checkpoint=path, **how)
     assert not path.exists()
     assert found.trained.notes[-1].startswith("no checkpoints")
 
@@ -312,5 +304,5 @@ def test_the_same_seed_gives_the_same_encoders(samples, encoders):
     torch.manual_seed(2)
     again = tuned(samples[:2], encoders, method="lora", rank=2)
     assert first.encoders.keys == again.encoders.keys
-    other = finetune(samples[:2], encoders, CONFIG, FinetuneConfig("lora", rank=2), 4)
+    other = tuned(samples[:2], encoders, seed=4, method="lora", rank=2)
     assert first.encoders.keys != other.encoders.keys

@@ -12,6 +12,7 @@ import torch
 from lsfa_lib.config import OURS, TINY, Config, DataConfig, with_losses
 from lsfa_lib.explorer.fitted import Fitted, fitted
 from lsfa_lib.features.cache import cache_entries
+from lsfa_lib.pipeline import run_category
 from lsfa_lib.records import MODALITIES
 from lsfa_lib.storage.files import InputError
 
@@ -91,6 +92,22 @@ def test_another_seed_recipe_or_training_scan_is_fitted_anew(config: Config) -> 
     assert rows[0].shape != rows[1].shape or not torch.equal(*rows)
 
 
+def test_the_detector_that_a_run_has_kept_is_taken(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = run_category("seal", config, seed=0)
+    run.save_detector(tmp_path / "reports" / "runs" / "quickstart" / "seal-tiny-s0")
+    found, stages = opened(config)
+    assert FIT not in stages
+    assert not list(Path(config.cache).glob("*/detector-*"))
+    for i, scan in enumerate(run.result["scans"]):
+        for m in MODALITIES:
+            assert found.evidence.scores[m][i] == scan["scores"][m]
+    assert found.detector.thresholds == run.fitted.thresholds
+    assert FIT in opened(config, seed=1)[1]
+
+
 def test_a_changed_test_scan_is_scored_anew_by_the_same_detector(config: Config) -> None:
     first, _ = opened(config)
     entry = first.test[0]
@@ -137,7 +154,7 @@ def test_data_of_the_checkout_is_found_from_a_folder_below(
 ) -> None:
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
-    for module in ("files", "config_io"):
+    for module in ("storage.files", "config.build"):
         monkeypatch.setattr(f"lsfa_lib.{module}.CHECKOUT", tmp_path)
     below = replace(config, data=DataConfig("data"), cache="cache/new")
     found = fitted("seal", below, 0)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lsfa_lib.config import PointEncoderConfig
-from lsfa_lib.features.fpfh import fpfh_patches, patch_of_pixel, point_histograms
+from lsfa_lib.features.fpfh import fpfh_patches, point_histograms
+from lsfa_lib.features.geometry import patch_of_pixel
 
 CONFIG = PointEncoderConfig(
     model="fpfh",
@@ -144,7 +145,7 @@ def test_every_valid_patch_has_a_row_where_points_are_sparser_than_patches():
     assert set(rows.tolist()) == {0.0, 1.0}
     assert torch.equal(rows == 1, valid.view(16, 2, 16, 2).any(3).any(1).flatten())
     # A patch whose pixels are nearest to one point has exactly that point's histogram.
-    patch = patch_of_pixel(valid, 2)
+    patch = patch_of_pixel(valid, 2).numpy()
     spread = (weights @ tokens).numpy()
     for index in np.unique(patch):
         expected = histograms[nearest[patch == index]].mean(0)

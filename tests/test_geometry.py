@@ -6,15 +6,15 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from torch.nn import functional
 
-from lsfa_lib.features import geometry
+from lsfa_lib.features import geometry, sampling
 from lsfa_lib.features.geometry import (
-    farthest_points,
     interpolation_weights,
     nearest_points,
     patch_weights,
     released_patch_weights,
     spread,
 )
+from lsfa_lib.features.sampling import farthest_points
 from lsfa_lib.storage.files import InputError
 
 FIXTURE = Path(__file__).parents[2] / "shared" / "fixtures" / "point_mae_case.npz"
@@ -63,8 +63,8 @@ def test_farthest_points_are_distinct_even_among_duplicates():
 def test_farthest_points_do_not_depend_on_the_round_size(monkeypatch):
     points = cloud(3000)
     expected = farthest_points(points, 300)
-    monkeypatch.setattr(geometry, "PICKS_A_ROUND", 3)
-    monkeypatch.setattr(geometry, "BOX_POINTS", 7)
+    monkeypatch.setattr(sampling, "PICKS_PER_ROUND", 3)
+    monkeypatch.setattr(sampling, "BOX_POINTS", 7)
     assert torch.equal(farthest_points(points, 300), expected)
 
 

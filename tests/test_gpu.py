@@ -8,7 +8,8 @@ import torch
 
 from lsfa_lib.config import TINY, Config, DataConfig, PointEncoderConfig
 from lsfa_lib.detection.coreset import greedy_k_centre
-from lsfa_lib.features.geometry import farthest_points, nearest_points
+from lsfa_lib.features.geometry import nearest_points
+from lsfa_lib.features.sampling import farthest_points
 from lsfa_lib.pipeline import Run, run_category
 from lsfa_lib.records import MODES
 

@@ -1,20 +1,40 @@
-"""Pictures of rows lie beside or below each other, wide and on a phone, and never on each other."""
+"""Images of rows lie next to or below each other, wide and on a phone, and never on each other."""
+
+import base64
+import io
 
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+from PIL import Image
 
-from lsfa_lib.figures.image_grid import Box, ColorBar, PictureRow, Room, box_around, image_grid
+from lsfa_lib.figures.image_grid import CLOUD_HEIGHT_PX, ColorBar, ImageRow, image_grid
+from lsfa_lib.figures.scan_images import Box, box_around
+from lsfa_lib.figures.style import adapt_to_phones
 
-BAR = ColorBar("mm", "Viridis", {0.0: "0", 5.0: "5"}, 8.0)
+BAR = ColorBar("mm", {0.0: "0", 5.0: "5"}, 8.0)
 
 
-def rows(count: int, pictures: int, **more: object) -> list[PictureRow]:
-    names = [f"p{i}" for i in range(pictures)]
+def image(shade: int, side: int) -> np.ndarray:
+    return np.full((side, side), shade, np.uint8)
+
+
+def rows(count: int, images: int, **more: object) -> list[ImageRow]:
     return [
-        PictureRow(f"<b>row {r}</b>", {name: f"data:{r}{name}" for name in names}, 50 + r, **more)
+        ImageRow(
+            f"<b>row {r}</b>",
+            {f"p{i}": image(10 * r + i, 50 + r) for i in range(images)},
+            Box(0, 0, 50 + r),
+            **more,
+        )
         for r in range(count)
     ]
+
+
+def shade(source: str) -> int:
+    """What `image` was drawn in."""
+    data = base64.b64decode(source.partition("base64,")[2])
+    return int(np.median(np.asarray(Image.open(io.BytesIO(data)))))
 
 
 def cells(layout: dict, count: int) -> list[tuple[float, float, float, float]]:
@@ -41,21 +61,37 @@ def assert_apart(found: list[tuple[float, float, float, float]]) -> None:
             assert beside or high <= other_low or other_high <= low
 
 
-def assert_names_are_readable(layout: dict, width: float, count: int, bottom: float) -> None:
-    """Texts of 12 px lie on no picture."""
-    height = layout["height"] - bottom - layout["margin"].get("t", 34)
+def plot_height(layout: dict) -> float:
+    return layout["height"] - layout["margin"]["b"] - layout["margin"].get("t", 34)
+
+
+def placed(note: dict, layout: dict) -> tuple[float, float]:
+    """Where a note's lower edge is, as shares of width and height."""
+    at = []
+    for axis in "xy":
+        value, ref = note[axis], note[f"{axis}ref"]
+        if ref != "paper":
+            low, high = layout[f"{axis}axis{ref.removesuffix(' domain')[1:]}"]["domain"]
+            value = low + value * (high - low)
+        at.append(value)
+    return at[0], at[1] + note.get("yshift", 0) / plot_height(layout)
+
+
+def assert_names_are_readable(layout: dict, width: float, count: int) -> None:
+    """Texts of 12 px lie on no image."""
+    height = plot_height(layout)
     for note in layout["annotations"]:
         if note.get("visible") is False:
             continue
-        low, high = note["y"], note["y"] + 12 / height
-        reach = 20 / width if note["xanchor"] == "center" else 0.0
+        x, low = placed(note, layout)
+        high, reach = low + 12 / height, 20 / width if note["xanchor"] == "center" else 0.0
         for left, right, cell_low, cell_high in cells(layout, count):
-            beside = note["x"] + reach <= left or right <= note["x"] - reach
+            beside = x + reach <= left or right <= x - reach
             assert beside or low >= cell_high - 1e-4 or high <= cell_low + 1e-4
 
 
 @pytest.mark.parametrize(("count", "pictures", "bar"), [(1, 3, BAR), (8, 8, BAR), (2, 5, None)])
-def test_pictures_do_not_overlap(count: int, pictures: int, bar: ColorBar | None) -> None:
+def test_images_do_not_overlap(count: int, pictures: int, bar: ColorBar | None) -> None:
     figure = image_grid(rows(count, pictures), "title", bar)
     wide, narrow = figure.to_plotly_json()["layout"], on_a_phone(figure)
     assert_apart(cells(wide, count * pictures))
@@ -67,11 +103,10 @@ def test_pictures_do_not_overlap(count: int, pictures: int, bar: ColorBar | None
     assert len(np.unique(y[0, :, 3])) == -(-pictures // 4)
     assert narrow["height"] != wide["height"]
     for layout, width in ((wide, 1050), (narrow, 348)):
-        assert_names_are_readable(layout, width, count * pictures, 74 if bar else 8)
+        assert_names_are_readable(layout, width, count * pictures)
     # Square cells in both: widths and heights in pixels agree.
     for layout, width in ((wide, 1050), (narrow, 348)):
-        bottom = 74 if bar else 8
-        height = layout["height"] - bottom - layout["margin"].get("t", 34)
+        height = plot_height(layout)
         left, right, low, high = cells(layout, 1)[0]
         assert (right - left) * width == pytest.approx((high - low) * height, rel=0.02)
 
@@ -83,26 +118,30 @@ def test_titles_and_names_stand_above_their_pictures() -> None:
         names = [n for n in notes if n["text"].startswith("p")]
         assert len([n for n in names if n.get("visible") is not False]) == shown
         for name, (left, right, _, high) in zip(names, cells(layout, 6), strict=True):
-            assert name["x"] == pytest.approx((left + right) / 2, abs=1e-4)
+            x, y = placed(name, layout)
+            assert x == pytest.approx((left + right) / 2, abs=1e-4)
             if name.get("visible") is not False:
-                assert high <= name["y"] < high + 0.02
+                assert high <= y < high + 0.02
         tops = [cells(layout, 6)[0][3], cells(layout, 6)[3][3]]
-        titles = [n for n in notes if not n["text"].startswith("p")]
-        assert all(title["y"] > top for title, top in zip(titles, tops, strict=True))
-        assert titles[0]["y"] < 1 and titles[1]["y"] < cells(layout, 6)[0][2]
+        titles = [placed(n, layout)[1] for n in notes if not n["text"].startswith("p")]
+        assert all(title > top for title, top in zip(titles, tops, strict=True))
+        assert titles[0] < 1 and titles[1] < cells(layout, 6)[0][2]
     assert [n["text"] for n in on_a_phone(figure)["annotations"] if "<" in n["text"]] == [
         "slim<br>two"
     ] * 2
 
 
-def test_pictures_keep_order_size_and_ring() -> None:
+def test_images_keep_order_place_and_ring() -> None:
     asked = rows(2, 2)
-    asked[1] = PictureRow("second", asked[1].pictures, 51, {"p1": (12.0, 40.0)})
+    asked[1] = ImageRow("second", asked[1].images, Box(30, 7, 102), {"p1": (12.0, 40.0)})
     figure = image_grid(asked, "title", BAR)
     images = [t for t in figure.data if t.type == "image"]
-    assert [t.source for t in images] == ["data:0p0", "data:0p1", "data:1p0", "data:1p1"]
+    assert [shade(t.source) for t in images] == [0, 1, 10, 11]
     assert tuple(figure.layout.xaxis.range) == (-0.5, 49.5)
-    assert tuple(figure.layout.yaxis3.range) == (50.5, -0.5)
+    # 51 pixels are drawn of a box of 102: each covers two of the scan's.
+    assert tuple(figure.layout.xaxis3.range) == (6.5, 108.5)
+    assert tuple(figure.layout.yaxis3.range) == (131.5, 29.5)
+    assert (images[2].dx, images[2].x0, images[2].y0) == (2.0, 7.5, 30.5)
     (ring,) = [t for t in figure.data if t.type == "scatter" and t.x[0] is not None]
     assert (ring.xaxis, ring.yaxis) == ("x4", "y4") == (images[3].xaxis, images[3].yaxis)
     assert set(ring.x) == {12.0} and set(ring.y) == {40.0}
@@ -112,17 +151,20 @@ def test_pictures_keep_order_size_and_ring() -> None:
     assert on_a_phone(figure)["xaxis4"]["fixedrange"] is True
     assert tuple(figure.layout.coloraxis.colorbar.tickvals) == (0, 5)
     assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (0, 8)
-    assert list(figure.layout.meta["thumbnail"]) == ["data:0p0", "data:0p1"]
+    assert [shade(source) for source in figure.layout.meta["thumbnail"]] == [0, 1]
 
 
 def test_a_cloud_has_its_room_beside_or_above() -> None:
-    figure = image_grid(rows(1, 4), "", None, (2, 2), Room(500.0, 380.0, 440.0), menu=True)
+    figure = image_grid(rows(1, 4), "", None, (2, 2), with_cloud=True)
     wide, narrow = figure.to_plotly_json()["layout"], on_a_phone(figure)
     assert wide["scene"]["domain"]["x"][1] < min(c[0] for c in cells(wide, 4))
     assert narrow["scene"]["domain"]["y"][0] > max(c[3] for c in cells(narrow, 4))
-    assert narrow["scene"]["domain"]["x"] == [0, 1] and narrow["margin"]["t"] == 34
-    flat = image_grid(rows(1, 2), "", None, (2, 2), Room(500.0, 380.0, 440.0))
-    assert flat.layout.height == 440 + 34 + 8
+    assert narrow["scene"]["domain"]["x"] == [0, 1] and narrow["margin"]["t"] == 4
+    flat = image_grid(rows(1, 2), "", None, (2, 2), with_cloud=True)
+    assert flat.layout.height == CLOUD_HEIGHT_PX + 34 + 8
+    before = flat.layout.meta["narrow"]
+    adapt_to_phones(flat, {"height": 7})
+    assert flat.layout.meta["narrow"] == {**before, "height": 7}
 
 
 def test_box_is_the_square_around_with_a_margin() -> None:

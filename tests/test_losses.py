@@ -43,9 +43,9 @@ def test_alignment_equals_loops_over_the_expanded_patches(patches, temperature):
     a, b = normal(9, 6, 1), normal(5, 6, 2)
     index_a, index_b = places(patches, 9, 3), places(patches, 5, 4)
     x, y = a[index_a], b[index_b]
-    found = local_alignment(a, b, index_a, index_b, temperature)
+    found = local_alignment((a, index_a), (b, index_b), temperature)
     assert found.item() == pytest.approx(infonce_by_loops(x, y, temperature), rel=1e-12, abs=1e-12)
-    found = local_alignment(a, b, index_a, index_b, temperature, literal=True)
+    found = local_alignment((a, index_a), (b, index_b), temperature, literal=True)
     assert found.item() == pytest.approx(literal_by_loops(x, y), rel=1e-12, abs=1e-12)
 
 
@@ -60,8 +60,8 @@ def test_global_alignment_equals_loops_over_the_instances(literal):
 def test_the_gradient_on_rows_is_that_on_the_expanded_patches(literal):
     a, b = normal(9, 6, 1).requires_grad_(), normal(5, 6, 2).requires_grad_()
     index_a, index_b, each = places(30, 9, 3), places(30, 5, 4), torch.arange(30)
-    compact = local_alignment(a, b, index_a, index_b, 0.2, literal)
-    expanded = local_alignment(a[index_a], b[index_b], each, each, 0.2, literal)
+    compact = local_alignment((a, index_a), (b, index_b), 0.2, literal)
+    expanded = local_alignment((a[index_a], each), (b[index_b], each), 0.2, literal)
     for row, patch in zip(
         torch.autograd.grad(compact, (a, b)), torch.autograd.grad(expanded, (a, b)), strict=True
     ):
@@ -77,7 +77,7 @@ def test_orthogonal_rows_that_find_themselves(patches, temperature):
     expected = math.log(1 + (patches - 1) * math.exp(-1 / temperature))
     assert global_alignment(rows, rows, temperature).item() == pytest.approx(expected, abs=1e-14)
     # Each row twice: the copy is no worse a partner than the patch itself.
-    twice = local_alignment(rows, rows, each.repeat(2), each.repeat(2), temperature)
+    twice = local_alignment((rows, each.repeat(2)), (rows, each.repeat(2)), temperature)
     assert twice.item() == pytest.approx(expected + math.log(2), abs=1e-14)
     literal = math.log(patches) + math.log(math.exp(9) + patches - 1) - 9
     assert global_alignment(rows, rows, temperature, literal=True).item() == pytest.approx(literal)
@@ -85,7 +85,7 @@ def test_orthogonal_rows_that_find_themselves(patches, temperature):
 
 def test_rows_that_are_all_alike_are_told_apart_by_chance():
     rows, index = torch.ones(4, 3), torch.tensor([0, 1, 1, 2, 2, 2, 3])
-    assert local_alignment(rows, rows, index, index, 0.1).item() == pytest.approx(math.log(7))
+    assert local_alignment((rows, index), (rows, index), 0.1).item() == pytest.approx(math.log(7))
 
 
 @pytest.mark.parametrize("size", [0.01, 1.0, 5.0, 100.0])
@@ -140,7 +140,7 @@ def test_gradcheck_of_alignment_with_repeated_rows(literal):
     index_a, index_b = torch.tensor([0, 0, 1, 3, 3, 3]), torch.tensor([2, 1, 1, 0, 2, 2])
     a, b = normal(5, 3, 1).requires_grad_(), normal(4, 3, 2).requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda x, y: local_alignment(x, y, index_a, index_b, 0.5, literal), (a, b)
+        lambda x, y: local_alignment((x, index_a), (y, index_b), 0.5, literal), (a, b)
     )
     a, b = normal(4, 3, 3).requires_grad_(), normal(4, 3, 4).requires_grad_()
     assert torch.autograd.gradcheck(lambda x, y: global_alignment(x, y, 0.5, literal), (a, b))

@@ -10,19 +10,16 @@ import torch
 from finetune_case import CONFIG, DEPTH, DIM, PREFIX, changed, good_samples, narrow_encoders, tuned
 from torch import nn
 
-from lsfa_lib.adaptation.finetune import (
-    backbone_of,
+from lsfa_lib.adaptation.finetune import tokens_of
+from lsfa_lib.adaptation.trainable import (
     blocks_of,
     close_unused,
-    open_weights,
-    tokens_of,
-    trained_weights,
-)
-from lsfa_lib.adaptation.low_rank import (
     low_rank_targets,
     merged,
+    open_weights,
     orthogonality_gradient,
     regularise,
+    trained_weights,
 )
 from lsfa_lib.config import FinetuneConfig
 from lsfa_lib.features.extract import Encoders
@@ -57,9 +54,9 @@ def test_targets_of_residual_stages_are_their_pointwise_convolutions():
 def test_additions_have_the_expected_size_and_are_zero_at_first(samples, encoders, method, rank):
     how = FinetuneConfig(method, rank=rank)
     for m in MODALITIES:
-        backbone = backbone_of(copy.deepcopy(encoders), m)
+        backbone = copy.deepcopy(encoders).by_modality[m]
         before = tokens_of(m, backbone, samples[0])
-        open_weights(backbone, m, how, CONFIG, 10, 0)
+        open_weights(backbone, m, replace(CONFIG, finetune=how), 10, 0)
         after = tokens_of(m, backbone, samples[0])
         assert torch.equal(before, after)
         close_unused(backbone, after)
@@ -72,9 +69,10 @@ def test_additions_have_the_expected_size_and_are_zero_at_first(samples, encoder
 @pytest.mark.parametrize("method", ["lora", "adalora"])
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_merged_additions_give_the_features_they_gave_before(samples, encoders, method, modality):
-    own = backbone_of(encoders, modality)
-    backbone = backbone_of(copy.deepcopy(encoders), modality)
-    tuner = open_weights(backbone, modality, FinetuneConfig(method), CONFIG, 10, 0)
+    own = encoders.by_modality[modality]
+    backbone = copy.deepcopy(encoders).by_modality[modality]
+    config = replace(CONFIG, finetune=FinetuneConfig(method))
+    tuner = open_weights(backbone, modality, config, 10, 0)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in backbone.parameters():
@@ -101,7 +99,7 @@ def test_low_rank_methods_add_matrices_of_that_rank(samples, encoders):
     config = replace(CONFIG, training=replace(CONFIG.training, learning_rate=1e-2))
     for m in MODALITIES:
         found = tuned(samples, encoders, config, method="lora", rank=2, modalities=(m,))
-        own, new = backbone_of(encoders, m), backbone_of(found.encoders, m)
+        own, new = encoders.by_modality[m], found.encoders.by_modality[m]
         assert ranks(own, new, PREFIX[m]) == [2] * len(LAYERS) * DEPTH
 
 
@@ -109,7 +107,7 @@ def test_adalora_comes_down_to_its_rank_on_average(samples, encoders):
     training = replace(CONFIG.training, steps=10, learning_rate=1e-2)
     config = replace(CONFIG, training=training)
     found = tuned(samples, encoders, config, method="adalora", rank=2, modalities=("rgb",))
-    left = ranks(encoders.image, found.encoders.image, PREFIX["rgb"])
+    left = ranks(encoders.by_modality["rgb"], found.encoders.by_modality["rgb"], PREFIX["rgb"])
     layers = len(LAYERS) * DEPTH
     assert found.trainable["rgb"] == DEPTH * sum(3 * (a + b + 1) for a, b in BLOCK_WIDTHS)
     assert sum(left) == 2 * layers and max(left) == 3 and min(left) < 2
@@ -128,8 +126,9 @@ def test_orthogonality_gradient_is_that_of_the_norm(a, b):
 
 
 def test_adalora_gradients_are_those_of_pefts_regularised_loss(samples, encoders):
-    backbone = backbone_of(copy.deepcopy(encoders), "3d")
-    tuner = open_weights(backbone, "3d", FinetuneConfig("adalora", rank=2), CONFIG, 10, 0)
+    backbone = copy.deepcopy(encoders).by_modality["3d"]
+    config = replace(CONFIG, finetune=FinetuneConfig("adalora", rank=2))
+    tuner = open_weights(backbone, "3d", config, 10, 0)
 
     def gradients(parts: int, with_term: bool) -> dict[str, torch.Tensor]:
         backbone.zero_grad()

@@ -13,11 +13,12 @@ from PIL import Image
 from report_case import MODES, make_case
 
 from lsfa_lib.config import DEMO, Config
-from lsfa_lib.figures import map_rows, mistakes
+from lsfa_lib.figures import mistakes, scan_figures
 from lsfa_lib.figures.findings import counts
-from lsfa_lib.figures.image_grid import box_around
 from lsfa_lib.figures.mistakes import Judged, Peak
-from lsfa_lib.figures.scan_images import score_ranges
+from lsfa_lib.figures.names import SHORT_MODES
+from lsfa_lib.figures.scan_images import box_around, score_ranges
+from lsfa_lib.methods.fitting import Fitted
 from lsfa_lib.pipeline import Run
 from lsfa_lib.records import Prediction, Sample
 from lsfa_lib.storage.files import InputError
@@ -27,7 +28,8 @@ BOTH = "rgb+3d"
 
 def run_of(size: int = 96, trained: bool = True, each: int = 4) -> Run:
     case = make_case(size=size, each=each, trained=trained)
-    return Run(case.result, case.samples, case.predictions, DEMO)
+    fitted = Fitted(lambda scan: {}, {}, {}, (), None, DEMO)
+    return Run(case.result, case.samples, case.predictions, DEMO, fitted)
 
 
 @pytest.fixture(scope="module")
@@ -239,8 +241,8 @@ def pictures(figure: go.Figure) -> list[Image.Image]:
 
 def test_grid_has_a_row_a_scan_and_a_column_a_mode(run: Run, scans: list[Judged]) -> None:
     chosen = mistakes.typical(scans)
-    figure = map_rows.maps_grid(run, chosen)
-    names = ["photo", "relief (3D)", "truth", "3D", "RGB", "RGB + 3D", "disagreement", "all three"]
+    figure = scan_figures.maps_grid(run, chosen)
+    names = ["photo", "relief (3D)", "ground truth", *SHORT_MODES.values()]
     notes = [note.text for note in figure.layout.annotations]
     assert notes.count("photo") == 5 and notes[1:9] == names
     assert len(pictures(figure)) == 5 * 8
@@ -259,13 +261,13 @@ def test_grid_has_a_row_a_scan_and_a_column_a_mode(run: Run, scans: list[Judged]
 def test_maps_of_a_row_are_on_the_pages_scale(run: Run, scans: list[Judged]) -> None:
     ranges = score_ranges(run.samples, run.predictions)
     scan = scans[0]
-    row = map_rows.map_row(run, scan, ranges, "")
+    row = scan_figures.map_row(run, scan, ranges)
     sample = run.samples[scan.place]
     box = box_around((sample.valid | sample.defect).numpy())
-    assert row.side == box.side
+    assert row.box == box
     low, high = ranges["3d"]
     level = 100 * (run.predictions["3d"][scan.place].anomaly_map.numpy() - low) / (high - low)
-    seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(row.pictures["3D"].split(",")[1]))))
+    seen = np.asarray(row.images["3D"])
     valid = box.cut(sample.valid.numpy()) & (seen < 251)  # without the defect's outline
     expected = np.rint(box.cut(level).clip(0, 250))
     np.testing.assert_array_equal(seen[valid], expected[valid])
@@ -276,26 +278,26 @@ def test_maps_of_a_row_are_on_the_pages_scale(run: Run, scans: list[Judged]) -> 
 def test_ring_lies_on_the_peak_in_photo_and_map(request: pytest.FixtureRequest, which: str) -> None:
     asked: Run = request.getfixturevalue(which)
     scan = mistakes.worst_misses(mistakes.judged(asked), 1)[0]
-    figure = map_rows.mistake_figure(asked, scan)
+    figure = scan_figures.mistake_figure(asked, scan)
     rings = [trace for trace in figure.data if trace.type == "scatter"]
     images = {t.xaxis: t for t in figure.data if t.type == "image"}
     names = [note.text for note in figure.layout.annotations]
     assert [names[list(images).index(ring.xaxis)] for ring in rings] == ["photo", "RGB + 3D"]
     sample = asked.samples[scan.place]
     box = box_around((sample.valid | sample.defect).numpy())
-    side = figure.layout.xaxis.range[1] + 0.5
-    assert side == min(box.side, map_rows.PICTURE_PX) == pictures(figure)[0].width
-    scale = box.side / side
-    assert (rings[0].x[0] + 0.5) * scale + box.left - 0.5 == pytest.approx(scan.peak.column)
-    assert (rings[0].y[0] + 0.5) * scale + box.top - 0.5 == pytest.approx(scan.peak.row)
+    assert pictures(figure)[0].width == min(box.side, scan_figures.MOST_PX)
+    # Axes count the pixels of the encoders' image, however small the images are stored.
+    assert tuple(figure.layout.xaxis.range) == (box.left - 0.5, box.left + box.side - 0.5)
+    for ring in rings:
+        assert (ring.x[0], ring.y[0]) == (scan.peak.column, scan.peak.row)
     text = figure.layout.title.text.replace("<br>", " ")
     assert text == mistakes.sentence(scan)
-    assert max(map(len, figure.layout.title.text.split("<br>"))) <= map_rows.LINE_LETTERS
+    assert max(map(len, figure.layout.title.text.split("<br>"))) <= scan_figures.LINE_LETTERS
 
 
 def test_grids_stay_light_at_any_image_size(large: Run) -> None:
     chosen = mistakes.judged(large)[:8]
-    assert len(map_rows.maps_grid(large, chosen).to_json()) < 1_000_000
+    assert len(scan_figures.maps_grid(large, chosen).to_json()) < 1_000_000
 
 
 def test_names_stay_text(run: Run) -> None:
@@ -308,8 +310,8 @@ def test_names_stay_text(run: Run) -> None:
     other = replace(run, result=evil, samples=samples)
     scans = mistakes.judged(other)
     dents = [scan for scan in scans if scan.kind == "<script>x"]
-    shown = map_rows.maps_grid(other, dents).to_json() + mistakes.answer(other, scans)
-    shown += map_rows.mistake_figure(other, dents[-1]).to_json()
+    shown = scan_figures.maps_grid(other, dents).to_json() + mistakes.answer(other, scans)
+    shown += scan_figures.mistake_figure(other, dents[-1]).to_json()
     assert "<script>" not in shown and "&lt;script&gt;x" in shown and "<b>1" not in shown
 
 
@@ -317,10 +319,9 @@ def test_predictions_of_every_mode_are_drawn_in_their_order(run: Run, scans: lis
     flat = {m: list(found) for m, found in run.predictions.items()}
     i = scans[0].place
     flat["rgb"][i] = Prediction(torch.full_like(flat["rgb"][i].anomaly_map, 1e6), 1e6)
-    row = map_rows.map_row(
-        replace(run, predictions=flat), scans[0], score_ranges(run.samples, run.predictions), ""
+    row = scan_figures.map_row(
+        replace(run, predictions=flat), scans[0], score_ranges(run.samples, run.predictions)
     )
-    assert list(row.pictures)[3:] == ["3D", "RGB", "RGB + 3D", "disagreement", "all three"]
+    assert list(row.images)[3:] == ["3D", "RGB", "RGB + 3D", "disagreement", "all three"]
     assert len(MODES) == 5
-    seen = Image.open(io.BytesIO(base64.b64decode(row.pictures["RGB"].split(",")[1])))
-    assert set(np.unique(np.asarray(seen))) <= {250, 254, 255}
+    assert set(np.unique(np.asarray(row.images["RGB"]))) <= {250, 254, 255}

@@ -81,7 +81,7 @@ def test_rounding_about_a_constant_is_no_rank_but_a_small_spread_is():
     )
 
 
-def test_a_collapse_is_told_by_both():
+def test_variance_and_rank_each_show_a_collapse():
     rows, counts = normal(200, 16), torch.ones(200)
     shrunk = rows * 1e-3 + 2
     flat = rows * torch.tensor([1.0] + [1e-3] * 15)
@@ -106,23 +106,23 @@ def test_accuracy_equals_loops_over_the_expanded_patches(noise):
     index_b = index_a // 2
     a = base + noise * normal(12, 6, 1)
     b = base[::2] * torch.linspace(0.1, 10, 6)[:, None] + noise * normal(6, 6, 2)
-    found = alignment_accuracy(a, b, index_a, index_b)
+    found = alignment_accuracy((a, index_a), (b, index_b))
     assert found == pytest.approx(accuracy_by_loops(a, b, index_a, index_b))
     assert 0 < found < 1
 
 
 def test_accuracy_by_hand():
     each = torch.arange(4)
-    assert alignment_accuracy(torch.eye(4), 9 * torch.eye(4), each, each) == 1
-    assert alignment_accuracy(torch.eye(4), torch.eye(4), each, each.flip(0)) == 0
+    assert alignment_accuracy((torch.eye(4), each), (9 * torch.eye(4), each)) == 1
+    assert alignment_accuracy((torch.eye(4), each), (torch.eye(4), each.flip(0))) == 0
     # a_0 and a_1 both find b_0: right once; b_0 finds a_0, b_1 finds a_1 (0.8 against 0.6).
     a, b = torch.tensor([[1.0, 0.0], [0.8, 0.6]]), torch.tensor([[1.0, 0.1], [-1.0, 1.0]])
-    assert alignment_accuracy(a, b, each[:2], each[:2]) == 0.75
+    assert alignment_accuracy((a, each[:2]), (b, each[:2])) == 0.75
 
 
 def test_patches_that_share_a_row_and_a_partner_are_all_right():
     index = torch.tensor([0, 0, 0, 1, 2, 2])
-    assert alignment_accuracy(torch.eye(3), torch.eye(3), index, index) == 1
+    assert alignment_accuracy((torch.eye(3), index), (torch.eye(3), index)) == 1
 
 
 def test_four_patches_of_one_row_find_one_of_four_partners():
@@ -130,20 +130,20 @@ def test_four_patches_of_one_row_find_one_of_four_partners():
     a = torch.eye(10)[:2]
     b = a[index_a] + torch.diag(torch.linspace(0.1, 0.8, 8))[:, :8] @ torch.eye(10)[2:]
     # From a one patch of four is right, from b all are.
-    assert alignment_accuracy(a, b, index_a, index_b) == (2 / 8 + 1) / 2
+    assert alignment_accuracy((a, index_a), (b, index_b)) == (2 / 8 + 1) / 2
 
 
 def test_rows_of_no_patch_are_no_partners():
     a, b = torch.eye(3), torch.cat((0.9 * torch.eye(3) + 0.1, torch.eye(3)))
     index = torch.arange(3)
-    assert alignment_accuracy(a, b, index, index) == 1
-    assert alignment_accuracy(b, a, index, index) == 1
+    assert alignment_accuracy((a, index), (b, index)) == 1
+    assert alignment_accuracy((b, index), (a, index)) == 1
 
 
 @pytest.mark.parametrize("n", [2, 10, 200])
 def test_features_that_are_all_alike_align_by_chance(n):
     each = torch.arange(n)
-    assert alignment_accuracy(torch.ones(n, 4), torch.ones(n, 4), each, each) == 1 / n
+    assert alignment_accuracy((torch.ones(n, 4), each), (torch.ones(n, 4), each)) == 1 / n
 
 
 def test_the_monitors_keep_no_gradient_graph():
@@ -152,6 +152,6 @@ def test_the_monitors_keep_no_gradient_graph():
     values = (
         feature_variance(rows, counts),
         effective_rank(rows, counts),
-        alignment_accuracy(rows, rows, each, each),
+        alignment_accuracy((rows, each), (rows, each)),
     )
     assert all(type(value) is float for value in values)

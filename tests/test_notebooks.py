@@ -10,7 +10,8 @@ import pytest
 from report_case import make_case
 
 from lsfa_lib.config import chosen_config
-from lsfa_lib.figures import data_report, feature_space, figures, findings, scan_statistics
+from lsfa_lib.figures import data_report, feature_space, findings, scan_statistics, training_figure
+from lsfa_lib.figures.names import mode_label
 from lsfa_lib.notebooks.find import find_notebook
 from lsfa_lib.notebooks.run import execute
 from lsfa_lib.pages import report
@@ -103,16 +104,16 @@ def test_training_cell_draws_the_figure_or_says_that_nothing_was_trained(trained
     case = make_case(size=48, each=2, trained=trained)
 
     class Drawn:
-        """The figures module, with `show` noting the title instead."""
+        """The module of the figure, with `show` noting the title instead."""
 
         def training_figure(self, result: dict) -> "Drawn":
-            self.title = figures.training_figure(result).layout.title.text
+            self.title = training_figure.training_figure(result).layout.title.text
             return self
 
         def show(self) -> None:
             shown.append(self.title)
 
-    names = {"figures": Drawn(), "findings": findings, "run": case, "Markdown": str}
+    names = {"training_figure": Drawn(), "findings": findings, "run": case, "Markdown": str}
     exec(cell.source, {**names, "display": shown.append})
     sentence = findings.training_sentence(case.result)
     assert shown == [sentence if trained else f"{sentence}."]
@@ -156,14 +157,14 @@ def test_feature_notebook_answers_from_the_features(demo_root: Path, tmp_path: P
     config = chosen_config("tiny", data_root=str(demo_root), device="cpu")
     spaces = feature_space.load("seal", config, 0, adapted=True)
     separated = feature_space.separation(spaces, "seal")
-    name = feature_space.most_telling(separated)
+    name = feature_space.most_contrasting(separated)
     (defective,) = _figures(notebook, "defective")
     value = separated[(separated["name"] == name) & (separated["space"] == "frozen")]["auroc"].max()
     assert defective["layout"]["title"]["text"].startswith(f"<b>{name}</b>: patch AUROC")
     assert f" {value:.2f}, " in defective["layout"]["title"]["text"]
     for m in ("3d", "rgb"):
         effective = spaces.directions["adapted", m].effective
-        assert f"{findings.NAMES[m]} {effective:.1f}" in _answer(notebook)
+        assert f"{mode_label(m)} {effective:.1f}" in _answer(notebook)
     (similar,) = _figures(notebook, "similar")
     labels = [button["label"] for button in similar["layout"]["updatemenus"][0]["buttons"]]
     assert labels == ["chosen", "defect", "middle", "rim"]

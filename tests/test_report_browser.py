@@ -10,7 +10,7 @@ import pytest
 from browser_case import MARKS, Watch, chromium, colors
 from report_case import make_case, write_run
 
-from lsfa_lib.figures.findings import SHORT
+from lsfa_lib.figures.names import SHORT_MODES
 from lsfa_lib.pages import report
 from lsfa_lib.pages.notebook_html import PLOTLY
 
@@ -50,7 +50,7 @@ def test_clouds_are_drawn_and_buttons_recolour_them(browser, reports: Path, fold
     red, green, blue = photo.reshape(-1, 3).mean(axis=0)
     assert red > green + 10 > blue + 20
     buttons = watch.page.locator(".updatemenu-button")
-    assert buttons.all_text_contents() == ["photo", "ground truth", *SHORT.values()]
+    assert buttons.all_text_contents() == ["photo", "ground truth", *SHORT_MODES.values()]
     buttons.nth(4).click()
     watch.settle()
     score = watch.cloud()

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +12,16 @@ from lsfa_lib.config import OURS, TINY, Config, DataConfig
 from lsfa_lib.datasets.layouts import entries, read_scan
 from lsfa_lib.datasets.preprocess import prepare
 from lsfa_lib.figures import scan_statistics
+from lsfa_lib.records import Scan
 from lsfa_lib.storage.files import InputError
 
 CONFIG = replace(OURS, preprocess=replace(OURS.preprocess, image_size=120))
+
+
+def facts_of(scan: Scan, config: Config = CONFIG) -> SimpleNamespace:
+    return SimpleNamespace(**scan_statistics.facts(scan, config))
+
+
 PIXELS = SIZE[0] * SIZE[1]
 PART_PX = round(LENGTH_MM * WIDTH_MM / PITCH_MM**2) - 40
 
@@ -38,7 +46,7 @@ def test_heights_are_above_the_tilted_ground() -> None:
 
 
 def test_facts_are_the_measures_the_scan_was_made_with() -> None:
-    facts = scan_statistics.facts(box_scan(), CONFIG)
+    facts = facts_of(box_scan())
     assert (facts.category, facts.split, facts.kind) == ("toy", "test", "hole")
     assert (facts.width_px, facts.height_px) == (240, 180)
     assert facts.part == pytest.approx(PART_PX / PIXELS)
@@ -57,13 +65,13 @@ def test_facts_are_the_measures_the_scan_was_made_with() -> None:
 
 
 def test_defect_is_measured_in_millimetres_and_in_patches() -> None:
-    facts = scan_statistics.facts(box_scan(), CONFIG)
+    facts = facts_of(box_scan())
     assert facts.defect_mm2 == pytest.approx(6 * 20 * facts.pitch_mm**2)
     assert facts.defect_share == pytest.approx(120 / (PART_PX + 40))
     assert facts.defect_patches == pytest.approx(120 / 4 / 16)  # 4 px become one, 16 a patch
     assert facts.defect_width_mm == pytest.approx(5 * facts.pitch_mm)  # 6 px: an even number
     assert facts.defect_seen == 1.0
-    none = scan_statistics.facts(box_scan("good", defect=False), CONFIG)
+    none = facts_of(box_scan("good", defect=False))
     assert (none.defect_mm2, none.defect_share, none.defect_patches) == (0, 0, 0)
     assert (none.defect_width_mm, none.defect_seen, none.defective) == (0, 0, False)
 
@@ -73,7 +81,7 @@ def test_width_of_a_line_is_its_pixels_across(rows: slice, width: int) -> None:
     scan = box_scan()
     defect = np.zeros_like(scan.defect)
     defect[rows, 100:160] = True
-    facts = scan_statistics.facts(replace(scan, defect=defect), CONFIG)
+    facts = facts_of(replace(scan, defect=defect))
     assert facts.defect_width_mm == pytest.approx(width * facts.pitch_mm)
 
 
@@ -81,7 +89,7 @@ def test_defect_where_material_is_missing_has_no_point() -> None:
     scan = box_scan()
     defect = np.zeros_like(scan.defect)
     defect[84:96, 96:116] = True  # 240 pixels, 40 of them without a reading
-    facts = scan_statistics.facts(replace(scan, defect=defect), CONFIG)
+    facts = facts_of(replace(scan, defect=defect))
     sample = prepare(replace(scan, defect=defect), CONFIG.preprocess)
     seen = (sample.defect & sample.valid).sum() / sample.defect.sum()
     assert facts.defect_seen == pytest.approx(float(seen)) == pytest.approx(5 / 6, abs=0.02)
@@ -92,7 +100,7 @@ def test_a_ring_keeps_its_hole_out_of_the_part() -> None:
     xyz = scan.xyz.copy()
     ground = xyz[100:110, 120:160]
     ground[..., 2] += 0.02 / np.cos(np.radians(TILT_DEG))
-    facts = scan_statistics.facts(replace(scan, xyz=xyz), CONFIG)
+    facts = facts_of(replace(scan, xyz=xyz))
     assert facts.holes == pytest.approx(40 / PART_PX, rel=0.1)
     assert facts.part == pytest.approx((PART_PX - 400) / PIXELS)
 

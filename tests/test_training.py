@@ -1,4 +1,4 @@
-"""Training: the schedule, the banks' order, accumulation, resumption, and what must stop it."""
+"""Training: schedule, order of the queues, accumulation, resumption, and what must stop it."""
 
 import math
 from collections.abc import Callable
@@ -9,24 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from lsfa_lib.adaptation import training
 from lsfa_lib.adaptation.adaptors import Adaptors, ScanRows
 from lsfa_lib.adaptation.monitors import collapse
 from lsfa_lib.adaptation.objective import (
+    AdaptedScan,
     FeatureQueues,
     adapted_scan,
     alignment_terms,
     compactness_terms,
-)
-from lsfa_lib.adaptation.schedule import batch_scans, learning_rate
-from lsfa_lib.adaptation.training import (
-    Task,
-    TrainingStopped,
-    drawn_rows,
-    fit,
-    fitted_config,
     total,
 )
+from lsfa_lib.adaptation.schedule import batch_scans, learning_rate
+from lsfa_lib.adaptation.trainer import Task, Trainer
+from lsfa_lib.adaptation.training import TrainingStopped, fit
 from lsfa_lib.config import (
     OURS,
     PUBLISHED,
@@ -107,14 +102,15 @@ def test_an_epoch_holds_no_scan_twice() -> None:
 
 def test_drawn_patches_are_the_same_in_both_modalities() -> None:
     config = replace(QUICK, patches_per_scan=7)
-    whole, drawn = rows_of(3), drawn_rows(task(), 3, config, seed=1, step=2)
+    trainer = Trainer(task(), config, seed=1)
+    whole, drawn = rows_of(3), trainer.drawn(3, step=2)
     points = drawn["3d"].rows[drawn["3d"].index]
     image = drawn["rgb"].rows[drawn["rgb"].index]
     assert len(points) == len(image) == 7
     for point, colour in zip(points, image, strict=True):
         (patch,) = (whole["3d"].rows == point).all(1).nonzero()[0]
         assert torch.equal(colour, whole["rgb"].rows[whole["rgb"].index[patch]])
-    again, later = (drawn_rows(task(), 3, config, 1, step)["3d"].rows for step in (2, 3))
+    again, later = (trainer.drawn(3, step)["3d"].rows for step in (2, 3))
     assert torch.equal(again, drawn["3d"].rows) and not torch.equal(later, drawn["3d"].rows)
 
 
@@ -123,7 +119,7 @@ def test_terms_of_weight_zero_add_nothing() -> None:
     assert float(total(terms, LossWeights(0.6, 0.0, 1.0, 1.0))) == pytest.approx(4.2)
 
 
-def adapted(scans: list[int], adaptors: Adaptors) -> list[training.AdaptedScan]:
+def adapted(scans: list[int], adaptors: Adaptors) -> list[AdaptedScan]:
     return [adapted_scan(adaptors, scan, rows_of(scan), 2, 0) for scan in scans]
 
 
@@ -134,10 +130,10 @@ def filled(adaptors: Adaptors, scans: list[int]) -> FeatureQueues:
     return banks
 
 
-@pytest.mark.parametrize("own_rows", ["excluded", "kept"])
-def test_compactness_is_the_distance_to_the_nearest_bank_row(own_rows: str) -> None:
+@pytest.mark.parametrize("exclude", [True, False])
+def test_compactness_is_the_distance_to_the_nearest_bank_row(exclude: bool) -> None:
     adaptors = task().adaptors
-    banks, config = filled(adaptors, [0, 1, 2]), replace(QUICK, own_rows=own_rows)
+    banks, config = filled(adaptors, [0, 1, 2]), replace(QUICK, exclude_same_scan=exclude)
     batch = adapted([1, 4], adaptors)
     terms, seen = compactness_terms(batch, banks, config)
     local = whole = 0.0
@@ -153,15 +149,15 @@ def test_compactness_is_the_distance_to_the_nearest_bank_row(own_rows: str) -> N
                     others = [
                         float((row - other).detach().norm())
                         for other, origin in zip(held, scans, strict=True)
-                        if own_rows == "kept" or int(origin) != scan.scan
+                        if not exclude or int(origin) != scan.scan
                     ]
                     distances.append(min(others))
                 mean = sum(distances) / len(distances) / len(batch)
                 local, whole = local + mean * (level == 0), whole + mean * (level == 1)
     assert float(terms["LC"]) == pytest.approx(local, rel=1e-5)
     assert float(terms["GC"]) == pytest.approx(whole, rel=1e-5)
-    # Scan 1 is in the bank: kept, it finds itself, which is half of the batch.
-    assert seen["own_rows_3d"] == (0.5 if own_rows == "kept" else 0.0)
+    # Scan 1, half of the batch, is in the bank: unless excluded, it finds itself.
+    assert seen["same_scan_3d"] == (0.0 if exclude else 0.5)
 
 
 def test_alignment_terms_are_means_over_scans_and_of_instance_means() -> None:
@@ -195,9 +191,10 @@ def test_no_gradient_reaches_the_banks() -> None:
 def test_the_banks_are_queried_before_the_batch_is_put_in() -> None:
     # Two scans, a bank of one: after the fill it holds the scan that is not in the first batch.
     # Put in before the query, every patch of the batch would find itself.
-    config = replace(QUICK, steps=1, batch=1, own_rows="kept", weights=parts(lc=1.0, la=1.0))
+    config = replace(QUICK, steps=1, batch=1, exclude_same_scan=False)
+    config = replace(config, weights=parts(lc=1.0, la=1.0))
     trained = fit(task(2), config, seed=0)
-    assert trained.history[0]["own_rows_3d"] == trained.history[0]["own_rows_rgb"] == 0.0
+    assert trained.history[0]["same_scan_3d"] == trained.history[0]["same_scan_rgb"] == 0.0
     assert trained.history[0]["nearest_3d"] > 0.1
 
 
@@ -297,33 +294,35 @@ def test_what_cannot_be_trained_says_so(
 
 
 def test_bank_trap_a_bank_longer_than_an_epoch_is_cut() -> None:
-    config = replace(QUICK, own_rows="kept", local_bank=1000, global_bank=100)
-    fitted, _, notes = fitted_config(task(8), config, seed=0)
+    config = replace(QUICK, exclude_same_scan=False, local_bank=1000, global_bank=100)
+    trainer = Trainer(task(8), config, seed=0)
+    fitted, notes = trainer.config, trainer.notes
     assert fitted.local_bank == 8 * 20 // 2 and fitted.global_bank == 4
     assert "local bank of 80 patches instead of 1000" in notes[0]
     # In the first epoch nothing finds an old copy of itself.
     history = fit(task(8), replace(config, steps=2), seed=0).history
-    assert [entry["own_rows_3d"] for entry in history] == [0.0, 0.0]
+    assert [entry["same_scan_3d"] for entry in history] == [0.0, 0.0]
 
 
 def test_bank_trap_ours_leaves_rows_of_the_same_scan_out() -> None:
     config = replace(QUICK, steps=4, local_bank=1000)
-    fitted, _, notes = fitted_config(task(8), config, seed=0)
+    trainer = Trainer(task(8), config, seed=0)
+    fitted, notes = trainer.config, trainer.notes
     assert fitted.local_bank == 1000 and not notes
     history = fit(task(8), config, seed=0).history
-    assert all(entry["own_rows_3d"] == 0.0 and entry["nearest_3d"] > 0.1 for entry in history)
+    assert all(entry["same_scan_3d"] == 0.0 and entry["nearest_3d"] > 0.1 for entry in history)
 
 
 def test_banks_are_counted_in_batches() -> None:
     two = replace(QUICK, bank_batches=2)
-    assert fitted_config(task(8), two, seed=0)[0].local_bank == 2 * 4 * 20
+    assert Trainer(task(8), two, seed=0).config.local_bank == 2 * 4 * 20
     drawn = replace(QUICK, bank_batches=3, patches_per_scan=5)
-    assert fitted_config(task(8), drawn, seed=0)[0].local_bank == 3 * 4 * 5
+    assert Trainer(task(8), drawn, seed=0).config.local_bank == 3 * 4 * 5
 
 
 def test_epochs_count_whole_batches() -> None:
     config = replace(QUICK, epochs=3)
-    assert fitted_config(task(11), config, seed=0)[0].steps == 3 * 2
+    assert Trainer(task(11), config, seed=0).config.steps == 3 * 2
 
 
 def entry(**changed: float) -> dict[str, float]:
@@ -340,17 +339,18 @@ def entry(**changed: float) -> dict[str, float]:
     ],
 )
 def test_collapse_names_the_monitor(last: dict[str, float], message: str) -> None:
-    found = collapse([entry(), last])
+    found = collapse([entry(), last], MODALITIES)
     assert message in found and bool(message) == bool(found)
 
 
-def test_collapse_tells_a_bank_of_old_copies() -> None:
-    assert "60% of the 3d patches find an old copy" in collapse([entry(own_rows_3d=0.6)])
-    assert collapse([entry(own_rows_3d=0.4)]) == ""
+def test_a_bank_of_old_copies_stops_the_training() -> None:
+    found = collapse([entry(same_scan_3d=0.6)], MODALITIES)
+    assert "60% of the 3d patches find an old copy" in found
+    assert collapse([entry(same_scan_3d=0.4)], MODALITIES) == ""
 
 
 def test_features_that_start_on_a_line_are_no_collapse() -> None:
-    assert collapse([entry(rank_3d=1.05), entry(rank_3d=1.0)]) == ""
+    assert collapse([entry(rank_3d=1.05), entry(rank_3d=1.0)], MODALITIES) == ""
 
 
 def test_a_collapse_stops_the_training() -> None:

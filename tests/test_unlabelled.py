@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from lsfa_lib.cli.app import app
 from lsfa_lib.config import TINY, DataConfig, resolve_device
 from lsfa_lib.features.extract import load_encoders
-from lsfa_lib.figures import figures, findings, mistakes, scan_figures
+from lsfa_lib.figures import findings, mistakes, result_figures, scan_figures
 from lsfa_lib.pipeline import Run, run_category
 from lsfa_lib.records import is_defective
 from lsfa_lib.storage.results import read_result
@@ -61,9 +61,9 @@ def test_unlabelled_scans_change_no_metric(demo_root: Path, tmp_path: Path) -> N
     judged = mistakes.judged(some)
     assert len(judged) == len(without.result["scans"])
     assert [j.above for j in judged] == [j.above for j in mistakes.judged(without)]
-    names = [trace.name for trace in figures.score_histogram(some.result).data]
+    names = [trace.name for trace in result_figures.score_histogram(some.result).data]
     assert names == ["good (3)", "defective (4)", "unlabelled (2)"]
-    reasons = [choice.reason for choice in scan_figures.chosen_scans(some.result, 8)]
+    reasons = scan_figures.chosen_scans(some.result, 8).values()
     assert "highest score of the unlabelled" in reasons
     assert "lowest score of the unlabelled" in reasons
 

@@ -107,7 +107,7 @@ def test_without_network_two_lines_say_what_to_do(place: Path) -> None:
     *_, first, second = str(caught.value).splitlines()
     assert first == f"By hand: download {named('dino_vits8').remote.url}"
     assert second == f"and put it at {place / f'{DINO}.safetensors'}"
-    with pytest.raises(InputError, match=r"forbids to download weights of 'resnet18'"):
+    with pytest.raises(InputError, match=r"forbids downloading the weights of 'resnet18'"):
         load_image_encoder(ImageEncoderConfig("resnet18", stages=(1,)), 96, torch.device("cpu"))
 
 
@@ -164,8 +164,9 @@ def test_fetched_by_the_command_and_by_a_run_of_the_encoder(
     config = configure("tiny")
     point_encoder = PointEncoderConfig(sha256="", groups=8, group_size=4)
     encoders = load_encoders(replace(config, point_encoder=point_encoder), torch.device("cpu"))
-    assert encoders.points is not None
-    for name, tensor in encoders.points.state_dict().items():
+    points = encoders.by_modality["3d"]
+    assert points is not None
+    for name, tensor in points.state_dict().items():
         assert torch.equal(tensor, model.state_dict()[name])
 
 

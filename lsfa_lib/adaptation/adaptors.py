@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from lsfa_lib.config import AdaptorConfig, structured
+from lsfa_lib.features.checkpoints import seeded, write_tensors
 from lsfa_lib.features.extract import distinct_rows
-from lsfa_lib.records import MODALITIES, Modality, ModalityFeatures, PatchFeatures
+from lsfa_lib.features.geometry import copying_weights
+from lsfa_lib.records import Modality, ModalityFeatures, PatchFeatures
 from lsfa_lib.storage.files import InputError, atomic_write
 
 
@@ -49,7 +51,7 @@ def scan_rows(features: PatchFeatures, config: AdaptorConfig) -> dict[Modality, 
     if config.attend == "all":
         attending = replace(features, valid=torch.ones_like(valid))
     found: dict[Modality, ScanRows] = {}
-    for m in MODALITIES:
+    for m in features.by_modality:
         rows, index = distinct_rows(attending, m)
         none = index < 0
         if bool(none[valid].any()):
@@ -66,7 +68,7 @@ def scan_rows(features: PatchFeatures, config: AdaptorConfig) -> dict[Modality, 
 
 
 def sampled(scan: ScanRows, patches: Int[Tensor, " p"]) -> ScanRows:
-    """The scan with these of its valid patches alone."""
+    """The scan with only these of its valid patches."""
     used, index = torch.unique(scan.index[patches], return_inverse=True)
     return ScanRows(scan.rows[used], index, torch.bincount(index).to(scan.rows))
 
@@ -101,24 +103,35 @@ class EncoderLayer(nn.Module):
 
 
 class Pointwise(nn.Module):
-    """x + W x + b for each patch alone: `linear`, or as a 1 x 1 convolution.
+    """x + W x + b for each patch alone: a linear layer, which is also a 1 x 1 convolution."""
 
-    The two are the same map; they differ in nothing but how the weight is stored.
-    """
-
-    def __init__(self, dim: int, convolution: bool) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.convolution = convolution
-        self.map = nn.Conv1d(dim, dim, 1) if convolution else nn.Linear(dim, dim)
+        self.map = nn.Linear(dim, dim)
 
     def forward(
         self, rows: Float[Tensor, "R D"], copies: Float[Tensor, " R"]
     ) -> Float[Tensor, "R D"]:
-        return rows + (self.map(rows.T[None])[0].T if self.convolution else self.map(rows))
+        return rows + self.map(rows)
+
+
+def attention_heads(dim: int, most: int) -> int:
+    """The largest divisor of `dim` up to `most` that leaves each head 8 dimensions, or 1."""
+    return max(h for h in range(1, most + 1) if dim % h == 0 and (h == 1 or dim // h >= 8))
+
+
+def new_layers(dim: int, config: AdaptorConfig) -> list[nn.Module]:
+    """The layers of `adaptor.structure`; `linear` and `conv_1x1` are two names of one map."""
+    if config.structure == "none":
+        return []
+    if config.structure in ("linear", "conv_1x1"):
+        return [Pointwise(dim)]
+    depth = 2 if config.structure == "encoder_2" else 1
+    return [EncoderLayer(dim, config.heads, config.mlp_ratio) for _ in range(depth)]
 
 
 class Adaptor(nn.Module):
-    """Adapts the rows of one modality; `head` projects them to the width both modalities share."""
+    """Adapts the rows of one modality; `head` projects them to the width all modalities share."""
 
     mean: Tensor
     std: Tensor
@@ -127,13 +140,7 @@ class Adaptor(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("std", torch.ones(()))
-        layers: list[nn.Module] = []
-        if config.structure in ("encoder_1", "encoder_2"):
-            depth = int(config.structure[-1])
-            layers = [EncoderLayer(dim, config.heads, config.mlp_ratio) for _ in range(depth)]
-        elif config.structure != "none":
-            layers = [Pointwise(dim, config.structure == "conv_1x1")]
-        self.layers = nn.ModuleList(layers)
+        self.layers = nn.ModuleList(new_layers(dim, config))
         self.head = nn.Linear(dim, config.projection)
 
     def forward(self, scan: ScanRows) -> Float[Tensor, "R D"]:
@@ -144,14 +151,14 @@ class Adaptor(nn.Module):
 
 
 class Adaptors(nn.Module):
-    """One adaptor a modality, trained together and saved together."""
+    """One adaptor per modality, trained together and saved together."""
 
     by_modality: Any  # nn.ModuleDict does not know what it holds
 
     def __init__(self, dims: dict[Modality, int], config: AdaptorConfig) -> None:
         super().__init__()
         self.config, self.dims = config, dims
-        self.by_modality = nn.ModuleDict({m: Adaptor(dims[m], config) for m in MODALITIES})
+        self.by_modality = nn.ModuleDict({m: Adaptor(dim, config) for m, dim in dims.items()})
 
     def forward(self, scans: dict[Modality, ScanRows]) -> dict[Modality, ScanRows]:
         """The same patches with adapted rows."""
@@ -168,13 +175,12 @@ def new_adaptors(train: Sequence[PatchFeatures], config: AdaptorConfig, seed: in
     Standardised by their mean row and one scale, the root of their mean variance: distances keep
     their order.
     """
-    dims = {m: train[0].by_modality[m].tokens.shape[1] for m in MODALITIES}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    dims = {m: features.tokens.shape[1] for m, features in train[0].by_modality.items()}
+    with seeded(seed):
         adaptors = Adaptors(dims, config)
     adaptors.to(train[0].valid.device)
     if config.standardise:
-        for m in MODALITIES:
+        for m in dims:
             rows = torch.cat([distinct_rows(features, m)[0] for features in train])
             variance, mean = torch.var_mean(rows, dim=0)
             adaptors.by_modality[m].mean.copy_(mean)
@@ -189,7 +195,7 @@ def adapt(adaptors: Adaptors, features: PatchFeatures) -> PatchFeatures:
     return replace(
         features,
         by_modality={
-            m: ModalityFeatures(s.rows, copying_weights(s, features.valid))
+            m: ModalityFeatures(s.rows, copying_weights(features.valid, s.index, s.rows))
             for m, s in adapted.items()
         },
     )
@@ -197,44 +203,32 @@ def adapt(adaptors: Adaptors, features: PatchFeatures) -> PatchFeatures:
 
 @torch.inference_mode()
 def disagreement(adaptors: Adaptors, adapted: PatchFeatures) -> Float[Tensor, " V"]:
-    """1 - cos(H_I F_I, H_P F_P) of each valid patch, from 0 to 2, of an adapted scan."""
+    """1 - cos(H_I F_I, H_P F_P) of each of the V valid patches of an adapted scan, from 0 to 2.
+
+    With more than two modalities the mean over their pairs.
+    """
     sides = []
-    for m in MODALITIES:
+    for m in adapted.by_modality:
         rows, index = distinct_rows(adapted, m)
         sides.append(F.normalize(adaptors.project(m, rows), dim=1)[index[adapted.valid]])
-    return 1 - (sides[0] * sides[1]).sum(1)
-
-
-def copying_weights(scan: ScanRows, valid: Bool[Tensor, " P"]) -> Float[Tensor, "P R"]:
-    """The sparse weights that copy each row to its valid patches."""
-    starts = F.pad(valid.long().cumsum(0), (1, 0))
-    ones = torch.ones_like(scan.index, dtype=scan.rows.dtype)
-    size = (len(valid), len(scan.rows))
-    return torch.sparse_csr_tensor(starts, scan.index, ones, size=size, check_invariants=False)
-
-
-def attention_heads(dim: int, most: int) -> int:
-    """The largest divisor of `dim` up to `most` that leaves each head 8 dimensions, or 1."""
-    return max(h for h in range(1, most + 1) if dim % h == 0 and (h == 1 or dim // h >= 8))
+    return torch.stack([1 - (a * b).sum(1) for a, b in combinations(sides, 2)]).mean(0)
 
 
 def described(adaptors: Adaptors) -> dict[str, Any]:
-    """All but the weights, as JSON can hold it."""
+    """Everything but the weights, for JSON."""
     return {"dims": adaptors.dims, "adaptor": asdict(adaptors.config)}
 
 
 def restored(about: dict[str, Any], weights: dict[str, Tensor], device: torch.device) -> Adaptors:
-    """The adaptors that `described` and `state_dict` told of, frozen, on `device`."""
+    """The adaptors of `described` with these weights (their `state_dict`), frozen, on `device`."""
     adaptors = Adaptors(about["dims"], structured(AdaptorConfig(), about["adaptor"]))
     adaptors.load_state_dict(weights)
     return adaptors.to(device).requires_grad_(False)
 
 
 def save_adaptors(adaptors: Adaptors, path: Path) -> None:
-    """`path` in safetensors, and its structure beside it as JSON."""
-    tensors = {name: t.cpu().contiguous() for name, t in adaptors.state_dict().items()}
-    with atomic_write(path) as file:
-        file.write_bytes(safetensors_bytes(tensors))
+    """The weights to `path` in safetensors, their structure to a .json file of the same name."""
+    write_tensors(path, adaptors.state_dict())
     with atomic_write(path.with_suffix(".json")) as file:
         file.write_text(json.dumps(described(adaptors), indent=1), encoding="utf-8")
 

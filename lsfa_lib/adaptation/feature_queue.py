@@ -10,16 +10,16 @@ from lsfa_lib.storage.files import InputError
 
 
 class FeatureQueue(nn.Module):
-    """The last `capacity` feature rows put in, each with the training scan it came from.
+    """The last `capacity` feature rows enqueued, each with the training scan it came from.
 
-    A ring: row number n of all that were ever put in lies at n mod capacity, over the oldest one.
-    Nothing is allocated after the start, and no gradient reaches what is held.
+    A ring buffer: row number n of all rows ever enqueued overwrites the oldest one at
+    n mod capacity. Nothing is allocated after the start, and the rows carry no gradient.
     """
 
     rows: Tensor
     scans: Tensor
     written: Tensor
-    """Rows ever put in, also those that were overwritten since."""
+    """Rows ever enqueued, including those overwritten since."""
 
     def __init__(self, capacity: int, dim: int) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class FeatureQueue(nn.Module):
     def enqueue(self, rows: Float[Tensor, "N D"], scan: int) -> None:
         """Copies `rows`, all of training scan `scan`, over the oldest; the last ones if too many.
 
-        Rows are held in the queue's own precision.
+        Rows are stored in the queue's own precision.
         """
         capacity = len(self.rows)
         end = int(self.written) + len(rows)
@@ -52,8 +52,13 @@ class FeatureQueue(nn.Module):
         return min(int(self.written), len(self.rows))
 
     @property
+    def full(self) -> bool:
+        """True where every further row overwrites an older one."""
+        return len(self) == len(self.rows)
+
+    @property
     def held(self) -> tuple[Float[Tensor, "H D"], Int[Tensor, " H"]]:
-        """The rows held, in no order, and the training scan of each.
+        """The rows in the queue, in no order, and the training scan of each.
 
         Views: the next `enqueue` writes over them.
         """

@@ -1,4 +1,4 @@
-"""Instance features: what a whole scan looks like, in K rows."""
+"""Instance features: K rows that summarise a scan."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lsfa_lib.features.geometry import direct_distances
 from lsfa_lib.storage.files import InputError
 
 
@@ -21,9 +22,9 @@ def instance_features(
 
     G_j = sum_{r in cluster j} counts_r rows_r / sum_{r in cluster j} counts_r
 
-    Row r stands for `counts[r]` patches, and for none takes no part. K = 1 is the mean over
-    patches. Gradients pass through the means, not through the choice of clusters. Raises
-    InputError for a K below 1 or above the number of different features.
+    Row r stands for `counts[r]` patches; with none it is ignored. K = 1 is the mean over patches.
+    Gradients pass through the means, not through the choice of clusters. Raises InputError for a
+    K below 1 or above the number of different features.
     """
     used = counts > 0
     rows, counts = rows[used], counts[used]
@@ -57,7 +58,7 @@ def _clusters(
 def _first_centres(
     rows: Float[Tensor, "R D"], counts: Float[Tensor, " R"], k: int, seed: int
 ) -> Float[Tensor, "k D"]:
-    """K different rows, each drawn by counts times its squared distance to those before it.
+    """K different rows, each drawn by its count times its squared distance to those before it.
 
     (k-means++, Arthur & Vassilvitskii 2007)
     """
@@ -70,26 +71,21 @@ def _first_centres(
         if not bool(odds.any()):
             raise _impossible(k, len(chosen))
         chosen.append(int(torch.multinomial(odds.cpu(), 1, generator=generator)))
-        gap = torch.minimum(gap, _distances(rows, rows[chosen[-1:]])[:, 0])
+        gap = torch.minimum(gap, direct_distances(rows, rows[chosen[-1:]])[:, 0])
         odds = counts * gap.double().square()
     return rows[chosen]
 
 
 def _assigned(rows: Float[Tensor, "R D"], centres: Float[Tensor, "k D"]) -> Int[Tensor, " R"]:
-    """The closest centre of each row; a centre that is none's gets the row farthest from its own.
+    """The closest centre of each row; an empty cluster gets the row farthest from its centre.
 
     Only rows that share a cluster are moved, so that filling one does not empty another.
     """
-    gap, cluster = _distances(rows, centres).min(1)
+    gap, cluster = direct_distances(rows, centres).min(1)
     for empty in (torch.bincount(cluster, minlength=len(centres)) == 0).nonzero():
         shared = torch.bincount(cluster, minlength=len(centres))[cluster] > 1
         cluster[gap.masked_fill(~shared, -1).argmax()] = empty[0]
     return cluster
-
-
-def _distances(rows: Float[Tensor, "R D"], centres: Float[Tensor, "k D"]) -> Float[Tensor, "R k"]:
-    # By differences: equal rows must be at distance 0, which a product does not give.
-    return torch.cdist(rows, centres, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _impossible(k: int, distinct: int) -> InputError:

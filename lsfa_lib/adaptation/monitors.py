@@ -1,22 +1,26 @@
-"""What tells a collapse: the compactness losses are least where all features are the same.
+"""Signs of collapse: making all features identical minimises the compactness losses.
 
 Row r stands for `counts[r]` patches; numbers are those over all patches.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lsfa_lib.records import MODALITIES
+from lsfa_lib.records import Modality
 
 LEAST_VARIANCE = 0.01
-"""Of that at the first step: features that shrank to a tenth have collapsed."""
+"""Relative to the first step: features that shrank to a tenth have collapsed."""
 LEAST_RANK = 1.2
-"""Directions: less, and the patches differ along one line."""
-MOST_OWN_ROWS = 0.5
+"""Directions; below it the patches differ along one line only."""
+MOST_SAME_SCAN = 0.5
+"""Share of patches whose nearest row in the queue is an older copy of their own scan."""
+WAY_OUT = "lower training.learning_rate or training.weights.lc and gc, or train with CLC too"
 
 
 @torch.no_grad()
@@ -34,9 +38,9 @@ def effective_rank(rows: Float[Tensor, "R D"], counts: Float[Tensor, " R"]) -> f
     """Number of directions in which the patches vary, from 1 to min(R - 1, D).
 
     exp(-sum_i p_i log p_i), p = eigenvalues of the covariance / their sum    (Roy & Vetterli 2007,
-    with eigenvalues in place of singular values)
+    with eigenvalues instead of singular values)
 
-    0 by definition where the rows differ by no more than rounding: noise has full rank.
+    0 by definition where the rows differ only by rounding: noise has full rank.
     """
     deviations = _deviations(rows, counts)
     total = deviations.square().sum()
@@ -52,17 +56,17 @@ def effective_rank(rows: Float[Tensor, "R D"], counts: Float[Tensor, " R"]) -> f
 
 @torch.no_grad()
 def alignment_accuracy(
-    a: Float[Tensor, "A C"],
-    b: Float[Tensor, "B C"],
-    index_a: Int[Tensor, " P"],
-    index_b: Int[Tensor, " P"],
+    side_a: tuple[Float[Tensor, "A C"], Int[Tensor, " P"]],
+    side_b: tuple[Float[Tensor, "B C"], Int[Tensor, " P"]],
 ) -> float:
     """Share of patches whose own partner is the most cosine-similar one; mean of both directions.
 
-    A partner with the same row counts as right, and of equal similarities the first is taken: rows
-    that are all alike find few partners. Patches that share a row but no partner cannot all find
-    theirs, so 1 is within reach only where partners are shared alike.
+    A side is one modality: its projected rows, and the row of each patch. A partner with the same
+    row counts as right, and of equal similarities the first is taken: identical rows find few
+    partners. Patches that share a row but no partner cannot all find theirs, so 1 can be reached
+    only where both sides share rows in the same way.
     """
+    (a, index_a), (b, index_b) = side_a, side_b
     scores = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T
     absent_a = torch.bincount(index_a, minlength=len(a)) == 0
     absent_b = torch.bincount(index_b, minlength=len(b)) == 0
@@ -71,27 +75,27 @@ def alignment_accuracy(
     return torch.cat((found_a, found_b)).double().mean().item()
 
 
-def collapse(history: list[dict[str, float]]) -> str:
-    """What shows in the latest step that the training must stop, and what to try; "" if nothing."""
+def collapse(history: Sequence[Mapping[str, float]], modalities: Iterable[Modality]) -> str:
+    """Why the training must stop after the latest step, and what to try; "" if it need not."""
     first, last = history[0], history[-1]
-    for m in MODALITIES:
-        if last[f"variance_{m}"] < LEAST_VARIANCE * first[f"variance_{m}"]:
+    for m in modalities:
+        variance, rank = last[f"variance_{m}"], last[f"rank_{m}"]
+        if variance < LEAST_VARIANCE * first[f"variance_{m}"]:
             return (
-                f"the variance of {m} features fell to {last[f'variance_{m}']:.3g} from "
-                f"{first[f'variance_{m}']:.3g}, they collapse towards one point; lower "
-                "training.learning_rate or training.weights.lc and gc, or train with CLC too"
+                f"the variance of {m} features fell to {variance:.3g} from "
+                f"{first[f'variance_{m}']:.3g}, they collapse towards one point; {WAY_OUT}"
             )
-        if last[f"rank_{m}"] < min(LEAST_RANK, 0.9 * first[f"rank_{m}"]):
+        if rank < min(LEAST_RANK, 0.9 * first[f"rank_{m}"]):
             return (
-                f"the effective rank of {m} features fell to {last[f'rank_{m}']:.2f} from "
-                f"{first[f'rank_{m}']:.2f}, they collapse onto a line; lower "
-                "training.learning_rate or training.weights.lc and gc, or train with CLC too"
+                f"the effective rank of {m} features fell to {rank:.2f} from "
+                f"{first[f'rank_{m}']:.2f}, they collapse onto a line; {WAY_OUT}"
             )
-        if len(history) == 1 and last.get(f"own_rows_{m}", 0.0) > MOST_OWN_ROWS:
+        same_scan = last.get(f"same_scan_{m}", 0.0)
+        if len(history) == 1 and same_scan > MOST_SAME_SCAN:
             return (
-                f"{last[f'own_rows_{m}']:.0%} of the {m} patches find an old copy of themselves in "
-                "the bank, so that LC trains on nothing; set training.exclude_same_scan to true or "
-                "lower training.local_bank"
+                f"{same_scan:.0%} of the {m} patches find an old copy of themselves in the bank, "
+                "so that LC trains on nothing; set training.exclude_same_scan to true or lower "
+                "training.local_bank"
             )
     return ""
 
@@ -101,6 +105,6 @@ def _deviations(rows: Float[Tensor, "R D"], counts: Float[Tensor, " R"]) -> Floa
     used = counts > 0
     rows, share = rows[used].double(), counts[used].double()
     share = share / share.sum()
-    # About one of the rows, constant rows have a mean of exactly 0.
+    # Relative to one of the rows, constant rows have a mean of exactly 0.
     rows = rows - rows[0]
     return (rows - share @ rows) * share.sqrt()[:, None]

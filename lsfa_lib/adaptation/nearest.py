@@ -1,4 +1,4 @@
-"""Nearest rows: the search behind the anomaly score and behind compactness."""
+"""Nearest rows: the search behind the anomaly score and the compactness losses."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def nearest_index(
 ) -> Int[Tensor, " R"]:
     """Index of the closest bank row among those `allowed`, for each row.
 
-    argmin_m ||b_m||^2 - 2 f.b_m, both about the bank's mean row, where float32 loses least.
+    argmin_m ||b_m||^2 - 2 f.b_m, both relative to the bank's mean row, where float32 loses least.
 
     `chunk` rows and bank rows are compared at once, which bounds memory. ValueError where the bank
-    has no row to choose.
+    has no allowed row.
     """
     if len(bank) == 0 or (allowed is not None and not bool(allowed.any())):
         raise ValueError(f"none of the {len(bank)} bank rows may be chosen; allow one at least")
@@ -36,7 +36,7 @@ def nearest_index(
             at = slice(first, first + chunk)
             products = torch.addmm(norms, queries[at], block.T, alpha=-2)
             least = products.amin(1)
-            # Later blocks improve on few rows: only those pay for finding the place.
+            # Later blocks improve few rows: only for those is the position searched.
             closer = (least < best[at]).nonzero().squeeze(1)
             best[at] = torch.minimum(best[at], least)
             index[first + closer] = start + products[closer].argmin(1)

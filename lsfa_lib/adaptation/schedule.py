@@ -1,12 +1,14 @@
-"""What a training does at which step: its rate, its scans and its random numbers."""
+"""The schedule of a training: its length, and the rate, scans and random numbers of each step."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
 from lsfa_lib.config import TrainingConfig, config_hash
+from lsfa_lib.storage.files import InputError
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
@@ -24,10 +26,10 @@ def warmed_cosine(step: int, steps: int, warmup: float) -> float:
 
 
 def batch_scans(step: int, scans: int, batch: int, seed: int) -> list[int]:
-    """Scans of one step: whole batches of a new random order each epoch, no scan twice in one."""
-    a_epoch = scans // batch
-    first = step % a_epoch * batch
-    return epoch_order(step // a_epoch, scans, seed)[first : first + batch]
+    """Scans of one step: full batches of a new random order each epoch, no scan twice in one."""
+    per_epoch = scans // batch
+    first = step % per_epoch * batch
+    return epoch_order(step // per_epoch, scans, seed)[first : first + batch]
 
 
 def epoch_order(epoch: int, scans: int, seed: int) -> list[int]:
@@ -36,5 +38,49 @@ def epoch_order(epoch: int, scans: int, seed: int) -> list[int]:
 
 
 def generator_of(*parts: int) -> torch.Generator:
-    """A generator that follows from these numbers alone."""
+    """A generator that depends on these numbers alone."""
     return torch.Generator().manual_seed(int(config_hash(*parts), 16) >> 1)
+
+
+def fitted_schedule(config: TrainingConfig, scans: int) -> tuple[TrainingConfig, tuple[str, ...]]:
+    """`config` with batch and steps for this many scans, and a note about what had to change.
+
+    Raises InputError where the batch cannot be divided as asked.
+    """
+    notes: tuple[str, ...] = ()
+    if scans < config.batch:
+        notes = (f"batch of {scans} instead of {config.batch}: there are no more scans",)
+        config = replace(config, batch=scans)
+    if not 1 <= config.accumulate <= config.batch:
+        raise InputError(
+            f"training.accumulate is {config.accumulate}, wanted 1 to {config.batch}, the batch"
+        )
+    if config.epochs:
+        config = replace(config, steps=config.epochs * (scans // config.batch))
+    return config, notes
+
+
+def fitted_banks(
+    config: TrainingConfig, scans: int, patches: int
+) -> tuple[TrainingConfig, tuple[str, ...]]:
+    """`config` with banks for epochs of `scans` and `patches`, and notes about what had to change.
+
+    A bank longer than an epoch holds an older copy of every patch: unless rows of the same scan
+    are excluded, it is cut to half an epoch.
+    """
+    local = config.local_bank or config.bank_batches * config.batch * patches // scans
+    global_, instances = config.global_bank, scans * config.instances
+    notes: tuple[str, ...] = ()
+    if not config.exclude_same_scan and local > patches // 2:
+        notes += (
+            f"local bank of {patches // 2} patches instead of {local}: one longer than an epoch of "
+            f"{patches} holds each patch's own old copy, and LC would train on nothing",
+        )
+        local = patches // 2
+    if not config.exclude_same_scan and global_ > instances // 2:
+        notes += (
+            f"global bank of {instances // 2} instead of {global_}, so that it holds "
+            "less than an epoch",
+        )
+        global_ = max(1, instances // 2)
+    return replace(config, local_bank=local, global_bank=global_), notes

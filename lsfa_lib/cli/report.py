@@ -1,4 +1,4 @@
-"""`lsfa report`: pages written again, one page to mail, everything to share."""
+"""`lsfa report`: rewrites pages, writes one page to mail, or a zip to share."""
 
 from __future__ import annotations
 
@@ -13,22 +13,20 @@ from lsfa_lib.storage.files import InputError
 def report(
     run: Annotated[
         str,
-        typer.Argument(help="Run or study to write as one file: its folder, or that one's name."),
+        typer.Argument(help="Run or study to save as one file: its folder or its name."),
     ] = "",
     out: Annotated[
-        str, typer.Option(help="The file RUN's page is written to, plotly.js inside: to mail.")
+        str, typer.Option(help="File for the page of RUN, with plotly.js inside, to send by mail.")
     ] = "",
     bundle: Annotated[
-        str, typer.Option(help="Zip of the gallery with all its pages and tables: to share.")
+        str, typer.Option(help="Zip file for the gallery with all pages and tables, to share.")
     ] = "",
-    study: Annotated[
-        str, typer.Option(help="Only this study and its runs go into the bundle.")
-    ] = "",
+    study: Annotated[str, typer.Option(help="Bundle only this study and its runs.")] = "",
     reports: Annotated[Path, typer.Option("--reports", help="Folder of the reports.")] = Path(
         "reports"
     ),
 ) -> None:
-    """Write every page and the gallery again, or one page to mail, or a zip to share.
+    """Rewrite all pages and the gallery, or write one page to mail or a zip to share.
 
     Examples: `lsfa report`, `lsfa report biscuit-demo-s0 --out biscuit.html`,
     `lsfa report --bundle components.zip --study components`.
@@ -37,9 +35,12 @@ def report(
     from lsfa_lib.pages.report import mail, rebuild
 
     if bool(run) != bool(out) or (run and bundle):
-        raise InputError("one page is written by RUN and --out together, a zip by --bundle alone")
+        raise InputError(
+            "RUN needs --out and --out needs RUN: lsfa report RUN --out FILE; --bundle takes "
+            "neither"
+        )
     if study and not bundle:
-        raise InputError(f"--study {study} chooses what goes into a zip; add --bundle out.zip")
+        raise InputError(f"--study {study} selects what a zip contains; add --bundle out.zip")
     if run:
         typer.echo(mail(run, reports, Path(out)))
     elif bundle:

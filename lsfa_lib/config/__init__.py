@@ -1,4 +1,4 @@
-"""Settings: dataclasses (`fields`), presets, and `configure`, which makes a Config of both."""
+"""Settings: dataclasses (`fields`), presets, and `configure`, which builds a Config from both."""
 
 from lsfa_lib.config.build import (
     checked,

@@ -1,4 +1,4 @@
-"""Configurations from presets, files and dotted fields; as plain values and as keys."""
+"""Configurations from presets, files and dotted fields; as plain values and as hash keys."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NUMBER = re.compile(r"[-+\d.]+e[-+]?\d+")
 RENAMED = {
     "training.own_rows": ("training.exclude_same_scan", {"excluded": True, "kept": False}),
 }
-"""Fields of earlier versions: today's name, and what their values became."""
+"""Fields of earlier versions: the current name, and the current value of each old value."""
 
 
 def configure(
@@ -34,12 +34,12 @@ def configure(
 ) -> Config:
     """The configuration of a preset, a YAML file or another Config, with `fields` changed.
 
-    `fields` are named in full, such as `{"training.temperature": 0.03, "data.root": "scans"}`. Two
-    more names stand for several fields: `recipe`, the name of a preset whose recipe is taken with
-    the data and backbones of `source`, and `only`, the losses that are trained (see LOSSES).
+    `fields` have full names, such as `{"training.temperature": 0.03, "data.root": "scans"}`. Two
+    more names set several fields at once: `recipe` takes the recipe of the named preset and keeps
+    the data and backbones of `source`; `only` names the losses to train (see LOSSES).
 
-    A file without `name:` is called by its file name, so that its runs are not taken for those of
-    the preset that it changes. Raises InputError for a name that does not exist, a value of another
+    A file without `name:` is named after the file, so that its runs are not confused with those of
+    the preset it changes. Raises InputError for a name that does not exist, a value of the wrong
     type and fields that contradict each other.
     """
     changes = dict(fields or {})
@@ -117,14 +117,15 @@ def structured(base: T, changes: Mapping[str, Any]) -> T:
     """The dataclass `base` with nested `changes`, every value checked against its field's type.
 
     Raises InputError with the dotted name of a field that does not exist (and the nearest one) or
-    whose value is of another type.
+    whose value has the wrong type.
     """
     import pydantic  # here, since it takes half a second
 
     values = _merged(asdict(base), changes, "")  # type: ignore[call-overload]
     try:
         # From JSON, a list may stand for a tuple and a whole number for a float; nothing else.
-        return pydantic.TypeAdapter(type(base)).validate_json(json.dumps(values), strict=True)
+        text = json.dumps(values, default=str)
+        return pydantic.TypeAdapter(type(base)).validate_json(text, strict=True)
     except pydantic.ValidationError as errors:
         error = errors.errors()[0]
     name, value = ".".join(map(str, error["loc"])), error["input"]
@@ -160,7 +161,7 @@ def _merged(base: dict[str, Any], changes: Mapping[str, Any], prefix: str) -> di
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
-    """The Config that was stored as these values; fields renamed since then are read."""
+    """The Config that was stored as these values; fields renamed since then are translated."""
     stored = json.loads(json.dumps(values))
     for old, (new, meaning) in RENAMED.items():
         (stage, name), new_name = old.split("."), new.split(".")[1]
@@ -170,7 +171,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
 
 
 def with_losses(config: Config, name: str) -> Config:
-    """`config` trained with those losses alone; `none` leaves features unadapted."""
+    """`config` with only those losses; `none` leaves features unadapted."""
     if name not in LOSSES:
         raise InputError(
             f"there is no loss {name!r}; the nearest of {', '.join(LOSSES)} is "
@@ -184,7 +185,7 @@ def with_losses(config: Config, name: str) -> Config:
 def _with_recipe(config: Config, recipe: str) -> Config:
     """The recipe of a preset, such as `published`, with the data and backbones of `config`.
 
-    Image size and plane distance stay as well: they belong to the data.
+    Image size and plane distance are also kept: they belong to the data.
     """
     if recipe not in PRESETS:
         raise InputError(
@@ -192,7 +193,7 @@ def _with_recipe(config: Config, recipe: str) -> Config:
             f"{nearest(recipe, PRESETS)}"
         )
     base = PRESETS[recipe]
-    # Other weights than the published ones keep the norm they were trained with, unless released.
+    # Weights other than the published ones keep the norm they were trained with, unless released.
     same_model = config.point_encoder.model == base.point_encoder.model
     own = same_model or base.point_encoder.norm == "released"
     norm = (base if own else config).point_encoder.norm
@@ -243,9 +244,9 @@ def checked(config: Config) -> Config:
 
 
 def resolve_paths(config: Config) -> Config:
-    """`config` for a process in a folder of the checkout, such as JupyterLab in notebooks/.
+    """`config` with paths that also work in a subfolder of the checkout, such as notebooks/.
 
-    Data that are not below that folder are taken from the checkout, which has one cache.
+    Data not found relative to that folder are read from the checkout, whose cache is used.
     """
     data = replace(config.data, root=str(located(Path(config.data.root))))
     inside = CHECKOUT in Path.cwd().parents
@@ -264,12 +265,12 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cpu")
     if not count:
         raise InputError(
-            f"device {name} was asked for but torch sees none; use --device cpu or auto"
+            f"device {name} was requested but torch sees none; use --device cpu or auto"
         )
     index = int(name.partition(":")[2] or 0)
     if index >= count:
         raise InputError(f"device {name} does not exist; torch sees cuda:0 to cuda:{count - 1}")
-    # TF32 convolutions would change features by 1e-3, and scores away from those of the CPU.
+    # TF32 convolutions would change features by 1e-3, so scores would differ from those on the CPU.
     torch.backends.cudnn.allow_tf32 = False
     return torch.device(name if ":" in name else "cuda")
 
@@ -280,7 +281,7 @@ def fields_of(config: Config) -> dict[str, Any]:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Entries of nested dicts under names such as `training.weights.la`."""
+    """Entries of nested dicts, with dotted names such as `training.weights.la`."""
     for name, value in values.items():
         if isinstance(value, dict):
             yield from flat(value, f"{prefix}{name}.")

@@ -13,7 +13,7 @@ class DataConfig:
     root: str = "data/mvtec3d"
     """Folder that holds the categories."""
     light: int = 4
-    """Eyecandies: which of its six pictures is taken; papers take 4, lit from the left."""
+    """Eyecandies: which of its six images is used; papers use 4, lit from the left."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class PreprocessConfig:
     ransac_points: int = 50
     ransac_iterations: int = 1000
     plane_distance_m: float = 0.005
-    """Points nearer to the plane are background. The paper's "5e-2" would delete most objects."""
+    """Points closer to the plane are background. The paper's "5e-2" would delete most objects."""
     cluster_gap_m: float = 0.006
     """Parts of the scan farther apart than this are different components (DBSCAN's eps)."""
     cluster_min_points: int = 30
@@ -47,7 +47,7 @@ class ImageEncoderConfig:
     stages: tuple[int, ...] = ()
     """Feature stages of a convolutional model to concatenate; empty for a ViT's tokens."""
     blocks: tuple[int, ...] = ()
-    """Blocks of a ViT (from 0) whose normed tokens are concatenated; empty for the last alone."""
+    """Blocks of a ViT (from 0) whose normed tokens are concatenated; empty for the last only."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class PointEncoderConfig:
     model: Literal["point_mae", "point_bert", "point_mae_small", "fpfh"] = "point_mae"
     """`point_mae_small` is this package's own (docs/point_mae_small.md)."""
     weights: str = "data/weights/pointmae_pretrain.pth"
-    """A path, `random`, or `package` for the small one's. FPFH has none."""
+    """A path, `random`, or `package` for those of `point_mae_small`. FPFH has none."""
     sha256: str = "27ded932bb0a2625d5a8eb006df199b2578598c774aee6d86b985300b6a5fd20"
     """Of the weights file; empty to accept any."""
     taps: tuple[int, ...] = ()
@@ -70,8 +70,8 @@ class PointEncoderConfig:
     fpfh_radius_m: float = 0.25
     fpfh_max_neighbours: int = 100
     spacing_m: float = 0.0
-    """FPFH is computed on points at least this far apart, so that a neighbour count means a length
-    at every image size; 0 takes every valid point."""
+    """FPFH is computed on points at least this far apart, so that a neighbour count corresponds to
+    the same length at every image size; 0 uses every valid point."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class ProjectionConfig:
     patch_px: int = 4
     """Side of one patch: grid = image_size / patch_px."""
     neighbours: int = 3
-    """Nearest group centres a point is interpolated from; 0 takes all of them (Eq. 1)."""
+    """Nearest group centres that a point is interpolated from; 0 uses all (Eq. 1)."""
     pooling: Literal["valid_mean", "released"] = "valid_mean"
 
 
@@ -100,8 +100,8 @@ class BankConfig:
 @dataclass(frozen=True)
 class DetectorConfig:
     image_score: Literal["max", "reweighted", "top_fraction"] = "top_fraction"
-    """`reweighted` is PatchCore's and the papers'. The mean of the largest map pixels rests on more
-    than one noisy patch; it was the better one in a prototype on other data."""
+    """`reweighted`: PatchCore and the papers. The mean of the largest map pixels does not depend on
+    a single noisy patch; it was better in a prototype on other data."""
     top_fraction: float = 0.001
     """Share of all map pixels whose mean is the `top_fraction` score."""
     blur: float = 1 / 56
@@ -115,7 +115,7 @@ class DetectorConfig:
     """Standardise each modality's maps and scores on validation/good before fusing them."""
     fusion: Literal["mean", "sum", "product"] = "mean"
     disagreement: bool = True
-    """Third score where alignment was trained: 1 - cos of the two modalities' projections."""
+    """Third score, if alignment was trained: 1 - cos of the two modalities' projections."""
     false_alarm_rate: float = 0.05
     """Share of good parts the threshold may reject, by a normal fit to validation/good scores."""
 
@@ -123,17 +123,17 @@ class DetectorConfig:
 @dataclass(frozen=True)
 class AdaptorConfig:
     structure: Literal["encoder_1", "encoder_2", "linear", "conv_1x1", "none"] = "encoder_1"
-    """Encoder layers over the patches of a scan, or one map a patch; `none`: heads only."""
+    """Encoder layers over the patches of a scan, or a linear map per patch; `none`: heads only."""
     heads: int = 12
-    """Attention heads at most: the largest divisor of the feature width with 8 dimensions each."""
+    """Upper limit; used: the largest divisor of the width with at least 8 dimensions per head."""
     mlp_ratio: float = 4.0
     projection: int = 512
     """Width of the projection heads."""
     attend: Literal["valid", "all"] = "valid"
     """`all`: background patches take part in attention, as in the paper."""
     standardise: bool = True
-    """Features enter centred and divided by one number a modality, so that rates and distances mean
-    the same for any backbone; False leaves them raw, as in the paper."""
+    """Centre the features and divide them by one number per modality, so that learning rates and
+    distances are comparable across backbones; False: raw features, as in the paper."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class LossWeights:
 @dataclass(frozen=True)
 class TrainingConfig:
     weights: LossWeights = field(default_factory=LossWeights)
-    """All 0: features stay as the backbones give them."""
+    """All 0: features are used as the backbones return them."""
     alignment: Literal["infonce", "literal"] = "infonce"
     """`literal`: Eq. 2 and 3 as printed, raw products over one common denominator."""
     compactness: Literal["mean", "sum", "mean_squared"] = "mean"
@@ -157,63 +157,63 @@ class TrainingConfig:
     temperature: float = 0.1
     """Of the row-wise InfoNCE."""
     instances: int = 1
-    """K of k-means: instance features a scan; 1 is the mean over valid patches."""
+    """K of k-means: instance features per scan; 1 is the mean over valid patches."""
     steps: int = 50
     epochs: int = 0
-    """Where not 0: this many passes over the training scans, instead of `steps`."""
+    """If not 0: passes over the training scans, instead of `steps`."""
     batch: int = 8
     accumulate: int = 1
-    """Parts a batch is worked through in, for less memory; alignment between instances (GA) then
-    sees those of one part."""
+    """Parts that a batch is processed in, to save memory; alignment between instances (GA) then
+    sees the scans of one part only."""
     learning_rate: float = 2e-3
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.01
     warmup: float = 1 / 3
-    """Share of the steps with linearly rising rate; a half-cosine to 0 follows."""
+    """Share of the steps in which the learning rate rises linearly; a half-cosine to 0 follows."""
     clip_norm: float = 0.0
-    """Largest norm of the gradient; 0 does not clip."""
+    """Largest gradient norm; 0: no clipping."""
     mixed_precision: bool = False
-    """bfloat16 in the forward pass, on CUDA only: a CPU is slower with it."""
+    """bfloat16 in the forward pass, on CUDA only: it slows a CPU down."""
     patches_per_scan: int = 1024
-    """Valid patches drawn from each scan in a step; 0 takes all. Keeps a step's cost the same at
-    every image size."""
+    """Valid patches drawn per scan and step; 0: all. Makes the cost of a step independent of the
+    image size."""
     local_bank: int = 0
-    """Patches the local bank holds; 0: `bank_batches`."""
+    """Capacity of the local bank, patches; 0: set by `bank_batches`."""
     bank_batches: int = 4
-    """Batches the local bank holds, where `local_bank` is 0. The paper's 5e4 rows are 2 of its
-    8 x 3136."""
+    """Capacity of the local bank, batches, if `local_bank` is 0. The paper's 5e4 rows are 2 batches
+    of 8 x 3136."""
     global_bank: int = 1024
-    """Instance features the global bank holds."""
+    """Capacity of the global bank, instance features."""
     exclude_same_scan: bool = True
-    """Leave the bank rows of the query's own scan, older copies of it, out of the search. False, as
-    in the paper: a bank longer than an epoch is then cut to half of one."""
+    """Exclude the bank rows of the query's own scan (older copies of it) from the search. False, as
+    in the paper: a bank longer than an epoch is then shortened to half an epoch."""
     compactness_from: int = 0
     """First step with LC and GC; released: 60."""
     checkpoint_every: int = 0
-    """Steps between checkpoints; 0 writes none."""
+    """Steps between checkpoints; 0: none."""
 
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """What of the backbones is trained. Rates, steps and losses are those of TrainingConfig.
+    """Which weights of the backbones are trained; learning rate, steps, losses: TrainingConfig.
 
-    There is no dropout: the backbones stay in eval mode, BatchNorm with the statistics it has.
+    There is no dropout: the backbones stay in eval mode, with fixed BatchNorm statistics.
     """
 
     method: Literal["none", "last_blocks", "whole", "lora", "adalora"] = "none"
     """`none` trains adaptors on frozen backbones; the others train backbones, without adaptors.
-    `whole`: every weight the features depend on."""
+    `whole`: every weight that the features depend on."""
     blocks: int = 1
-    """Of `last_blocks`: transformer blocks, or the stages of a convolutional model."""
+    """For `last_blocks`: number of transformer blocks, or of stages of a convolutional model."""
     modalities: tuple[str, ...] = MODALITIES
-    """Backbones trained; the others stay frozen, and their heads are trained all the same."""
+    """Backbones to train; the others stay frozen, but their heads are trained."""
     rank: int = 8
-    """Of the additions; AdaLoRA starts at 3/2 of it and comes down to it on average."""
+    """Rank of the low-rank updates; AdaLoRA starts at 3/2 of it and prunes to it on average."""
     alpha: int = 16
-    """The additions count alpha / rank times, for AdaLoRA alpha / (3/2 rank)."""
+    """The updates are scaled by alpha / rank, for AdaLoRA by alpha / (3/2 rank)."""
     recompute: bool = True
-    """Activations are computed again when gradients need them: memory for those of one scan instead
-    of every scan at hand, for one more forward pass."""
+    """Activation checkpointing: memory for the activations of one scan instead of all scans of a
+    step, at the cost of one more forward pass."""
 
 
 @dataclass(frozen=True)
@@ -224,17 +224,17 @@ class CrossmodalConfig:
     batch: int = 4
     learning_rate: float = 1e-3
     patches_per_scan: int = 0
-    """Valid patches drawn from each scan in a step; 0 takes all, as published."""
+    """Valid patches drawn per scan and step; 0: all, as published."""
     aggregation: Literal["product", "sum", "max", "from_rgb", "from_3d"] = "product"
-    """`from_rgb` and `from_3d`: one direction alone, by what the prediction is made from."""
+    """`from_rgb` and `from_3d`: one direction only, named after the modality it predicts from."""
     blur: float = 4.7 / 224
     """Gaussian sigma as a fraction of the image side."""
     top_fraction: float = 0.0
-    """Share of all map pixels whose mean is the image score; 0 takes the largest pixel alone."""
+    """Share of all map pixels whose mean is the image score; 0: the largest pixel only."""
     normalisation: Literal["none", "released"] = "none"
-    """`released`: another scale of the map for each metric, as in the public evaluation."""
+    """`released`: a different scale of the map for each metric, as in the public evaluation."""
     cut: Literal["", "full", "M", "S", "T"] = ""
-    """Backbones cut after their first 12, 8, 4 or 1 blocks; "" takes the encoders as they are."""
+    """Backbones truncated after 12, 8, 4 or 1 blocks; "" leaves the encoders unchanged."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The presets, each as the fields in which it differs from another one.
 
-PUBLISHED is what the paper's text says, RELEASED what the public code does (quirks included), OURS
-the paper's idea with the defects repaired. DEMO is OURS with backbones that need no download; TINY
-is DEMO reduced for tests.
+PUBLISHED follows the text of the paper and RELEASED the public code (quirks included); OURS is the
+paper's idea with the defects fixed. DEMO is OURS with backbones that need no download; TINY is DEMO
+reduced for tests.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ DEMO = replaced(
         "point_encoder.group_size": 64,
         "point_encoder.norm": "group_radius",
         "threads": 1,
-        # FPFH, for the methods that use it: lengths that fit the demo's parts.
+        # FPFH, for the methods that use it: radii that suit the size of the demo parts.
         "point_encoder.normal_radius_m": 0.003,
         "point_encoder.fpfh_radius_m": 0.005,
         "point_encoder.fpfh_max_neighbours": 128,
@@ -123,7 +123,7 @@ RANDOM_WEIGHTS = {
     "point_encoder.weights": "random",
     "point_encoder.sha256": "",
 }
-"""Backbones that are not trained, to test shapes, memory and speed."""
+"""Untrained backbones, to test shapes, memory and speed."""
 LOSSES = {
     "none": (),
     "LA": ("la",),
@@ -134,4 +134,4 @@ LOSSES = {
     "IFC": ("lc", "gc"),
     "both": ("la", "ga", "lc", "gc"),
 }
-"""Names of the losses and of their sums, with the weights each keeps."""
+"""Names of losses and of their sums, with the weights that each keeps."""

@@ -1,4 +1,4 @@
-"""Greedy k-centre selection: few rows such that no row is far from a kept one."""
+"""Greedy k-centre selection: a few rows such that every row is close to a selected one."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from lsfa_lib.storage.files import InputError, progress
 CANDIDATES = 512
 CHUNK_ROWS = 1024
 TILE = 64
-"""Matrix products run a fifth faster on whole tiles; picks beyond them wait for the next block."""
+"""Matrix products are a fifth faster on full tiles; other picks are left to the next block."""
 
 
 def greedy_k_centre(
     rows: Float[Tensor, "N D"], n_keep: int, seed: int, projection_eps: float = 0.9
 ) -> Int[Tensor, " n_keep"]:
-    """Indices of `n_keep` distinct rows; each is the farthest from all that were kept before it.
+    """Indices of `n_keep` distinct rows; each is the farthest from all rows selected before it.
 
     max_i min_{j kept} ||x_i - x_j|| is at most twice the least possible    (Sener & Savarese;
     PatchCore's coreset). The first row is drawn from `seed`, ties go to the lowest index. Rows are
     compared after a Gaussian random projection that keeps squared distances within
-    1 +- `projection_eps` (Johnson-Lindenstrauss), where that at least halves their width; 0 never
-    projects.
+    1 +- `projection_eps` (Johnson-Lindenstrauss), if that at least halves their width; 0: no
+    projection.
 
-    The selection is exactly that of adding one row at a time, up to float rounding: distances
-    below about 0.2 % of a row's length, after centring, cannot be told from 0. Raises InputError
-    when n_keep is not in 1..N.
+    The result is the same as adding one row at a time, up to float rounding: distances below about
+    0.2 % of a row's length, after centring, cannot be distinguished from 0. Raises InputError when
+    n_keep is not in 1..N.
     """
     if not 1 <= n_keep <= len(rows):
-        raise InputError(f"{n_keep} rows were to be kept of {len(rows)}; keep 1 to {len(rows)}")
+        raise InputError(f"cannot keep {n_keep} of {len(rows)} rows; keep 1 to {len(rows)}")
     generator = torch.Generator().manual_seed(seed)
     first = torch.randint(len(rows), (1,), generator=generator).to(rows.device)
     points = _projected(rows, projection_eps, generator)
@@ -47,7 +47,7 @@ def johnson_lindenstrauss_width(n: int, eps: float) -> int:
 
     4 ln n / (eps^2 / 2 - eps^3 / 3)        (Dasgupta & Gupta 2003)
     """
-    # scikit-learn has this line too, at almost three seconds of imports in every kernel.
+    # scikit-learn has this too, but its import takes almost three seconds in every kernel.
     return int(4 * math.log(n) / (eps**2 / 2 - eps**3 / 3))
 
 
@@ -56,9 +56,9 @@ def _projected(
 ) -> Float[Tensor, "N d"]:
     rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
     width = johnson_lindenstrauss_width(len(rows), eps) if eps else rows.shape[1]
-    if not 0 < 2 * width <= rows.shape[1]:  # less is not worth the distortion
+    if not 0 < 2 * width <= rows.shape[1]:  # a smaller reduction is not worth the distortion
         return rows
-    # Drawn on the CPU, so that a seed means the same selection on every device.
+    # Drawn on the CPU, so that a seed gives the same selection on every device.
     projection = torch.randn(rows.shape[1], width, generator=generator, dtype=rows.dtype)
     return rows @ (projection / width**0.5).to(rows.device)
 
@@ -66,7 +66,7 @@ def _projected(
 def _blocks(
     points: Float[Tensor, "N d"], first: Int[Tensor, " 1"], n_keep: int
 ) -> Iterator[Int[Tensor, " B"]]:
-    """Blocks of greedy's picks in order: as many at once as can be told from few distances."""
+    """The greedy picks in order, in blocks of as many as the candidates' distances determine."""
     norms = points.square().sum(1)
     gap = torch.full_like(norms, torch.inf)  # squared distance to the nearest pick, -1 for picks
     block = first
@@ -88,10 +88,10 @@ def _blocks(
 def _next_block(
     points: Float[Tensor, "N d"], norms: Float[Tensor, " N"], gap: Float[Tensor, " N"], most: int
 ) -> Int[Tensor, " B"]:
-    """Greedy among the candidates with the largest gaps, until a row outside could come first."""
+    """Greedy picks among the candidates with the largest gaps, until another row could be next."""
     values, order = gap.topk(min(CANDIDATES + 1, len(gap)))
     limit = values[-1].item() if len(gap) > CANDIDATES else -1.0
-    if values[0] == 0:  # only copies of kept rows are left
+    if values[0] == 0:  # only duplicates of selected rows are left
         return (gap == 0).nonzero().squeeze(1)[:most]
     if values[0] == limit:  # more rows than candidates are equally far
         return gap.argmax()[None]
@@ -105,14 +105,14 @@ def _next_block(
         chosen.append(best)
         np.minimum(left, between[best], out=left)
         left[best] = -1
-    whole = len(chosen) // TILE * TILE
-    return candidates[chosen[: whole or None]]
+    full = len(chosen) // TILE * TILE
+    return candidates[chosen[: full or None]]
 
 
 def _products(
     a: Float[Tensor, "A d"], squared_norms: Float[Tensor, "A 1"], b: Float[Tensor, "B d"]
 ) -> Float[Tensor, "A B"]:
-    """||a||^2 - 2 a.b: squared distances less ||b||^2, which a minimum over a can wait for."""
+    """||a||^2 - 2 a.b: squared distances without ||b||^2, which is constant in a minimum over a."""
     return torch.addmm(squared_norms, a, b.T, alpha=-2)
 
 
@@ -120,6 +120,6 @@ def _squared_distances(
     products: Float[Tensor, "*A B"], norms: Float[Tensor, " B"]
 ) -> Float[Tensor, "*A B"]:
     squared = products + norms
-    # What rounding of the products makes of two equal rows; it must tie at 0.
+    # The rounding error of the products for two equal rows, whose distance must be exactly 0.
     noise = 32 * torch.finfo(norms.dtype).eps * norms
     return squared.where(squared > noise, 0)

@@ -25,12 +25,12 @@ from lsfa_lib.records import MODALITIES, Evidence, Modality, Mode, PatchFeatures
 from lsfa_lib.storage.files import InputError
 
 DISAGREEMENT = "disagreement"
-"""The evidence that is no modality's: how much the projected features of a patch disagree."""
+"""The evidence of both modalities: how strongly the projected features of a patch disagree."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Mean and standard deviation of one evidence on validation/good: of map pixels, of scores."""
+    """Mean and standard deviation of one evidence on validation/good, of pixels and of scores."""
 
     map_mean: float = 0.0
     map_std: float = 1.0
@@ -40,12 +40,12 @@ class Scale:
 
 @dataclass(frozen=True)
 class Detector:
-    """All that is needed to score a new scan."""
+    """Everything needed to score a new scan."""
 
     banks: dict[Modality, Bank]
     scales: dict[Evidence, Scale]
     thresholds: dict[Mode, float]
-    """A part is called defective above it; from validation/good alone."""
+    """Parts that score above are classified as defective; from validation/good only."""
     validation_scores: dict[Mode, list[float]]
     config: Config
     adaptors: Adaptors | None = None
@@ -53,7 +53,7 @@ class Detector:
 
     @property
     def modes(self) -> tuple[Mode, ...]:
-        """The modes `predict` answers in."""
+        """The modes that `predict` returns."""
         return tuple(self.thresholds)
 
 
@@ -66,11 +66,11 @@ def fit(
 ) -> Detector:
     """Banks from the training scans; scales and thresholds from the validation/good scans.
 
-    Raises InputError with fewer than two validation scans, which cannot show a spread.
+    Raises InputError for fewer than two validation scans, which have no spread.
     """
     require_validation(len(validation))
     if config.detector.fusion == "product" and config.detector.calibrate:
-        raise InputError("fusion product needs detector.calibrate false: z-scores have signs")
+        raise InputError("fusion product needs detector.calibrate false: z-scores can be negative")
     if adaptors is not None:
         train = [adapt(adaptors, features) for features in train]
     banks = fit_banks(train, config, seed)
@@ -107,16 +107,13 @@ def evidence(
     features: PatchFeatures,
     config: Config,
 ) -> dict[Evidence, Prediction]:
-    """Map and score of one sample by each evidence alone, not yet on one scale.
+    """Map and score of one sample by each evidence alone, before standardisation.
 
-    Disagreement needs heads that alignment trained, and scales from validation/good scans.
+    Disagreement needs heads trained by alignment, and scales from validation/good scans.
     """
     if adaptors is not None:
         features = adapt(adaptors, features)
-    found = {
-        m: prediction_of(own.distances, own.largest, features, config)
-        for m, own in search(banks, features, config).items()
-    }
+    found = predictions_of(search(banks, features, config), features, config)
     weights = config.training.weights
     wanted = config.detector.disagreement and config.detector.calibrate
     if adaptors is not None and wanted and (weights.la or weights.ga):
@@ -124,6 +121,15 @@ def evidence(
         patches = patch_map(differing, features)
         found[DISAGREEMENT] = prediction_of(patches, float(differing.max()), features, config)
     return found
+
+
+def predictions_of(
+    found: dict[Modality, Searched], features: PatchFeatures, config: Config
+) -> dict[Evidence, Prediction]:
+    """Map and score by each modality, from its distances."""
+    return {
+        m: prediction_of(own.distances, own.largest, features, config) for m, own in found.items()
+    }
 
 
 def search(
@@ -139,7 +145,7 @@ def search(
 def standardise(
     found: dict[Evidence, Prediction], scales: dict[Evidence, Scale]
 ) -> dict[Evidence, Prediction]:
-    """The predictions in standard deviations of validation/good, which makes evidences equal."""
+    """The predictions in standard deviations of validation/good, so evidences are comparable."""
     return {
         e: Prediction(
             (prediction.anomaly_map - scales[e].map_mean) / scales[e].map_std,
@@ -150,7 +156,7 @@ def standardise(
 
 
 def fuse(found: dict[Evidence, Prediction], config: DetectorConfig) -> dict[Mode, Prediction]:
-    """Each evidence alone, the modalities fused, and with each further evidence all up to it."""
+    """Each evidence alone, the modalities fused, then one further evidence added at a time."""
     modalities = [e for e in found if e in MODALITIES]
     modes = {m: found[m] for m in modalities}
     name, fused = "+".join(reversed(modalities)), [found[m] for m in modalities]
@@ -162,7 +168,7 @@ def fuse(found: dict[Evidence, Prediction], config: DetectorConfig) -> dict[Mode
 
 
 def join(parts: Sequence[Prediction], config: DetectorConfig) -> Prediction:
-    """Maps and scores of several evidences as one, by the config's fusion."""
+    """Maps and scores of several evidences, fused as the config says."""
     maps = torch.stack([p.anomaly_map for p in parts])
     scores = torch.tensor([p.image_score for p in parts], dtype=torch.float64)
     if config.fusion == "mean":
@@ -175,7 +181,7 @@ def join(parts: Sequence[Prediction], config: DetectorConfig) -> Prediction:
 def scales_of(
     raw: Sequence[dict[Evidence, Prediction]], scans: Sequence[PatchFeatures], config: Config
 ) -> dict[Evidence, Scale]:
-    """Scale of each evidence from what it says of good scans; 0 and 1 where `calibrate` is off."""
+    """Scale of each evidence from its predictions of good scans; 0 and 1 if `calibrate` is off."""
     if not config.detector.calibrate:
         return dict.fromkeys(raw[0], Scale())
     inside = [map_valid(features, config) for features in scans]
@@ -196,7 +202,7 @@ def _scale(predictions: list[Prediction], inside: list[Bool[Tensor, "S S"]]) -> 
 
 
 def require_validation(scans: int) -> None:
-    """Raises InputError where so few validation scans cannot show a spread."""
+    """Raises InputError for fewer than two validation scans, which have no spread."""
     if scans < 2:
         raise InputError(
             f"{scans} validation/good scans, at least 2 are needed to set scale and "
@@ -210,6 +216,6 @@ def thresholds_of(scores: dict[Mode, list[float]], config: DetectorConfig) -> di
 
 
 def threshold_of(scores: Sequence[float], false_alarm_rate: float) -> float:
-    """The score that this share of good parts exceeds, if the scores of good parts are normal."""
+    """The score that this share of good parts exceeds, if their scores are normally distributed."""
     values = torch.tensor(scores, dtype=torch.float64)
     return float(values.mean() + values.std() * NormalDist().inv_cdf(1 - false_alarm_rate))

@@ -1,4 +1,4 @@
-"""Patch scores as maps of the image's size, and the image score."""
+"""Patch scores as maps at image size, and the image score."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def prediction_of(
 ) -> Prediction:
     """Patch scores as a smoothed map, with the image score.
 
-    The score is `largest`, the most anomalous patch's, or for `top_fraction` the mean of the
+    The score is `largest`, that of the most anomalous patch, or for `top_fraction` the mean of the
     largest map pixels.
     """
     anomaly = smooth_map(patches.view(features.grid), map_valid(features, config), config)
@@ -27,7 +27,7 @@ def prediction_of(
 
 
 def patch_map(values: Float[Tensor, " V"], features: PatchFeatures) -> Float[Tensor, " P"]:
-    """The values of the valid patches on all P, 0 elsewhere."""
+    """The values of the valid patches placed on all P patches, 0 elsewhere."""
     patches = torch.zeros_like(features.valid, dtype=values.dtype)
     patches[features.valid] = values
     return patches
@@ -42,7 +42,7 @@ def map_valid(features: PatchFeatures, config: Config) -> Bool[Tensor, "S S"]:
 def smooth_map(
     patches: Float[Tensor, "R C"], inside: Bool[Tensor, "S S"], config: Config
 ) -> Float[Tensor, "S S"]:
-    """Patch scores as a map of the image's size: bilinear interpolation, then a Gaussian blur."""
+    """Patch scores as a map at image size: bilinear interpolation, then a Gaussian blur."""
     size = config.preprocess.image_size
     anomaly = F.interpolate(patches[None, None], (size, size), mode="bilinear")
     sigma = config.detector.blur * size
@@ -56,7 +56,7 @@ def smooth_map(
 
 
 def blur(image: Float[Tensor, "1 1 S S"], sigma: float) -> Float[Tensor, "1 1 S S"]:
-    """Gaussian blur in float, cut at 4 sigma, the border reflected; sigma in pixels."""
+    """Gaussian blur in float, truncated at 4 sigma, with reflected borders; sigma in pixels."""
     if sigma == 0:
         return image
     reach = int(4 * sigma + 0.5)

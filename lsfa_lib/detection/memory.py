@@ -1,4 +1,4 @@
-"""PatchCore's memory: a bank of normal patches, and how far a patch is from it."""
+"""PatchCore's memory: a bank of normal patches, and the distance of a patch to it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lsfa_lib.records import Modality, PatchFeatures
 from lsfa_lib.storage.files import InputError
 
 SKETCHED = 256
-"""Numbers in a row from which a sketch pays."""
+"""Width of a row from which a sketch is faster."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,17 @@ class Bank:
 
     @cached_property
     def squared_norms(self) -> Float[Tensor, " M"]:
-        """||row||^2, computed once for all the searches among the rows."""
+        """||row||^2, computed once for all searches."""
         return torch.linalg.vector_norm(self.rows, dim=1).square_()
 
     @cached_property
     def sketch(self) -> Sketch:
-        """The rows in few numbers, computed once for all the searches among them."""
+        """The rows in reduced form, computed once for all searches."""
         return sketch_of(self.rows)
 
 
 RowsOf = Callable[[PatchFeatures], tuple[Float[Tensor, "R D"], Int[Tensor, " P"]]]
-"""Feature rows of a scan, and which of them each of its P patches has (-1: none)."""
+"""Feature rows of a scan, and the index of the row of each of its P patches (-1: none)."""
 
 
 def rows_of_modality(modality: Modality) -> RowsOf:
@@ -74,15 +74,15 @@ class Searched:
     """The nearest bank row of every patch of one scan."""
 
     distances: Float[Tensor, " P"]
-    """To that row; 0 where there is no patch."""
+    """Distance to that row; 0 where a patch has no features."""
     nearest: Int[Tensor, " P"]
-    """That row; -1 where there is no patch."""
+    """Index of that row; -1 where a patch has no features."""
     largest: float
-    """Largest distance, reweighted where that was asked for."""
+    """Largest distance, reweighted if requested."""
 
 
 def search_bank(bank: Bank, rows_of: RowsOf, features: PatchFeatures, reweighted: bool) -> Searched:
-    """Compares the rows of a scan with the bank; `reweighted` is PatchCore's image score."""
+    """Nearest bank rows of a scan; `reweighted` selects PatchCore's image score."""
     rows, index = rows_of(features)
     distances, nearest = nearest_rows(rows, bank)
     held = index >= 0
@@ -100,10 +100,10 @@ def build_bank(
     config: BankConfig,
     seed: int,
 ) -> Bank:
-    """Bank of the `n_keep` most spread of `rows`, the normal patches of one modality.
+    """Bank of `n_keep` of the `rows`, the normal patches of one modality, by greedy k-centre.
 
-    Standardised by the scalar mean and standard deviation of all N rows, kept or not. Every row
-    may be kept, none is added. Raises InputError when the rows do not vary or are not finite.
+    Standardised by the scalar mean and standard deviation of all N rows, selected or not. All rows
+    may be selected. Raises InputError when the rows do not vary or are not finite.
     """
     std, mean = (statistic.item() for statistic in torch.std_mean(rows.float()))
     if not 0 < std < float("inf"):
@@ -125,13 +125,13 @@ def restandardised(bank: Bank, mean: float, std: float) -> Bank:
 def nearest_rows(
     patches: Float[Tensor, "P D"], bank: Bank, chunk: int = 2048
 ) -> tuple[Float[Tensor, " P"], Int[Tensor, " P"]]:
-    """Anomaly score of each patch, its distance to the closest normal patch, and which that is.
+    """Anomaly score of each patch (distance to the closest normal patch), and that patch's index.
 
     s_p = min_m || (f_p - mean) / std - bank_m ||_2        (PatchCore, Eq. 6)
 
     `chunk` patches and bank rows are compared at once, which bounds peak memory. Long rows are
-    compared by a sketch of the bank, which is exact and several times faster. Products round; the
-    distance is then taken from the difference itself.
+    searched with a sketch of the bank, which is exact and several times faster. Matrix products
+    round, so the distance is computed from the difference itself.
     """
     standard = (patches.to(bank.rows.dtype) - bank.mean) / bank.std
     if bank.rows.shape[1] < SKETCHED:
@@ -148,13 +148,13 @@ def reweighted_score(
     bank: Bank,
     neighbours: int = 2,
 ) -> float:
-    """PatchCore's image score: the largest patch distance, less where normal patches are rare.
+    """PatchCore's image score: the largest patch distance, reduced where normal patches are dense.
 
     s = (1 - exp(s* / sqrt(D)) / sum_{m in N(m*)} exp(||f* - m||_2 / sqrt(D))) s*
 
     s* is the largest of `distances`, f* its patch, m* the row it is closest to (`indices`) and
-    N(m*) the `neighbours` bank rows closest to m*, itself the first (PatchCore, Eq. 7; the root
-    of D is the public code's). A bank of one row has no density to tell: s = s*.
+    N(m*) the `neighbours` bank rows closest to m*, including m* (PatchCore, Eq. 7; the root of D
+    is from the public code). A bank of one row has no density: s = s*.
     """
     farthest = distances.argmax()
     score = distances[farthest]
@@ -164,7 +164,7 @@ def reweighted_score(
     near = _rows_around(bank, bank.rows[indices[farthest]], neighbours)
     scale = bank.rows.shape[1] ** 0.5
     to_near = torch.linalg.vector_norm(patch - bank.rows[near], dim=1)
-    # The quotient as one exponent: neither exp can overflow.
+    # The quotient as one exponential, so that neither exp overflows.
     share = torch.exp(score / scale - torch.logsumexp(to_near / scale, 0))
     return ((1 - share) * score).item()
 

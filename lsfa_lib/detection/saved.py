@@ -20,7 +20,7 @@ HEADER = "lsfa_detector"
 
 
 def save(detector: Detector, path: Path) -> None:
-    """One safetensors file: bank rows, adaptors, and everything else as JSON in its header."""
+    """Writes one safetensors file: bank rows, adaptors, and all else as JSON in its header."""
     tensors, numbers = {}, {}
     for m, bank in detector.banks.items():
         tensors[f"{m}.rows"] = bank.rows.cpu().contiguous()
@@ -41,7 +41,7 @@ def save(detector: Detector, path: Path) -> None:
 
 
 def load(path: Path, device: torch.device) -> Detector:
-    """The detector `save` wrote; it predicts the same. InputError if the file is not one."""
+    """The detector that `save` wrote, with identical predictions. InputError for any other file."""
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             about = json.loads(file.metadata()[HEADER])

@@ -1,7 +1,7 @@
-"""Exact nearest-row search that compares most rows by a few numbers only.
+"""Exact nearest-neighbour search that compares most rows in reduced dimension only.
 
-On one CPU thread a complete detection takes 1/2.4 of the time with the demo's bank (3,571 rows of
-576 and of 152 numbers), 1/3.4 with 35,707 rows (`benchmarks/bench_bank.py`).
+On one CPU thread a complete detection is 2.4 times as fast with the demo's bank (3,571 rows of
+width 576 and 152), 3.4 times with 35,707 rows (`benchmarks/bench_bank.py`).
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 SAMPLE = 4096
-"""Rows that the directions are taken from; any directions give the same nearest row."""
+"""Rows that the directions are estimated from; any directions give the same nearest row."""
 STRIDE = 16
-"""Bank rows that are first compared as one, by the closest of them."""
+"""Bank rows that are first compared as a group, by the closest of them."""
 USEFUL = 1 / 64
-"""Share of pairs left to compare in full up to which a sketch is faster than whole products."""
+"""Largest share of pairs left to compare in full at which a sketch is faster than full products."""
 PAIRS = 8192
 """Pairs compared in full at once, which bounds memory."""
 
 
 @dataclass(frozen=True)
 class Sketch:
-    """Bank rows in K + 1 numbers, whose distances never exceed those of the rows.
+    """Bank rows reduced to K + 1 dimensions, whose distances never exceed those of the rows.
 
-    A row's coordinates along K directions V, and the length of what these leave out. From the
-    triangle inequality of the rest:  ||a - b||^2 >= ||V'(a - b)||^2 + (||a_rest|| - ||b_rest||)^2
+    A row's coordinates along K directions V, and the length of the remainder. By the triangle
+    inequality of the remainders:  ||a - b||^2 >= ||V'(a - b)||^2 + (||a_rest|| - ||b_rest||)^2
     """
 
     centre: Float[Tensor, " D"]
@@ -48,9 +48,9 @@ class Sketch:
 
 @torch.no_grad()
 def sketch_of(bank: Float[Tensor, "M D"]) -> Sketch:
-    """A sketch along the directions in which the bank's rows vary most, an eighth of their number.
+    """A sketch along the directions in which the bank varies most, an eighth of its dimensions.
 
-    Backbone features vary in few: an eighth holds nearly all, and little is left to look up.
+    Backbone features vary in few directions: few rows remain to be compared in full.
     """
     centre = bank.mean(0)
     sample = bank[:: max(1, len(bank) // SAMPLE)] - centre
@@ -67,11 +67,11 @@ def nearest_by_sketch(
     sketch: Sketch,
     chunk: int = 2048,
 ) -> Int[Tensor, " R"]:
-    """Index of the closest bank row for each query: what all distances would give.
+    """Index of the closest bank row for each query, as an exhaustive search returns it.
 
-    The row that is closest in the sketch bounds the distance from above; rows that are farther in
-    the sketch cannot be closer, and the few others are compared in full. Where that leaves many,
-    as with rows that vary alike in all directions, products of whole rows are taken instead.
+    The row that is closest in the sketch gives an upper bound of the distance; rows that are
+    farther in the sketch cannot be closer, and the few others are compared in full. If many remain,
+    as with rows that vary equally in all directions, products of full rows are computed instead.
     `chunk` queries and bank rows are compared at once, which bounds memory.
     """
     return torch.cat([_nearest(part, bank, sketch, chunk) for part in torch.split(queries, chunk)])
@@ -81,11 +81,11 @@ def _nearest(
     queries: Float[Tensor, "r D"], bank: Float[Tensor, "M D"], sketch: Sketch, chunk: int
 ) -> Int[Tensor, " r"]:
     short, squares = sketch.of(queries)
-    # Products round; what they say is taken with this much doubt.
-    doubt = 1e-5 * (squares + sketch.squared_norms.max())
+    # Tolerance for the rounding of the products.
+    tolerance = 1e-5 * (squares + sketch.squared_norms.max())
     best = torch.full_like(squares, torch.inf)
     index = torch.zeros_like(squares, dtype=torch.long)
-    everyone = torch.arange(len(queries), device=queries.device)
+    each_query = torch.arange(len(queries), device=queries.device)
     useful = True
     for start in range(0, len(bank), chunk):
         at = slice(start, start + chunk)
@@ -95,9 +95,9 @@ def _nearest(
             columns = parts.shape[2]
             least = parts.amin(1)
             j = least.argmin(1)
-            row = start + parts[everyone, :, j].argmin(1) * columns + j
-            _compare(queries, bank, everyone, row, best, index)
-            limit = best - squares + doubt
+            row = start + parts[each_query, :, j].argmin(1) * columns + j
+            _compare(queries, bank, each_query, row, best, index)
+            limit = best - squares + tolerance
             query, j = (least <= limit[:, None]).nonzero().unbind(1)
             hit, i = (parts[query, :, j] <= limit[query, None]).nonzero().unbind(1)
             useful = len(hit) <= max(len(queries), USEFUL * parts.numel())
@@ -120,7 +120,7 @@ def _nearest(
 def _parts(
     queries: Float[Tensor, "r L"], rows: Float[Tensor, "m L"], norms: Float[Tensor, " m"]
 ) -> Float[Tensor, "r s c"]:
-    """||row||^2 - 2 query.row, infinite beyond the last row, in STRIDE parts."""
+    """||row||^2 - 2 query.row in STRIDE parts, infinite beyond the last row."""
     products = torch.addmm(norms, queries, rows.T, alpha=-2)
     products = F.pad(products, (0, -len(rows) % STRIDE), value=torch.inf)
     return products.view(len(queries), STRIDE, -1)
@@ -134,12 +134,12 @@ def _compare(
     best: Float[Tensor, " r"],
     index: Int[Tensor, " r"],
 ) -> None:
-    """Takes the squared distance of each pair into `best`, its row into `index`, in place."""
+    """Updates `best` with the squared distance of each pair and `index` with its row, in place."""
     pairs = zip(torch.split(query, PAIRS), torch.split(row, PAIRS), strict=True)
     squared = torch.cat([(queries[q] - bank[r]).square_().sum(1) for q, r in pairs])
     before = best.clone()
     best.scatter_reduce_(0, query, squared, reduce="amin")
-    # Of equally near rows the first; what was found before stays where nothing is closer.
+    # Ties go to the first row; earlier results stay unless a row is closer.
     won = (squared == best[query]) & (squared < before[query])
     index[query[won]] = len(bank)
     index.scatter_reduce_(0, query[won], row[won], reduce="amin")

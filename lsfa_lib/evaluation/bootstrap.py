@@ -1,7 +1,7 @@
-"""How sure a mean over categories, seeds and scans is: bootstrap with the same resamples for all.
+"""Intervals of means over categories, seeds and scans: a bootstrap with the same resamples for all.
 
-Two variants are compared on the same test scans, so the difference is taken in each resample.
-Intervals of I-AUROC draw test scans and seeds anew, those of map metrics the seeds alone.
+Two variants are compared on the same test scans, so their difference is computed per resample.
+I-AUROC resamples test scans and seeds, map metrics resample seeds only.
 """
 
 from __future__ import annotations

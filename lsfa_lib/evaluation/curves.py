@@ -1,6 +1,6 @@
-"""Curves of a detector: share of positives found against share of negatives raised by mistake.
+"""ROC and PRO curves: true positive rate over false positive rate.
 
-A positive may carry a weight, which makes one function of the ROC and the PRO curve.
+Positives may carry weights, so that one function computes both.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from jaxtyping import Float, Int
 
 Curve: TypeAlias = tuple[Float[np.ndarray, " K"], Float[np.ndarray, " K"]]
 CELLS = 2**20
-"""Fine enough that few good scores fall beside a level; fewer scores than this are just sorted."""
+"""Fine enough that few good scores share a cell with a level; fewer scores than this are sorted."""
 MIN_SPAN, MAX_SPAN = 1e-30, 1e30
 """Range of levels that single precision can divide into cells."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Distinct scores of the positives in falling order, and what lies above each of them.
+    """Distinct scores of the positives in descending order, and the negatives above each.
 
-    Between two of them a curve is flat, so that these are all the thresholds it needs.
+    Between two of them a curve is flat, so no other thresholds are needed.
     """
 
     above: Float[np.ndarray, " K"]
     """Share of the negatives that score higher."""
     reached: Float[np.ndarray, " K"]
-    """Share of the negatives that score as high or higher."""
+    """Share of the negatives that score at least as high."""
     order: Int[np.ndarray, " D"]
-    """The positives in falling order of score."""
+    """The positives in descending order of score."""
     ends: Int[np.ndarray, " K"]
     """Where in `order` each group of tied scores ends."""
 
 
 def rank(good: Float[np.ndarray, " G"], defect: Float[np.ndarray, " D"]) -> Ranking:
-    """Where the positives `defect` stand among the negatives `good`, both in any order."""
+    """The ranks of the positives `defect` among the negatives `good`, both in any order."""
     order = np.argsort(defect)[::-1]
     falling = defect[order]
     ends = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))
@@ -52,15 +52,15 @@ def rank(good: Float[np.ndarray, " G"], defect: Float[np.ndarray, " D"]) -> Rank
 def _counts(
     good: Float[np.ndarray, " G"], levels: Float[np.ndarray, " K"]
 ) -> tuple[Int[np.ndarray, " K"], Int[np.ndarray, " K"]]:
-    """How many of `good` lie below each of the rising `levels`, and how many not above it.
+    """How many of `good` are below each of the ascending `levels`, and how many are not above it.
 
-    Many scores are first dropped into equal cells between the levels: only those that share a cell
-    with a level have to be sorted, which are few, as most good scores are low.
+    Many scores are first binned into equal cells between the levels: only those that share a cell
+    with a level have to be sorted. These are few, since most good scores are low.
     """
     near, far = good, np.zeros(len(levels), np.int64)
     low, high = float(levels[0]), float(levels[-1])
     if len(good) >= CELLS and MIN_SPAN < high - low < MAX_SPAN:
-        # Each step keeps the order of the scores, rounding included, so that counts stay exact.
+        # Each step preserves the order of the scores, even with rounding, so counts stay exact.
         cells_per_score = (CELLS - 1) / (high - low)
         wide = np.promote_types(good.dtype, np.float32)  # half precision cannot count the cells
         of_level = ((levels.astype(wide) - low) * cells_per_score).astype(np.int32)
@@ -76,9 +76,9 @@ def _counts(
 
 
 def curve_of(ranking: Ranking, weights: Float[np.ndarray, " D"] | None = None) -> Curve:
-    """Every corner of the curve; `weights` of the positives sum to 1, equal where not given.
+    """Every corner of the curve; `weights` of the positives sum to 1, equal if not given.
 
-    At a score of positives the curve rises; it rises slantwise over the negatives tied with them.
+    The curve rises at each score of positives, with a slope over the negatives tied with them.
     """
     if weights is None:
         rise = (ranking.ends + 1) / len(ranking.order)
@@ -92,12 +92,12 @@ def curve_of(ranking: Ranking, weights: Float[np.ndarray, " D"] | None = None) -
 
 
 def area_under(curve: Curve, limit: float = 1.0) -> float:
-    """Area under a curve of rising x from 0 to `limit`, over `limit`, by trapezoids.
+    """Area under a curve of ascending x from 0 to `limit`, divided by `limit`, by trapezoids.
 
-    The segment that crosses the limit is cut there by interpolation.
+    The segment that crosses the limit is interpolated there.
     """
     if not 0 < limit <= 1:
-        raise ValueError(f"the limit of a false positive rate is in (0, 1], not {limit}")
+        raise ValueError(f"the limit of the false positive rate must be in (0, 1], not {limit}")
     x, y = curve
     inside = int(np.searchsorted(x, limit, side="right"))
     x_cut, y_cut = x[:inside], y[:inside]
@@ -111,7 +111,7 @@ def area_under(curve: Curve, limit: float = 1.0) -> float:
 def thinned(
     curve: Curve, points: int | None
 ) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
-    """About `points` corners evenly along the curve, ends included."""
+    """About `points` corners, evenly spaced along the curve, including both ends."""
     x, y = curve
     if points is None or len(x) <= points:
         return curve

@@ -1,4 +1,4 @@
-"""All numbers of one mode over a test split, as result.json holds them."""
+"""All numbers of one mode over a test split, as stored in result.json."""
 
 from __future__ import annotations
 

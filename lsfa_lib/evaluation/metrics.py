@@ -1,8 +1,8 @@
-"""Scores of a detector over a test split: AUROC, exact and peer AUPRO, bootstrap intervals.
+"""Metrics of a detector on a test split: AUROC, AUPRO (exact and as in MVTec's code), intervals.
 
-All of them are areas under one curve: the share of negatives above a threshold against the
-weighted share of positives above it. AUROC weighs every positive alike; AUPRO weighs a defect pixel
-by 1 / (size of its component x number of components). One ranking of the pixels serves all of them.
+All of them are areas under one curve: the weighted share of positives above a threshold over the
+share of negatives above it. AUROC weighs all positives equally; AUPRO weighs a defect pixel by
+1 / (size of its component x number of components). One ranking of the pixels serves all of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lsfa_lib.records import Scores
 
 Array: TypeAlias = np.ndarray | Tensor
 Maps: TypeAlias = Float[Array, "_ _ _"] | Sequence[Float[Array, "_ _"]]
-"""Anomaly maps of a split: one array, or one map a scan where sizes differ."""
+"""Anomaly maps of a split: one array, or one map per scan if sizes differ."""
 Masks: TypeAlias = Bool[Array, "_ _ _"] | Sequence[Bool[Array, "_ _"]]
 """True at defect pixels."""
 Vector: TypeAlias = Float[Array, " _"] | Sequence[float]
@@ -46,7 +46,7 @@ NO_GOOD_PIXEL = "no good pixel"
 
 @dataclass(frozen=True)
 class Pixels:
-    """The pixels of a split: what pixel metrics need of it."""
+    """The pixels of a split, as pixel metrics need them."""
 
     good: Float[np.ndarray, " G"]
     """Scores of the good pixels."""
@@ -59,7 +59,7 @@ class Pixels:
 def score_maps(maps: Maps, masks: Masks, image_scores: Vector, labels: Labels) -> Scores:
     """Every metric of one mode over a test split, from one ranking of its pixels.
 
-    A metric without its two classes is NaN and the reason stands in `notes`.
+    A metric that lacks one of its two classes is NaN, with the reason in `notes`.
     """
     pixels = _pixels(maps, masks)
     notes = []
@@ -81,12 +81,12 @@ def score_maps(maps: Maps, masks: Masks, image_scores: Vector, labels: Labels) -
 
 
 def undefined(reason: str) -> Scores:
-    """NaN for every metric, and why."""
+    """NaN for every metric, with the reason."""
     return Scores(**dict.fromkeys(METRICS, math.nan), notes=(f"Metrics are undefined: {reason}",))
 
 
 def auroc(scores: Vector, labels: Labels) -> float:
-    """Chance that a defective scan scores above a good one, a tie counting one half.
+    """Probability that a defective scan scores above a good one; a tie counts one half.
 
     Mann-Whitney's U / (P N). NaN with a warning where one class is missing.
     """
@@ -109,10 +109,10 @@ def aupro(maps: Maps, masks: Masks, limit: float = 0.3) -> float: ...
 @overload
 def aupro(maps: Maps, masks: Masks, limit: Sequence[float]) -> list[float]: ...
 def aupro(maps: Maps, masks: Masks, limit: float | Sequence[float] = 0.3) -> float | list[float]:
-    """Area under mean component overlap against false positive rate up to `limit`, over `limit`.
+    """Area under mean component overlap over false positive rate up to `limit`, divided by `limit`.
 
-    Exact: every distinct score is a threshold (score >= threshold is positive), tied scores move
-    together, components are 8-connected. Several limits share the work.
+    Exact: every distinct score is a threshold (score >= threshold is positive), tied scores are
+    counted together, components are 8-connected. Several limits share one ranking.
     NaN with a warning where there is no defect pixel or no good one.
     """
     limits = limit if isinstance(limit, Sequence) else [limit]
@@ -129,8 +129,8 @@ def aupro_peer(maps: Maps, masks: Masks, limit: float = 0.3, thresholds: int = 1
     """AUPRO as the public MVTec 3D-AD evaluation computes it; published numbers are on this scale.
 
     Thresholds are the scores of good pixels at equal ranks, score > threshold is positive, and the
-    false positive rate is read off the rank, which is wrong under ties. At a limit of 1 % and 100
-    thresholds a single trapezoid is left, with a ceiling near 0.5.
+    false positive rate is derived from the rank, which is wrong under ties. At a limit of 1 % and
+    100 thresholds a single trapezoid remains, whose area cannot exceed about 0.5.
     """
     pixels = _pixels(maps, masks)
     if reason := _missing_class(pixels):
@@ -179,7 +179,7 @@ def bootstrap_interval(
 def mean_interval(
     values: Vector, seed: int, level: float = 0.95, resamples: int = 2000
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of `values`, say of one metric over seeds."""
+    """Percentile bootstrap interval of the mean of `values`, such as one metric over seeds."""
     array = _array(values)
     _require_no_nan(array)
     draw = np.random.default_rng(seed).integers(len(array), size=(resamples, len(array)))

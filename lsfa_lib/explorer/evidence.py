@@ -1,4 +1,4 @@
-"""Why a detector says what it says: the normal patch behind each patch, and modalities blended.
+"""Why a detector flags a patch: the closest normal patch, and the two modalities blended.
 
 A position from 0 (RGB alone) over 0.5 (the detector's RGB + 3D) to 1 (3D alone) blends the two
 modalities; maps, scores and threshold all follow it.
@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
 from lsfa_lib.config import Config
-from lsfa_lib.detection.detector import Detector, Scale, Searched, smooth_map, threshold_of
+from lsfa_lib.detection.detector import Detector, standardise, threshold_of
+from lsfa_lib.detection.maps import smooth_map
+from lsfa_lib.detection.memory import Searched
 from lsfa_lib.features.extract import patch_valid
-from lsfa_lib.records import MODALITIES, Modality, is_defective
+from lsfa_lib.records import MODALITIES, Modality, Prediction, is_defective
 
 Value = TypeVar("Value", float, np.ndarray)
 Distances = dict[Modality, Float[np.ndarray, " N"]]
@@ -44,7 +46,7 @@ class Evidence:
 
     @property
     def labelled(self) -> Bool[np.ndarray, " N"]:
-        """True for the scans of which it is known whether they have one."""
+        """True for the scans that are known to be good or defective."""
         return np.array([is_defective(kind) is not None for kind in self.kinds])
 
 
@@ -55,20 +57,20 @@ class Reason:
     modality: Modality
     distance: float
     nearer: float
-    """Share of the patches of good validation parts that are nearer to the bank."""
+    """Share of the patches of good validation parts that are closer to the bank."""
     median: float
-    """Distance half of those patches have at most."""
+    """Their median distance."""
     usual: float
-    """Distance 99 % of those patches have at most."""
+    """99th percentile of their distances."""
     source: int
     """Training scan the normal patch came from."""
     patch: int
-    """Its place on that scan's grid."""
+    """Its number on that scan's grid."""
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Test parts by what they are and what they are called."""
+    """Test parts by what they are and how they are classified."""
 
     found: int
     missed: int
@@ -80,13 +82,9 @@ def gathered(
     searched: Sequence[dict[Modality, Searched]],
     valid: Sequence[Bool[torch.Tensor, "S S"]],
     named: Sequence[tuple[str, str]],
-    scales: dict[Any, Scale],
+    scores: Sequence[dict[Modality, float]],
 ) -> Evidence:
-    """What `detector.search` found of each scan, together; `named` are their (name, kind)."""
-    scores: dict[Modality, np.ndarray] = {}
-    for m in MODALITIES:
-        raw = np.array([found[m].prediction.image_score for found in searched])
-        scores[m] = (raw - scales[m].score_mean) / scales[m].score_std
+    """What was found of each scan, together; `named` are their (name, kind)."""
     return Evidence(
         names=tuple(name for name, _ in named),
         kinds=tuple(kind for _, kind in named),
@@ -98,7 +96,7 @@ def gathered(
         nearest={
             m: np.stack([found[m].nearest.cpu().numpy() for found in searched]) for m in MODALITIES
         },
-        scores=scores,
+        scores={m: np.array([own[m] for own in scores]) for m in MODALITIES},
     )
 
 
@@ -117,7 +115,7 @@ def reasons(
 ) -> list[Reason]:
     """The closest normal patch of a patch in RGB and in 3D; nothing off the part."""
     found = []
-    for m in ("rgb", "3d"):
+    for m in reversed(MODALITIES):
         row = int(evidence.nearest[m][scan, patch])
         if row < 0:
             continue
@@ -142,17 +140,20 @@ def middle_of(patch: int, config: Config) -> tuple[int, int]:
     return row * px + px // 2, column * px + px // 2
 
 
-def standardised_map(
-    evidence: Evidence, scan: int, m: Modality, detector: Detector
-) -> Float[np.ndarray, "S S"]:
-    """The map `detector.predict` gives of this scan in this modality."""
+def standardised_maps(
+    evidence: Evidence, scan: int, detector: Detector
+) -> dict[Modality, Float[np.ndarray, "S S"]]:
+    """The map that `detector.predict` returns of this scan in each modality."""
     config = detector.config
     px, side = config.projection.patch_px, config.grid
     inside = patch_valid(torch.from_numpy(evidence.valid[scan]), px).view(side, side)
     inside = inside.repeat_interleave(px, 0).repeat_interleave(px, 1)
-    patches = torch.from_numpy(evidence.distances[m][scan]).view(side, side)
-    scale = detector.scales[m]
-    return ((smooth_map(patches, inside, config) - scale.map_mean) / scale.map_std).numpy()
+    found = {}
+    for m, distances in evidence.distances.items():
+        patches = torch.from_numpy(distances[scan]).view(side, side)
+        found[m] = Prediction(smooth_map(patches, inside, config), 0.0)
+    standard = standardise(found, detector.scales)
+    return {m: prediction.anomaly_map.numpy() for m, prediction in standard.items()}
 
 
 def blended(
@@ -163,7 +164,7 @@ def blended(
     """RGB and 3D at a position between them, fused as the detector fuses.
 
     mean: (1 - p) rgb + p 3d.  sum, product: each modality counts in full up to the middle and
-    fades out beyond it. The ends are thus a modality alone, the middle is the detector's own.
+    fades out beyond it. So the ends are one modality alone and the middle is the detector's mode.
     """
     shape, colour = by_modality["3d"], by_modality["rgb"]
     if fusion == "mean":
@@ -175,7 +176,7 @@ def blended(
 
 
 def blended_threshold(detector: Detector, position: float) -> float:
-    """The detector's threshold at a position, from its validation/good scores as always."""
+    """The detector's threshold at a position, from its validation/good scores."""
     rules = detector.config.detector
     scores = {m: np.array(detector.validation_scores[m]) for m in MODALITIES}
     return threshold_of(blended(scores, position, rules.fusion).tolist(), rules.false_alarm_rate)
@@ -186,9 +187,5 @@ def confusion(
 ) -> Confusion:
     """How many parts lie above the threshold, of those with a defect and of those without."""
     above = scores > threshold
-    return Confusion(
-        found=int((above & defective).sum()),
-        missed=int((~above & defective).sum()),
-        rejected=int((above & ~defective).sum()),
-        passed=int((~above & ~defective).sum()),
-    )
+    pairs = (above & defective, ~above & defective, above & ~defective, ~above & ~defective)
+    return Confusion(*(int(pair.sum()) for pair in pairs))

@@ -4,24 +4,101 @@
     explorer = Explorer("seal")
     explorer
 
-All it shows can also be asked without widgets: see `Exploration`.
+Everything it shows is also available without widgets, such as `explorer.why(row, column)`.
 """
 
 from __future__ import annotations
 
-from lsfa_lib.explorer.exploration import Exploration
-from lsfa_lib.explorer.explore_panel import Panel
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+
+from lsfa_lib.config import Config, configure
+from lsfa_lib.datasets.layouts import categories
+from lsfa_lib.explorer.evidence import Confusion
+from lsfa_lib.explorer.fitted import Fitted, Told, fitted
+from lsfa_lib.explorer.inspection import Inspection, Why
+from lsfa_lib.storage.files import located
 
 
-class Explorer(Exploration):
-    """An exploration that shows itself at the end of a cell, and follows its widgets."""
+class Explorer:
+    """One category of a data set under one recipe; shows itself at the end of a cell.
 
-    _panel: Panel | None = None
+    Nothing is read or fitted before it is shown or asked. Without a category the first of the data
+    set is taken, without a scan the one with the highest score. `problem` is the last error that
+    the shown explorer reported.
+    """
+
+    def __init__(
+        self,
+        category: str = "",
+        *,
+        preset: str = "demo",
+        only: str = "both",
+        data_root: str = "",
+        scan: str = "",
+        seed: int = 0,
+        device: str = "auto",
+    ) -> None:
+        self.category, self.preset, self.only, self.data_root = category, preset, only, data_root
+        self.scan, self.seed, self.device = scan, seed, device
+        self.problem: Exception | None = None
+        self._kept: dict[tuple[str, Config], Fitted] = {}
+        self._opened: Inspection | None = None
+        self._panel: Any = None
+
+    @property
+    def config(self) -> Config:
+        """The recipe."""
+        fields = {"device": self.device, "only": self.only or "both"}
+        if self.data_root:
+            fields["data.root"] = self.data_root
+        return configure(self.preset, fields)
+
+    @property
+    def categories(self) -> list[str]:
+        """Those of the data set."""
+        return categories(located(Path(self.config.data.root)))
+
+    def open(self, report: Told = lambda _: None) -> Inspection:
+        """Fits what was chosen, or reads what was fitted before; `report` hears of each stage."""
+        config, category = self.config, self.category or self.categories[0]
+        if (category, config) not in self._kept:
+            self._kept[category, config] = fitted(category, config, self.seed, report)
+        self._opened = Inspection(self._kept[category, config])
+        if self.scan:
+            self._opened.choose(self.scan)
+        return self._opened
+
+    @property
+    def inspection(self) -> Inspection:
+        """The scan, pixel and settings shown; opened first where needed."""
+        return self._opened or self.open()
+
+    @property
+    def counts(self) -> Confusion:
+        """Test parts found, missed, rejected and passed at the current blend and threshold."""
+        return self.inspection.counts
+
+    def why(self, row: int | None = None, column: int | None = None) -> Why:
+        """The normal patches closest to a pixel of the scan, by default its worst one."""
+        return self.inspection.why(row, column)
+
+    def figure(self) -> go.Figure:
+        """The scan as reports draw it."""
+        return self.inspection.figure()
+
+    def answer(self) -> str:
+        """Why the scan is classified as it is, from the numbers, as Markdown."""
+        return self.inspection.answer()
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
-        # Another cell shows the same widgets again, and what they were moved to.
+        from lsfa_lib.explorer.explore_panel import Panel
+
+        # Another cell shows the same widgets again, in their current state.
         first, self._panel = self._panel is None, self._panel or Panel(self)
         display(self._panel.box)  # type: ignore[no-untyped-call]
         if first:

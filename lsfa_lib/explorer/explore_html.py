@@ -1,4 +1,4 @@
-"""The explorer's texts and small pictures as HTML; everything from data is escaped.
+"""The explorer's texts and small images as HTML; everything from data is escaped.
 
 Colours of text and lines are JupyterLab's own, so that dark themes stay readable.
 """
@@ -7,23 +7,24 @@ from __future__ import annotations
 
 import html
 import zlib
-from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw
 from plotly.colors import sample_colorscale
 
 from lsfa_lib.config import Config
 from lsfa_lib.explorer.evidence import Confusion, Reason, middle_of
 from lsfa_lib.explorer.inspection import Inspection, Why, farther
-from lsfa_lib.figures.figures import DEFECTIVE, GOOD, LABELS
-from lsfa_lib.figures.scan_images import COLORSCALE, TOP, photograph, relief, uri
+from lsfa_lib.figures.image_grid import SCORE_TICKS
+from lsfa_lib.figures.scan_images import COLORSCALE, TOP, Photo, pixels_of, relief, uri
+from lsfa_lib.figures.style import DEFECTIVE, GOOD, LABELS, round_ticks
 from lsfa_lib.records import Modality, Sample, is_defective
 
 TITLES: dict[Modality, str] = {"rgb": "Colour (RGB)", "3d": "Shape (3D)"}
 CROP = 14
 """Patches across a close-up."""
+DOT = 'r="4.5" stroke="white" stroke-width="1"'
+RING = 'r="8" stroke="var(--jp-ui-font-color1, #1d2733)" stroke-width="3"'
 STYLE = """<style>
 .lsfa { font: 13px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif;
   color: var(--jp-ui-font-color1, #1d2733); }
@@ -44,7 +45,7 @@ STYLE = """<style>
 .lsfa .reasons { display: grid; gap: 14px 28px;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); }
 .lsfa h4 { margin: 0; font-size: 13px; font-weight: 650; }
-.lsfa .pictures { display: grid; grid-template-columns: repeat(3, minmax(0, 120px)); gap: 8px;
+.lsfa .images { display: grid; grid-template-columns: repeat(3, minmax(0, 120px)); gap: 8px;
   margin: 6px 0 4px; }
 .lsfa figure { margin: 0; }
 .lsfa figure img { width: 100%; display: block; border-radius: 3px; margin: 0; }
@@ -58,21 +59,17 @@ def note(text: str, error: bool = False) -> str:
 
 
 def legend_html() -> str:
-    """The one scale of colours of map and cloud."""
+    """The one colour scale of map and cloud."""
     shades = ", ".join(sample_colorscale(COLORSCALE, [i / 10 for i in range(11)]))
     ticks = "".join(
-        f'<text x="{100 * t / TOP:g}%" y="22" text-anchor="{anchor}">{text}</text>'
-        for t, text, anchor in (
-            (0, "0 %", "start"),
-            (100, "100 %", "middle"),
-            (TOP, f"≥ {TOP} %", "end"),
-        )
+        f'<text x="{100 * t / TOP:g}%" y="22" text-anchor="{anchor}">{SCORE_TICKS[t]}</text>'
+        for t, anchor in ((0, "start"), (100, "middle"), (TOP, "end"))
     )
     return (
         '<div class="lsfa legend"><div><div class="bar" style="background:linear-gradient(90deg,'
         f'{shades})"></div><svg height="26" style="margin-top:-10px">{ticks}</svg></div>'
-        '<p class="soft">Anomaly score of map and cloud. 100 %: what 1 in 1000 pixels of good test '
-        "parts reaches. Orange: the true defect. Ring: the pixel explained below.</p></div>"
+        '<p class="soft">Anomaly score of map and cloud. 100 %: 99.9th percentile of pixels on '
+        "good test parts. Orange: the true defect. Ring: the pixel explained below.</p></div>"
     )
 
 
@@ -82,10 +79,10 @@ def setting(name: str, value: str) -> str:
 
 
 def verdict_html(inspection: Inspection) -> str:
-    """What the scan is called, and what it is."""
+    """How the scan is classified, and what it is."""
     kind = inspection.fitted.evidence.kinds[inspection.scan]
     truths = {
-        None: "nobody has labelled it",
+        None: "it is unlabelled",
         False: "it is good",
         True: f"it has a defect: {html.escape(kind)}",
     }
@@ -110,18 +107,27 @@ def counts_html(counts: Confusion) -> str:
 def strip_html(inspection: Inspection) -> str:
     """Every test scan at its score, defective ones above good ones; the threshold as a line."""
     evidence, scores = inspection.fitted.evidence, inspection.scores
-    low, high = _span(scores, inspection.threshold)
+    every = [*scores.tolist(), inspection.threshold]
+    low = min(every)
+    high = max(every) if max(every) > low else low + 1.0
+
+    def at(value: float) -> float:
+        """Per cent of the width, a little off the edges."""
+        return 2 + 96 * (value - low) / (high - low)
+
     dots = []
     for i, (name, score) in enumerate(zip(evidence.names, scores.tolist(), strict=True)):
         known = is_defective(evidence.kinds[i])
         # A height of its own for each name keeps equal scores apart, always the same way.
         height = (20 if known else 54) + zlib.crc32(name.encode()) % 23 - 11
         own = i == inspection.scan
-        dots.append((own, _dot(_at(score, low, high), height, known, own, f"{name}: {score:.2f}")))
-    line = _at(inspection.threshold, low, high)
+        place = f'cx="{at(score):.2f}%" cy="{height}" fill="{LABELS[known][1]}"'
+        title = f"<title>{html.escape(name)}: {score:.2f}</title>"
+        dots.append((own, f"<circle {place} {RING if own else DOT}>{title}</circle>"))
+    line = at(inspection.threshold)
     ticks = "".join(
-        f'<text x="{_at(t, low, high):.2f}%" y="86" text-anchor="middle">{t:g}</text>'
-        for t in _ticks(low, high)
+        f'<text x="{at(tick):.2f}%" y="86" text-anchor="middle">{tick:g}</text>'
+        for tick in round_ticks(low, high)
     )
     return (
         '<div class="lsfa"><svg height="90" role="img" aria-label="scores of all test scans">'
@@ -135,7 +141,7 @@ def strip_html(inspection: Inspection) -> str:
 
 
 def why_html(why: Why, inspection: Inspection) -> str:
-    """Both modalities: this place, the closest normal patch, where it is, and how far is far."""
+    """Both modalities: this place, the closest normal patch, where it is, and typical distances."""
     place = f"row {why.row}, column {why.column}"
     if not why.reasons:
         return (
@@ -156,10 +162,10 @@ def why_html(why: Why, inspection: Inspection) -> str:
 
 def _card(reason: Reason, source: str, why: Why, inspection: Inspection) -> str:
     config = inspection.fitted.config
-    here = _picture(inspection.sample, reason.modality)
-    there = _picture(inspection.source(reason), reason.modality)
+    here = _image(inspection.sample, reason.modality)
+    there = _image(inspection.source(reason), reason.modality)
     place = middle_of(reason.patch, config)
-    pictures = (
+    images = (
         (closeup(here, (why.row, why.column), config), "this part"),
         (closeup(there, place, config), "closest normal"),
         (overview(there, place, config), f"in {source.split('/', 1)[-1]}"),
@@ -167,18 +173,16 @@ def _card(reason: Reason, source: str, why: Why, inspection: Inspection) -> str:
     shown = "".join(
         f'<figure><img src="{uri(image)}" alt=""><figcaption class="soft">{html.escape(text)}'
         "</figcaption></figure>"
-        for image, text in pictures
+        for image, text in images
     )
     return (
         f"<div><h4>{TITLES[reason.modality]}: distance {reason.distance:.2f}</h4>"
-        f'<div class="pictures">{shown}</div>{_gauge(reason)}<p>{farther(reason).capitalize()}.</p>'
+        f'<div class="images">{shown}</div>{_gauge(reason)}<p>{farther(reason).capitalize()}.</p>'
         "</div>"
     )
 
 
-def closeup(
-    picture: UInt8[np.ndarray, "S S 3"], place: tuple[int, int], config: Config
-) -> Image.Image:
+def closeup(picture: Photo, place: tuple[int, int], config: Config) -> Image.Image:
     """The surroundings of a pixel, its patch framed."""
     px = config.projection.patch_px
     half, zoom = CROP * px // 2, max(1, 240 // (CROP * px))
@@ -190,10 +194,8 @@ def closeup(
     return image
 
 
-def overview(
-    picture: UInt8[np.ndarray, "S S 3"], place: tuple[int, int], config: Config
-) -> Image.Image:
-    """The whole scan, the surroundings of a pixel framed."""
+def overview(picture: Photo, place: tuple[int, int], config: Config) -> Image.Image:
+    """The complete scan, the surroundings of a pixel framed."""
     size, (row, column) = CROP * config.projection.patch_px, place
     zoom = max(1, round(240 / len(picture)))
     image = Image.fromarray(picture).resize((len(picture) * zoom,) * 2, Image.Resampling.BICUBIC)
@@ -208,20 +210,20 @@ def _frame(image: Image.Image, top: int, left: int, size: int) -> None:
         draw.rectangle(corners, outline=color)
 
 
-def _picture(sample: Sample, m: Modality) -> UInt8[np.ndarray, "S S 3"]:
+def _image(sample: Sample, m: Modality) -> Photo:
     """What the modality sees: the photo, or the relief."""
+    pixels = pixels_of(sample)
     if m == "rgb":
-        return photograph(sample)
-    xyz = sample.xyz.double().cpu().permute(1, 2, 0).numpy() * 1000
-    return relief(xyz, sample.valid.cpu().numpy())[..., None].repeat(3, axis=2)
+        return pixels.photo
+    return relief(pixels.xyz, pixels.valid)[..., None].repeat(3, axis=2)
 
 
 def _gauge(reason: Reason) -> str:
-    """Distance on a line that shades where 99 % of good patches lie."""
+    """The distance on a line that shades the range of 99 % of good patches."""
     high = 1.12 * max(reason.distance, reason.usual)
     usual, median, here = (100 * x / high for x in (reason.usual, reason.median, reason.distance))
     return (
-        '<svg height="44" role="img" aria-label="distance beside those of good patches">'
+        '<svg height="44" role="img" aria-label="distance compared with those of good patches">'
         '<line x1="0" x2="100%" y1="12" y2="12" stroke="#8a94a0"/>'
         f'<rect x="0" y="6" width="{usual:.1f}%" height="12" fill="{GOOD}" opacity="0.45"/>'
         f'<line x1="{median:.1f}%" x2="{median:.1f}%" y1="6" y2="18" stroke="{GOOD}" '
@@ -229,30 +231,4 @@ def _gauge(reason: Reason) -> str:
         f'<circle cx="{here:.1f}%" cy="12" r="6" fill="{DEFECTIVE}" stroke="white"/>'
         f'<text x="0" y="34">good patches: half up to {reason.median:.2f}, 99 % up to '
         f"{reason.usual:.2f}</text></svg>"
-    )
-
-
-def _span(scores: Float[np.ndarray, " N"], threshold: float) -> tuple[float, float]:
-    low, high = min(float(scores.min()), threshold), max(float(scores.max()), threshold)
-    return low, high if high > low else low + 1.0
-
-
-def _at(value: float, low: float, high: float) -> float:
-    """Per cent of the width, a little off the edges."""
-    return 2 + 96 * (value - low) / (high - low)
-
-
-def _ticks(low: float, high: float) -> Sequence[float]:
-    step = 10 ** np.floor(np.log10((high - low) / 2))
-    step *= next((f for f in (1, 2, 5) if (high - low) / (f * step) <= 7), 10)
-    first = int(np.ceil(low / step))
-    return [round(i * step, 6) for i in range(first, int(np.floor(high / step)) + 1)]
-
-
-def _dot(x: float, y: int, known: bool | None, own: bool, text: str) -> str:
-    ring = 'r="8" stroke="var(--jp-ui-font-color1, #1d2733)" stroke-width="3"'
-    style = ring if own else 'r="4.5" stroke="white" stroke-width="1"'
-    return (
-        f'<circle cx="{x:.2f}%" cy="{y}" {style} fill="{LABELS[known][1]}">'
-        f"<title>{html.escape(text)}</title></circle>"
     )

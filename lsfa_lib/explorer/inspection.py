@@ -15,25 +15,17 @@ from jaxtyping import Float, UInt8
 
 from lsfa_lib.config import Config
 from lsfa_lib.datasets.entry import Entry
-from lsfa_lib.explorer.evidence import (
-    Confusion,
-    Reason,
-    blended,
-    blended_threshold,
-    confusion,
-    patch_at,
-    reasons,
-    standardised_map,
-)
+from lsfa_lib.explorer import evidence
+from lsfa_lib.explorer.evidence import Confusion, Reason, blended, blended_threshold
 from lsfa_lib.explorer.fitted import Fitted
 from lsfa_lib.features.lazy_scan import read_sample
 from lsfa_lib.figures.scan_figures import scan_figure
-from lsfa_lib.figures.scan_images import percent
-from lsfa_lib.records import MODALITIES, MODES, Modality, Mode, Prediction, Sample
+from lsfa_lib.figures.scan_images import percent, range_of
+from lsfa_lib.records import MODES, Modality, Mode, Prediction, Sample
 from lsfa_lib.storage.files import InputError
 
 POSITIONS: dict[Mode, float] = {"rgb": 0.0, "rgb+3d": 0.5, "3d": 1.0}
-"""Where the detector's own modes lie on the way from RGB to 3D."""
+"""Where the detector's own modes lie between RGB and 3D."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +40,7 @@ class Why:
     reasons: tuple[Reason, ...]
     """Empty off the part."""
     sources: tuple[str, ...]
-    """Names of the training scans, one a reason."""
+    """Name of the training scan of each reason."""
 
 
 class Inspection:
@@ -86,9 +78,8 @@ class Inspection:
     @property
     def counts(self) -> Confusion:
         """Test parts found, missed, rejected and passed at position and threshold."""
-        evidence = self.fitted.evidence
-        known = evidence.labelled
-        return confusion(self.scores[known], evidence.defective[known], self.threshold)
+        known, defective = self.fitted.evidence.labelled, self.fitted.evidence.defective
+        return evidence.confusion(self.scores[known], defective[known], self.threshold)
 
     @property
     def name(self) -> str:
@@ -102,9 +93,7 @@ class Inspection:
 
     def bounds(self, position: float) -> tuple[float, float]:
         """Map values of 0 % and 100 %: median and 99.9th percentile of good test surface."""
-        surface = blended(self._surface, position, self._fusion)
-        low, high = np.percentile(surface, (50, 99.9)).tolist()
-        return low, high if high > low else low + 1.0
+        return range_of(blended(self._surface, position, self._fusion))
 
     @property
     def sample(self) -> Sample:
@@ -116,39 +105,39 @@ class Inspection:
         return prepared(self.fitted.train[reason.source], self.fitted.config)
 
     def choose(self, scan: int | str) -> None:
-        """Goes to a test scan, by number or by the end of its name, and to its worst pixel."""
+        """Switches to a test scan, by number or by the end of its name, and to its worst pixel."""
         self.scan = scan if isinstance(scan, int) else self._place(scan)
-        self._maps = self._maps_of_scan()
+        self._maps = evidence.standardised_maps(
+            self.fitted.evidence, self.scan, self.fitted.detector
+        )
         inside = self.fitted.evidence.valid[self.scan]
         found = np.where(inside, self._map_at(self.position), -np.inf)
         row, column = np.unravel_index(found.argmax(), found.shape)
         self.pixel = int(row), int(column)
 
     def blend(self, position: float) -> None:
-        """Goes to a position between RGB and 3D; a threshold of the detector's goes along."""
+        """Moves to a position between RGB and 3D; the detector's own threshold follows."""
         follows = self.threshold == self.own_threshold
         self.position = position
         if follows:
             self.threshold = self.own_threshold
 
     def why(self, row: int | None = None, column: int | None = None) -> Why:
-        """The closest normal patches of a pixel; of the chosen pixel where none is given."""
+        """The closest normal patches of a pixel, by default of the chosen one."""
         row, column = self.pixel if row is None or column is None else (row, column)
-        side = self.fitted.config.preprocess.image_size
+        fitted, side = self.fitted, self.fitted.config.preprocess.image_size
         if not (0 <= row < side and 0 <= column < side):
             raise InputError(
                 f"pixel ({row}, {column}) is outside {self.name}; rows and columns are 0 to "
                 f"{side - 1}"
             )
-        patch = patch_at(row, column, self.fitted.config)
-        found = reasons(
-            self.fitted.evidence, self.scan, patch, self.fitted.detector, self.fitted.good
-        )
-        names = tuple(self.fitted.train[reason.source].name for reason in found)
+        patch = evidence.patch_at(row, column, fitted.config)
+        found = evidence.reasons(fitted.evidence, self.scan, patch, fitted.detector, fitted.good)
+        names = tuple(fitted.train[reason.source].name for reason in found)
         return Why(self.name, row, column, int(self.level[row, column]), tuple(found), names)
 
     def figure(self) -> go.Figure:
-        """The scan as reports draw it: cloud, photo, truth and maps of RGB, 3D and both."""
+        """The scan as reports draw it: cloud, photo, ground truth and maps of RGB, 3D and both."""
         predictions, ranges = {}, {}
         for mode in MODES:
             anomaly = torch.from_numpy(self._map_at(POSITIONS[mode]))
@@ -159,7 +148,7 @@ class Inspection:
 
     @property
     def verdict(self) -> str:
-        """What the scan is called, and by how much; HTML."""
+        """How the scan is classified, and by how much; HTML."""
         score = float(self.scores[self.scan])
         word = "defective" if score > self.threshold else "good"
         return (
@@ -168,7 +157,7 @@ class Inspection:
         )
 
     def answer(self) -> str:
-        """Why the scan is called what it is called, from the numbers, as Markdown."""
+        """Why the scan is classified as it is, from the numbers, as Markdown."""
         why, counts = self.why(), self.counts
         lines = [re.sub("</?b>", "**", self.verdict) + ".\n"]
         words = {"rgb": "In colour (RGB)", "3d": "In shape (3D)"}
@@ -195,25 +184,19 @@ class Inspection:
     def _map_at(self, position: float) -> Float[np.ndarray, "S S"]:
         return blended(self._maps, position, self._fusion)
 
-    def _maps_of_scan(self) -> dict[Modality, Float[np.ndarray, "S S"]]:
-        fitted = self.fitted
-        return {
-            m: standardised_map(fitted.evidence, self.scan, m, fitted.detector) for m in MODALITIES
-        }
-
     def _place(self, name: str) -> int:
         names = self.fitted.evidence.names
         found = [i for i, full in enumerate(names) if f"/{full}".endswith(f"/{name}")]
         if len(found) != 1:
             some = ", ".join(full.split("/", 2)[2] for full in names[:3])
             raise InputError(
-                f"{len(found)} test scans are called {name!r}; give one such as {some}"
+                f"{len(found)} test scans are called {name!r}; use a name such as {some}"
             )
         return found[0]
 
 
 def farther(reason: Reason) -> str:
-    """How far a distance is among those of good patches, in words."""
+    """Where a distance ranks among those of good patches, in words."""
     share = 100 * reason.nearer
     if share == 100:
         return "farther than every patch of the good validation parts"
@@ -223,22 +206,16 @@ def farther(reason: Reason) -> str:
 
 @lru_cache(maxsize=24)
 def prepared(entry: Entry, config: Config) -> Sample:
-    """A scan as the encoders see it; the last ones are kept, clicks ask for them again."""
+    """A scan as the encoders see it; the most recent ones are kept for further clicks."""
     return read_sample(entry, config)
 
 
 def _good_surface(fitted: Fitted) -> dict[Modality, Float[np.ndarray, " n"]]:
     """Standardised map values of all pixels of good test parts; of all parts where none is good."""
-    evidence = fitted.evidence
-    chosen = np.flatnonzero(evidence.labelled & ~evidence.defective)
-    if not len(chosen):
-        chosen = np.arange(len(evidence.names))
-    return {
-        m: np.concatenate(
-            [
-                standardised_map(evidence, i, m, fitted.detector)[evidence.valid[i]]
-                for i in chosen.tolist()
-            ]
-        )
-        for m in MODALITIES
-    }
+    found = fitted.evidence
+    good = np.flatnonzero(found.labelled & ~found.defective).tolist()
+    surfaces: dict[Modality, list[np.ndarray]] = {}
+    for i in good or range(len(found.names)):
+        for m, level in evidence.standardised_maps(found, i, fitted.detector).items():
+            surfaces.setdefault(m, []).append(level[found.valid[i]])
+    return {m: np.concatenate(parts) for m, parts in surfaces.items()}

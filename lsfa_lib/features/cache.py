@@ -1,7 +1,7 @@
-"""The feature cache: compact features of each scan, one file a modality.
+"""The feature cache: compact features of each scan, one file per modality.
 
-Files are written whole, memory-mapped when read and checked by key; one that was cut short is
-rebuilt, not trusted. About 1 to 4 MB a scan, against 24 for patch features in float32.
+Files are written atomically, memory-mapped when read and checked by key; a truncated file is
+rebuilt, not trusted. About 1 to 4 MB/scan, against 24 MB for patch features in float32.
 """
 
 from __future__ import annotations
@@ -15,26 +15,21 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from lsfa_lib.config import Config
 from lsfa_lib.datasets.entry import Entry
-from lsfa_lib.features.extract import EXTRACT, Encoders, patch_valid
-from lsfa_lib.records import MODALITIES, ModalityFeatures, PatchFeatures, Sample
+from lsfa_lib.features.checkpoints import write_tensors
+from lsfa_lib.features.extract import Encoders, modality_features, patch_valid
+from lsfa_lib.features.geometry import csr_matrix
+from lsfa_lib.records import Modality, ModalityFeatures, PatchFeatures, Sample
 from lsfa_lib.storage.files import InputError, atomic_write
 
 
 def extract(sample: Sample, encoders: Encoders, config: Config) -> PatchFeatures:
     """Features of a sample, as they would come back from the cache; nothing is stored."""
-    packed = {m: pack(EXTRACT[m](sample, encoders, config)) for m in MODALITIES}
-    device = sample.xyz.device
-    return PatchFeatures(
-        by_modality={m: unpack(packed[m], device) for m in MODALITIES},
-        valid=patch_valid(sample.valid, config.projection.patch_px),
-        grid=(config.grid, config.grid),
-        name=sample.name,
-    )
+    packed = {m: _packed(m, sample, encoders, config) for m in encoders.by_modality}
+    return _unpacked(packed, sample.name, config, sample.xyz.device)
 
 
 def cached_features(
@@ -46,54 +41,50 @@ def cached_features(
 ) -> PatchFeatures:
     """Features of a scan from the cache, or from its `sample()` and then stored.
 
-    A file that is missing, cut short or written for another key is rebuilt.
+    A file that is missing, truncated or written for another key is rebuilt.
     """
     scan = content_hash(entry.files)
-    paths = {m: Path(config.cache) / encoders.keys[m] / f"{scan}.safetensors" for m in MODALITIES}
-    packed = {m: _read(paths[m]) if config.cache else None for m in MODALITIES}
-    ready: Sample | None = None
-    for m in MODALITIES:
-        if packed[m] is None:
-            ready = ready or sample()
-            fresh = pack(EXTRACT[m](ready, encoders, config))
-            fresh["valid"] = patch_valid(ready.valid, config.projection.patch_px).cpu()
-            packed[m] = fresh
+    packed: dict[Modality, dict[str, Tensor]] = {}
+    read: Sample | None = None
+    for m, key in encoders.keys.items():
+        path = Path(config.cache) / key / f"{scan}.safetensors"
+        stored = _read(path) if config.cache else None
+        if stored is None:
+            read = read or sample()
+            stored = _packed(m, read, encoders, config)
             if config.cache:
-                _write(paths[m], fresh, encoders.about[m], config)
-    tensors = {m: found for m in MODALITIES if (found := packed[m]) is not None}
-    return PatchFeatures(
-        by_modality={m: unpack(tensors[m], device) for m in MODALITIES},
-        valid=tensors["3d"]["valid"].to(device),
-        grid=(config.grid, config.grid),
-        name=entry.name,
-    )
+                _write(path, stored, encoders.about[m], config)
+        packed[m] = stored
+    return _unpacked(packed, entry.name, config, device)
 
 
-def pack(features: ModalityFeatures) -> dict[str, Tensor]:
+def _packed(m: Modality, sample: Sample, encoders: Encoders, config: Config) -> dict[str, Tensor]:
     """The tensors of a cache file: half-precision values, small integers, on the CPU."""
+    features = modality_features(m, sample, encoders, config)
     weights = features.weights
+    columns = torch.int16 if len(features.tokens) < 2**15 else torch.int32
     return {
-        "tokens": features.tokens.cpu().half().contiguous(),
+        "tokens": features.tokens.cpu().half(),
         "starts": weights.crow_indices().cpu().int(),
-        "columns": weights.col_indices()
-        .cpu()
-        .to(torch.int16 if features.tokens.shape[0] < 2**15 else torch.int32),
+        "columns": weights.col_indices().cpu().to(columns),
         "values": weights.values().cpu().half(),
+        "valid": patch_valid(sample.valid, config.projection.patch_px).cpu(),
     }
 
 
-def unpack(tensors: dict[str, Tensor], device: torch.device) -> ModalityFeatures:
-    """What `pack` packed, in float32 on `device`."""
-    starts = tensors["starts"].to(device).long()
-    tokens = tensors["tokens"].to(device).float()
-    weights = torch.sparse_csr_tensor(
-        starts,
-        tensors["columns"].to(device).long(),
-        tensors["values"].to(device).float(),
-        size=(starts.shape[0] - 1, tokens.shape[0]),
-        check_invariants=False,
-    )
-    return ModalityFeatures(tokens, weights)
+def _unpacked(
+    packed: dict[Modality, dict[str, Tensor]], name: str, config: Config, device: torch.device
+) -> PatchFeatures:
+    """What `_packed` packed, in float32 on `device`."""
+    features: dict[Modality, ModalityFeatures] = {}
+    for m, stored in packed.items():
+        on = {key: tensor.to(device) for key, tensor in stored.items()}
+        tokens, counts = on["tokens"].float(), on["starts"].long().diff()
+        weights = csr_matrix(counts, on["columns"].long(), on["values"].float(), len(tokens))
+        features[m] = ModalityFeatures(tokens, weights)
+    # The same in every file: it follows from the scan alone.
+    valid = next(iter(packed.values()))["valid"].to(device)
+    return PatchFeatures(features, valid, (config.grid, config.grid), name)
 
 
 def content_hash(files: tuple[Path, ...]) -> str:
@@ -112,12 +103,11 @@ def _write(
         note = {**about, "preprocess": dataclasses.asdict(config.preprocess)}
         with atomic_write(described) as file:
             file.write_text(json.dumps(note, indent=1), encoding="utf-8")
-    with atomic_write(path) as file:
-        file.write_bytes(safetensors_bytes(tensors, metadata=_mark(path)))
+    write_tensors(path, tensors, _mark(path))
 
 
 def _mark(path: Path) -> dict[str, str]:
-    """What a file says it holds; one entry, since safetensors writes several in any order."""
+    """What a file contains; one entry, since safetensors writes several in any order."""
     return {"holds": f"{path.parent.name}/{path.stem}"}
 
 
@@ -131,7 +121,7 @@ def _read(path: Path) -> dict[str, Tensor] | None:
                 return None
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError:
-        # Cut short or damaged: the caller extracts again and replaces the file.
+        # Truncated or damaged: the caller extracts again and replaces the file.
         return None
 
 
@@ -147,7 +137,7 @@ class CacheEntry:
 
 
 def cache_entries(cache: Path) -> list[CacheEntry]:
-    """What the cache holds, largest first."""
+    """The folders of the cache, largest first. Raises InputError for a damaged description."""
     found = []
     for described in sorted(cache.glob("*/about.json")):
         try:

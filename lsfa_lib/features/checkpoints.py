@@ -1,4 +1,4 @@
-"""Weights from files nobody has to trust: hash first, tensors only, each name and shape checked."""
+"""Weights from untrusted files: hash first, tensors only, each name and shape checked."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from lsfa_lib.features.point_mae import PointMAE
-from lsfa_lib.storage.files import InputError
+from lsfa_lib.storage.files import InputError, atomic_write
 
 PACKAGE_POINTS = Path(__file__).with_name("point_mae_small.safetensors")
 """Weights of the small Point-MAE, pretrained by `lsfa pretrain-points`."""
 POINT_MAE_PARTS = ("encoder", "pos_embed", "blocks", "norm", "reduce_dim", "cls_token", "cls_pos")
-"""What features need of a Point-MAE or Point-BERT; decoder, heads and mask token are left out."""
-ENCODERS = ("MAE_encoder.", "transformer_q.")
-"""What their checkpoints call the encoder."""
+"""Parts of a Point-MAE or Point-BERT that features need; decoder, heads, mask token are not."""
+PREFIXES = ("module.", "MAE_encoder.", "transformer_q.")
+"""Prefixes of the encoder's entries in their checkpoints; other entries are ignored."""
 
 # A training loop's metrics are numpy scalars, under the module name of numpy 1 or 2: plain data
-# that the tensors-only reader refuses unless told.
+# that the tensors-only reader refuses unless allowed.
 _SCALAR = np._core.multiarray.scalar  # type: ignore[attr-defined]
 _PLAIN_DATA: list[Any] = [
     (_SCALAR, "numpy.core.multiarray.scalar"),
@@ -41,26 +42,22 @@ _PLAIN_DATA: list[Any] = [
 def load_point_mae(model: PointMAE, weights: str | Path, sha256: str = "") -> PointMAE:
     """`model` with the encoder weights of a Point-MAE or Point-BERT checkpoint, frozen.
 
-    `weights` is a .pth or .safetensors file, or `random` for seeded random weights. Prefixes
-    `module.` and `ENCODERS` are stripped, the rest is ignored. Raises InputError where the
-    file is missing, damaged, not the one `sha256` names, or lacks a single entry: nothing is left
-    at its initial value in silence.
+    `weights` is a .pth or .safetensors file, or `random` for seeded random weights. Raises
+    InputError where the file is missing, damaged, not the one `sha256` names, or lacks a single
+    entry: nothing silently keeps its initial value.
     """
     if str(weights) == "random":
         with seeded():
             model.apply(_reset)
     else:
         path = Path(weights)
-        _check_hash(path, sha256)
+        if sha256 and path.is_file():
+            _check_hash(path, sha256)
         state = read_tensors(path)
-        bare = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-        own = {
-            k.removeprefix(prefix): v
-            for prefix in ENCODERS
-            for k, v in bare.items()
-            if k.startswith(prefix)
-        }
-        kept = {k: v for k, v in (own or bare).items() if k.split(".")[0] in POINT_MAE_PARTS}
+        for prefix in PREFIXES:
+            own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            state = own or state
+        kept = {k: v for k, v in state.items() if k.split(".")[0] in POINT_MAE_PARTS}
         load_strictly(model, kept, path)
     return model.requires_grad_(False).eval()
 
@@ -82,40 +79,46 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"{path}: is damaged or holds more than tensors, and code in it was not run; "
+            f"{path}: is damaged or contains more than tensors (code in it was not run); "
             "save it as .safetensors, or download it again"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, SafetensorError) as error:
         raise InputError(
-            f"{path}: cannot be read as weights, it is damaged or cut short; download it again"
+            f"{path}: cannot be read as weights, it is damaged or truncated; download it again"
         ) from error
     return _tensors(found, path)
 
 
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Writes tensors of any device as .safetensors, atomically."""
+    stored = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_write(path) as file:
+        file.write_bytes(safetensors_bytes(stored, metadata))
+
+
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Fill every entry of `module`'s state dict from `state`.
+    """Fills every entry of `module`'s state dict from `state`.
 
     Raises InputError for the first entry that is missing, left over or of another shape.
     """
-    wanted = module.state_dict()
-    for name, tensor in wanted.items():
-        if name not in state:
-            raise InputError(
-                f"{path}: lacks {name!r}, has {len(state)} of {len(wanted)} entries; "
-                f"give the weights of this model ({type(module).__name__})"
-            )
-        if state[name].shape != tensor.shape:
-            raise InputError(
-                f"{path}: {name!r} has shape {tuple(state[name].shape)}, wanted "
-                f"{tuple(tensor.shape)}; give the weights of this model ({type(module).__name__})"
-            )
-    extra = sorted(set(state) - set(wanted))
-    if extra:
+    for misfit in _misfits(state, module.state_dict()):
         raise InputError(
-            f"{path}: holds {extra[0]!r}, which the model has no place for ({len(extra)} such "
-            f"entries); give the weights of this model ({type(module).__name__})"
+            f"{path}: {misfit}; give the weights of this model ({type(module).__name__})"
         )
     module.load_state_dict(dict(state))
+
+
+def _misfits(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Iterator[str]:
+    for name, tensor in wanted.items():
+        if name not in state:
+            yield f"lacks {name!r}, has {len(state)} of {len(wanted)} entries"
+        elif state[name].shape != tensor.shape:
+            found, own = tuple(state[name].shape), tuple(tensor.shape)
+            yield f"{name!r} has shape {found}, wanted {own}"
+    for name in sorted(set(state) - set(wanted)):
+        yield f"holds {name!r}, which this model does not have"
 
 
 def sha256_of(path: Path) -> str:
@@ -135,7 +138,7 @@ def fingerprint(module: nn.Module) -> str:
 
 @contextmanager
 def seeded(seed: int = 0) -> Iterator[None]:
-    """A block in which torch's global generator starts from `seed`, and is put back afterwards.
+    """A block in which torch's global generator starts from `seed`; it is restored afterwards.
 
     Layers can be initialised from the global generator only.
     """
@@ -145,8 +148,6 @@ def seeded(seed: int = 0) -> Iterator[None]:
 
 
 def _check_hash(path: Path, sha256: str) -> None:
-    if not sha256 or not path.is_file():
-        return
     seen = sha256_of(path)
     if seen != sha256.lower():
         raise InputError(

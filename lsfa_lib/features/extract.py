@@ -1,39 +1,44 @@
-"""Sample -> features of both modalities on one grid of patches, by the frozen backbones."""
+"""Sample -> features of every modality on one grid of patches, by frozen encoders (`ENCODERS`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool1d
 
-from lsfa_lib.config import Config, ImageEncoderConfig, PointEncoderConfig, config_hash
+from lsfa_lib.config import Config, PointEncoderConfig, config_hash
 from lsfa_lib.features.checkpoints import PACKAGE_POINTS, fingerprint, load_point_mae
 from lsfa_lib.features.fpfh import fpfh_patches
-from lsfa_lib.features.geometry import patch_weights, released_patch_weights, spread
-from lsfa_lib.features.image import load_image_encoder
-from lsfa_lib.features.point_mae import POINT_BERT, PUBLISHED, SMALL, PointMAE
+from lsfa_lib.features.geometry import (
+    csr_matrix,
+    one_thread,
+    patch_weights,
+    released_patch_weights,
+    spread,
+)
+from lsfa_lib.features.image import load_image_encoder, require_layers
+from lsfa_lib.features.point_mae import ARCHITECTURES, PointMAE
 from lsfa_lib.features.weights import of_model, ready
-from lsfa_lib.records import MODALITIES, Modality, ModalityFeatures, PatchFeatures, Sample
-from lsfa_lib.storage.files import InputError
+from lsfa_lib.records import Modality, ModalityFeatures, PatchFeatures, Sample
 
-ARCHITECTURES = {"point_mae": PUBLISHED, "point_bert": POINT_BERT, "point_mae_small": SMALL}
 FORMAT = 1
 """Raised when extraction changes its result, so that older cache files are not read."""
 
 
 @dataclass(frozen=True)
 class Encoders:
-    """Both frozen backbones and what identifies their weights."""
+    """The frozen backbones, by modality, and what identifies their weights."""
 
-    image: nn.Module
-    points: PointMAE | None
-    """None where the config asks for FPFH, which has no weights."""
+    by_modality: dict[Modality, nn.Module | None]
+    """None for FPFH, which has no weights."""
     keys: dict[Modality, str]
     """One cache folder each: changes with preprocessing, encoder settings, weights or format."""
     about: dict[Modality, dict[str, str | bool]]
@@ -41,26 +46,62 @@ class Encoders:
 
 
 def load_encoders(config: Config, device: torch.device) -> Encoders:
-    """The two backbones of `config`, frozen, on `device`.
+    """The backbones of `config`, frozen, on `device`.
 
     Raises InputError for weights that are missing, altered or incomplete.
     """
-    image = load_image_encoder(config.image_encoder, config.preprocess.image_size, device)
-    points = None
-    if config.point_encoder.model != "fpfh":
-        points = load_points(config.point_encoder).to(device)
-    return described_encoders(image, points, config)
+    return described_encoders({m: e.load(config, device) for m, e in ENCODERS.items()}, config)
+
+
+def described_encoders(
+    by_modality: Mapping[Modality, nn.Module | None], config: Config
+) -> Encoders:
+    """These backbones with the keys and descriptions that follow from their present weights."""
+    keys: dict[Modality, str] = {}
+    about: dict[Modality, dict[str, str | bool]] = {}
+    for m, backbone in by_modality.items():
+        settings = getattr(config, ENCODERS[m].stage)
+        weights = "none" if backbone is None else fingerprint(backbone)
+        keys[m] = config_hash(FORMAT, m, config.preprocess, config.projection, settings, weights)
+        random = settings.weights == "random" and backbone is not None
+        about[m] = {"model": settings.model, "sha256": weights, "random": random}
+    return Encoders(dict(by_modality), keys, about)
+
+
+@one_thread()
+@torch.inference_mode()
+def modality_features(
+    m: Modality, sample: Sample, encoders: Encoders, config: Config
+) -> ModalityFeatures:
+    """Features of one modality of a sample."""
+    return ENCODERS[m].extract(encoders.by_modality[m], sample, config)
+
+
+def load_image(config: Config, device: torch.device) -> nn.Module:
+    """The image backbone of `config`. Raises InputError."""
+    return load_image_encoder(config.image_encoder, config.preprocess.image_size, device)
+
+
+def image_features(encoder: Any, sample: Sample, config: Config) -> ModalityFeatures:
+    """Image tokens (h*w, D) and the adaptive average pooling that spreads them on the grid.
+
+    For 28 -> 56 this "pooling" is exact 2 x 2 replication, so no copy is stored or searched.
+    """
+    tokens, (rows, columns) = encoder(sample.rgb[None])
+    return ModalityFeatures(tokens[0], pooling_weights(rows, columns, config.grid))
+
+
+def load_point_encoder(config: Config, device: torch.device) -> nn.Module | None:
+    """The point backbone of `config`; None for FPFH. Raises InputError."""
+    if config.point_encoder.model == "fpfh":
+        return None
+    return load_points(config.point_encoder).to(device)
 
 
 def load_points(config: PointEncoderConfig) -> PointMAE:
     """The Point-MAE of a config with its weights, frozen. Raises InputError."""
     architecture = ARCHITECTURES[config.model]
-    outside = [tap for tap in config.taps if not 0 <= tap < architecture.depth]
-    if outside:
-        raise InputError(
-            f"point_encoder.taps has {outside[0]}, but {config.model!r} has the blocks 0 to "
-            f"{architecture.depth - 1}; choose among these"
-        )
+    require_layers("point_encoder.taps", config.taps, architecture.depth, config.model)
     architecture = replace(architecture, taps=config.taps or architecture.taps)
     points = PointMAE(config.groups, config.group_size, config.norm, architecture)
     path, known = Path(config.weights), of_model(config.model)
@@ -68,65 +109,44 @@ def load_points(config: PointEncoderConfig) -> PointMAE:
         path = PACKAGE_POINTS
     elif known and path.name == known.remote.name and not path.exists():
         path = ready(known)
-    return load_point_mae(points, path, config.sha256).without_unused()
+    load_point_mae(points, path, config.sha256)
+    # No feature depends on the blocks after the last tap.
+    points.blocks.blocks = points.blocks.blocks[: max(architecture.taps) + 1]
+    return points
 
 
-def described_encoders(image: nn.Module, points: PointMAE | None, config: Config) -> Encoders:
-    """These backbones with the keys and descriptions that follow from their present weights."""
-    prints: dict[Modality, str] = {
-        "rgb": fingerprint(image),
-        "3d": "none" if points is None else fingerprint(points),
-    }
-    settings: dict[Modality, ImageEncoderConfig | PointEncoderConfig] = {
-        "rgb": config.image_encoder,
-        "3d": config.point_encoder,
-    }
-    keys: dict[Modality, str] = {
-        m: config_hash(FORMAT, config.preprocess, config.projection, settings[m], prints[m])
-        for m in MODALITIES
-    }
-    about: dict[Modality, dict[str, str | bool]] = {
-        m: {
-            "model": settings[m].model,
-            "sha256": prints[m],
-            "random": settings[m].weights == "random" and prints[m] != "none",
-        }
-        for m in MODALITIES
-    }
-    return Encoders(image, points, keys, about)
-
-
-@torch.inference_mode()
-def image_features(sample: Sample, encoders: Encoders, config: Config) -> ModalityFeatures:
-    """Image tokens (h*w, D) and the adaptive average pooling that spreads them on the grid.
-
-    For 28 -> 56 this "pooling" is exact 2 x 2 replication, so no copy is stored or searched.
-    """
-    tokens, (rows, columns) = encoders.image(sample.rgb[None])
-    along_rows = adaptive_pooling(rows, config.grid)
-    along_columns = adaptive_pooling(columns, config.grid)
-    return ModalityFeatures(tokens[0], to_torch(scipy.sparse.kron(along_rows, along_columns)))
-
-
-@torch.inference_mode()
-def point_features(sample: Sample, encoders: Encoders, config: Config) -> ModalityFeatures:
+def point_features(encoder: Any, sample: Sample, config: Config) -> ModalityFeatures:
     """Point tokens (T, D) and the sparse weights from them to the grid (Eq. 1)."""
     projection = config.projection
-    if encoders.points is None:
+    if encoder is None:
         tokens, weights = fpfh_patches(
             sample.xyz, sample.valid, config.point_encoder, projection.patch_px
         )
         return ModalityFeatures(tokens, weights)
-    centres, tokens = encoders.points(sample.xyz[:, sample.valid].T.contiguous())
+    centres, tokens = encoder(sample.xyz[:, sample.valid].T.contiguous())
     pool = patch_weights if projection.pooling == "valid_mean" else released_patch_weights
     weights = pool(sample.xyz, sample.valid, centres, projection.patch_px, projection.neighbours)
     return ModalityFeatures(tokens, weights)
 
 
-EXTRACT: dict[Modality, Callable[[Sample, Encoders, Config], ModalityFeatures]] = {
-    "3d": point_features,
-    "rgb": image_features,
+@dataclass(frozen=True)
+class ModalityEncoder:
+    """How the features of one modality are made."""
+
+    stage: str
+    """Field of Config with the settings of its encoder, `model` and `weights` among them."""
+    load: Callable[[Config, torch.device], nn.Module | None]
+    """The frozen encoder; None for one without weights. Raises InputError."""
+    extract: Callable[[Any, Sample, Config], ModalityFeatures]
+    """Features of a sample by that encoder."""
+
+
+ENCODERS: dict[Modality, ModalityEncoder] = {
+    "3d": ModalityEncoder("point_encoder", load_point_encoder, point_features),
+    "rgb": ModalityEncoder("image_encoder", load_image, image_features),
 }
+"""Extraction, cache, adaptors and training work on the modalities listed here, by their name only;
+another one, such as normals or a second image resolution, is one more entry."""
 
 
 def distinct_rows(
@@ -156,24 +176,18 @@ def patch_valid(valid: Bool[Tensor, "S S"], patch_px: int) -> Bool[Tensor, " P"]
     return valid.view(side, patch_px, side, patch_px).any(dim=3).any(dim=1).flatten()
 
 
-def adaptive_pooling(size: int, out: int) -> scipy.sparse.csr_matrix:
-    """The matrix (out, size) of one-dimensional adaptive average pooling."""
-    start = np.arange(out) * size // out
-    end = -(-(np.arange(1, out + 1) * size) // out)
-    matrix = scipy.sparse.lil_matrix((out, size))
-    for row, (a, b) in enumerate(zip(start, end, strict=True)):
-        matrix[row, a:b] = 1.0 / (b - a)
-    return matrix.tocsr()
+def pooling_weights(rows: int, columns: int, grid: int) -> Float[Tensor, "P T"]:
+    """torch.sparse_csr, float32: adaptive average pooling of rows x columns tokens to the grid.
 
-
-def to_torch(matrix: scipy.sparse.spmatrix) -> Float[Tensor, "P T"]:
-    """The same matrix as torch.sparse_csr, float32."""
-    m = scipy.sparse.csr_matrix(matrix)
-    m.eliminate_zeros()  # small Kronecker products are stored with them
-    return torch.sparse_csr_tensor(
-        torch.from_numpy(m.indptr.astype(np.int64)),
-        torch.from_numpy(m.indices.astype(np.int64)),
-        torch.from_numpy(m.data.astype(np.float32)),
-        size=m.shape,
-        check_invariants=False,
+    The matrix of two dimensions is the Kronecker product of those along rows and columns.
+    """
+    along = (
+        adaptive_avg_pool1d(torch.eye(size, dtype=torch.float64), grid).T.numpy()
+        for size in (rows, columns)
     )
+    m = scipy.sparse.csr_matrix(scipy.sparse.kron(*along))
+    m.eliminate_zeros()  # small Kronecker products are stored with them
+    counts, columns_of, values = (
+        torch.from_numpy(each) for each in (np.diff(m.indptr), m.indices, m.data)
+    )
+    return csr_matrix(counts.long(), columns_of.long(), values.float(), rows * columns)

@@ -10,6 +10,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from lsfa_lib.config import PointEncoderConfig
+from lsfa_lib.features.geometry import copying_weights, patch_of_pixel
 from lsfa_lib.storage.open3d import load_open3d
 
 
@@ -22,35 +23,27 @@ def fpfh_patches(
     """Mean FPFH of the valid points of each valid patch, and the one-hot map to all P patches.
 
     With `spacing_m` FPFH is computed on points about that far apart, and each valid point takes the
-    one of the nearest: `max_neighbours` then reaches equally far at every image size.
+    histogram of the nearest: `max_neighbours` then reaches equally far at every image size.
     """
     points = xyz[:, valid].T.double().cpu().numpy()
     histograms, nearest = point_histograms(points, config)
     patch = patch_of_pixel(valid, patch_px)
-    patches = (valid.shape[0] // patch_px) ** 2
-    token_patch, token, count = np.unique(patch, return_inverse=True, return_counts=True)
+    filled = torch.bincount(patch, minlength=(valid.shape[0] // patch_px) ** 2) > 0
+    _, token, count = np.unique(patch.cpu(), return_inverse=True, return_counts=True)
     mean = scipy.sparse.csr_matrix(
-        (1.0 / count[token], (token, nearest)), shape=(len(token_patch), len(histograms))
+        (1.0 / count[token], (token, nearest)), shape=(len(count), len(histograms))
     )
     tokens = torch.from_numpy(mean @ histograms).to(xyz)
-    starts = np.searchsorted(token_patch, np.arange(patches + 1))
-    weights = torch.sparse_csr_tensor(
-        torch.from_numpy(starts),
-        torch.arange(len(token_patch)),
-        torch.ones(len(token_patch), dtype=xyz.dtype),
-        size=(patches, len(token_patch)),
-        check_invariants=False,
-    )
-    return tokens, weights.to(xyz.device)
+    return tokens, copying_weights(filled, torch.arange(len(tokens), device=xyz.device), tokens)
 
 
 def point_histograms(
     points: Float64[np.ndarray, "N 3"], config: PointEncoderConfig
 ) -> tuple[Float64[np.ndarray, "M 33"], Int[np.ndarray, " N"]]:
-    """FPFH of the points it is computed on, and which of them is nearest to each of `points`.
+    """FPFH of the M points it is computed on, and which of them is nearest to each of `points`.
 
     Three histograms of 11 bins, each summing to 200: own and distance-weighted neighbours'.
-    Normals look towards the camera at the origin.
+    Normals point towards the camera at the origin.
     """
     if len(points) == 0:
         return np.zeros((0, 33)), np.zeros(0, dtype=np.int64)
@@ -67,9 +60,3 @@ def point_histograms(
         cloud, near(config.fpfh_radius_m, config.fpfh_max_neighbours)
     )
     return np.asarray(found.data).T, nearest
-
-
-def patch_of_pixel(valid: Bool[Tensor, "S S"], patch_px: int) -> Int[np.ndarray, " N"]:
-    """Row-major index of the patch each valid pixel lies in."""
-    rows, columns = (axis.cpu().numpy() // patch_px for axis in valid.nonzero(as_tuple=True))
-    return rows * (valid.shape[1] // patch_px) + columns

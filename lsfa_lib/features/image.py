@@ -31,8 +31,8 @@ class ImageEncoder(nn.Module):
 
     Without `stages` a ViT's patch tokens after the last block, or after each of `blocks`, and the
     final norm; position embeddings are interpolated to the image's size. With `stages` the feature
-    maps of these stages, each averaged over 3 x 3, brought to the finest one's grid and joined
-    (PatchCore, sec. 3.1). What comes after the last stage or block asked for is not computed.
+    maps of these stages, each averaged over 3 x 3, resized to the finest one's grid and joined
+    (PatchCore, sec. 3.1). Layers after the last requested stage or block are not computed.
 
     Frozen and always in eval mode: train() changes nothing.
     """
@@ -70,31 +70,24 @@ class ImageEncoder(nn.Module):
         """Tokens in row-major order, T = rows * columns, and (rows, columns)."""
         images = images * self.scale + self.shift
         if self.stages:
-            joined = local_features(self._stage_maps(images))
+            maps = self._intermediates(images, self.stages)
+            joined = local_features(maps)
             return joined.flatten(2).transpose(1, 2), (joined.shape[2], joined.shape[3])
         vit = self.backbone
         if self.blocks:
-            tokens = torch.cat(self._block_tokens(images), dim=2)
+            blocks = self._intermediates(images, self.blocks, norm=True, output_fmt="NLC")
+            tokens = torch.cat(blocks, dim=2)
         else:
             tokens = vit.forward_features(images)[:, vit.num_prefix_tokens :]
         rows, columns = vit.patch_embed.dynamic_feat_size(images.shape[2:])
         return tokens, (rows, columns)
 
-    def _stage_maps(self, images: Float[Tensor, "B 3 S S"]) -> list[Tensor]:
+    def _intermediates(
+        self, images: Float[Tensor, "B 3 S S"], at: tuple[int, ...], **how: Any
+    ) -> list[Tensor]:
         return self.backbone.forward_intermediates(
-            images, indices=list(self.stages), stop_early=True, intermediates_only=True
+            images, indices=list(at), stop_early=True, intermediates_only=True, **how
         )
-
-    def _block_tokens(self, images: Float[Tensor, "B 3 S S"]) -> list[Tensor]:
-        found: list[Tensor] = self.backbone.forward_intermediates(
-            images,
-            indices=list(self.blocks),
-            norm=True,
-            stop_early=True,
-            output_fmt="NLC",
-            intermediates_only=True,
-        )
-        return found
 
 
 def local_features(maps: list[Tensor]) -> Float[Tensor, "B D h w"]:
@@ -117,8 +110,8 @@ def load_image_encoder(
 
     `efficientnet_lite0` takes its weights from an installed package, models of the registry from
     its folder or their source, any other from timm's download; a path loads that file strictly,
-    `random` gives the same random weights every time. Raises InputError where model, stages, size
-    or weights do not fit together.
+    `random` returns the same random weights every time. Raises InputError where model, stages,
+    size or weights do not fit together.
     """
     backbone = _backbone(config)
     _check(backbone, config, image_size)
@@ -134,23 +127,24 @@ def load_image_encoder(
 
 
 def _backbone(config: ImageEncoderConfig) -> TimmModel:
-    """The timm model with its weights; strictly those asked for."""
+    """The timm model with exactly the weights asked for."""
     if config.weights == "random":
         with seeded():
             return _create(config)
-    if config.weights != "pretrained":
-        backbone, path = _create(config), Path(config.weights)
-        load_strictly(backbone, read_tensors(path), path)
-        return backbone
-    if config.model == LITE0:
-        backbone = _create(config)
+    known, pretrained = of_model(config.model), config.weights == "pretrained"
+    if pretrained and known is None and config.model != LITE0:
+        return _downloaded(config)
+    backbone = _create(config)
+    if pretrained and config.model == LITE0:
         load_by_order(backbone, lite0_file())
-        return backbone
-    known = of_model(config.model)
-    if known is not None:
-        backbone, path = _create(config), ready(known)
+    else:
+        path = ready(known) if pretrained and known else Path(config.weights)
         load_strictly(backbone, read_tensors(path), path)
-        return backbone
+    return backbone
+
+
+def _downloaded(config: ImageEncoderConfig) -> TimmModel:
+    """The timm model with the weights that timm downloads for it."""
     way_out = (
         f"put them in a file (.safetensors or .pth with timm's names of {config.model}) and give "
         "its path in image_encoder.weights"
@@ -158,7 +152,9 @@ def _backbone(config: ImageEncoderConfig) -> TimmModel:
     if not timm.models.is_model_pretrained(config.model):
         raise InputError(f"timm has no pretrained weights for {config.model!r}; {way_out}")
     if offline():
-        raise InputError(f"LSFA_OFFLINE forbids to download weights of {config.model!r}; {way_out}")
+        raise InputError(
+            f"LSFA_OFFLINE forbids downloading the weights of {config.model!r}; {way_out}"
+        )
     try:
         return _create(config, pretrained=True)
     except OSError as error:
@@ -184,43 +180,42 @@ def _create(config: ImageEncoderConfig, pretrained: bool = False) -> TimmModel:
 
 def _no_tokens(config: ImageEncoderConfig) -> str:
     return (
-        f"image_encoder.model {config.model!r} has no patch tokens to take; name its feature "
-        "stages in image_encoder.stages, such as [1, 2]"
+        f"image_encoder.model {config.model!r} has no patch tokens; name its feature stages in "
+        "image_encoder.stages, such as [1, 2]"
     )
 
 
 def _check(backbone: TimmModel, config: ImageEncoderConfig, image_size: int) -> None:
-    if not config.stages and not hasattr(backbone, "num_prefix_tokens"):
-        raise InputError(_no_tokens(config))
-    if config.stages and not hasattr(backbone, "forward_intermediates"):
-        raise InputError(
-            f"image_encoder.model {config.model!r} does not give its feature stages; choose "
-            "another model of timm"
-        )
-    if not config.stages:
-        side = backbone.patch_embed.patch_size[0]
-        if image_size % side:
+    if config.stages:
+        if not hasattr(backbone, "forward_intermediates"):
             raise InputError(
-                f"preprocess.image_size {image_size} is not a multiple of {side}, the patch of "
-                f"{config.model!r}; choose {max(1, image_size // side) * side}"
+                f"image_encoder.model {config.model!r} does not expose its feature stages; choose "
+                "another model of timm"
             )
-        _require_all(config.model, "blocks", config.blocks, len(backbone.blocks))
+        if config.blocks:
+            raise InputError(
+                f"image_encoder.stages and .blocks are both set for {config.model!r}; keep stages "
+                "for a convolutional model, blocks for a ViT"
+            )
+        stages = len(backbone.feature_info)
+        require_layers("image_encoder.stages", config.stages, stages, config.model)
         return
-    if config.blocks:
+    if not hasattr(backbone, "num_prefix_tokens"):
+        raise InputError(_no_tokens(config))
+    side = backbone.patch_embed.patch_size[0]
+    if image_size % side:
         raise InputError(
-            f"image_encoder.stages and .blocks are both set for {config.model!r}; keep stages "
-            "for a convolutional model, blocks for a ViT"
+            f"preprocess.image_size {image_size} is not a multiple of {side}, the patch of "
+            f"{config.model!r}; choose {max(1, image_size // side) * side}"
         )
-    _require_all(config.model, "stages", config.stages, len(backbone.feature_info))
+    require_layers("image_encoder.blocks", config.blocks, len(backbone.blocks), config.model)
 
 
-def _require_all(model: str, name: str, asked: tuple[int, ...], count: int) -> None:
+def require_layers(field: str, asked: tuple[int, ...], count: int, model: str) -> None:
+    """Raises InputError where `field` names a layer other than 0 to `count` - 1."""
     outside = [number for number in asked if not 0 <= number < count]
     if outside:
-        raise InputError(
-            f"image_encoder.{name} has {outside[0]}, but {model!r} has the {name} 0 to "
-            f"{count - 1}; choose among these"
-        )
+        raise InputError(f"{field} has {outside[0]}, wanted 0 to {count - 1} for {model!r}")
 
 
 def lite0_file() -> Path:
@@ -231,7 +226,7 @@ def lite0_file() -> Path:
 
 
 def load_by_order(module: nn.Module, path: Path) -> None:
-    """Fill `module` from a file that names the same tensors otherwise but keeps their order.
+    """Fills `module` from a file with the same tensors in the same order under other names.
 
     Raises InputError unless the number of tensors and each shape agree.
     """

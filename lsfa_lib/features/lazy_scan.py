@@ -17,6 +17,7 @@ from lsfa_lib.datasets.layouts import Split, read_scan
 from lsfa_lib.datasets.preprocess import prepare
 from lsfa_lib.features.cache import cached_features
 from lsfa_lib.features.extract import Encoders
+from lsfa_lib.features.geometry import one_thread
 from lsfa_lib.records import PatchFeatures, Sample
 from lsfa_lib.storage.files import InputError, progress
 
@@ -45,7 +46,7 @@ class LazyScan:
 
 
 def lazy_scan(entry: Entry, encoders: Encoders | None, config: Config) -> LazyScan:
-    """The scan of an entry. Without encoders its features cannot be asked for."""
+    """The scan of an entry. Without encoders its features raise ValueError."""
 
     def extract(sample: Callable[[], Sample]) -> PatchFeatures:
         if encoders is None:
@@ -72,17 +73,30 @@ def few_shot(split: Split, shots: int, seed: int) -> Split:
 def good_features(split: Split, encoders: Encoders, config: Config) -> list[PatchFeatures]:
     """Features of every scan of a split; pixels are read only where the cache lacks them."""
     scans = [lazy_scan(entry, encoders, config) for entry in split.entries]
-    load_features(scans)
-    return [scan.features for scan in scans]
+    return [scan.features for scan in loaded(scans)]
 
 
-def load_features(scans: Sequence[LazyScan], samples: bool = False) -> None:
-    """Computes `features` of every scan, or `sample`, as many at a time as there are cores left."""
-    name, workers = "sample" if samples else "features", _CORES.get() // torch.get_num_threads()
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        done = pool.map(lambda scan: getattr(scan, name), scans)
-        for _ in progress(done, "/".join(scans[0].name.split("/")[:2]), len(scans)):
-            pass
+def loaded(
+    scans: Sequence[LazyScan], samples: bool = False, features: bool = True
+) -> Iterator[LazyScan]:
+    """The scans in order, with sample or features computed for as many at a time as cores are free.
+
+    Each is computed by one thread, so that the results do not depend on the number of cores.
+    """
+
+    def load(scan: LazyScan) -> None:
+        _ = samples and scan.sample
+        _ = features and scan.features
+
+    on_cpu = resolve_device(scans[0].config.device).type == "cpu"
+    workers = max(1, _CORES.get() if on_cpu else 1)
+    label, starts = "/".join(scans[0].name.split("/")[:2]), range(0, len(scans), workers)
+    batches = (scans[start : start + workers] for start in starts)
+    with ThreadPoolExecutor(workers) as pool:
+        for batch in progress(batches, label, len(starts)):
+            with one_thread():
+                list(pool.map(load, batch))
+            yield from batch
 
 
 _CORES: ContextVar[int] = ContextVar("cores", default=1)
@@ -90,10 +104,10 @@ _CORES: ContextVar[int] = ContextVar("cores", default=1)
 
 @contextmanager
 def fixed_threads(count: int) -> Iterator[None]:
-    """Inside, torch computes with `count` threads, and features of several scans at a time.
+    """Inside, torch computes with `count` threads, and `loaded` uses the cores it had before.
 
     The order of float sums depends on the number of threads, and a trained adaptor on that order:
-    with a fixed number the results are those of any other machine load or number of workers.
+    with a fixed number the results do not depend on load or number of workers.
     """
     before = torch.get_num_threads()
     cores = _CORES.set(before)
@@ -111,11 +125,6 @@ def read_sample(entry: Entry, config: Config) -> Sample:
 
 
 def on_device(sample: Sample, device: torch.device) -> Sample:
-    """The same sample there."""
-    return replace(
-        sample,
-        rgb=sample.rgb.to(device),
-        xyz=sample.xyz.to(device),
-        valid=sample.valid.to(device),
-        defect=sample.defect.to(device),
-    )
+    """The same sample on `device`."""
+    tensors = ("rgb", "xyz", "valid", "defect")
+    return replace(sample, **{name: getattr(sample, name).to(device) for name in tensors})

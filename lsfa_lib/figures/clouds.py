@@ -6,18 +6,26 @@ import base64
 from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
 from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import Image
 from plotly.colors import get_colorscale
 
-from lsfa_lib.figures.figures import DEFECTIVE
-from lsfa_lib.figures.findings import BOTH, NAMES, SHORT
-from lsfa_lib.figures.scan_images import COLORSCALE, TOP
-from lsfa_lib.records import Mode
+from lsfa_lib.figures.scan_images import COLORSCALE, TOP, Pixels, photo_axes
+from lsfa_lib.figures.style import DEFECTIVE, adapt_to_phones
+
+CLOUD_POINTS = 12_000
+MOST_BUTTONS = 5
+"""In a row on a phone; more become a menu."""
+PLACE = "%{x:.2f}, %{y:.2f}, %{z:.2f} mm<extra></extra>"
+Coloring = dict[str, Any]
+"""Attributes of a cloud's trace: marker and hover text."""
+Places = tuple[Shaped[np.ndarray, " N"], Shaped[np.ndarray, " N"]]
+"""(rows, columns) of pixels."""
 
 
-def spread_points(valid: Bool[np.ndarray, "S S"], most: int) -> tuple[np.ndarray, np.ndarray]:
-    """(rows, columns) of at most `most` valid pixels, evenly spread and always the same.
+def spread_points(valid: Bool[np.ndarray, "H W"], most: int = CLOUD_POINTS) -> Places:
+    """At most `most` valid pixels, evenly spread and always the same.
 
     The R2 sequence (Roberts) orders pixels so that every beginning of it covers the part evenly,
     without the stripes of a fixed step.
@@ -28,89 +36,101 @@ def spread_points(valid: Bool[np.ndarray, "S S"], most: int) -> tuple[np.ndarray
     return rows[keep], columns[keep]
 
 
-def colorings(
-    photo: UInt8[np.ndarray, "N 3"],
-    defect: Bool[np.ndarray, " N"],
-    levels: dict[Mode, UInt8[np.ndarray, " N"]],
-) -> dict[str, dict[str, Any]]:
-    """Button label -> trace attributes; one byte a point, the photo by its 250 main colours."""
-    index, palette = photo_palette(photo)
-    place = "%{x:.2f}, %{y:.2f}, %{z:.2f} mm<extra></extra>"
-    truth = [[0, "#a9b4c0"], [1, DEFECTIVE]]
-    found = {
-        "photo": _coloring(index, palette, place),
-        "ground truth": _coloring(defect.astype(np.uint8), truth, place),
-    }
-    for mode, level in levels.items():
-        text = f"{NAMES[mode]} score %{{marker.color}} %<br>{place}"
-        found[SHORT[mode]] = _coloring(level, get_colorscale(COLORSCALE), text, TOP)
-    return found
+def surface_of(pixels: Pixels) -> Float[np.ndarray, "H W 3"]:
+    """Right, up (as in the photo) and towards the camera, mm from the part's middle; else NaN."""
+    surface = np.full(pixels.xyz.shape, np.nan)
+    points = pixels.xyz[pixels.valid] @ photo_axes(pixels.xyz, pixels.valid).T
+    surface[pixels.valid] = points - (points.min(axis=0) + points.max(axis=0)) / 2
+    return surface
 
 
-def photo_palette(
-    photo: UInt8[np.ndarray, "N 3"],
-) -> tuple[UInt8[np.ndarray, " N"], list[tuple[float, str]]]:
-    """Each colour's place among the 250 main ones, and those as a plotly colour scale."""
+def cloud(points: Float[np.ndarray, "N 3"], coloring: Coloring) -> dict[str, Any]:
+    """A trace of points, rounded to 0.01 mm."""
+    x, y, z = np.round(points, 2).T.astype(np.float32)
+    return {"x": x, "y": y, "z": z, "mode": "markers", "showlegend": False, **coloring}
+
+
+def by_photo(photo: UInt8[np.ndarray, "N 3"]) -> Coloring:
+    """Points in the colours of the photo, one byte each: the 250 main colours."""
     picture = Image.fromarray(photo[None]).quantize(TOP, dither=Image.Dither.NONE)
     colors = np.array(picture.getpalette(), dtype=int).reshape(-1, 3)
     colors = np.pad(colors, ((0, max(0, 2 - len(colors))), (0, 0)), mode="edge")
     palette = [(i / (len(colors) - 1), f"rgb({r},{g},{b})") for i, (r, g, b) in enumerate(colors)]
-    return np.asarray(picture)[0], palette
+    return _coloring(np.asarray(picture)[0], palette, PLACE, len(colors) - 1)
+
+
+def by_truth(defect: Bool[np.ndarray, " N"]) -> Coloring:
+    """Points of the true defect in colour, the others grey."""
+    return _coloring(defect.astype(np.uint8), [[0, "#a9b4c0"], [1, DEFECTIVE]], PLACE, 1)
+
+
+def by_score(level: UInt8[np.ndarray, " N"], name: str) -> Coloring:
+    """Points in the colours of a map, per cent."""
+    text = f"{name} %{{marker.color}} %<br>{PLACE}"
+    return _coloring(level, get_colorscale(COLORSCALE), text, TOP)
 
 
 def _coloring(
-    index: Shaped[np.ndarray, " N"], colorscale: list[Any], hover: str, top: int | None = None
-) -> dict[str, Any]:
-    marker = {
-        "size": 3,
-        # plotly turns arrays of traces into bytes by itself, but not those of buttons.
-        "color": _packed(index, "u1"),
-        "colorscale": colorscale,
-        "cmin": 0,
-        "cmax": len(colorscale) - 1 if top is None else top,
-    }
+    index: UInt8[np.ndarray, " N"], colorscale: list[Any], hover: str, top: int
+) -> Coloring:
+    marker = {"size": 3, "color": index, "colorscale": colorscale, "cmin": 0, "cmax": top}
     return {"marker": marker, "hovertemplate": hover}
 
 
-def buttons(choices: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Plotly's buttons that recolour the cloud; it is the trace after the picture panels."""
-    found = []
-    for label, coloring in choices.items():
-        # restyle spreads a list over the traces: each value is wrapped, and the cloud is the last.
-        change = {f"marker.{key}": [value] for key, value in coloring["marker"].items()}
-        change["hovertemplate"] = coloring["hovertemplate"]
-        cloud = len(choices) + 1
-        found.append({"label": label, "method": "restyle", "args": [change, [cloud]]})
-    return {
+def add_cloud(
+    figure: go.Figure, points: Float[np.ndarray, "N 3"], choices: dict[str, Coloring]
+) -> None:
+    """The cloud in the scene of an image grid, with buttons that recolour it."""
+    figure.add_scatter3d(**cloud(points, next(iter(choices.values()))))
+    view = scene(points)
+    figure.update_layout(scene=view)
+    last = len(figure.data) - 1
+    add_buttons(figure, {label: recolored(c, last) for label, c in choices.items()})
+    adapt_to_phones(figure, {**farther("scene", view), "updatemenus[0].font.size": 11})
+
+
+def recolored(coloring: Coloring, trace: int) -> list[Any]:
+    """Arguments of plotly's restyle that give a trace another colouring."""
+    # restyle spreads a list over the traces: each value is wrapped.
+    change = {f"marker.{key}": [value] for key, value in coloring["marker"].items()}
+    # plotly turns arrays of traces into bytes by itself, but not those of buttons.
+    change["marker.color"] = [_packed(coloring["marker"]["color"], "u1")]
+    return [{**change, "hovertemplate": coloring["hovertemplate"]}, [trace]]
+
+
+def add_buttons(figure: go.Figure, choices: dict[str, list[Any]]) -> None:
+    """Buttons above the figure, on phones a menu if many: label -> arguments of restyle."""
+    menu = {
         "type": "buttons",
         "direction": "right",
-        "buttons": found,
-        "x": 0,
-        "xanchor": "left",
-        "y": 1.0,
-        "yanchor": "bottom",
-        "pad": {"b": 6},
+        "buttons": [{"label": n, "method": "restyle", "args": args} for n, args in choices.items()],
+        **{"x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom", "pad": {"b": 6}},
         "bgcolor": "#dbe2ea",
         "bordercolor": "#aab5c1",
         "font": {"color": "#1d2733", "size": 12},
     }
+    # In a notebook the title is above the buttons; a page shows it apart and needs no room for it.
+    title = {"y": 1, "yanchor": "top", "pad": {"t": 12}}
+    figure.update_layout(updatemenus=[menu], title=title, margin={"t": 92})
+    figure.layout.meta = {**figure.layout.meta, "margin": {"t": 34}}
+    narrow = {"margin.t": 34, "height": figure.layout.meta["narrow"]["height"] + 30}
+    if len(choices) > MOST_BUTTONS:
+        narrow |= {"updatemenus[0].type": "dropdown", "updatemenus[0].direction": "down"}
+    adapt_to_phones(figure, narrow)
 
 
-def linked(
-    points: tuple[Shaped[np.ndarray, " N"], Shaped[np.ndarray, " N"]], choices: list[str]
-) -> dict[str, Any]:
+def linked(points: Places, choices: list[str], lead: str) -> dict[str, Any]:
     """What a page needs to show one place in all views: the pixel of each point of the cloud.
 
     `scores` lists name and place of the buttons whose colours are scores, `lead` the place of the
-    one a page begins with; the second button is the truth.
+    one a page begins with; the second button is the ground truth.
     """
     rows, columns = points
-    scores = [[name, i] for i, name in enumerate(choices) if i >= 2]
     return {
         "rows": _packed(rows, "u2"),
         "columns": _packed(columns, "u2"),
-        "scores": scores,
-        "lead": choices.index(SHORT[BOTH]) if SHORT[BOTH] in choices else len(choices) - 1,
+        "scores": [[name, i] for i, name in enumerate(choices) if i >= 2],
+        "lead": choices.index(lead),
         "top": TOP,
     }
 
@@ -135,16 +155,20 @@ def scene(points: Float[np.ndarray, "N 3"]) -> dict[str, Any]:
         "tickangle": 0,
     }
     titled = {a: {**axis, "title": {"text": f"{a}, mm", "font": {"size": 12}}} for a in ("x", "y")}
-    # A flat part leaves no room for a scale of heights; a point tells its own when pointed at.
+    # A flat part leaves no room for a scale of heights; each point shows its own when pointed at.
     titled["z"] = {**axis, "title": {"text": ""}, "showticklabels": False}
     return {
         "aspectmode": "data",
         "camera": {
             "eye": {"x": 0.0, "y": round(-0.85 * distance, 4), "z": round(1.4 * distance, 4)},
             "up": {"x": 0, "y": 0, "z": 1},
-            # The labels of the axes hang below the part.
+            # The labels of the axes are below the part.
             "center": {"x": 0.0, "y": round(-0.17 * distance, 4), "z": 0.0},
         },
         **{f"{name}axis": settings for name, settings in titled.items()},
-        "domain": {"x": [0, 0.47], "y": [0, 1]},
     }
+
+
+def farther(name: str, view: dict[str, Any]) -> dict[str, float]:
+    """On a phone a part is as wide as its scene and is seen from farther away."""
+    return {f"{name}.camera.eye.{a}": round(1.3 * view["camera"]["eye"][a], 4) for a in "xyz"}

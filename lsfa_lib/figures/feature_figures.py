@@ -1,4 +1,4 @@
-"""What the backbones see, drawn: features as colours, their directions, what tells defects.
+"""What the backbones see, drawn: features as colours, their directions, what separates defects.
 
 Numbers come from `feature_space`.
 """
@@ -11,126 +11,117 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from lsfa_lib.figures.clouds import buttons, colorings, scene, spread_points
-from lsfa_lib.figures.feature_space import Space, Spaces, View, colors
-from lsfa_lib.figures.figures import LINES, TEMPLATE
-from lsfa_lib.figures.findings import NAMES
-from lsfa_lib.figures.image_grid import PictureRow, Room, box_around, image_grid
-from lsfa_lib.figures.scan_images import marked, photo_axes, photograph, uri
-from lsfa_lib.records import MODALITIES, Modality
+from lsfa_lib.figures.clouds import add_cloud, by_photo, by_truth, spread_points, surface_of
+from lsfa_lib.figures.feature_space import Key, Spaces, View, colors
+from lsfa_lib.figures.image_grid import ImageRow, image_grid
+from lsfa_lib.figures.names import mode_label
+from lsfa_lib.figures.scan_images import Mask, Photo, box_around, indexed, marked, pixels_of
+from lsfa_lib.figures.style import (
+    DASHED,
+    DOTTED,
+    LINES,
+    QUARTERS,
+    ROWS,
+    adapt_to_phones,
+    add_reference,
+    styled,
+)
+from lsfa_lib.records import MODALITIES
 
-CLOUD_POINTS = 12_000
-MOST_BUTTONS = 4
-"""In a row on a phone; more become a menu."""
-CLEAR = 0.7
-"""Patch AUROC from which on a modality is said to tell a kind of defect."""
+CLEAR_AUROC = 0.7
+"""Patch AUROC from which on a modality is said to separate a kind of defect."""
+SYMBOLS = {"3d": "square", "rgb": "circle"}
+_CLEAR = 255
 
 
-def names_of(spaces: Spaces) -> dict[tuple[Space, Modality], str]:
+def names_of(spaces: Spaces) -> dict[Key, str]:
     """`3D`, `RGB`, and `3D adapted` where there are two spaces."""
-    word = {"frozen": "", "adapted": " adapted"}
-    return {(s, m): f"{NAMES[m]}{word[s]}" for s in spaces.detectors for m in MODALITIES}
+    return {(s, m): _name(s, m) for s in spaces.detectors for m in MODALITIES}
+
+
+def _name(space: str, modality: str) -> str:
+    return mode_label(modality) + (" adapted" if space == "adapted" else "")
 
 
 def feature_scan(view: View, spaces: Spaces, title: str) -> go.Figure:
-    """Photo and features as colours, on pictures and on a cloud to be turned.
+    """Photo and features as colours, as images and on a rotatable cloud.
 
     Three main directions of the training patches are red, green and blue: equal colours are equal
     features, on every scan of the page.
     """
-    valid, defect = view.sample.valid.cpu().numpy(), view.sample.defect.cpu().numpy()
-    painted, box = {"photo": photograph(view.sample)}, box_around(valid | defect)
-    pictures = {"photo": uri(box.cut(painted["photo"]), "jpeg")}
-    if defect.any():
-        pictures["ground truth"] = uri(box.cut(marked(painted["photo"], defect)), "jpeg")
+    pixels = pixels_of(view.sample)
+    box, size = box_around(pixels.valid | pixels.defect), pixels.valid.shape
+    points = spread_points(pixels.valid)
+    images: dict[str, Any] = {"photo": box.cut(pixels.photo)}
+    choices = {"photo": by_photo(pixels.photo[points])}
+    if pixels.defect.any():
+        images["ground truth"] = box.cut(marked(pixels.photo, pixels.defect))
     for (space, m), name in names_of(spaces).items():
-        seen = colors(spaces.directions[space, m], view.features[space], m)
-        painted[name] = np.asarray(Image.fromarray(seen).resize(valid.shape, 0))
-        pictures[name if space == "adapted" else f"{name} features"] = uri(
-            _clear(box.cut(painted[name]), box.cut(valid))
-        )
-    columns = 2 if len(pictures) <= 4 else 3
-    figure = image_grid(
-        [PictureRow("", pictures, box.side)],
-        title,
-        columns=(columns, 2),
-        menu=True,
-        room=Room(),
-    )
-    points = spread_points(valid, CLOUD_POINTS)
-    truth = defect[points]
-    choices = {name: colorings(p[points], truth, {})["photo"] for name, p in painted.items()}
-    if defect.any():
-        choices["truth"] = colorings(painted["photo"][points], truth, {})["ground truth"]
-    xyz = view.sample.xyz.double().cpu().permute(1, 2, 0).numpy() * 1000
-    return _with_cloud(figure, xyz[points] @ photo_axes(xyz, valid).T, choices)
+        patches = colors(spaces.directions[space, m], view.features[space], m)
+        painted = np.asarray(Image.fromarray(patches).resize(size, Image.Resampling.NEAREST))
+        shown = name if space == "adapted" else f"{name} features"
+        images[shown] = _clear(box.cut(painted), box.cut(pixels.valid))
+        choices[name] = by_photo(painted[points])
+    if pixels.defect.any():
+        choices["ground truth"] = by_truth(pixels.defect[points])
+    columns = 2 if len(images) <= 4 else 3
+    row = ImageRow("", images, box)
+    figure = image_grid([row], title, columns=(columns, 2), with_cloud=True)
+    add_cloud(figure, surface_of(pixels)[points], choices)
+    return figure
 
 
 def scan_sentence(view: View, separated: pd.DataFrame) -> str:
-    """How well the patches of this scan's defect are told by each modality."""
+    """How well each modality separates the patches of this scan's defect."""
     own = separated[(separated["name"] == view.sample.name) & (separated["space"] == "frozen")]
     found = own.dropna().set_index("modality")["auroc"].sort_values(ascending=False)
     name = f"<b>{html.escape(view.sample.name)}</b>"
     if not len(found):
         return name
-    told = ", ".join(f"{NAMES[str(m)]} {value:.2f}" for m, value in found.items())
-    return f"{name}: patch AUROC of the defect {told}"
+    values = ", ".join(f"{mode_label(str(m))} {value:.2f}" for m, value in found.items())
+    return f"{name}: patch AUROC of the defect {values}"
 
 
 def variance_figure(spaces: Spaces) -> go.Figure:
-    """Variance of training patches held by the first directions, a line a modality and space."""
+    """Variance of training patches in the first directions, a line per modality and space."""
     figure = go.Figure()
     for (space, m), name in names_of(spaces).items():
-        directions = spaces.directions[space, m]
+        directions, adapted = spaces.directions[space, m], space == "adapted"
         held = directions.shares.cumsum()
         figure.add_scatter(
             x=np.arange(1, len(held) + 1, dtype=np.int32),
             y=held.astype(np.float32),
             mode="lines",
             name=f"{name}, {directions.effective:.1f} directions",
-            line={"width": 2.5, **LINES[m], **({"dash": "longdash"} if space == "adapted" else {})},
-            opacity=0.55 if space == "adapted" else 1.0,
+            line={"width": 2.5, **LINES.get(m, {}), **({"dash": "longdash"} if adapted else {})},
+            opacity=0.55 if adapted else 1.0,
             hovertemplate=f"{name}<br>%{{x}} directions hold %{{y:.1%}}<extra></extra>",
         )
-    figure.add_vline(3, line={"width": 1, "dash": "dot", "color": "#8a94a0"})
-    figure.add_annotation(
-        x=np.log10(3), y=1, yref="paper", yanchor="bottom", text="three colours", showarrow=False
-    )
+    add_reference(figure, 3.0, "three colours", DOTTED, log=True)
     ticks = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000]
-    return figure.update_layout(
-        template=TEMPLATE,
-        title={"text": effective_sentence(spaces)},
-        xaxis={"title": {"text": "directions"}, "type": "log", "tickvals": ticks},
-        yaxis={
-            "title": {"text": "variance held"},
-            "range": [0, 1.02],
-            "tickvals": [0, 0.25, 0.5, 0.75, 1],
-            "ticktext": ["0 %", "25 %", "50 %", "75 %", "100 %"],
-        },
-        legend={"x": 1, "xanchor": "right", "y": 0.04, "yanchor": "bottom"},
-    )
+    styled(figure, effective_sentence(spaces), "directions", "cumulative variance")
+    figure.update_xaxes(type="log", tickvals=ticks).update_yaxes(range=[0, 1.02], **QUARTERS)
+    legend = {"x": 1, "xanchor": "right", "y": 0.04, "yanchor": "bottom"}
+    return figure.update_layout(legend=legend)
 
 
 def separation_figure(separated: pd.DataFrame) -> go.Figure:
     """Patch AUROC by kind of defect: a large dot the mean of a modality, small ones its scans."""
-    figure = go.Figure()
-    means = means_by_kind(separated)
+    figure, means = go.Figure(), means_by_kind(separated)
     order = means.max(axis=1).sort_values(ascending=False).index
-    for key, scans in separated.dropna().groupby(["space", "modality"], sort=False):
-        space, m = map(str, key)
-        color = LINES[m]["color"]
-        form = {"3d": "square", "rgb": "circle"}[m] + ("-open" if space == "adapted" else "")
-        name = f"{NAMES[m]}{' adapted' if space == 'adapted' else ''}"
-        if space == "frozen":
+    for (space, m), scans in separated.dropna().groupby(["space", "modality"], sort=False):
+        adapted, name = space == "adapted", _name(space, m)
+        symbol = SYMBOLS.get(m, "diamond") + ("-open" if adapted else "")
+        marker = {"color": LINES.get(m, DASHED)["color"], "symbol": symbol}
+        if not adapted:
             figure.add_scatter(
                 x=scans["auroc"].round(4),
                 y=_row_names(scans["kind"]),
                 text=[html.escape(str(scan)) for scan in scans["name"]],
                 mode="markers",
-                marker={"color": color, "size": 7, "opacity": 0.35, "symbol": form},
+                marker={**marker, "size": 7, "opacity": 0.35},
                 showlegend=False,
                 hovertemplate="%{text}<br>" + name + " %{x:.3f}<extra></extra>",
             )
@@ -139,34 +130,17 @@ def separation_figure(separated: pd.DataFrame) -> go.Figure:
             y=_row_names(order),
             name=name,
             mode="markers",
-            marker={"color": color, "size": 14, "symbol": form, "line": {"width": 2}},
+            marker={**marker, "size": 14, "line": {"width": 2}},
             hovertemplate=f"mean of %{{y}}<br>{name} %{{x:.3f}}<extra></extra>",
         )
+    add_reference(figure, 0.5, "chance")
     lowest = float(separated["auroc"].min()) if len(order) else 0.5
-    figure.add_vline(0.5, line={"width": 2, "dash": "dash", "color": "#6b7682"})
-    figure.add_annotation(
-        x=0.5, y=1, yref="paper", yanchor="bottom", text="chance", showarrow=False
-    )
-    return figure.update_layout(
-        template=TEMPLATE,
-        title={"text": telling_sentence(separated)},
-        height=190 + 42 * len(order),
-        xaxis={
-            "title": {"text": "patch AUROC within a scan"},
-            "range": [min(0.38, lowest - 0.02), 1.03],
-            "dtick": 0.1,
-        },
-        yaxis={
-            "automargin": True,
-            "showline": False,
-            "ticks": "",
-            "categoryorder": "array",
-            "categoryarray": _row_names(order),
-        },
-        legend={"orientation": "h", "x": 0, "y": 1.06, "yanchor": "bottom"},
-        margin={"t": 70},
-        meta={"narrow": {"xaxis.dtick": 0.2}},
-    )
+    styled(figure, separation_sentence(separated), "patch AUROC within a scan", margin={"t": 70})
+    figure.update_xaxes(dtick=0.1, range=[min(0.38, lowest - 0.02), 1.03])
+    figure.update_yaxes(**ROWS, categoryorder="array", categoryarray=_row_names(order))
+    adapt_to_phones(figure, {"xaxis.dtick": 0.2})
+    legend = {"orientation": "h", "x": 0, "y": 1.06, "yanchor": "bottom"}
+    return figure.update_layout(legend=legend, height=190 + 42 * len(order))
 
 
 def answer(spaces: Spaces, separated: pd.DataFrame, similar: dict[str, dict[str, float]]) -> str:
@@ -174,13 +148,13 @@ def answer(spaces: Spaces, separated: pd.DataFrame, similar: dict[str, dict[str,
 
     `similar` holds the cosines of `closest_patches`.
     """
-    lines = [f"**{telling_sentence(separated)}.**\n"]
+    lines = [f"**{separation_sentence(separated)}.**\n"]
     means = means_by_kind(separated)
     for m in MODALITIES:
         if ("frozen", m) in means:
             values = means["frozen", m].sort_values(ascending=False).items()
             some = ", ".join(f"{html.escape(str(kind))} {value:.2f}" for kind, value in values)
-            lines.append(f"- **{NAMES[m]}**, patch AUROC: {some}.")
+            lines.append(f"- **{mode_label(m)}**, patch AUROC: {some}.")
     lines.append(f"- {effective_sentence(spaces)}; {shown_sentence(spaces)}.")
     for place, by_name in similar.items():
         cosines = ", ".join(f"{value:.2f} ({name})" for name, value in by_name.items())
@@ -193,86 +167,67 @@ def answer(spaces: Spaces, separated: pd.DataFrame, similar: dict[str, dict[str,
 
 
 def means_by_kind(separated: pd.DataFrame) -> pd.DataFrame:
-    """Mean patch AUROC: a row a kind, a column a (space, modality)."""
+    """Mean patch AUROC: a row per kind, a column per (space, modality)."""
     return separated.dropna().pivot_table(
         index="kind", columns=["space", "modality"], values="auroc", aggfunc="mean"
     )
 
 
-def telling_sentence(separated: pd.DataFrame) -> str:
-    """Which modality tells the patches of how many kinds of defects."""
+def separation_sentence(separated: pd.DataFrame) -> str:
+    """Which modality separates the patches of how many kinds of defects better."""
     means = means_by_kind(separated)
     if not len(means):
-        return "No defect has a patch on the part, so that nothing can be told apart"
-    three, colour = means["frozen", "3d"], means["frozen", "rgb"]
-    ahead = int((colour > three).sum())
-    first, count = ("rgb", ahead) if 2 * ahead >= len(means) else ("3d", len(means) - ahead)
-    text = f"{NAMES[first]} tells the patches of {count} of {len(means)} kinds of defects better"
-    text += f" than {NAMES['3d' if first == 'rgb' else 'rgb']}"
-    blind = means.index[np.maximum(three, colour) < CLEAR]
-    return text + (
-        f"; neither tells {', '.join(html.escape(str(kind)) for kind in blind)}"
-        if len(blind)
-        else ""
+        return "No defect covers a patch of the part, so nothing can be separated"
+    frozen = means["frozen"]
+    ahead = int((frozen["rgb"] > frozen["3d"]).sum())
+    (first, second), count = ("rgb", "3d"), ahead
+    if 2 * ahead < len(means):
+        (first, second), count = ("3d", "rgb"), len(means) - ahead
+    blind = frozen.index[frozen.max(axis=1) < CLEAR_AUROC]
+    text = (
+        f"{mode_label(first)} separates the patches of {count} of {len(means)} kinds of defects "
+        f"better than {mode_label(second)}"
     )
+    kinds = ", ".join(html.escape(str(kind)) for kind in blind)
+    return f"{text}; neither separates {kinds}" if kinds else text
 
 
 def effective_sentence(spaces: Spaces) -> str:
-    """In how many directions the frozen features of each modality vary."""
+    """The effective rank of the frozen features of each modality."""
     found = []
     for m in MODALITIES:
         directions = spaces.directions["frozen", m]
-        found.append(f"{NAMES[m]} along {directions.effective:.1f} of {len(directions.shares)}")
-    return f"Features vary in effect {', '.join(found)} directions"
+        rank = f"{directions.effective:.1f} of {len(directions.shares)}"
+        found.append(f"{mode_label(m)} {rank}")
+    return f"Effective rank: {', '.join(found)} dimensions"
 
 
 def shown_sentence(spaces: Spaces) -> str:
     """How much of the variance three colours show."""
     shares = {m: 100 * spaces.directions["frozen", m].shown for m in MODALITIES}
-    shown = [f"{share:.0f} % of what varies in {NAMES[m]}" for m, share in shares.items()]
+    shown = [f"{share:.0f} % of the variance in {mode_label(m)}" for m, share in shares.items()]
     return f"three colours show {' and '.join(shown)}"
 
 
 def _adapted_sentence(spaces: Spaces, separated: pd.DataFrame) -> str:
     means = means_by_kind(separated).mean()
-    ranks = [f"{NAMES[m]} {spaces.directions['adapted', m].effective:.1f}" for m in MODALITIES]
+    ranks = [f"{mode_label(m)} {spaces.directions['adapted', m].effective:.1f}" for m in MODALITIES]
     changes = [
-        f"{NAMES[m]} from {means['frozen', m]:.3f} to {means['adapted', m]:.3f}" for m in MODALITIES
+        f"{mode_label(m)} from {means['frozen', m]:.3f} to {means['adapted', m]:.3f}"
+        for m in MODALITIES
     ]
     return (
-        f"Training moves the mean patch AUROC over kinds of {' and of '.join(changes)}; adapted "
-        f"features vary along {', '.join(ranks)} directions"
+        f"Training changes the mean patch AUROC over kinds of {' and of '.join(changes)}; the "
+        f"effective rank of adapted features is {', '.join(ranks)}"
     )
 
 
-def _with_cloud(
-    figure: go.Figure, surface: Float[np.ndarray, "N 3"], choices: dict[str, dict[str, Any]]
-) -> go.Figure:
-    surface = surface - (surface.min(axis=0) + surface.max(axis=0)) / 2
-    x, y, z = np.round(surface, 2).T.astype(np.float32)
-    figure.add_scatter3d(x=x, y=y, z=z, mode="markers", **choices["photo"])
-    menu = buttons(choices)
-    for button in menu["buttons"]:
-        button["args"][1] = [len(figure.data) - 1]
-    view = {**scene(surface), "domain": figure.layout.scene.domain.to_plotly_json()}
-    narrow = dict(figure.layout.meta["narrow"])
-    narrow |= {f"scene.camera.eye.{a}": round(1.3 * view["camera"]["eye"][a], 4) for a in "xyz"}
-    narrow["updatemenus[0].font.size"] = 11
-    if len(choices) > MOST_BUTTONS:
-        narrow |= {"updatemenus[0].type": "dropdown", "updatemenus[0].direction": "down"}
-    meta = {**figure.layout.meta, "narrow": narrow}
-    return figure.update_layout(scene=view, updatemenus=[menu], meta=meta)
-
-
-def _clear(picture: UInt8[np.ndarray, "S S 3"], valid: Bool[np.ndarray, "S S"]) -> Image.Image:
-    """The picture in its 255 main colours, clear off the part."""
-    image = Image.fromarray(picture).quantize(255, dither=Image.Dither.NONE)
-    index = np.where(valid, np.asarray(image), 255).astype(np.uint8)
-    clear = Image.fromarray(index, "P")
-    palette = (image.getpalette() or [])[: 3 * 255]
-    clear.putpalette(palette + [0] * (3 * 256 - len(palette)))
-    clear.info["transparency"] = 255
-    return clear
+def _clear(image: Photo, valid: Mask) -> Image.Image:
+    """The image in its 255 main colours, clear off the part."""
+    reduced = Image.fromarray(image).quantize(_CLEAR, dither=Image.Dither.NONE)
+    colors = np.array(reduced.getpalette(), np.uint8).reshape(-1, 3)[:_CLEAR]
+    palette = np.concatenate((colors, np.zeros((256 - len(colors), 3), np.uint8)))
+    return indexed(np.where(valid, np.asarray(reduced), _CLEAR).astype(np.uint8), palette, _CLEAR)
 
 
 def _row_names(kinds: Any) -> list[str]:

@@ -1,20 +1,18 @@
 """What the backbones see of a scan: main directions of patch features, similarity, separation.
 
-A *space* is `frozen`, features as the backbones give them, or `adapted`, after training.
+A *space* is `frozen`, features of the frozen backbones, or `adapted`, after training.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
+from sklearn.decomposition import PCA
 from torch import Tensor
 
 from lsfa_lib.adaptation.adaptors import adapt
@@ -23,13 +21,14 @@ from lsfa_lib.datasets.entry import Entry
 from lsfa_lib.datasets.layouts import Split, split_of
 from lsfa_lib.detection.detector import Detector, search
 from lsfa_lib.evaluation.metrics import auroc
-from lsfa_lib.features.cache import cached_features
-from lsfa_lib.features.extract import Encoders, distinct_rows, load_encoders
-from lsfa_lib.features.lazy_scan import few_shot, good_features, read_sample
+from lsfa_lib.features.extract import Encoders, distinct_rows, load_encoders, patch_valid
+from lsfa_lib.features.lazy_scan import few_shot, good_features, lazy_scan
+from lsfa_lib.methods.fitting import fit_detector
 from lsfa_lib.records import MODALITIES, Modality, PatchFeatures, Sample
 from lsfa_lib.storage.files import InputError, progress
 
 Space = Literal["frozen", "adapted"]
+Key = tuple[Space, Modality]
 MOST_ROWS = 8000
 """Patches the directions are fitted on."""
 EDGES = (2.0, 98.0)
@@ -40,12 +39,12 @@ EDGES = (2.0, 98.0)
 class Directions:
     """Principal directions of the patches of good training scans, in one space and modality."""
 
-    mean: Float[Tensor, " D"]
-    first: Float[Tensor, "3 D"]
+    mean: Float[np.ndarray, " D"]
+    first: Float[np.ndarray, "3 D"]
     """The three along which patches vary most, of unit length."""
-    low: Float[Tensor, " 3"]
-    high: Float[Tensor, " 3"]
-    """Coordinates along them that are shown as none and as all of a colour."""
+    low: Float[np.ndarray, " 3"]
+    high: Float[np.ndarray, " 3"]
+    """Coordinates along them that are shown without and with the full colour."""
     shares: Float[np.ndarray, " d"]
     """Of the variance, by direction, largest first; they sum to 1."""
 
@@ -56,13 +55,9 @@ class Directions:
 
     @property
     def effective(self) -> float:
-        """Number of directions in which the patches vary: exp of the entropy of the shares."""
+        """Effective rank of the patches: exp of the entropy of the shares."""
         positive = self.shares[self.shares > 0]
         return float(np.exp(-(positive * np.log(positive)).sum()))
-
-    def needed(self, share: float) -> int:
-        """Least number of directions that hold this share of the variance."""
-        return int(np.searchsorted(self.shares.cumsum(), share - 1e-9) + 1)
 
 
 @dataclass(frozen=True)
@@ -72,7 +67,7 @@ class Spaces:
     config: Config
     encoders: Encoders
     detectors: dict[Space, Detector]
-    directions: dict[tuple[Space, Modality], Directions]
+    directions: dict[Key, Directions]
     train: tuple[Entry, ...]
 
 
@@ -84,12 +79,15 @@ class View:
     features: dict[Space, PatchFeatures]
 
     @property
+    def grid(self) -> int:
+        """Patches along one side."""
+        return self.features["frozen"].grid[0]
+
+    @property
     def touched(self) -> Bool[Tensor, " P"]:
         """True for patches of the part that hold a pixel of the defect."""
-        features = self.features["frozen"]
-        side, grid = self.sample.defect.shape[0], features.grid[0]
-        patches = self.sample.defect.view(grid, side // grid, grid, side // grid)
-        return patches.any(dim=3).any(dim=1).flatten() & features.valid
+        defect = self.sample.defect
+        return patch_valid(defect, len(defect) // self.grid) & self.features["frozen"].valid
 
 
 def load(
@@ -97,7 +95,7 @@ def load(
 ) -> Spaces:
     """Learns the category's good scans; main directions come from `fit_scans` of them.
 
-    Raises InputError where adapted features are asked of a config that trains nothing.
+    Raises InputError where adapted features are requested of a config that trains nothing.
     """
     configs: dict[Space, Config] = {"frozen": with_losses(config, "none")}
     if adapted:
@@ -114,7 +112,7 @@ def load(
     places = np.linspace(0, len(train) - 1, min(fit_scans, len(train))).round().astype(int)
     some = Split(tuple(train.entries[i] for i in places.tolist()))
     scans = good_features(some, encoders, config)
-    directions: dict[tuple[Space, Modality], Directions] = {}
+    directions: dict[Key, Directions] = {}
     for space, detector in detectors.items():
         in_space = [_in_space(features, detector) for features in scans]
         for m in MODALITIES:
@@ -122,38 +120,27 @@ def load(
     return Spaces(config, encoders, detectors, directions, some.entries)
 
 
-def fit_directions(scans: list[Float[Tensor, "_ D"]]) -> Directions:
+def fit_directions(scans: list[Float[np.ndarray, "_ D"]]) -> Directions:
     """Principal directions of the rows of several scans, every n-th where there are many."""
-    pooled = torch.cat(scans).double()
+    pooled = np.concatenate(scans).astype(np.float64)
     pooled = pooled[:: -(-len(pooled) // MOST_ROWS)]
-    mean = pooled.mean(0)
-    centred = pooled - mean
-    values, vectors = torch.linalg.eigh(centred.T @ centred)
-    # A direction and its opposite are the same: the largest entry is made positive.
-    first = F.pad(vectors.flip(1), (0, max(0, 3 - len(mean))))[:, :3].T
-    largest = first.gather(1, first.abs().argmax(1, keepdim=True))
-    first = first * torch.where(largest < 0, -1.0, 1.0)
-    edges = np.percentile((centred @ first.T).cpu().numpy(), EDGES, axis=0)
-    low, high = torch.from_numpy(edges).float().to(mean.device)
-    variances = values.flip(0).clamp_min(0)
-    shares = variances / variances.sum().clamp_min(1e-300)
-    return Directions(mean.float(), first.float(), low, high, shares.cpu().numpy())
+    pca = PCA(svd_solver="covariance_eigh").fit(pooled)
+    low, high = np.percentile(pca.transform(pooled)[:, :3], EDGES, axis=0)
+    shares = np.nan_to_num(pca.explained_variance_ratio_)
+    return Directions(pca.mean_, pca.components_[:3], low, high, shares)
 
 
 def look(spaces: Spaces, entry: Entry) -> View:
-    """The scan of an entry; its features come from the cache where they are there."""
-    sample = read_sample(entry, spaces.config)
-    device = resolve_device(spaces.config.device)
-    features = cached_features(
-        entry, spaces.encoders, spaces.config, device, partial(_same, sample)
-    )
-    return View(sample, {s: _in_space(features, d) for s, d in spaces.detectors.items()})
+    """The scan of an entry with its features, cached ones where they exist."""
+    scan = lazy_scan(entry, spaces.encoders, spaces.config)
+    features = {s: _in_space(scan.features, d) for s, d in spaces.detectors.items()}
+    return View(scan.sample, features)
 
 
-def rows_of(features: PatchFeatures, m: Modality) -> Float[Tensor, "V D"]:
+def rows_of(features: PatchFeatures, m: Modality) -> Float[np.ndarray, "V D"]:
     """Features of the valid patches, one row each."""
     rows, index = distinct_rows(features, m)
-    return rows[index[features.valid]]
+    return rows[index[features.valid]].cpu().numpy()
 
 
 def colors(
@@ -164,86 +151,86 @@ def colors(
     Equal colours mean equal places in every scan of a category; black off the part.
     """
     place = (rows_of(features, m) - directions.mean) @ directions.first.T
-    span = (directions.high - directions.low).clamp_min(1e-12)
+    span = np.maximum(directions.high - directions.low, 1e-12)
+    image = np.zeros((*features.grid, 3), np.uint8)
     # From 30: the darkest patch is not mistaken for background.
-    shade = 30 + 225 * ((place - directions.low) / span).clamp(0, 1)
-    picture = torch.zeros(len(features.valid), 3, device=shade.device)
-    picture[features.valid] = shade
-    return picture.view(*features.grid, 3).round().byte().cpu().numpy()
+    shade = 30 + 225 * np.clip((place - directions.low) / span, 0, 1)
+    image[features.valid.view(features.grid).cpu().numpy()] = shade.round()
+    return image
 
 
 def similarity(
-    directions: Directions, asked: tuple[View, int], view: View, space: Space, m: Modality
+    spaces: Spaces, asked: tuple[View, int], view: View, key: Key
 ) -> Float[np.ndarray, "g g"]:
     """Cosine similarity of each patch of `view` to one patch of the asked view; NaN off the part.
 
-    Features are taken from the mean of training patches: raw ones all point the same way.
+    Features are centred on the mean of training patches: raw ones all point the same way.
     """
-    source, patch = asked
+    (source, patch), (space, m) = asked, key
+    mean, features = spaces.directions[key].mean, view.features[space]
     before = int(source.features[space].valid[:patch].sum())
-    query = rows_of(source.features[space], m)[before] - directions.mean
-    features = view.features[space]
-    found = F.cosine_similarity(rows_of(features, m) - directions.mean, query[None], dim=1)
-    patches = torch.full_like(features.valid, torch.nan, dtype=torch.float32)
-    patches[features.valid] = found
-    return patches.view(features.grid).cpu().numpy()
+    query = rows_of(source.features[space], m)[before] - mean
+    rows = rows_of(features, m) - mean
+    lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(query)
+    patches = np.full(features.grid, np.nan)
+    valid = features.valid.view(features.grid).cpu().numpy()
+    patches[valid] = rows @ query / np.maximum(lengths, 1e-8)
+    return patches
 
 
-def telling_patches(view: View, pixel: tuple[int, int] | None = None) -> dict[str, int]:
-    """Patches worth a comparison: the defect's middle, the part's middle, its rim, and a pixel's.
+def reference_patches(view: View, pixel: tuple[int, ...] = ()) -> dict[str, int]:
+    """Patches to compare with: a pixel's, the defect's middle, the part's middle, its rim.
 
     Raises InputError for a pixel (row, column) that is not on the part.
     """
-    features = view.features["frozen"]
+    features, grid = view.features["frozen"], view.grid
     valid = features.valid.view(features.grid).cpu().numpy()
-    depth = ndimage.distance_transform_edt(np.pad(valid, 1))[1:-1, 1:-1]
+    depth = _depth(valid)
     found: dict[str, int] = {}
-    if pixel is not None:
-        side = view.sample.valid.shape[0] // features.grid[0]
-        row, column = (int(p) // side for p in pixel)
-        if not (0 <= row < len(valid) and 0 <= column < len(valid) and valid[row, column]):
+    if pixel:
+        row, column = (int(p) // (len(view.sample.valid) // grid) for p in pixel)
+        if not (0 <= row < grid and 0 <= column < grid and valid[row, column]):
             raise InputError(
                 f"pixel {tuple(pixel)} (row, column) is not on the part of {view.sample.name}; "
                 "choose one on it"
             )
-        found["chosen"] = row * len(valid) + column
+        found["chosen"] = row * grid + column
     touched = view.touched.view(features.grid).cpu().numpy()
     if touched.any():
         found["defect"] = _deepest(touched)
     found["middle"] = int(depth.argmax())
     rim = np.flatnonzero((depth.ravel() > 0) & (depth.ravel() <= depth[valid].min()))
     # Away from the middle: the rim's patch that lies farthest from it.
-    rows, columns = np.divmod(rim, len(valid))
-    middle = np.divmod(found["middle"], len(valid))
+    rows, columns = np.divmod(rim, grid)
+    middle = np.divmod(found["middle"], grid)
     found["rim"] = int(rim[np.hypot(rows - middle[0], columns - middle[1]).argmax()])
     return found
 
 
 def separation(spaces: Spaces, category: str, scans: int = 0) -> pd.DataFrame:
-    """How well the distance to normal patches tells a defect's patches from the part's others.
+    """How well the distance to normal patches separates a defect's patches from the part's others.
 
-    A row a defective test scan, space and modality: `auroc` over the patches of that scan alone,
-    1 where every patch that holds a pixel of the defect is farther than every other. NaN where no
-    patch of the part holds one. `scans` limits the scans of each kind; 0 takes all.
+    A row for each defective test scan, space and modality: `auroc` over the patches of that scan
+    alone, 1 where every patch that holds a pixel of the defect is farther than every other. NaN
+    where no patch of the part holds one. `scans` limits the scans of each kind; 0 takes all.
     """
-    split = split_of(spaces.config.data, category, "test")
     kinds: dict[str, list[Entry]] = {}
-    for entry in split.entries:
+    for entry in split_of(spaces.config.data, category, "test").entries:
         kinds.setdefault(entry.kind, []).append(entry)
     kinds.pop("good", None)
-    chosen = [entry for some in kinds.values() for entry in (some[:scans] if scans else some)]
+    chosen = [entry for some in kinds.values() for entry in some[: scans or None]]
     rows = []
     for entry in progress(chosen, category):
         view = look(spaces, entry)
+        patches = int(view.touched.sum())
         for (space, m), value in _separated(spaces, view).items():
-            row = {"name": entry.name, "kind": entry.kind, "space": space, "modality": m}
-            rows.append({**row, "patches": int(view.touched.sum()), "auroc": value})
+            rows.append((entry.name, entry.kind, space, m, patches, value))
     columns = ["name", "kind", "space", "modality", "patches", "auroc"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def most_telling(separated: pd.DataFrame) -> str:
-    """Name of the scan whose defect one modality sees and the other does not, by most."""
+def most_contrasting(separated: pd.DataFrame) -> str:
+    """Name of the scan whose defect one modality shows most clearly better than the other."""
     frozen = separated[separated["space"] == "frozen"].dropna()
     if not len(frozen):
         return ""
@@ -251,8 +238,8 @@ def most_telling(separated: pd.DataFrame) -> str:
     return str((wide["3d"] - wide["rgb"]).abs().idxmax())
 
 
-def _separated(spaces: Spaces, view: View) -> dict[tuple[Space, Modality], float]:
-    found: dict[tuple[Space, Modality], float] = {}
+def _separated(spaces: Spaces, view: View) -> dict[Key, float]:
+    found: dict[Key, float] = {}
     for space, detector in spaces.detectors.items():
         features = view.features[space]
         searched = search(detector.banks, features, detector.config)
@@ -268,14 +255,14 @@ def _in_space(features: PatchFeatures, detector: Detector) -> PatchFeatures:
     return features if detector.adaptors is None else adapt(detector.adaptors, features)
 
 
+def _depth(mask: Bool[np.ndarray, "g g"]) -> Float[np.ndarray, "g g"]:
+    """Patches to the outside of the mask, which begins beyond the grid's edge too."""
+    return ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+
+
 def _deepest(mask: Bool[np.ndarray, "g g"]) -> int:
     """The patch farthest from the mask's outside, of equal ones the nearest to its middle."""
-    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    middle = np.argwhere(mask).mean(axis=0)
+    depth, middle = _depth(mask), np.argwhere(mask).mean(axis=0)
     rows, columns = np.nonzero(depth == depth.max())
     best = np.hypot(rows - middle[0], columns - middle[1]).argmin()
     return int(rows[best] * len(mask) + columns[best])
-
-
-def _same(sample: Sample) -> Sample:
-    return sample

@@ -12,76 +12,67 @@ from typing import Any
 import numpy as np
 
 from lsfa_lib.config import LOSSES, MODALITIES, PRESETS, fields_of, flat
+from lsfa_lib.figures.names import MODES, SHORT_MODES, metric_label, mode_label
 
 Result = dict[str, Any]
-"""What result.json holds."""
+"""The content of result.json."""
 
-NAMES = {
-    "3d": "3D",
-    "rgb": "RGB",
-    "rgb+3d": "RGB + 3D",
-    "disagreement": "Disagreement",
-    "rgb+3d+disagreement": "RGB + 3D + disagreement",
-}
-SHORT = {**NAMES, "disagreement": "disagreement", "rgb+3d+disagreement": "all three"}
-"""For legends, buttons and narrow columns."""
+NAMES, SHORT = MODES, SHORT_MODES
 BOTH = "rgb+3d"
 """The mode a report leads with: the one the papers report, with or without training."""
 LITTLE_VARIANCE = 0.1
-"""Share of the first step's below which a training that was not stopped is still near collapse."""
+"""Share of the initial variance below which a training that was not stopped is near collapse."""
 PLACES = ("preset", "data.root", "device", "cache", "timed_scans", "pseudo_defects")
-"""Fields that do not change the numbers, but for the data behind them."""
+"""Fields that do not change the numbers, except for the data behind them."""
 
 
 def answer(result: Result) -> str:
     """Which parts are defective and where, answered from the numbers, as Markdown."""
     modes, leading = result["modes"], lead(result)
-    lines = [f"**{found_sentence(result, leading)}.**\n"]
     auroc = "; ".join(
-        f"{NAMES.get(m, m)} {three_digits(v['i_auroc'])} {interval(v['i_auroc_interval'])}"
+        f"{mode_label(m)} {three_digits(v['i_auroc'])} {interval(v['i_auroc_interval'])}"
         for m, v in modes.items()
     )
-    lines.append(f"- **Which:** a defective part outranks a good one with I-AUROC {auroc}.")
-    aupro = "; ".join(f"{NAMES.get(m, m)} {three_digits(v['aupro_30'])}" for m, v in modes.items())
+    aupro = "; ".join(f"{mode_label(m)} {three_digits(v['aupro_30'])}" for m, v in modes.items())
     strict = three_digits(modes[leading]["aupro_05"])
-    lines.append(
-        f"- **Where:** AUPRO at 30 % is {aupro}; with 5 % of good pixels allowed, "
-        f"{NAMES[leading]} keeps {strict}."
-    )
-    lines.append(f"- {hardest_sentence(result, leading)}.")
+    lines = [
+        f"**{found_sentence(result, leading)}.**\n",
+        f"- **Which:** a defective part outranks a good one with I-AUROC {auroc}.",
+        f"- **Where:** {metric_label('aupro_30')} is {aupro}; with 5 % of good pixels allowed, "
+        f"{mode_label(leading)} keeps {strict}.",
+        f"- {hardest_sentence(result, leading)}.",
+    ]
     return "\n".join(lines)
 
 
 def lead(result: Result) -> str:
-    """The mode a run is shown by: RGB + 3D, or the one a method of one modality has."""
+    """The mode a run is shown by: RGB + 3D, or the only one of a single-modality method."""
     modes = result["modes"]
     return BOTH if BOTH in modes else next(iter(modes))
+
+
+def flagged(result: Result, mode: str, defective: bool | None) -> list[bool]:
+    """For each test scan of this truth (None: unlabelled), whether it scores above the threshold.
+
+    Without a threshold none does.
+    """
+    threshold = number(result["modes"][mode]["threshold"])
+    scans = [scan for scan in result["scans"] if scan["defective"] is defective]
+    return [scan["scores"][mode] > threshold for scan in scans]
 
 
 def counts(result: Result, mode: str = "") -> tuple[int, int, int, int]:
     """(defective parts found, defective parts, good parts rejected, good parts) at the threshold.
 
-    In the mode the run is shown by, unless another is named. With no threshold nothing is found
-    and nothing rejected.
+    In the mode the run is shown by, unless another is named.
     """
-    mode = mode or lead(result)
-    threshold = number(result["modes"][mode]["threshold"])
-    above = {s["name"]: s["scores"][mode] > threshold for s in result["scans"]}
-    bad = [above[s["name"]] for s in result["scans"] if s["defective"]]
-    good = [above[s["name"]] for s in result["scans"] if s["defective"] is False]
+    bad, good = (flagged(result, mode or lead(result), truth) for truth in (True, False))
     return sum(bad), len(bad), sum(good), len(good)
 
 
 def labelled(result: Result) -> list[Result]:
-    """The test scans of which it is known whether they are defective."""
+    """The test scans that are known to be good or defective."""
     return [scan for scan in result["scans"] if scan["defective"] is not None]
-
-
-def best_mode(result: Result, metric: str) -> tuple[str, float]:
-    """Mode with the highest value of a metric, and that value; NaN where it is undefined in all."""
-    values = {m: number(v[metric]) for m, v in result["modes"].items()}
-    mode = max(values, key=lambda m: -math.inf if math.isnan(values[m]) else values[m])
-    return mode, values[mode]
 
 
 def number(value: float | None) -> float:
@@ -101,27 +92,27 @@ def interval(bounds: Iterable[float | None]) -> str:
 
 
 def found_sentence(result: Result, mode: str) -> str:
-    """How many parts of each sort lie above the threshold."""
-    name = NAMES.get(mode, mode)
+    """How many defective, good and unlabelled parts lie above the threshold."""
+    name = mode_label(mode)
     if result["modes"][mode]["threshold"] is None:
         return f"{name}: no threshold, as there are no validation scans"
     found, bad, rejected, good = counts(result, mode)
-    told = f"finds {found} of {bad} defective parts and rejects {rejected} of {good} good ones"
-    unknown = [scan for scan in result["scans"] if scan["defective"] is None]
+    text = f"finds {found} of {bad} defective parts and rejects {rejected} of {good} good ones"
+    unknown = flagged(result, mode, None)
     if not unknown:
-        return f"{name} {told}"
-    threshold = number(result["modes"][mode]["threshold"])
-    above = sum(scan["scores"][mode] > threshold for scan in unknown)
-    called = f"calls {above} of {len(unknown)} unlabelled parts defective"
-    return f"{name} {told}, and {called}" if bad or good else f"{name} {called}"
+        return f"{name} {text}"
+    more = f"flags {sum(unknown)} of {len(unknown)} unlabelled parts as defective"
+    return f"{name} {text}, and {more}" if bad or good else f"{name} {more}"
 
 
-def best_sentence(best: tuple[str, float], text: str) -> str:
-    """Which mode is ahead, and with what value."""
-    mode, value = best
-    if math.isnan(value):
+def best_sentence(result: Result, metric: str, text: str) -> str:
+    """Which mode has the highest value of a metric, and that value."""
+    values = {m: number(v[metric]) for m, v in result["modes"].items()}
+    defined = {mode: value for mode, value in values.items() if not math.isnan(value)}
+    if not defined:
         return "Undefined: the test split lacks good or defective parts"
-    return f"{NAMES.get(mode, mode)} {text} {value:.3f}"
+    best = max(defined, key=defined.__getitem__)
+    return f"{mode_label(best)} {text} {defined[best]:.3f}"
 
 
 def hardest_sentence(result: Result, mode: str) -> str:
@@ -136,7 +127,7 @@ def hardest_sentence(result: Result, mode: str) -> str:
     kind = min(found, key=lambda k: (np.mean(found[k]), k))
     hits, total = sum(found[kind]), len(found[kind])
     if hits == total:
-        return f"Every kind of defect is found in full by {NAMES.get(mode, mode)}"
+        return f"{mode_label(mode)} finds all defects of every kind"
     return f"Hardest kind: {html.escape(kind)}, {hits} of {total} found"
 
 
@@ -145,14 +136,12 @@ def training_sentence(result: Result) -> str:
     if result["config"].get("method", "lsfa") != "lsfa":
         return f"{result['method']['title']} ({result['method']['source']}) has no adaptors"
     if not result.get("training"):
-        return "Nothing was trained: features are used as the backbones give them"
+        return "Nothing was trained: the features are those of the frozen backbones"
     first, last = result["training"]["history"][0], result["training"]["history"][-1]
     kept = {m: last[f"variance_{m}"] / (first[f"variance_{m}"] or math.inf) for m in MODALITIES}
     text = "No collapse" if min(kept.values()) >= LITTLE_VARIANCE else "Near collapse"
-    return (
-        f"{text}: variance of features ends at {100 * kept['3d']:.0f} % (3D) and "
-        f"{100 * kept['rgb']:.0f} % (RGB) of the first step's"
-    )
+    shares = " and ".join(f"{100 * kept[m]:.0f} % ({mode_label(m)})" for m in MODALITIES)
+    return f"{text}: the final feature variance is {shares} of its initial value"
 
 
 def seed_lines(runs: list[Result]) -> list[str]:
@@ -167,10 +156,10 @@ def seed_lines(runs: list[Result]) -> list[str]:
     for category, same in by_category.items():
         for mode in same[0]["modes"]:
             cells = [
-                f"{label} {_spread([number(run['modes'][mode][key]) for run in same])}"
-                for label, key in (("I-AUROC", "i_auroc"), ("AUPRO 30 %", "aupro_30"))
+                f"{metric_label(key)} {_spread([number(run['modes'][mode][key]) for run in same])}"
+                for key in ("i_auroc", "aupro_30")
             ]
-            name = NAMES.get(mode, mode)
+            name = mode_label(mode)
             lines.append(f"{category:<12} {name:<24} {'   '.join(cells)}   {len(same)} seeds")
     return lines
 
@@ -186,9 +175,9 @@ def _spread(values: list[float]) -> str:
 
 
 def settings(result: Result) -> list[str]:
-    """What the run's numbers follow from: `demo`, `224 px`, `only IFC`, `10 shots`.
+    """What determines the run's numbers: `demo`, `224 px`, `only IFC`, `10 shots`.
 
-    After these the fields that differ from the preset's, two by name and the rest counted.
+    Then the fields that differ from the preset's, two by name and the rest counted.
     """
     config, preset = dict(flat(result["config"])), str(result["preset"])
     start = fields_of(PRESETS[preset]) if preset in PRESETS else {}
@@ -203,7 +192,7 @@ def settings(result: Result) -> list[str]:
         said.append("no training" if losses == "none" else f"only {losses}")
     if shots := config.get("shots"):
         said.append("1 shot" if shots == 1 else f"{shots} shots")
-    # What a method changes in every config says nothing of this run.
+    # What a method changes in every config says nothing about this run.
     kept = ("crossmodal.", "projection.") if other else ""
     names = [name for name in _changed(config, start) if name.startswith(kept)]
     changed = [f"{name} {shown(config[name])}" for name in names]
@@ -233,7 +222,7 @@ def _changed(config: dict[str, Any], start: dict[str, Any]) -> Iterator[str]:
 
 
 def shown(value: Any) -> str:
-    """A setting as a page shows it; folders of this machine are nobody's business."""
+    """A setting as a page shows it; absolute paths are reduced to their last part."""
     if value is None or value == "" or value in ([], ()):
         return "–"
     if isinstance(value, bool):

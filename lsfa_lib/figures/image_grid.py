@@ -1,6 +1,7 @@
-"""Rows of small pictures as one plotly figure: a row a scan, on a phone wrapped into a few columns.
+"""Rows of images as one plotly figure, with room for a cloud; wrapped into few columns on a phone.
 
-A drag into one picture zooms all of its row. `layout.meta.narrow` holds the phone's layout.
+Axes count the pixels of the encoders' image. A drag in one image zooms all images of its row.
+`layout.meta.narrow` holds the changes that a page makes on a phone.
 """
 
 from __future__ import annotations
@@ -11,309 +12,222 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from jaxtyping import Bool, Shaped
+from PIL import Image
 
-from lsfa_lib.figures.figures import TEMPLATE
+from lsfa_lib.figures.scan_images import COLORSCALE, TOP, Box, Picture, uri
+from lsfa_lib.figures.style import adapt_to_phones, styled
 
 WIDE_PX, NARROW_PX = 1050.0, 348.0
 """Width of a figure on a page and on a phone of 390 px."""
 MOST_PX = 300.0
-"""A picture is drawn no wider than this where there is room."""
+"""An image is drawn no wider than this where there is room."""
+CLOUD_PX, CLOUD_HEIGHT_PX, PHONE_CLOUD_PX = 500.0, 440.0, 420.0
+"""A cloud's width and least height beside the images, and its height above them on a phone."""
+RING: dict[str, Any] = {
+    "type": "scatter",
+    "mode": "markers",
+    "marker": {
+        "symbol": "circle-open",
+        "size": [17, 13],
+        "color": ["#101418", "#ffffff"],
+        "line": {"width": 2.5},
+    },
+    "cliponaxis": False,
+    "hoverinfo": "skip",
+}
+"""White within black, so that it is visible on every colour; drawn twice at the same place."""
 TITLE_PX, FIRST_PX, LINE_PX, NAME_PX, GAP_PX = 34.0, 26.0, 18.0, 20.0, 8.0
 
 
 @dataclass(frozen=True)
-class Box:
-    """A square of a picture."""
-
-    top: int
-    left: int
-    side: int
-
-    def cut(self, picture: Shaped[np.ndarray, "S S *c"]) -> Shaped[np.ndarray, "s s *c"]:
-        """What lies in the square."""
-        return picture[self.top : self.top + self.side, self.left : self.left + self.side]
-
-
-@dataclass(frozen=True)
-class PictureRow:
-    """Pictures of one scan, of one size and square."""
+class ImageRow:
+    """Images of one scan that show the same square of it."""
 
     title: str
     """Plotly's text: bold is kept, so names from data come escaped."""
-    pictures: dict[str, str]
-    """Name -> data URI."""
-    side: int
-    """Of each picture, in its pixels."""
+    images: dict[str, Picture]
+    """By the name that is written above."""
+    box: Box
     rings: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Name -> (column, row) of a ring drawn on the picture, in its pixels."""
+    """Name -> (column, row) of a ring drawn on the image, in pixels of the encoders' image."""
     narrow_title: str = ""
     """On a phone, where it differs; `<br>` breaks lines in both."""
 
 
 @dataclass(frozen=True)
 class ColorBar:
-    """What the colours of the maps mean, below them."""
+    """What the colours of the maps mean, shown below them."""
 
     title: str
-    colorscale: str
     ticks: dict[float, str]
-    """Value -> label; the least is where colours begin."""
+    """Value -> label; colours begin at the least."""
     end: float
-    """Where they end."""
+    """Value at which colours end."""
 
 
-@dataclass(frozen=True)
-class Room:
-    """Space for a 3D view: to the left of the pictures, on a phone above them."""
-
-    left_px: float = 500.0
-    top_px: float = 380.0
-    height_px: float = 440.0
-    """Least height beside the pictures."""
+SCORE_TICKS = {t: f"{t} %" if t < TOP else f"≥ {t} %" for t in (0, 50, 100, 150, 200, TOP)}
+SCORE_BAR = ColorBar(
+    "anomaly score (100 %: exceeded by 0.1 % of pixels on good parts)",
+    {float(t): text for t, text in SCORE_TICKS.items()},
+    float(TOP),
+)
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """Where everything goes, in pixels from the upper left corner."""
+    """Where images go in a figure of a width, in pixels from its upper left corner."""
 
-    cells: list[tuple[float, float, float]]
-    """Left, top and width of each picture."""
-    titles: list[float]
-    """Lower edge of each row's title."""
-    height: float
     width: float
+    columns: int
+    named_rows: int
+    """Rows, from the first, whose images have their names above them."""
+    left: float = 0.0
+    top: float = 0.0
+    """Room for a cloud beside or above the images."""
 
-    def domain(self, i: int) -> tuple[list[float], list[float]]:
-        left, top, side = self.cells[i]
-        bottom = max(0.0, self.up(top + side))
-        x = [left / self.width, min(1.0, (left + side) / self.width)]
-        return [round(v, 5) for v in x], [round(bottom, 5), round(self.up(top), 5)]
+    def domains(
+        self, rows: Sequence[ImageRow], least: float = 0.0
+    ) -> tuple[list[tuple[list[float], list[float]]], float]:
+        """The shares of width and height each image covers, and the height, at least `least`."""
+        room = self.width - self.left - GAP_PX * (self.columns - 1)
+        side, corners, top = min(MOST_PX, room / self.columns), [], self.top
+        for number, row in enumerate(rows):
+            if row.title:
+                top += (TITLE_PX if number else FIRST_PX) + LINE_PX * row.title.count("<br>")
+            name = NAME_PX if number < self.named_rows else 0.0
+            for i in range(len(row.images)):
+                line, column = divmod(i, self.columns)
+                down = top + name + line * (side + name + GAP_PX / 2)
+                corners.append((self.left + column * (side + GAP_PX), down))
+            top += -(-len(row.images) // self.columns) * (side + name + GAP_PX / 2)
+        height = max(top, least)
 
-    def up(self, top: float) -> float:
-        """Height above the bottom as a share, as plotly counts."""
-        return 1 - top / self.height
+        def shares(low: float, high: float, full: float) -> list[float]:
+            return np.clip((low / full, high / full), 0, 1).round(5).tolist()
 
-
-def box_around(mask: Bool[np.ndarray, "S S"]) -> Box:
-    """The square around all True pixels, with a margin of 3 % of the picture where there is room.
-
-    A picture without any is taken whole.
-    """
-    size = len(mask)
-    rows, columns = np.nonzero(mask)
-    if not len(rows):
-        return Box(0, 0, size)
-    low = np.array([rows.min(), columns.min()])
-    high = np.array([rows.max(), columns.max()]) + 1
-    side = min(size, int((high - low).max()) + 2 * round(0.03 * size))
-    top, left = np.clip((low + high - side) // 2, 0, size - side).tolist()
-    return Box(top, left, side)
+        return [
+            (
+                shares(left, left + side, self.width),
+                shares(height - down - side, height - down, height),
+            )
+            for left, down in corners
+        ], height
 
 
 def image_grid(
-    rows: Sequence[PictureRow],
+    rows: Sequence[ImageRow],
     title: str = "",
     bar: ColorBar | None = None,
     columns: tuple[int, int] = (99, 4),
-    room: Room | None = None,
-    menu: bool = False,
+    with_cloud: bool = False,
 ) -> go.Figure:
-    """The rows below each other, names of the pictures above.
+    """The rows below each other, names of the images above.
 
-    A row wraps after `columns` pictures, the second number being a phone's. With `room` the figure
-    has an empty 3D view, `scene`; with `menu` a phone keeps the room above for buttons.
+    A row wraps after `columns` images, the second number being a phone's. `with_cloud` leaves room
+    for a 3D view, `scene`, to the left of the images, on a phone above them.
     """
-    most = max(len(row.pictures) for row in rows)
-    wide = _plan(rows, min(most, columns[0]), WIDE_PX, 1, left=room.left_px if room else 0.0)
-    if room:
-        wide = replace(wide, height=max(wide.height, room.height_px))
-    slim_rows = [replace(row, title=row.narrow_title or row.title) for row in rows]
-    top = room.top_px if room else 0.0
-    narrow = _plan(slim_rows, min(most, columns[1]), NARROW_PX, len(rows), top=top)
-    figure = go.Figure()
-    axes: dict[str, Any] = {}
-    slim: dict[str, Any] = {}
-    i = 0
-    for row in rows:
-        first = i
-        for name, source in row.pictures.items():
-            axes |= _axes(i, first, wide.domain(i), row.side)
-            slim |= _narrow_axes(i, narrow.domain(i))
-            figure.add_image(source=source, hoverinfo="skip", **_on(i))
-            if name in row.rings:
-                figure.add_scatter(**_ring(row.rings[name]), **_on(i))
-            i += 1
-    notes, moved = _notes(rows, wide, narrow)
-    below = 74 if bar else 8
+    most = max(len(row.images) for row in rows)
+    left, top, least = (CLOUD_PX, PHONE_CLOUD_PX, CLOUD_HEIGHT_PX) if with_cloud else (0.0,) * 3
+    wide, height = _Plan(WIDE_PX, min(most, columns[0]), 1, left=left).domains(rows, least)
+    phone = _Plan(NARROW_PX, min(most, columns[1]), len(rows), top=top)
+    slim, slim_height = phone.domains([replace(r, title=r.narrow_title or r.title) for r in rows])
+    # On a phone the title of the bar takes two lines.
+    below, slim_below = (74, 90) if bar else (8, 8)
+    narrow: dict[str, Any] = {"height": round(slim_height + 4 + slim_below)}
+    narrow |= {"margin.l": 4, "margin.r": 4, "margin.t": 4, "margin.b": slim_below}
+    traces: list[dict[str, Any]] = []
+    layout: dict[str, Any] = {"annotations": [], "meta": {"narrow": narrow}}
+    for number, row in enumerate(rows):
+        _add_row(traces, layout, row, number)
+    for i, (domains, slim_domains) in enumerate(zip(wide, slim, strict=True)):
+        for a, domain, slim_domain in zip("xy", domains, slim_domains, strict=True):
+            layout[f"{a}axis{axis_number(i)}"]["domain"] = domain
+            narrow[f"{a}axis{axis_number(i)}.domain"] = slim_domain
+            # A finger that scrolls the page must not zoom.
+            narrow[f"{a}axis{axis_number(i)}.fixedrange"] = True
+    if with_cloud:
+        layout["scene"] = {"domain": {"x": [0, (left - 16) / WIDE_PX], "y": [0, 1]}}
+        narrow["scene.domain"] = {"x": [0, 1], "y": [1 - (top - 12) / slim_height, 1]}
+    layout["meta"]["thumbnail"] = [t["source"] for t in traces if t["type"] == "image"][:2]
+    figure = go.Figure(traces, layout)
     if bar:
-        slim |= _add_bar(figure, bar)
-    if room:
-        axes["scene"] = {"domain": {"x": [0, (room.left_px - 16) / WIDE_PX], "y": [0, 1]}}
-        slim["scene.domain"] = {"x": [0, 1], "y": [narrow.up(room.top_px - 12), 1]}
-    above = 34 if menu else 4
-    slim |= moved | {"height": round(narrow.height + above + below)}
-    slim |= {"margin.l": 4, "margin.r": 4, "margin.t": above}
-    return figure.update_layout(
-        template=TEMPLATE,
-        title={"text": title},
-        height=round(wide.height + 34 + below),
-        margin={"l": 8, "r": 8, "b": below},
-        annotations=notes,
-        showlegend=False,
-        meta={"narrow": slim, "thumbnail": list(rows[0].pictures.values())[:2]},
-        **axes,
-    )
+        _add_bar(figure, bar, left / WIDE_PX)
+    margin = {"l": 8, "r": 8, "b": below}
+    size = {"height": round(height + 34 + below), "margin": margin}
+    return styled(figure, title, showlegend=False, **size)
 
 
-def _plan(
-    rows: Sequence[PictureRow],
-    columns: int,
-    width: float,
-    named: int,
-    left: float = 0.0,
-    top: float = 0.0,
-) -> _Plan:
-    """Pictures in `columns`; their names have room in the first `named` rows."""
-    side = min(MOST_PX, (width - left - GAP_PX * (columns - 1)) / columns)
-    cells, titles = [], []
-    for number, row in enumerate(rows):
-        if row.title:
-            top += (TITLE_PX if number else FIRST_PX) + LINE_PX * row.title.count("<br>")
-        titles.append(top)
-        name = NAME_PX if number < named else 0.0
-        for i in range(len(row.pictures)):
-            line, column = divmod(i, columns)
-            down = top + name + line * (side + name + GAP_PX / 2)
-            cells.append((left + column * (side + GAP_PX), down, side))
-        lines = -(-len(row.pictures) // columns)
-        top += lines * (side + name + GAP_PX / 2)
-    return _Plan(cells, titles, top, width)
+def _add_row(
+    traces: list[dict[str, Any]], layout: dict[str, Any], row: ImageRow, number: int
+) -> None:
+    """Images, rings, names and title; only on phones does each row repeat the names."""
+    notes, narrow = layout["annotations"], layout["meta"]["narrow"]
+    first, named = sum(trace["type"] == "image" for trace in traces), number == 0
+    if row.title:
+        narrow[f"annotations[{len(notes)}].yshift"] = 2 + NAME_PX
+        if row.narrow_title:
+            narrow[f"annotations[{len(notes)}].text"] = row.narrow_title
+        left = {"x": 0, "xref": "paper", "xanchor": "left", "align": "left", "font": {"size": 13}}
+        notes.append(_note(row.title, first, {**left, "yshift": 2 + NAME_PX * named}))
+    for i, (name, image) in enumerate(row.images.items(), first):
+        n, box = axis_number(i), row.box
+        on = {"xaxis": f"x{n}", "yaxis": f"y{n}"}
+        traces.append({**_image(image, box), **on})
+        if name in row.rings:
+            column, line = row.rings[name]
+            traces.append({**RING, "x": [column] * 2, "y": [line] * 2, **on})
+        narrow[f"annotations[{len(notes)}].visible"] = True
+        centre = {"x": 0.5, "xref": f"x{n} domain", "xanchor": "center", "font": {"size": 12}}
+        notes.append(_note(name, i, {**centre, "visible": named}))
+        ranges = {"x": [box.left, box.left + box.side], "y": [box.top + box.side, box.top]}
+        for a, ends in ranges.items():
+            axis = {"visible": False, "constrain": "domain", "range": [end - 0.5 for end in ends]}
+            axis |= {"matches": f"{a}{axis_number(first)}"} if i > first else {}
+            layout[f"{a}axis{n}"] = axis
+        layout[f"yaxis{n}"]["scaleanchor"] = f"x{n}"
 
 
-def _notes(
-    rows: Sequence[PictureRow], wide: _Plan, narrow: _Plan
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Titles and names as annotations, and where a phone has them."""
-    notes: list[dict[str, Any]] = []
-    moved: dict[str, Any] = {}
-
-    def add(text: str, at: list[tuple[_Plan, float, float]], **style: Any) -> None:
-        (_, x, y), (_, slim_x, slim_y) = at
-        n = len(notes)
-        notes.append(
-            {
-                "text": text,
-                "x": x,
-                "y": y,
-                "xref": "paper",
-                "yref": "paper",
-                "yanchor": "bottom",
-                "showarrow": False,
-                **style,
-            }
-        )
-        moved.update({f"annotations[{n}].x": slim_x, f"annotations[{n}].y": slim_y})
-        moved[f"annotations[{n}].visible"] = True
-
-    i = 0
-    for number, row in enumerate(rows):
-        at = [(p, 0.0, round(p.up(p.titles[number] - 2), 5)) for p in (wide, narrow)]
-        if row.title:
-            if row.narrow_title:
-                moved[f"annotations[{len(notes)}].text"] = row.narrow_title
-            add(row.title, at, xanchor="left", align="left", font={"size": 13})
-        for name in row.pictures:
-            at = [(p, *_above(p, i)) for p in (wide, narrow)]
-            add(name, at, xanchor="center", font={"size": 12}, visible=number == 0)
-            i += 1
-    return notes, moved
+def _note(text: str, i: int, style: dict[str, Any]) -> dict[str, Any]:
+    """A text above the i-th image."""
+    above = {"y": 1, "yref": f"y{axis_number(i)} domain", "yanchor": "bottom"}
+    return {"text": text, "showarrow": False, **above, **style}
 
 
-def _above(plan: _Plan, i: int) -> tuple[float, float]:
-    left, top, side = plan.cells[i]
-    return round((left + side / 2) / plan.width, 5), round(plan.up(top - 1), 5)
+def _image(image: Picture, box: Box) -> dict[str, Any]:
+    """A trace that covers the box, however many pixels the image has."""
+    source = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    step = box.side / source.width
+    start = {"x0": box.left + (step - 1) / 2, "y0": box.top + (step - 1) / 2}
+    size = {"dx": step, "dy": step}
+    return {"type": "image", "source": uri(source), "hoverinfo": "skip", **start, **size}
 
 
-def _axes(i: int, first: int, domain: tuple[list[float], list[float]], side: int) -> dict[str, Any]:
-    x, y = domain
-    shared = {"visible": False, "constrain": "domain"}
-    linked_x = {"matches": f"x{_n(first)}"} if i > first else {}
-    linked_y = {"matches": f"y{_n(first)}"} if i > first else {}
-    return {
-        f"xaxis{_n(i)}": {**shared, "domain": x, "range": [-0.5, side - 0.5], **linked_x},
-        f"yaxis{_n(i)}": {
-            **shared,
-            "domain": y,
-            "range": [side - 0.5, -0.5],
-            "scaleanchor": f"x{_n(i)}",
-            **linked_y,
-        },
-    }
-
-
-def _narrow_axes(i: int, domain: tuple[list[float], list[float]]) -> dict[str, Any]:
-    """A finger that scrolls the page must not zoom."""
-    pairs = zip(("xaxis", "yaxis"), domain, strict=True)
-    return {
-        key: value
-        for axis, span in pairs
-        for key, value in (
-            (f"{axis}{_n(i)}.domain", span),
-            (f"{axis}{_n(i)}.fixedrange", True),
-        )
-    }
-
-
-def _ring(at: tuple[float, float]) -> dict[str, Any]:
-    """White within black: seen on every colour."""
-    return {
-        "x": [at[0], at[0]],
-        "y": [at[1], at[1]],
-        "mode": "markers",
-        "marker": {
-            "symbol": "circle-open",
-            "size": [17, 13],
-            "color": ["#101418", "#ffffff"],
-            "line": {"width": 2.5},
-        },
-        "cliponaxis": False,
-        "hoverinfo": "skip",
-    }
-
-
-def _add_bar(figure: go.Figure, bar: ColorBar) -> dict[str, Any]:
+def _add_bar(figure: go.Figure, bar: ColorBar, left: float) -> None:
+    """The colour bar below the images, which begin at this share of the width."""
     # A colour bar needs a trace: this one has no point.
-    figure.add_scatter(
-        x=[None], y=[None], marker={"color": [0], "coloraxis": "coloraxis"}, hoverinfo="skip"
-    )
-    figure.update_layout(
-        coloraxis={
-            "colorscale": bar.colorscale,
-            "cmin": min(bar.ticks),
-            "cmax": bar.end,
-            "colorbar": {
-                "orientation": "h",
-                "x": 0.01,
-                "xanchor": "left",
-                "y": 0,
-                "yanchor": "top",
-                "len": 0.6,
-                "thickness": 8,
-                "ypad": 12,
-                "tickvals": list(bar.ticks),
-                "ticktext": list(bar.ticks.values()),
-                "title": {"text": bar.title, "side": "bottom", "font": {"size": 12}},
-            },
-        }
-    )
-    place = {"x": 0.5, "xanchor": "center", "len": 0.9}
-    return {f"coloraxis.colorbar.{key}": value for key, value in place.items()}
+    marker = {"color": [0], "coloraxis": "coloraxis"}
+    figure.add_scatter(x=[None], y=[None], marker=marker, hoverinfo="skip")
+    place = {"x": left + 0.01, "xanchor": "left", "y": 0, "yanchor": "top", "ypad": 12}
+    colorbar = {
+        **place,
+        "orientation": "h",
+        "len": min(0.6, 0.98 - left),
+        "thickness": 8,
+        "tickvals": list(bar.ticks),
+        "ticktext": list(bar.ticks.values()),
+        "title": {"text": bar.title, "side": "bottom", "font": {"size": 12}},
+    }
+    scale = {"colorscale": COLORSCALE, "cmin": min(bar.ticks), "cmax": bar.end}
+    figure.update_layout(coloraxis={**scale, "colorbar": colorbar})
+    slim = {
+        "x": 0.5,
+        "xanchor": "center",
+        "len": 0.9,
+        "title.text": bar.title.replace(" (", "<br>("),
+    }
+    adapt_to_phones(figure, {f"coloraxis.colorbar.{key}": value for key, value in slim.items()})
 
 
-def _on(i: int) -> dict[str, str]:
-    return {"xaxis": f"x{_n(i)}", "yaxis": f"y{_n(i)}"}
-
-
-def _n(i: int) -> str:
+def axis_number(i: int) -> str:
+    """How plotly numbers the axes of the i-th image, from 0."""
     return "" if i == 0 else str(i + 1)

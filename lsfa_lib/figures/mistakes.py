@@ -1,4 +1,4 @@
-"""Which scans a detector gets wrong, and what its maps say there: peaks, modalities, ranks."""
+"""Which scans a detector gets wrong, and what its maps show there: peaks, modalities, ranks."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ import html
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
 from lsfa_lib.config import Config
-from lsfa_lib.figures.findings import SHORT, found_sentence, lead, number
+from lsfa_lib.figures.findings import found_sentence, labelled, lead, number
+from lsfa_lib.figures.names import mode_label
 from lsfa_lib.pipeline import Run
 from lsfa_lib.records import Mode, Sample
 from lsfa_lib.storage.files import InputError
 
-SINGLE: tuple[Mode, ...] = ("3d", "rgb", "disagreement")
-"""Modes that rest on one source of evidence."""
 NEAR_PATCHES = 1.0
 """A peak this near to a defect counts as on it: the map is no finer."""
 RIM_PATCHES = 2.0
@@ -28,7 +26,7 @@ RIM_PATCHES = 2.0
 
 @dataclass(frozen=True)
 class Peak:
-    """Where a map speaks loudest: the largest value in the largest of its spots on the part.
+    """Where a map is highest: the largest value in its largest spot on the part.
 
     Spots are the connected pixels that make the score, the top 0.1 %: one stray pixel at the rim
     is no peak.
@@ -58,7 +56,7 @@ class Judged:
     """One test scan as a mode judges it."""
 
     place: int
-    """Among the samples of the run."""
+    """Index among the samples of the run."""
     name: str
     kind: str
     defective: bool
@@ -69,13 +67,13 @@ class Judged:
     scans: int
     above: int
     """Good scans with a higher score than a defective one, or defective ones with a lower score
-    than a good one: the pairs it puts in the wrong order."""
+    than a good one: the pairs in the wrong order."""
     others: int
-    """Scans of that other sort."""
+    """Scans of that other class."""
     seen_by: tuple[Mode, ...]
     """Single sources of evidence whose own score exceeds their own threshold."""
     sources: tuple[Mode, ...]
-    """All single sources there are."""
+    """All single sources of the run."""
     peak: Peak
 
     @property
@@ -91,38 +89,34 @@ class Judged:
 
 def judged(run: Run, mode: str = "") -> list[Judged]:
     """Every labelled test scan of a run as `mode` judges it, highest score first."""
-    mode = mode or lead(run.result)
-    modes, scans = run.result["modes"], run.result["scans"]
+    mode, modes = mode or lead(run.result), run.result["modes"]
     if mode not in modes:
         raise InputError(
             f"mode {mode!r} is not in this run; it answers in {', '.join(modes)} (disagreement "
             "needs a training with alignment)"
         )
-    labelled = [i for i, scan in enumerate(scans) if scan["defective"] is not None]
-    order = sorted(labelled, key=lambda i: (-scans[i]["scores"][mode], scans[i]["name"]))
-    sources = tuple(m for m in SINGLE if m in modes)
+    thresholds = {m: number(values["threshold"]) for m, values in modes.items()}
+    sources = tuple(m for m in modes if "+" not in m)
+    place = {scan["name"]: i for i, scan in enumerate(run.result["scans"])}
+    scans = sorted(labelled(run.result), key=lambda s: (-s["scores"][mode], s["name"]))
     found = []
-    for rank, i in enumerate(order, 1):
-        scan, score = scans[i], scans[i]["scores"][mode]
-        others = [
-            scans[j]["scores"][mode] for j in labelled if scans[j]["defective"] != scan["defective"]
-        ]
-        wrong_way = [o > score if scan["defective"] else o < score for o in others]
-        seen = [m for m in sources if scan["scores"][m] > number(modes[m]["threshold"])]
-        anomaly = run.predictions[cast(Mode, mode)][i].anomaly_map.cpu().numpy()
+    for rank, scan in enumerate(scans, 1):
+        score, bad, i = scan["scores"][mode], scan["defective"], place[scan["name"]]
+        others = [s["scores"][mode] for s in scans if s["defective"] != bad]
+        anomaly = run.predictions[mode][i].anomaly_map.cpu().numpy()
         found.append(
             Judged(
                 place=i,
                 name=scan["name"],
                 kind=scan["kind"],
-                defective=scan["defective"],
+                defective=bad,
                 score=score,
-                threshold=number(modes[mode]["threshold"]),
+                threshold=thresholds[mode],
                 rank=rank,
-                scans=len(labelled),
-                above=sum(wrong_way),
+                scans=len(scans),
+                above=sum(other > score if bad else other < score for other in others),
                 others=len(others),
-                seen_by=tuple(seen),
+                seen_by=tuple(m for m in sources if scan["scores"][m] > thresholds[m]),
                 sources=sources,
                 peak=peak_of(anomaly, run.samples[i], run.config),
             )
@@ -131,7 +125,7 @@ def judged(run: Run, mode: str = "") -> list[Judged]:
 
 
 def peak_of(anomaly: Float[np.ndarray, "S S"], sample: Sample, config: Config) -> Peak:
-    """The map's peak on the part, and how far it is from defect and outline."""
+    """The map's peak on the part, and its distances to defect and outline."""
     patch_px = config.projection.patch_px
     valid, defect = sample.valid.cpu().numpy(), sample.defect.cpu().numpy()
     on_part = np.where(valid, anomaly, -np.inf)
@@ -160,7 +154,7 @@ def worst_alarms(scans: Iterable[Judged], n: int = 3) -> list[Judged]:
 
 
 def typical(scans: Iterable[Judged]) -> list[Judged]:
-    """The middling scan of each kind, the kind found best first and good parts last."""
+    """The median-score scan of each kind, the kind found best first and good parts last."""
     kinds: dict[str, list[Judged]] = {}
     for scan in scans:
         kinds.setdefault(scan.kind, []).append(scan)
@@ -178,26 +172,24 @@ def verdict(scan: Judged) -> str:
 def sentence(scan: Judged) -> str:
     """What went wrong in one scan, from its numbers; HTML."""
     name = html.escape("/".join(scan.name.split("/")[-2:]))
-    sort = "good scans score higher" if scan.defective else "defective scans score lower"
+    pairs = "good scans score higher" if scan.defective else "defective scans score lower"
     return (
         f"<b>{name}, {verdict(scan)}</b>: score {scan.score:.2f}, threshold {scan.threshold:.2f}; "
-        f"rank {scan.rank} of {scan.scans}, {scan.above} of {scan.others} {sort}. "
+        f"rank {scan.rank} of {scan.scans}, {scan.above} of {scan.others} {pairs}. "
         f"The map peaks {_where(scan)}; {_seen(scan)}."
     )
 
 
 def answer(run: Run, scans: list[Judged], mode: str = "") -> str:
-    """What the mistakes have in common, counted over the whole test split, as Markdown."""
+    """What the mistakes have in common, counted over the complete test split, as Markdown."""
     misses = [scan for scan in scans if scan.defective and scan.wrong]
     alarms = [scan for scan in scans if not scan.defective and scan.wrong]
     lines = [f"**{found_sentence(run.result, mode or lead(run.result))}.**\n"]
     if misses:
-        kinds = Counter(scan.kind for scan in misses).most_common()
-        said = ", ".join(f"{html.escape(kind)} {count}" for kind, count in kinds)
         off = sum(not scan.peak.on_defect for scan in misses)
         lines += [
-            f"- **Missed:** {said}.",
-            f"- **Who saw it:** {_alone(misses)}.",
+            f"- **Missed:** {_counted(html.escape(scan.kind) for scan in misses)}.",
+            f"- **Detected by a single source:** {_alone(misses)}.",
             f"- **Where the map peaks:** off the defect in {off} of {len(misses)} misses, where "
             f"the defect itself was not seen; on it, but not high enough, in {len(misses) - off}.",
         ]
@@ -214,15 +206,18 @@ def answer(run: Run, scans: list[Judged], mode: str = "") -> str:
     return "\n".join(lines)
 
 
+def _counted(names: Iterable[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in Counter(names).most_common())
+
+
 def _alone(misses: list[Judged]) -> str:
-    """How many misses one source saw, and which; how many none."""
-    by_one = Counter(scan.seen_by[0] for scan in misses if len(scan.seen_by) == 1)
+    """How many misses one source alone detects, and which; how many none does."""
+    alone = [mode_label(s.seen_by[0], short=True) for s in misses if len(s.seen_by) == 1]
     none = sum(not scan.seen_by for scan in misses)
-    several = len(misses) - none - by_one.total()
-    said = f"{by_one.total()} of {len(misses)} misses are seen by one source alone"
-    if by_one:
-        said += f" ({', '.join(f'{SHORT[m]} {count}' for m, count in by_one.most_common())})"
-    return f"{said}, {none} by none" + (f", {several} by several" if several else "")
+    several = len(misses) - none - len(alone)
+    text = f"{len(alone)} of {len(misses)} misses are seen by one source alone"
+    text += f" ({_counted(alone)})" if alone else ""
+    return f"{text}, {none} by none" + (f", {several} by several" if several else "")
 
 
 def _where(scan: Judged) -> str:
@@ -237,7 +232,7 @@ def _where(scan: Judged) -> str:
 
 
 def _seen(scan: Judged) -> str:
-    names = [SHORT[m] for m in scan.seen_by]
+    names = [mode_label(m, short=True) for m in scan.seen_by]
     if not scan.sources:
         return "the method has one score"
     if not names:

@@ -1,85 +1,64 @@
-"""One test scan as plotly figure: what went in, what is wrong, what the maps say, and the cloud.
+"""Test scans as plotly figures: input, ground truth, maps and the cloud of one; rows of several.
 
-Colours mean what `scan_images` says of its scale.
+Colours mean what `scan_images` says about its scale.
 """
 
 from __future__ import annotations
 
 import html
+import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
-import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from lsfa_lib.figures.clouds import buttons, colorings, linked, scene, spread_points
-from lsfa_lib.figures.figures import TEMPLATE
-from lsfa_lib.figures.findings import BOTH, SHORT, Result, lead, number
-from lsfa_lib.figures.scan_images import (
-    COLORSCALE,
-    TOP,
-    Ranges,
-    map_image,
-    marked,
-    percent,
-    photo_axes,
-    photograph,
-    relief,
-    score_ranges,
-    uri,
-)
+from lsfa_lib.figures import clouds, scan_images
+from lsfa_lib.figures.findings import BOTH, Result, found_sentence, lead, number
+from lsfa_lib.figures.image_grid import SCORE_BAR, ImageRow, image_grid
+from lsfa_lib.figures.mistakes import Judged, sentence, verdict
+from lsfa_lib.figures.names import mode_label
+from lsfa_lib.figures.scan_images import Ranges, pixels_of, score_ranges
+from lsfa_lib.pipeline import Run
 from lsfa_lib.records import Mode, Prediction, Sample
 
-MOST_BUTTONS = 5
-"""In a row on a phone; more become a menu."""
+MOST_PX = 168
+"""Images of rows are stored no larger than they are drawn: eight scans stay below 1 MB."""
+LINE_LETTERS = 120
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A scan worth a look, and why."""
+def chosen_scans(result: Result, n: int = 6, mode: str = "") -> dict[str, str]:
+    """At most `n` test scans that show what `mode` can and cannot do, best first: name -> reason.
 
-    name: str
-    reason: str
-
-
-def chosen_scans(result: Result, n: int = 6, mode: str = "") -> list[Choice]:
-    """At most `n` test scans that show what `mode` can and cannot do, best first.
-
-    Always the best detection, the worst miss and the worst false alarm; between them the middling
-    scan of each further kind of defect, hardest kinds first.
+    Always the best detection, the worst miss and the worst false alarm; between them the
+    median-score scan of each further kind of defect, hardest kinds first.
     """
     mode = mode or lead(result)
     threshold = number(result["modes"][mode]["threshold"])
     scans = sorted(result["scans"], key=lambda s: (-s["scores"][mode], s["name"]))
-    bad = [s for s in scans if s["defective"]]
-    good = [s for s in scans if s["defective"] is False]
-    unknown = [s for s in scans if s["defective"] is None]
-    first, last = [], []
+    bad, good, unknown = ([s for s in scans if s["defective"] is x] for x in (True, False, None))
+    first, last = {}, {}
     if bad:
-        first = [Choice(bad[0]["name"], f"best detection, {bad[0]['kind']}")]
+        first[bad[0]["name"]] = f"best detection, {bad[0]['kind']}"
     if len(bad) > 1:
         missed = bad[-1]["scores"][mode] <= threshold
         word = "worst miss" if missed else "weakest detection"
-        last.append(Choice(bad[-1]["name"], f"{word}, {bad[-1]['kind']}"))
+        last[bad[-1]["name"]] = f"{word}, {bad[-1]['kind']}"
     if good:
         alarm = good[0]["scores"][mode] > threshold
-        word = "worst false alarm" if alarm else "good part with the highest score"
-        last.append(Choice(good[0]["name"], word))
+        last[good[0]["name"]] = "worst false alarm" if alarm else "good part with the highest score"
     if unknown:
-        first.append(Choice(unknown[0]["name"], "highest score of the unlabelled"))
+        first[unknown[0]["name"]] = "highest score of the unlabelled"
     if len(unknown) > 1:
-        last.append(Choice(unknown[-1]["name"], "lowest score of the unlabelled"))
-    shown = {s["kind"] for s in (bad[:1] + bad[1:][-1:])}
+        last[unknown[-1]["name"]] = "lowest score of the unlabelled"
     kinds: dict[str, list[str]] = {}
     for scan in bad:
-        if scan["kind"] not in shown:
-            kinds.setdefault(scan["kind"], []).append(scan["name"])
-    middle = [Choice(names[len(names) // 2], f"typical {k}") for k, names in kinds.items()]
-    middle.reverse()
+        kinds.setdefault(scan["kind"], []).append(scan["name"])
+    for scan in (*bad[:1], *bad[-1:]):
+        kinds.pop(scan["kind"], None)
+    typical = {names[len(names) // 2]: f"typical {kind}" for kind, names in kinds.items()}
     room = max(0, n - len(first) - len(last))
-    return [*first, *middle[:room], *last][:n]
+    middle = list(reversed(typical.items()))[:room]
+    return dict([*first.items(), *middle, *last.items()][:n])
 
 
 def scan_figures(
@@ -89,19 +68,17 @@ def scan_figures(
     n: int = 6,
 ) -> list[go.Figure]:
     """`scan_figure` of the chosen scans, all on one colour scale."""
-    ranges = score_ranges(samples, predictions)
-    place = {sample.name: i for i, sample in enumerate(samples)}
-    scores = {scan["name"]: scan["scores"] for scan in result["scans"]}
-    mode = lead(result)
+    ranges, mode = score_ranges(samples, predictions), lead(result)
     threshold = number(result["modes"][mode]["threshold"])
+    place = {scan["name"]: i for i, scan in enumerate(result["scans"])}
     figures = []
-    for choice in chosen_scans(result, n):
-        i = place[choice.name]
-        score = scores[choice.name][mode]
-        verdict = "called defective" if score > threshold else "called good"
+    for name, reason in chosen_scans(result, n).items():
+        i = place[name]
+        score = result["scans"][i]["scores"][mode]
+        called = "called defective" if score > threshold else "called good"
         title = (
-            f"<b>{html.escape(choice.reason.capitalize())}</b>: {html.escape(choice.name)}, "
-            f"{verdict} (score {score:.2f}, threshold {threshold:.2f})"
+            f"<b>{html.escape(reason.capitalize())}</b>: {html.escape(name)}, "
+            f"{called} (score {score:.2f}, threshold {threshold:.2f})"
         )
         maps = {m: found[i] for m, found in predictions.items()}
         figures.append(scan_figure(samples[i], maps, ranges, title))
@@ -113,7 +90,7 @@ def scan_figure(
     predictions: dict[Mode, Prediction],
     ranges: Ranges,
     title: str = "",
-    max_points: int = 12_000,
+    max_points: int = clouds.CLOUD_POINTS,
 ) -> go.Figure:
     """Rotatable cloud beside photo, relief, ground truth and the maps, the defect outlined.
 
@@ -122,172 +99,77 @@ def scan_figure(
     `layout.meta.narrow` holds the changes that stack it on a phone, `layout.meta.linked` what a
     page needs to show the place one points at in all views.
     """
-    valid, defect = sample.valid.cpu().numpy(), sample.defect.cpu().numpy()
-    xyz = sample.xyz.double().cpu().permute(1, 2, 0).numpy() * 1000
-    levels = {
-        mode: percent(prediction.anomaly_map.cpu().numpy(), ranges[mode])
-        for mode, prediction in predictions.items()
+    pixels, levels = pixels_of(sample), _levels(predictions, ranges)
+    named = {_panel_name(mode): level for mode, level in levels.items()}
+    box = scan_images.Box(0, 0, len(pixels.valid))
+    row = ImageRow("", scan_images.images_of(pixels, named, box), box)
+    figure = image_grid([row], title, SCORE_BAR, columns=(3, 3), with_cloud=True)
+    points = clouds.spread_points(pixels.valid, max_points)
+    choices = {
+        "photo": clouds.by_photo(pixels.photo[points]),
+        "ground truth": clouds.by_truth(pixels.defect[points]),
     }
-    photo = photograph(sample)
-    panels = {
-        "photo": uri(photo, "jpeg"),
-        "relief (3D)": uri(relief(xyz, valid), "jpeg"),
-        "ground truth": uri(marked(photo, defect), "jpeg"),
-        **{_panel_name(m): uri(map_image(v, valid, defect)) for m, v in levels.items()},
-    }
-    figure, last = _picture_grid(list(panels.values())), list(panels.values())[-1]
-    points = spread_points(valid, max_points)
-    surface = xyz[points] @ photo_axes(xyz, valid).T
-    surface -= (surface.min(axis=0) + surface.max(axis=0)) / 2
-    x, y, z = np.round(surface, 2).T.astype(np.float32)
-    choices = colorings(photo[points], defect[points], {m: v[points] for m, v in levels.items()})
-    figure.add_scatter3d(x=x, y=y, z=z, mode="markers", row=1, col=1, showlegend=False)
-    figure.update_traces(choices["photo"], selector={"type": "scatter3d"})
-    _add_score_bar(figure)
-    view = scene(surface)
-    figure.update_layout(
-        template=TEMPLATE,
-        # Above the buttons; a page sets the title apart and needs no room for it.
-        title={"text": title, "y": 1, "yanchor": "top", "pad": {"t": 12}},
-        height=140 + 180 * _rows(len(panels)),
-        margin={"l": 8, "r": 8, "t": 92},
-        scene=view,
-        updatemenus=[buttons(choices)],
-        **_panel_axes(len(panels)),
-    )
-    _name_panels(figure, list(panels))
-    return figure.update_layout(
-        meta={
-            "margin": {"t": 34},
-            "narrow": _narrow(len(panels), len(choices), view["camera"]),
-            "linked": linked(points, list(choices)),
-            "thumbnail": [
-                panels["photo"],
-                panels.get(_panel_name(BOTH), last),
-            ],
-        }
-    )
-
-
-def _panel_name(mode: str) -> str:
-    """Short enough for a third of a phone."""
-    return SHORT[mode] if mode == "disagreement" else f"score, {SHORT[mode]}"
-
-
-def _picture_grid(sources: list[str]) -> go.Figure:
-    """An empty scene on the left, the pictures in rows of three on the right."""
-    rows = _rows(len(sources))
-    scene_cells = {"type": "scene", "rowspan": rows, "colspan": 2}
-    figure = make_subplots(
-        rows=rows,
-        cols=5,
-        specs=[[None if row else scene_cells, None, {}, {}, {}] for row in range(rows)],
-    )
-    for i, source in enumerate(sources):
-        figure.add_image(source=source, row=1 + i // 3, col=3 + i % 3, hoverinfo="skip")
+    for mode, level in levels.items():
+        choices[mode_label(mode, short=True)] = clouds.by_score(level[points], mode_label(mode))
+    clouds.add_cloud(figure, clouds.surface_of(pixels)[points], choices)
+    main = BOTH if BOTH in levels else list(levels)[-1]
+    linked = clouds.linked(points, list(choices), mode_label(main, short=True))
+    sources = [trace.source for trace in figure.data if trace.type == "image"]
+    thumbnail = [sources[0], sources[list(row.images).index(_panel_name(main))]]
+    figure.layout.meta = {**figure.layout.meta, "linked": linked, "thumbnail": thumbnail}
     return figure
 
 
-def _rows(count: int) -> int:
-    return -(-count // 3)
+def _panel_name(mode: Mode) -> str:
+    """Short enough for a third of a phone."""
+    name = mode_label(mode, short=True)
+    return name if mode == "disagreement" else f"score, {name}"
 
 
-def _cells(count: int, narrow: bool) -> list[tuple[list[float], list[float]]]:
-    """Domains in x and y of each image panel: three columns beside the cloud, or below it."""
-    left, top = (0.0, 1 - _scene_share(count)) if narrow else (0.5, 1.0)
-    width, height = (1 - left) / 3, top / _rows(count)
-    cells = []
-    for i in range(count):
-        x, y = left + width * (i % 3), top - height * (1 + i // 3)
-        cells.append(([x + 0.006, x + width - 0.006], [y + 0.02, y + height * 0.88]))
-    return cells
+def maps_grid(run: Run, scans: Sequence[Judged], mode: str = "") -> go.Figure:
+    """A row for each scan: photo, relief, ground truth and the maps of every mode."""
+    ranges = score_ranges(run.samples, run.predictions)
+    rows = []
+    for scan in scans:
+        kind, stem = map(html.escape, scan.name.split("/")[-2:])
+        short = f"<b>{kind}</b> {stem}: {verdict(scan)}, score {scan.score:.2f}"
+        title = f"{short}, rank {scan.rank} of {scan.scans}"
+        rows.append(replace(map_row(run, scan, ranges), title=title, narrow_title=short))
+    title = found_sentence(run.result, mode or lead(run.result))
+    return image_grid(rows, title, SCORE_BAR, _columns(rows[0]))
 
 
-def _scene_share(count: int) -> float:
-    """Part of the height the cloud takes on a phone."""
-    return 492 / _narrow_height(count)
+def mistake_figure(run: Run, scan: Judged, mode: str = "") -> go.Figure:
+    """One scan with a ring where the map of `mode` peaks; the title says what went wrong.
+
+    Colours are those of `maps_grid`, which shows the scale.
+    """
+    ranges = score_ranges(run.samples, run.predictions)
+    peak = float(scan.peak.column), float(scan.peak.row)
+    names = "photo", mode_label(mode or lead(run.result), short=True)
+    row = replace(map_row(run, scan, ranges), rings=dict.fromkeys(names, peak))
+    # Lines for a figure in JupyterLab; a page wraps them itself.
+    lines = textwrap.wrap(sentence(scan), LINE_LETTERS, break_long_words=False)
+    return image_grid([row], "<br>".join(lines), columns=_columns(row))
 
 
-def _narrow_height(count: int) -> int:
-    return 492 + 144 * _rows(count)
+def map_row(run: Run, scan: Judged, ranges: Ranges) -> ImageRow:
+    """The images of one scan, cropped to the part."""
+    pixels = pixels_of(run.samples[scan.place])
+    box = scan_images.box_around(pixels.valid | pixels.defect)
+    levels = _levels({m: found[scan.place] for m, found in run.predictions.items()}, ranges)
+    named = {mode_label(mode, short=True): level for mode, level in levels.items()}
+    return ImageRow("", scan_images.images_of(pixels, named, box, MOST_PX), box)
 
 
-def _panel_axes(count: int) -> dict[str, Any]:
-    hidden = {"visible": False, "constrain": "domain"}
-    axes: dict[str, Any] = {}
-    for i, (x, y) in enumerate(_cells(count, narrow=False)):
-        n = "" if i == 0 else str(i + 1)
-        axes[f"xaxis{n}"] = {**hidden, "domain": x}
-        axes[f"yaxis{n}"] = {**hidden, "domain": y, "scaleanchor": f"x{n}", "autorange": "reversed"}
-    return axes
-
-
-def _add_score_bar(figure: go.Figure) -> None:
-    # A colour bar needs a trace: this one has no point.
-    figure.add_scatter(
-        x=[None],
-        y=[None],
-        marker={"color": [0], "coloraxis": "coloraxis"},
-        showlegend=False,
-        hoverinfo="skip",
-        row=1,
-        col=3,
-    )
-    ticks = [0, 50, 100, 150, 200, TOP]
-    figure.update_layout(
-        coloraxis={
-            "colorscale": COLORSCALE,
-            "cmin": 0,
-            "cmax": TOP,
-            "colorbar": {
-                "orientation": "h",
-                "x": 0.75,
-                "y": -0.01,
-                "yanchor": "top",
-                "len": 0.48,
-                "thickness": 8,
-                "tickvals": ticks,
-                "ticktext": [f"{t} %" if t < TOP else f"≥ {t} %" for t in ticks],
-                "title": {
-                    "text": "anomaly score (100 %: 1 in 1000 good pixels)",
-                    "side": "bottom",
-                    "font": {"size": 12},
-                },
-            },
-        }
-    )
-
-
-def _name_panels(figure: go.Figure, names: list[str]) -> None:
-    for i, name in enumerate(names):
-        n = "" if i == 0 else str(i + 1)
-        figure.add_annotation(
-            text=name,
-            xref=f"x{n} domain",
-            yref=f"y{n} domain",
-            x=0.5,
-            y=1.01,
-            yanchor="bottom",
-            showarrow=False,
-            font={"size": 12},
-        )
-
-
-def _narrow(count: int, choices: int, camera: dict[str, Any]) -> dict[str, Any]:
-    changes: dict[str, Any] = {
-        "height": _narrow_height(count),
-        "margin.l": 4,
-        "margin.r": 4,
-        "scene.domain": {"x": [0, 1], "y": [1.02 - _scene_share(count), 1]},
-        # A part as wide as the scene is seen from farther away.
-        **{f"scene.camera.eye.{a}": round(1.2 * camera["eye"][a], 4) for a in "xyz"},
-        "coloraxis.colorbar.x": 0.5,
-        "coloraxis.colorbar.len": 0.9,
-        "updatemenus[0].font.size": 11,
+def _levels(predictions: dict[Mode, Prediction], ranges: Ranges) -> dict[Mode, scan_images.Level]:
+    """The maps in per cent."""
+    return {
+        mode: scan_images.percent(found.anomaly_map.cpu().numpy(), ranges[mode])
+        for mode, found in predictions.items()
     }
-    if choices > MOST_BUTTONS:
-        changes |= {"updatemenus[0].type": "dropdown", "updatemenus[0].direction": "down"}
-    for i, (x, y) in enumerate(_cells(count, narrow=True)):
-        n = "" if i == 0 else str(i + 1)
-        changes |= {f"xaxis{n}.domain": x, f"yaxis{n}.domain": y}
-    return changes
+
+
+def _columns(row: ImageRow) -> tuple[int, int]:
+    """All next to each other; on a phone in two lines."""
+    return len(row.images), -(-len(row.images) // 2)

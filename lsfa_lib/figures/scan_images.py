@@ -1,34 +1,111 @@
-"""One scan as small pictures: photo, relief, ground truth, and maps on one colour scale.
+"""One scan as small images: photo, relief, ground truth, and maps on one colour scale.
 
-One scale serves all maps, all modes and all scans of a page, so that equal colours mean equal
-evidence: 0 % is the median of the good test parts' surface in that mode, 100 % the value that one
-in a thousand of their pixels reaches. Colours end at 250 %; what lies above looks like 250 %.
+One scale serves all maps, modes and scans of a page, so that equal colours mean equal scores: 0 %
+is the median of the good test parts' surface in that mode, 100 % its 99.9th percentile. Colours end
+at 250 %; everything above looks like 250 %.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import Image
 from plotly.colors import sample_colorscale, unlabel_rgb
 from scipy import ndimage
 
 from lsfa_lib.datasets.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from lsfa_lib.figures.figures import DEFECTIVE
+from lsfa_lib.figures.style import DEFECTIVE
 from lsfa_lib.records import Mode, Prediction, Sample
 
 TOP = 250
-"""Per cent at which colours end; the 8-bit levels above it are left for outline and nothing."""
-OUTLINE, NOTHING = 254, 255
+"""Per cent at which colours end; of the 8-bit levels above it two are used: outline and clear."""
+OUTLINE, CLEAR = 254, 255
 COLORSCALE = "Viridis"
-DEFECT_RGB = tuple(bytes.fromhex(DEFECTIVE[1:]))
+DEFECT_RGB = np.array(tuple(bytes.fromhex(DEFECTIVE[1:])), np.uint8)
 
+Mask = Bool[np.ndarray, "H W"]
+Level = UInt8[np.ndarray, "H W"]
+Photo = UInt8[np.ndarray, "H W 3"]
+Picture = Image.Image | UInt8[np.ndarray, "*shape"]
 Ranges = dict[Mode, tuple[float, float]]
 """Map values that are 0 % and 100 % in each mode."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What is drawn of one scan, pixel by pixel."""
+
+    photo: Photo
+    xyz: Float[np.ndarray, "H W 3"]
+    """Millimetres; zero where not valid."""
+    valid: Mask
+    defect: Mask
+
+
+@dataclass(frozen=True)
+class Box:
+    """A square of an image, in its pixels."""
+
+    top: int
+    left: int
+    side: int
+
+    def cut(
+        self, image: Shaped[np.ndarray, "S S *c"], most: int = 0, nearest: bool = False
+    ) -> Shaped[np.ndarray, "s s *c"]:
+        """The content of the square, reduced to at most `most` pixels a side where that is not 0.
+
+        Pixels are interpolated, those of masks and with `nearest` chosen.
+        """
+        cut = image[self.top : self.top + self.side, self.left : self.left + self.side]
+        if not most or self.side <= most:
+            return cut
+        nearest = nearest or cut.dtype == bool
+        how = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
+        return np.asarray(Image.fromarray(np.ascontiguousarray(cut)).resize((most, most), how))
+
+
+def pixels_of(sample: Sample) -> Pixels:
+    """The photo before ImageNet normalisation, millimetres, and the masks."""
+    rgb = sample.rgb.double().cpu().permute(1, 2, 0).numpy() * IMAGENET_STD + IMAGENET_MEAN
+    photo = np.clip(np.rint(rgb * 255), 0, 255).astype(np.uint8)
+    xyz = sample.xyz.double().cpu().permute(1, 2, 0).numpy() * 1000
+    return Pixels(photo, xyz, sample.valid.cpu().numpy(), sample.defect.cpu().numpy())
+
+
+def box_around(mask: Mask) -> Box:
+    """The square around all True pixels, with a margin of 3 % of the image where there is room.
+
+    The complete image where there are none.
+    """
+    size = len(mask)
+    rows, columns = np.nonzero(mask)
+    if not len(rows):
+        return Box(0, 0, size)
+    low = np.array([rows.min(), columns.min()])
+    high = np.array([rows.max(), columns.max()]) + 1
+    side = min(size, int((high - low).max()) + 2 * round(0.03 * size))
+    top, left = np.clip((low + high - side) // 2, 0, size - side).tolist()
+    return Box(top, left, side)
+
+
+def images_of(
+    pixels: Pixels, levels: Mapping[str, Level], box: Box, most: int = 0
+) -> dict[str, Picture]:
+    """Photo, relief, ground truth and named maps, each the content of a box (see `Box.cut`)."""
+    valid, defect = box.cut(pixels.valid, most), box.cut(pixels.defect, most)
+    maps = {n: map_image(box.cut(level, most), valid, defect) for n, level in levels.items()}
+    return {
+        "photo": box.cut(pixels.photo, most),
+        "relief (3D)": box.cut(relief(pixels.xyz, pixels.valid), most),
+        "ground truth": box.cut(marked(pixels.photo, pixels.defect), most),
+        **maps,
+    }
 
 
 def score_ranges(samples: Sequence[Sample], predictions: dict[Mode, list[Prediction]]) -> Ranges:
@@ -43,28 +120,25 @@ def score_ranges(samples: Sequence[Sample], predictions: dict[Mode, list[Predict
             found[i].anomaly_map[samples[i].valid].cpu().numpy()
             for i in good or range(len(samples))
         ]
-        low, high = np.percentile(np.concatenate(pixels), (50, 99.9))
-        ranges[mode] = (float(low), float(high) if high > low else float(low) + 1.0)
+        ranges[mode] = range_of(np.concatenate(pixels))
     return ranges
+
+
+def range_of(surface: Float[np.ndarray, " n"]) -> tuple[float, float]:
+    """Median and 99.9th percentile; one apart where they are equal."""
+    low, high = np.percentile(surface, (50, 99.9)).tolist()
+    return low, high if high > low else low + 1.0
 
 
 def percent(
     anomaly_map: Float[np.ndarray, "*shape"], bounds: tuple[float, float]
 ) -> UInt8[np.ndarray, "*shape"]:
-    """Map values on the page's scale, whole per cent from 0 to 250."""
+    """Map values on the page's scale, rounded to per cent from 0 to 250."""
     low, high = bounds
     return np.clip(np.rint(100 * (anomaly_map - low) / (high - low)), 0, TOP).astype(np.uint8)
 
 
-def photograph(sample: Sample) -> UInt8[np.ndarray, "S S 3"]:
-    """The image before ImageNet normalisation."""
-    rgb = sample.rgb.double().cpu().permute(1, 2, 0).numpy() * IMAGENET_STD + IMAGENET_MEAN
-    return np.clip(np.rint(rgb * 255), 0, 255).astype(np.uint8)
-
-
-def relief(
-    xyz: Float[np.ndarray, "S S 3"], valid: Bool[np.ndarray, "S S"]
-) -> UInt8[np.ndarray, "S S"]:
+def relief(xyz: Float[np.ndarray, "H W 3"], valid: Mask) -> Level:
     """The surface alone, lit from the upper left: bright where it leans there."""
     # Missing readings take the nearest measured one, so that holes do not cast false edges.
     near = ndimage.distance_transform_edt(~valid, return_distances=False, return_indices=True)
@@ -78,54 +152,59 @@ def relief(
     return np.where(valid, np.clip(shade, 0.05, 1) * 255, 0).astype(np.uint8)
 
 
-def photo_axes(
-    xyz: Float[np.ndarray, "S S 3"], valid: Bool[np.ndarray, "S S"]
-) -> Float[np.ndarray, "3 3"]:
-    """Unit vectors, as rows, of the photo's right and up and of the way to the camera.
+def photo_axes(xyz: Float[np.ndarray, "H W 3"], valid: Mask) -> Float[np.ndarray, "3 3"]:
+    """Unit vectors, as rows: the photo's right, the photo's up, and towards the camera.
 
     Right and down are those of the plane that fits the coordinates over rows and columns best, so
     that any camera's axes, mirrored ones too, are shown as the photo shows the part.
     """
     rows, columns = np.nonzero(valid)
-    pixels = np.stack((columns, rows, np.ones(len(rows))), axis=1)
-    right, down = np.linalg.lstsq(pixels, xyz[valid], rcond=None)[0][:2]
+    places = np.stack((columns, rows, np.ones(len(rows))), axis=1)
+    right, down = np.linalg.lstsq(places, xyz[valid], rcond=None)[0][:2]
     right = right / (np.linalg.norm(right) + 1e-12)
     down = down - (down @ right) * right
     down /= np.linalg.norm(down) + 1e-12
     near = np.cross(right, down)
-    # The camera is where the coordinates begin.
+    # The camera is at the origin of the coordinates.
     near *= -1 if near @ xyz[valid].mean(axis=0) > 0 else 1
     return np.stack((right, -down, near))
 
 
-def marked(
-    photo: UInt8[np.ndarray, "S S 3"], defect: Bool[np.ndarray, "S S"]
-) -> UInt8[np.ndarray, "S S 3"]:
+def marked(photo: Photo, defect: Mask) -> Photo:
     """The photo in grey, the true defect in colour."""
     grey = photo.mean(axis=2, keepdims=True).repeat(3, axis=2) * 0.8
-    grey[defect] = 0.25 * grey[defect] + 0.75 * np.array(DEFECT_RGB)
+    grey[defect] = 0.25 * grey[defect] + 0.75 * DEFECT_RGB
     return grey.astype(np.uint8)
 
 
-def map_image(
-    level: UInt8[np.ndarray, "S S"], valid: Bool[np.ndarray, "S S"], defect: Bool[np.ndarray, "S S"]
-) -> Image.Image:
+def map_image(level: Level, valid: Mask, defect: Mask) -> Image.Image:
     """The map in the page's colours, clear off the part, the true defect outlined."""
-    index = np.where(valid, level, NOTHING).astype(np.uint8)
+    index = np.where(valid, level, CLEAR).astype(np.uint8)
     index[ndimage.binary_dilation(defect, iterations=2) & ~defect] = OUTLINE
+    colors = np.zeros((256, 3), np.uint8)
+    colors[: TOP + 1], colors[OUTLINE] = shades(TOP + 1), DEFECT_RGB
+    return indexed(index, colors, CLEAR)
+
+
+def shades(count: int) -> UInt8[np.ndarray, "count 3"]:
+    """Evenly spaced colours of the one colour scale."""
+    places = np.linspace(0, 1, count).tolist()
+    return np.array([unlabel_rgb(s) for s in sample_colorscale(COLORSCALE, places)]).astype(
+        np.uint8
+    )
+
+
+def indexed(index: Level, colors: UInt8[np.ndarray, "_ 3"], clear: int) -> Image.Image:
+    """An image of one byte per pixel, transparent where the index is `clear`."""
     image = Image.fromarray(index, "P")
-    shades = sample_colorscale(COLORSCALE, [i / TOP for i in range(TOP + 1)])
-    table = np.zeros((256, 3), dtype=np.uint8)
-    table[: TOP + 1] = [unlabel_rgb(shade) for shade in shades]
-    table[OUTLINE] = DEFECT_RGB
-    image.putpalette(table.tobytes())
-    image.info["transparency"] = NOTHING
+    image.putpalette(colors.tobytes())
+    image.info["transparency"] = clear
     return image
 
 
-def uri(image: Image.Image | UInt8[np.ndarray, "*shape"], form: str = "png") -> str:
-    """The picture as a data URI."""
+def uri(image: Picture) -> str:
+    """The image as data URI: PNG with a palette, else JPEG."""
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    file = io.BytesIO()
+    form, file = ("png" if picture.mode == "P" else "jpeg"), io.BytesIO()
     picture.save(file, form, quality=88, optimize=True)
     return f"data:image/{form};base64,{base64.b64encode(file.getvalue()).decode()}"

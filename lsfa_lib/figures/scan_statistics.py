@@ -1,4 +1,4 @@
-"""What scans hold, in numbers: background, part, missing readings, defects, all in millimetres.
+"""What scans contain, in numbers: background, part, missing readings, defects, in millimetres.
 
 Areas and lengths are those seen along the background plane's normal, from the median distance of
 neighbouring readings in a scan: perspective changes them by a few per cent over a part's height.
@@ -6,9 +6,10 @@ neighbouring readings in a scan: perspective changes them by a few per cent over
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -44,53 +45,6 @@ class Measured:
     """Distance of neighbouring pixels."""
 
 
-@dataclass(frozen=True)
-class Facts:
-    """The numbers of one scan; those of the defect are 0 for a good scan."""
-
-    category: str
-    split: str
-    kind: str
-    name: str
-    width_px: int
-    height_px: int
-    part: float
-    """Shares of the frame, these four sum to 1."""
-    background: float
-    loose: float
-    missing: float
-    holes: float
-    """Share of the part's own area without a reading."""
-    at_edge: bool
-    """The part touches the edge of the frame."""
-    length_mm: float
-    """Along the part's longest axis, and across it."""
-    width_mm: float
-    height_mm: float
-    """Of the part above the plane: its 99.5th percentile."""
-    tilt_deg: float
-    """Between the plane's normal and the camera's axis."""
-    pitch_mm: float
-    patch_mm: float
-    """Side of a patch on the part."""
-    patches: int
-    """Patches with a point of the part."""
-    defect_mm2: float
-    defect_share: float
-    """Of the part's area."""
-    defect_patches: float
-    """Area in patches."""
-    defect_width_mm: float
-    """Diameter of the largest circle inside the defect."""
-    defect_seen: float
-    """Share of the defect's pixels that have a point of the part after preprocessing."""
-
-    @property
-    def defective(self) -> bool:
-        """The scan lies in a folder of defects."""
-        return is_defective(self.kind) is True
-
-
 def take_apart(scan: Scan, config: PreprocessConfig) -> Measured:
     """The pixels of a scan by what preprocessing does with them. Raises what preprocessing does."""
     plane = plane_of(scan, config)
@@ -107,59 +61,86 @@ def take_apart(scan: Scan, config: PreprocessConfig) -> Measured:
     return Measured(scan, regions, millimetres, plane, _pitch_mm(scan.xyz, readings, plane))
 
 
-def facts(scan: Scan, config: Config) -> Facts:
-    """All numbers of one scan."""
+def facts(scan: Scan, config: Config) -> dict[str, Any]:
+    """All numbers of one scan, as a row of `measure`'s table.
+
+    | column | meaning |
+    |---|---|
+    | category, split, kind, name | of the scan |
+    | defective | the scan lies in a folder of defects |
+    | width_px, height_px | of the frame |
+    | part, background, loose, missing | shares of the frame, these four sum to 1 |
+    | holes | share of the part's own area without a reading |
+    | at_edge | the part touches the edge of the frame |
+    | length_mm, width_mm | along the part's longest axis, and across it |
+    | height_mm | of the part above the plane: its 99.5th percentile |
+    | tilt_deg | between the plane's normal and the camera's axis |
+    | pitch_mm, patch_mm | distance of neighbouring pixels; side of a patch on the part |
+    | patches | with a point of the part |
+    | defect_mm2, defect_share | area of the defect, as a share of the part's area; 0 without one |
+    | defect_patches | area in patches |
+    | defect_width_mm | diameter of the largest circle inside the defect |
+    | defect_seen | share of the defect with a point of the part after preprocessing |
+    """
     m = take_apart(scan, config.preprocess)
-    sample = prepare(scan, config.preprocess)
-    part, shape = m.regions["part"], m.regions["part"].shape
+    part, pitch = m.regions["part"], m.pitch_mm
     holes = ndimage.binary_fill_holes(part) & m.regions["missing"]
     surface = part | holes
     length, width = _extent_mm(m)
     patch_px, side = config.projection.patch_px, config.preprocess.image_size
-    valid, defect = sample.valid.numpy(), sample.defect.numpy()
-    seen_defect = defect.sum()
-    edges = (part[0], part[-1], part[:, 0], part[:, -1])
-    return Facts(
-        category=scan.name.split("/")[0],
-        split=scan.name.split("/")[1],
-        kind=scan.kind,
-        name=scan.name,
-        width_px=shape[1],
-        height_px=shape[0],
+    return {
+        "category": scan.name.split("/")[0],
+        "split": scan.name.split("/")[1],
+        "kind": scan.kind,
+        "name": scan.name,
+        "defective": is_defective(scan.kind) is True,
+        "width_px": part.shape[1],
+        "height_px": part.shape[0],
         **{region: float(mask.mean()) for region, mask in m.regions.items()},
-        holes=float(holes.sum() / surface.sum()),
-        at_edge=any(bool(edge.any()) for edge in edges),
-        length_mm=length,
-        width_mm=width,
-        height_mm=float(np.percentile(m.height_mm[part], 99.5)),
-        tilt_deg=float(np.degrees(np.arccos(min(1.0, abs(m.plane[2]))))),
-        pitch_mm=m.pitch_mm,
-        patch_mm=patch_px * max(shape) / side * m.pitch_mm,
-        patches=int(_patches(valid, patch_px).sum()),
-        defect_mm2=float(scan.defect.sum() * m.pitch_mm**2),
-        defect_share=float(scan.defect.sum() / (surface | scan.defect).sum()),
-        defect_patches=float(seen_defect / patch_px**2),
-        defect_width_mm=_width_px(scan.defect) * m.pitch_mm,
-        defect_seen=float((defect & valid).sum() / seen_defect) if seen_defect else 0.0,
-    )
+        "holes": float(holes.sum() / surface.sum()),
+        "at_edge": any(bool(edge.any()) for edge in (part[0], part[-1], part[:, 0], part[:, -1])),
+        "length_mm": length,
+        "width_mm": width,
+        "height_mm": float(np.percentile(m.height_mm[part], 99.5)),
+        "tilt_deg": float(np.degrees(np.arccos(min(1.0, abs(m.plane[2]))))),
+        "pitch_mm": pitch,
+        "patch_mm": patch_px * max(part.shape) / side * pitch,
+        "defect_mm2": float(scan.defect.sum() * pitch**2),
+        "defect_share": float(scan.defect.sum() / (surface | scan.defect).sum()),
+        "defect_width_mm": _width_px(scan.defect) * pitch,
+        **_in_patches(scan, config),
+    }
+
+
+def _in_patches(scan: Scan, config: Config) -> dict[str, Any]:
+    """What the detector sees of part and defect."""
+    sample, px = prepare(scan, config.preprocess), config.projection.patch_px
+    valid, defect = sample.valid.numpy(), sample.defect.numpy()
+    grid, area = len(valid) // px, defect.sum()
+    return {
+        "patches": int(valid.reshape(grid, px, grid, px).any(axis=(1, 3)).sum()),
+        "defect_patches": float(area / px**2),
+        "defect_seen": float((defect & valid).sum() / area) if area else 0.0,
+    }
 
 
 def counts(root: Path) -> pd.DataFrame:
-    """Scans on disk: a row a category and split, a column a kind, by their file names alone."""
-    rows = []
-    for category in categories(root):
-        for split in SPLITS:
-            kinds = [entry.kind for entry in entries(root, category, split)]
-            rows += [{"category": category, "split": split, "kind": kind} for kind in kinds]
-    table = pd.DataFrame(rows).value_counts().unstack("kind", fill_value=0)
-    order = ["good", *(kind for kind in table.columns if kind != "good")]
-    return table.reindex(columns=order, fill_value=0).sort_index(key=_split_order)
+    """Scans on disk: a row per category and split, a column per kind, by their file names alone."""
+    kinds = {
+        (category, split): Counter(entry.kind for entry in entries(root, category, split))
+        for category in categories(root)
+        for split in SPLITS
+    }
+    table = pd.DataFrame.from_dict(kinds, orient="index").fillna(0).astype(int)
+    table.index.names = ["category", "split"]
+    order = ["good", *sorted(set(table.columns) - {"good"})]
+    return table.reindex(columns=order, fill_value=0)
 
 
 def measure(category: str, config: Config, scans: int = 8) -> pd.DataFrame:
-    """`Facts` of a category, a row a scan: every defective scan, `scans` good ones of each split.
+    """`facts` of a category, a row per scan: every defective scan, `scans` good ones of each split.
 
-    The training scans of the other categories of the data set come along, to compare with. Good
+    The training scans of the other categories of the data set are included for comparison. Good
     scans are drawn evenly over a split; 0 takes all.
     """
     root, light = Path(config.data.root), config.data.light
@@ -167,9 +148,7 @@ def measure(category: str, config: Config, scans: int = 8) -> pd.DataFrame:
     for other in categories(root):
         if other != category:
             chosen += _drawn(entries(root, other, "train", light), scans)
-    found = [facts(read_scan(entry), config) for entry in progress(chosen, category)]
-    table = pd.DataFrame([asdict(one) for one in found])
-    return table.assign(defective=[one.defective for one in found])
+    return pd.DataFrame([facts(read_scan(entry), config) for entry in progress(chosen, category)])
 
 
 def largest_defect(facts: pd.DataFrame, category: str) -> str:
@@ -203,12 +182,6 @@ def _drawn(found: list[Entry], scans: int) -> list[Entry]:
     return good + [entry for entry in found if entry.kind != "good"]
 
 
-def _split_order(index: pd.Index) -> pd.Index:
-    if index.name != "split":
-        return index
-    return index.map({split: place for place, split in enumerate(SPLITS)})
-
-
 def _pitch_mm(xyz: Float[np.ndarray, "H W 3"], readings: Mask, plane: np.ndarray) -> float:
     """Median distance of neighbouring readings along the plane."""
     points, known = xyz[::4].astype(np.float64), readings[::4]
@@ -240,8 +213,3 @@ def _width_px(defect: Mask) -> float:
         return 0.0
     inside = ndimage.distance_transform_edt(np.pad(defect, 1))
     return float(2 * inside.max() - 1)
-
-
-def _patches(valid: Bool[np.ndarray, "S S"], patch_px: int) -> Bool[np.ndarray, "g g"]:
-    grid = len(valid) // patch_px
-    return np.any(valid.reshape(grid, patch_px, grid, patch_px), axis=(1, 3))

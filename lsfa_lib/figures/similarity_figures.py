@@ -1,22 +1,24 @@
-"""How similar the patches of scans are to one patch, as pictures with buttons for that patch."""
+"""How similar the patches of scans are to one patch, as images with buttons for that patch."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
-from lsfa_lib.figures.clouds import buttons
+from lsfa_lib.figures.clouds import add_buttons
 from lsfa_lib.figures.feature_figures import names_of
-from lsfa_lib.figures.feature_space import Space, Spaces, View, similarity, telling_patches
-from lsfa_lib.figures.image_grid import Box, ColorBar, PictureRow, box_around, image_grid
-from lsfa_lib.figures.scan_images import COLORSCALE, TOP, map_image, photograph, uri
-from lsfa_lib.records import Modality
+from lsfa_lib.figures.feature_space import Spaces, View, reference_patches, similarity
+from lsfa_lib.figures.image_grid import ColorBar, ImageRow, image_grid
+from lsfa_lib.figures.scan_images import TOP, box_around, map_image, pixels_of, uri
 
-COSINES = {0.0: "≤ 0", 0.25: "0.25", 0.5: "0.5", 0.75: "0.75", 1.0: "1"}
+COSINES = ColorBar(
+    "cosine similarity to the ringed patch",
+    {0.0: "≤ 0", 0.25: "0.25", 0.5: "0.5", 0.75: "0.75", 1.0: "1"},
+    1.0,
+)
 PLACES = {
     "chosen": "the chosen pixel",
     "defect": "the defect",
@@ -32,37 +34,38 @@ def similarity_figure(asked: View, other: View, spaces: Spaces, pixel: Pixel = (
 
     Buttons choose the patch: in the defect, in the part's middle, at its rim, or at a pixel.
     """
-    places = telling_patches(asked, _pair(pixel))
-    first = next(iter(places))
-    rows = []
-    for view in (asked, other):
-        box = _box(view)
-        pictures = {"photo": uri(box.cut(photograph(view.sample)), "jpeg")}
-        maps = _maps(asked, places[first], view, spaces)
-        rings = {"photo": _middle(places[first], asked)} if view is asked else {}
-        rows.append(PictureRow(_row_title(view), {**pictures, **maps}, box.side, rings))
-    bar = ColorBar("cosine similarity to the ringed patch", COLORSCALE, COSINES, 1.0)
+    places = reference_patches(asked, tuple(pixel))
+    rows = {
+        place: [_row(view, (asked, patch), spaces) for view in (asked, other)]
+        for place, patch in places.items()
+    }
     title = similarity_sentence(closest_patches(asked, other, spaces, pixel))
-    figure = image_grid(rows, title, bar, (99, 3), menu=True)
-    tags = [_tag(trace, len(rows[0].pictures), first) for trace in figure.data]
-    for place in list(places)[1:]:
-        before = len(figure.data)
-        _add_place(figure, asked, other, spaces, places[place])
-        tags += [place] * (len(figure.data) - before)
-    return figure.update_layout(updatemenus=[_buttons(list(places), tags)])
+    figure = image_grid(next(iter(rows.values())), title, COSINES, (99, 3))
+    _, ring, *rest = range(len(figure.data) - 1)
+    columns = len(names_of(spaces))
+    changed = [ring, *rest[:columns], *rest[columns + 1 :]]
+    buttons = {}
+    for place, pair in rows.items():
+        sources = [uri(image) for row in pair for image in list(row.images.values())[1:]]
+        column, line = pair[0].rings["photo"]
+        unset = [None] * len(sources)
+        ring_at = {"x": [[column] * 2, *unset], "y": [[line] * 2, *unset]}
+        buttons[place] = [{"source": [None, *sources], **ring_at}, changed]
+    add_buttons(figure, buttons)
+    return figure
 
 
 def closest_patches(
     asked: View, other: View, spaces: Spaces, pixel: Pixel = ()
 ) -> dict[str, dict[str, float]]:
     """Place in the first scan -> modality -> cosine of the most similar patch of the other scan."""
-    found: dict[str, dict[str, float]] = {}
-    for place, patch in telling_patches(asked, _pair(pixel)).items():
-        found[PLACES[place]] = {
-            name: float(np.nanmax(_similarity(asked, patch, other, spaces, key)))
+    return {
+        PLACES[place]: {
+            name: float(np.nanmax(similarity(spaces, (asked, patch), other, key)))
             for key, name in names_of(spaces).items()
         }
-    return found
+        for place, patch in reference_patches(asked, tuple(pixel)).items()
+    }
 
 
 def similarity_sentence(closest: dict[str, dict[str, float]]) -> str:
@@ -72,76 +75,19 @@ def similarity_sentence(closest: dict[str, dict[str, float]]) -> str:
     return f"A good scan matches {place} with a cosine of at most {cosines}"
 
 
-def _maps(asked: View, patch: int, view: View, spaces: Spaces) -> dict[str, str]:
-    """Name -> the similarity of each patch of a view in the page's colours, as data URI."""
-    valid, defect = view.sample.valid.cpu().numpy(), view.sample.defect.cpu().numpy()
-    maps = {}
+def _row(view: View, asked: tuple[View, int], spaces: Spaces) -> ImageRow:
+    """Photo and similarity maps of a view; a ring marks the patch in its own view's photo."""
+    pixels, patch_px = pixels_of(view.sample), len(view.sample.valid) // view.grid
+    box = box_around(pixels.valid | pixels.defect)
+    valid, defect = box.cut(pixels.valid), box.cut(pixels.defect)
+    images = {"photo": box.cut(pixels.photo)}
     for key, name in names_of(spaces).items():
-        found = np.nan_to_num(_similarity(asked, patch, view, spaces, key)).clip(0, 1)
+        found = np.nan_to_num(similarity(spaces, asked, view, key)).clip(0, 1)
         level = np.rint(found * TOP).astype(np.uint8)
-        large = level.repeat(len(valid) // len(level), 0).repeat(len(valid) // len(level), 1)
-        maps[name] = uri(map_image(*(_box(view).cut(part) for part in (large, valid, defect))))
-    return maps
-
-
-def _similarity(
-    asked: View, patch: int, view: View, spaces: Spaces, key: tuple[Space, Modality]
-) -> np.ndarray:
-    return similarity(spaces.directions[key], (asked, patch), view, *key)
-
-
-def _add_place(figure: go.Figure, asked: View, other: View, spaces: Spaces, patch: int) -> None:
-    """Hidden maps and ring for one more patch, over those of the first."""
-    grid = [trace for trace in figure.data if trace.type == "image" and trace.visible is not False]
-    ring = next(trace for trace in figure.data if trace.type == "scatter").to_plotly_json()
-    under = iter(grid)
-    for view in (asked, other):
-        next(under)  # the photo stays
-        for source in _maps(asked, patch, view, spaces).values():
-            axes = next(under)
-            place = {"xaxis": axes.xaxis, "yaxis": axes.yaxis}
-            figure.add_image(source=source, hoverinfo="skip", visible=False, **place)
-    column, row = _middle(patch, asked)
-    figure.add_scatter(**{**ring, "x": [column] * 2, "y": [row] * 2, "visible": False})
-
-
-def _tag(trace: Any, columns: int, first: str) -> str:
-    """The place a trace belongs to; none for photos and the colour bar."""
-    number = int((trace.xaxis or "x")[1:] or 1) - 1
-    is_photo = trace.type == "image" and number % columns == 0
-    is_bar = trace.type == "scatter" and trace.x[0] is None
-    return "" if is_photo or is_bar else first
-
-
-def _buttons(places: list[str], tags: list[str]) -> dict[str, Any]:
-    menu = buttons({})
-    menu["buttons"] = [
-        {
-            "label": place,
-            "method": "restyle",
-            "args": [{"visible": [tag in ("", place) for tag in tags]}, list(range(len(tags)))],
-        }
-        for place in places
-    ]
-    return menu
-
-
-def _middle(patch: int, view: View) -> tuple[float, float]:
-    """(column, row) of the patch's middle in the pixels of the view's box."""
-    grid = view.features["frozen"].grid[0]
-    side = view.sample.valid.shape[0] / grid
-    row, column = divmod(patch, grid)
-    box = _box(view)
-    return (column + 0.5) * side - 0.5 - box.left, (row + 0.5) * side - 0.5 - box.top
-
-
-def _box(view: View) -> Box:
-    return box_around((view.sample.valid | view.sample.defect).cpu().numpy())
-
-
-def _row_title(view: View) -> str:
-    return f"<b>{html.escape(view.sample.name.split('/', 1)[1])}</b>"
-
-
-def _pair(pixel: Pixel) -> tuple[int, int] | None:
-    return (int(pixel[0]), int(pixel[1])) if pixel else None
+        large = level.repeat(patch_px, 0).repeat(patch_px, 1)
+        images[name] = map_image(box.cut(large), valid, defect)
+    source, patch = asked
+    row, column = ((at + 0.5) * patch_px - 0.5 for at in divmod(patch, view.grid))
+    rings = {"photo": (column, row)} if view is source else {}
+    title = f"<b>{html.escape(view.sample.name.split('/', 1)[1])}</b>"
+    return ImageRow(title, images, box, rings)

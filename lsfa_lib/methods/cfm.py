@@ -1,4 +1,4 @@
-"""CFM, alone and next to LSFA: averaged with it, and as a third score."""
+"""CFM alone, and combined with LSFA: averaged, or as a third score."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lsfa_lib.records import Evidence, Mode, PatchFeatures, Prediction
 
 
 def fit(good: Good) -> Predict:
-    """Both mappings trained on the good scans."""
+    """CFM with both mappings trained on the good scans."""
     train = [features_of(scan) for scan in good.train]
     trained = train_crossmodal(train, good.config.crossmodal, good.seed)
 
@@ -27,24 +27,24 @@ def fit(good: Good) -> Predict:
 
 
 def features_of(scan: LazyScan) -> PatchFeatures:
-    """Features of the truncated backbones that the scan's config names, if it names any."""
+    """Features of the scan, from the truncated backbones if its config names any."""
     return narrowed(scan.features, scan.config)
 
 
 def fit_average(good: Good) -> Predict:
-    """LSFA, the mean of its two modalities, and CFM count alike."""
+    """The average of LSFA (the mean of its two modalities) and CFM, with equal weights."""
     return fit_with_lsfa(good, lambda p: weighted((0.25, p[0]), (0.25, p[1]), (0.5, p[2])))
 
 
 def fit_third(good: Good) -> Predict:
-    """CFM's residual as one of three scores."""
+    """The average of three scores: shape, colour and CFM's residual."""
     return fit_with_lsfa(good, lambda p: weighted(*((1 / 3, part) for part in p)))
 
 
 def fit_with_lsfa(good: Good, join: Callable[[list[Prediction]], Prediction]) -> Predict:
     """LSFA and CFM on the same features, joined on the scale of validation/good.
 
-    `join` gets the standardised predictions of shape, of colour, and CFM's.
+    `join` receives the standardised predictions of shape, of colour and of CFM.
     """
     validation = [scan.features for scan in good.validation]
     detector = lsfa.fit(good).detector

@@ -1,4 +1,4 @@
-"""What scoring a scan costs: seconds by stage, and memory."""
+"""The cost of scoring a scan: seconds per stage, and memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 from lsfa_lib.config import Config, resolve_device
 from lsfa_lib.datasets.layouts import Split, read_scan
 from lsfa_lib.datasets.preprocess import prepare
-from lsfa_lib.features.extract import EXTRACT, load_encoders, patch_valid
+from lsfa_lib.features.extract import load_encoders, modality_features, patch_valid
 from lsfa_lib.features.lazy_scan import LazyScan, on_device
 from lsfa_lib.methods.fitting import Fitted
 from lsfa_lib.methods.method import Method
@@ -27,17 +27,17 @@ from lsfa_lib.storage import results
 def inference_cost(
     method: Method, fitted: Fitted, split: Split, config: Config, empty_mb: float
 ) -> dict[str, Any]:
-    """Median seconds per scan by stage, after a warm-up scan, and the memory inference takes, MB.
+    """Median seconds per scan by stage, after a warm-up scan, and the memory of inference, MB.
 
-    `read` and `prepare` are the same for every method; `features` are extracted again, by the
-    backbones the method is deployed with. Memory is this process's peak while it works, less
-    `empty_mb`, what it held before the method was loaded.
+    `read` and `prepare` are the same for every method; `features` are extracted again, with the
+    backbones that the method is deployed with. Memory is the peak of this process during inference
+    minus `empty_mb`, its memory before the method was loaded.
     """
     own: Config = method.call("deployed", config)
     device = resolve_device(config.device)
     encoders = fitted.encoders if own == config else load_encoders(own, device)
     spent: dict[str, list[float]] = {}
-    _give_back()
+    _release_memory()
     results.restart_peak_memory()
     for entry in [split.entries[0], *split.entries[: config.timed_scans]]:
         with _timed(spent, "read", device):
@@ -48,7 +48,7 @@ def inference_cost(
         for m in method.modalities:
             assert encoders is not None
             with _timed(spent, f"features {m}", device):
-                found[m] = EXTRACT[m](sample, encoders, own)
+                found[m] = modality_features(m, sample, encoders, own)
         with _timed(spent, "detect", device):
             fitted.predict(_ready(sample, found, own))
     return {
@@ -60,7 +60,7 @@ def inference_cost(
 
 
 def _ready(sample: Sample, found: dict[Modality, ModalityFeatures], config: Config) -> LazyScan:
-    """A scan whose features exist already."""
+    """A scan whose features already exist."""
     grid = (config.grid, config.grid)
     valid = patch_valid(sample.valid, config.projection.patch_px)
     features = PatchFeatures(found, valid, grid, sample.name)
@@ -69,21 +69,21 @@ def _ready(sample: Sample, found: dict[Modality, ModalityFeatures], config: Conf
 
 @contextmanager
 def _timed(spent: dict[str, list[float]], stage: str, device: torch.device) -> Iterator[None]:
-    _wait(device)
+    _synchronise(device)
     start = time.perf_counter()
     yield
-    _wait(device)
+    _synchronise(device)
     spent.setdefault(stage, []).append(time.perf_counter() - start)
 
 
-def _wait(device: torch.device) -> None:
+def _synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def resident_mb() -> float:
-    """Memory this process holds now, MB, after free memory was returned; 0 except on Linux."""
-    _give_back()
+    """Current memory of this process, MB, after free memory was returned; 0 except on Linux."""
+    _release_memory()
     status = Path("/proc/self/status")
     if not status.exists():
         return 0.0
@@ -91,7 +91,7 @@ def resident_mb() -> float:
     return float(line.split()[1]) / 1e3
 
 
-def _give_back() -> None:
+def _release_memory() -> None:
     """Frees unreferenced memory and returns it to the operating system."""
     gc.collect()
     with suppress(OSError, AttributeError):

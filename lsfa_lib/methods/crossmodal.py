@@ -1,7 +1,7 @@
 """Crossmodal Feature Mapping (CFM, arXiv 2312.04521): features predicted from the other modality.
 
-On good parts shape and colour correlate, and a small network learns how. Where a part's features
-differ from what the other modality predicts, something is unusual. Written from the paper.
+Small networks learn the correspondence of shape and colour on good parts. Features that differ from
+what the other modality predicts indicate a defect. Implemented from the paper.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ VALID = AdaptorConfig(attend="valid")
 
 @dataclass(frozen=True)
 class Crossmodal:
-    """Both mappings of one category, trained."""
+    """The two trained mappings of one category."""
 
     mappings: Any
-    """nn.ModuleDict: what each modality's features are predicted by, from the other's."""
+    """nn.ModuleDict, by the predicted modality: its features from those of the other one."""
     dims: dict[Modality, int]
     losses: tuple[float, ...]
     """Mean loss of each epoch."""
@@ -95,7 +95,7 @@ def train_crossmodal(
 def drawn(
     features: PatchFeatures, patches: int, generator: torch.Generator
 ) -> dict[Modality, ScanRows]:
-    """Rows of both modalities of that many valid patches, drawn; of all of them for 0."""
+    """Rows of both modalities for that many valid patches, drawn at random; for all if 0."""
     places = features.valid.nonzero().squeeze(1)
     if 0 < patches < len(places):
         chosen = torch.randperm(len(places), generator=generator)[:patches]
@@ -104,7 +104,7 @@ def drawn(
 
 
 def _with_patches(features: PatchFeatures, places: Int[Tensor, " p"]) -> PatchFeatures:
-    """The scan with these patches alone: a fine grid has 16 times as many as are drawn."""
+    """The scan reduced to these patches: a fine grid has 16 times as many as are drawn."""
     kept: dict[Modality, ModalityFeatures] = {}
     for m, own in features.by_modality.items():
         begins, entries = own.weights.crow_indices(), own.weights.crow_indices().diff()[places]
@@ -123,7 +123,7 @@ def _with_patches(features: PatchFeatures, places: Int[Tensor, " p"]) -> PatchFe
 
 
 def batch_loss(mappings: nn.ModuleDict, batch: Sequence[dict[Modality, ScanRows]]) -> Tensor:
-    """Both directions' mean of 1 - cos over all patches of the batch, added."""
+    """The sum over both directions of the mean of 1 - cos over all patches of the batch."""
     terms = []
     for m in MODALITIES:
         cosines = torch.cat([(a * b).sum(1) for a, b in (_sides(mappings, s, m) for s in batch)])
@@ -134,21 +134,21 @@ def batch_loss(mappings: nn.ModuleDict, batch: Sequence[dict[Modality, ScanRows]
 def _sides(
     mappings: nn.ModuleDict, scan: dict[Modality, ScanRows], m: Modality
 ) -> tuple[Float[Tensor, "V D"], Float[Tensor, "V D"]]:
-    """Predicted and own features of each valid patch, of length 1.
+    """Predicted and actual features of each valid patch, of unit length.
 
-    Patches that share a row of the other modality share what is predicted from it.
+    Patches that share a row of the other modality share its prediction.
     """
     source = scan[OTHER[m]]
-    # Not `rows[index]`: its gradient is summed in any order, and training would not repeat.
+    # Not `rows[index]`: its gradient is summed in random order, so training would not repeat.
     predicted = F.normalize(mappings[m](source.rows), dim=1).index_select(0, source.index)
     return predicted, F.normalize(scan[m].rows, dim=1).index_select(0, scan[m].index)
 
 
 @torch.inference_mode()
 def residuals(crossmodal: Crossmodal, features: PatchFeatures) -> dict[Modality, Tensor]:
-    """|| M(f_other)/||.|| - f/||.|| ||_2 of each of the P patches, by what is predicted.
+    """|| M(f_other)/||.|| - f/||.|| ||_2 of each of the P patches, by the predicted modality.
 
-    From 0 to 2; 0 where there is no patch.
+    From 0 to 2; 0 where a patch is not valid.
     """
     scan = scan_rows(features, VALID)
     found: dict[Modality, Tensor] = {}
@@ -161,7 +161,7 @@ def residuals(crossmodal: Crossmodal, features: PatchFeatures) -> dict[Modality,
 
 
 def aggregate(by_modality: dict[Modality, Tensor], how: str) -> Tensor:
-    """One map from the two directions': `product` (CFM's), `sum`, `max`, or one direction alone."""
+    """One map from both directions: `product` (CFM), `sum`, `max`, or one direction only."""
     shape, colour = by_modality["3d"], by_modality["rgb"]
     if how == "product":
         return shape * colour
@@ -175,7 +175,7 @@ def aggregate(by_modality: dict[Modality, Tensor], how: str) -> Tensor:
 def predict_crossmodal(
     crossmodal: Crossmodal, features: PatchFeatures, config: Config
 ) -> Prediction:
-    """Map and score of one scan: the aggregated residuals at the image's size, smoothed."""
+    """Map and score of one scan: the aggregated residuals at image size, smoothed."""
     anomaly = residual_map(crossmodal, features, config)
     return Prediction(anomaly, _score(anomaly, config.crossmodal))
 
@@ -185,9 +185,9 @@ def predict_released(
 ) -> dict[Mode, Prediction]:
     """Three scales of one map, as in CFM's public evaluation.
 
-    AUPRO reads the map divided by the mean of its pixels that are not 0, I-AUROC the maximum of the
-    map divided by the root of that mean, P-AUROC the map divided by the root of the mean of all
-    pixels: the last is a mode of its own, so that every mode has one map.
+    AUPRO uses the map divided by the mean of its non-zero pixels, I-AUROC the maximum of the map
+    divided by the root of that mean, P-AUROC the map divided by the root of the mean of all pixels.
+    The last is a separate mode, so that every mode has one map.
     """
     anomaly, p_auroc = residual_map(crossmodal, features, config), "rgb+3d, P-AUROC map"
     if not bool(anomaly.any()):
@@ -203,7 +203,7 @@ def predict_released(
 def residual_map(
     crossmodal: Crossmodal, features: PatchFeatures, config: Config
 ) -> Float[Tensor, "S S"]:
-    """The aggregated residuals at the image's size, smoothed."""
+    """The aggregated residuals at image size, smoothed."""
     size, own = config.preprocess.image_size, config.crossmodal
     patches = aggregate(residuals(crossmodal, features), own.aggregation)
     anomaly = patches.view(features.grid)[None, None]
@@ -218,7 +218,7 @@ def _score(anomaly: Float[Tensor, "S S"], config: CrossmodalConfig) -> float:
 
 
 def save_crossmodal(crossmodal: Crossmodal, path: Path) -> None:
-    """One safetensors file; what `load_crossmodal` reads."""
+    """Writes one safetensors file, which `load_crossmodal` reads."""
     tensors = {n: t.cpu().contiguous() for n, t in crossmodal.mappings.state_dict().items()}
     about = {"dims": crossmodal.dims, "losses": crossmodal.losses}
     with atomic_write(path) as file:
@@ -226,7 +226,7 @@ def save_crossmodal(crossmodal: Crossmodal, path: Path) -> None:
 
 
 def load_crossmodal(path: Path, device: torch.device) -> Crossmodal:
-    """What `save_crossmodal` wrote. InputError where the file is not of that kind."""
+    """The mappings that `save_crossmodal` wrote. InputError for any other file."""
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             about = json.loads(file.metadata()["crossmodal"])

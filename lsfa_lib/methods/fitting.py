@@ -1,4 +1,4 @@
-"""Any method on one category: fitted to its good scans, its thresholds set."""
+"""Fits any method to the good scans of one category and sets its thresholds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lsfa_lib.config import Config, resolve_device
 from lsfa_lib.datasets.layouts import split_of
 from lsfa_lib.detection.detector import require_validation, thresholds_of
 from lsfa_lib.features.extract import Encoders, load_encoders
-from lsfa_lib.features.lazy_scan import few_shot, fixed_threads, lazy_scan, load_features
+from lsfa_lib.features.lazy_scan import few_shot, fixed_threads, lazy_scan, loaded
 from lsfa_lib.methods.lsfa import Learned
 from lsfa_lib.methods.method import Good, Method, Predict
 from lsfa_lib.methods.table import METHODS
@@ -21,27 +21,27 @@ from lsfa_lib.storage.results import Stopwatch
 
 @dataclass(frozen=True)
 class Fitted:
-    """A method that has learned a category's good scans."""
+    """A method fitted to the good scans of a category."""
 
     predict: Predict
     thresholds: dict[Mode, float]
-    """A part is called defective above it; from validation/good alone."""
+    """Parts that score above are classified as defective; from validation/good only."""
     validation_scores: dict[Mode, list[float]]
     train: tuple[str, ...]
-    """Names of the training scans, those drawn where `shots` says so."""
+    """Names of the training scans; the drawn ones if `shots` is set."""
     encoders: Encoders | None
-    """Those that new scans' features must come from; None for a method that uses no features."""
+    """Encoders for the features of new scans; None for a method that uses no features."""
     config: Config
-    """Of new scans' features."""
+    """Config for the features of new scans."""
 
     @property
     def modes(self) -> tuple[Mode, ...]:
-        """The modes `predict` answers in."""
+        """The modes that `predict` returns."""
         return tuple(self.thresholds)
 
     @property
     def report(self) -> dict[str, Any]:
-        """What result.json holds of this method alone, such as training curves."""
+        """Entries of result.json that only this method has, such as training curves."""
         return getattr(self.predict, "report", {"training": None, "finetuned": None, "banks": {}})
 
 
@@ -65,8 +65,8 @@ def fit_method(
 ) -> Fitted:
     """The method fitted to a category; its test split is not read.
 
-    `config` is what `method.config` made of the user's. Raises InputError where a package the
-    method needs is missing, and with fewer than two validation scans.
+    `config` is the user's, as changed by `method.config`. Raises InputError if a package that the
+    method needs is missing, and for fewer than two validation scans.
     """
     if method.missing:
         raise InputError(f"{method.title}: {method.missing}")
@@ -80,9 +80,11 @@ def fit_method(
     train, validation = (
         [lazy_scan(entry, encoders, config) for entry in part.entries] for part in (split, held)
     )
-    samples = config.finetune.method != "none" or not method.modalities
+    tunes = config.finetune.method != "none"
+    features = bool(method.modalities) and not tunes
     with clock("features of train and validation"):
-        load_features([*train, *validation], samples)
+        for _ in loaded([*train, *validation], samples=not features, features=features):
+            pass
     good = Good(train, validation, config, seed, encoders, folder, clock)
     with clock("fit"):
         predict: Predict = method.call("fit", good)
@@ -98,6 +100,6 @@ def fit_method(
         validation_scores=scores,
         train=tuple(entry.name for entry in split.entries),
         encoders=own,
-        # Features of backbones trained for one run are of no use to others.
+        # Features of backbones trained for one run are not reusable.
         config=config if own is encoders else replace(config, cache=""),
     )

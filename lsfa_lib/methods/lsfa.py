@@ -23,13 +23,17 @@ from lsfa_lib.storage.files import InputError
 
 
 def detector_file(scans: Iterable[Entry], config: Config, seed: int, encoders: Encoders) -> str:
-    """Name of the file of a detector; it changes with all that the detector follows from.
+    """Name of the file of a detector; it changes with everything the detector depends on.
 
-    Where the data lie and the device do not count.
+    The location of the data and the device are ignored.
     """
     same = replace(config, data=replace(config.data, root=""), device="", cache="")
-    states = [(e.name, f.stat().st_size, f.stat().st_mtime_ns) for e in scans for f in e.files]
-    return f"detector-{config_hash(same, seed, encoders.keys, states)}.safetensors"
+    return f"detector-{config_hash(same, seed, encoders.keys, file_states(scans))}.safetensors"
+
+
+def file_states(scans: Iterable[Entry]) -> list[tuple[str, int, int]]:
+    """Name, size and modification time of the scans' files: a replaced scan is a different scan."""
+    return [(e.name, f.stat().st_size, f.stat().st_mtime_ns) for e in scans for f in e.files]
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,11 @@ class Learned:
 
     detector: Detector
     encoders: Encoders
-    """The tuned ones where the config trains backbones."""
+    """The tuned ones if the config trains backbones."""
     file: str
-    """Name the detector is kept under."""
+    """File name that the detector is saved under."""
     trained: Trained | None
-    """None where the config adapts nothing."""
+    """None if the config adapts nothing."""
     finetuned: Finetuned | None = None
 
     def __call__(self, scan: LazyScan) -> dict[Mode, Prediction]:
@@ -51,7 +55,7 @@ class Learned:
 
     @property
     def validation_scores(self) -> dict[Mode, list[float]]:
-        """Scores of validation/good, which `fit` has computed already."""
+        """Scores of validation/good, which `fit` has already computed."""
         return self.detector.validation_scores
 
     @property
@@ -65,12 +69,12 @@ class Learned:
         }
 
     def save(self, folder: Path) -> None:
-        """Keeps the detector in a folder, for new scans and for the explorer."""
+        """Saves the detector to a folder, for new scans and for the explorer."""
         saved.save(self.detector, folder / self.file)
 
 
 def fit(good: Good) -> Learned:
-    """Adaptors where a loss has a weight, then banks, scales and thresholds."""
+    """A detector: adaptors if a loss has a weight, then banks, scales and thresholds."""
     assert good.encoders is not None
     if good.config.finetune.method != "none":
         return _fit_tuned(good, good.encoders)
@@ -85,11 +89,11 @@ def fit(good: Good) -> Learned:
 
 
 def _fit_tuned(good: Good, encoders: Encoders) -> Learned:
-    """The detector on features of backbones trained here, with the heads trained along."""
+    """A detector on features of backbones that are trained here, together with the heads."""
     config = good.config
     with good.timed("finetune"):
         samples = [scan.sample for scan in good.train]
-        tuned = finetune(samples, encoders, config, config.finetune, good.seed)
+        tuned = finetune(samples, encoders, config, good.seed)
     if good.folder:
         save_encoders(tuned, good.folder / "backbones.safetensors")
     with good.timed("features of train and validation"):
@@ -111,9 +115,9 @@ def _file(good: Good, encoders: Encoders) -> str:
 def trained_adaptors(
     train: list[PatchFeatures], config: Config, seed: int, folder: Path | None = None
 ) -> Trained | None:
-    """Trained adaptors, kept in the folder; None where the config trains none.
+    """Trained adaptors, saved to the folder; None if the config trains none.
 
-    A training that has to stop leaves its last good adaptors there.
+    A training that has to stop saves its last good adaptors there.
     """
     if not any(asdict(config.training.weights).values()):
         return None
@@ -132,5 +136,5 @@ def trained_adaptors(
 
 
 def unadapted(config: Config) -> Config:
-    """The same detection on the features as the backbones return them."""
+    """The same detection on unadapted features."""
     return with_losses(config, "none")

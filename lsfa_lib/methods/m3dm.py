@@ -1,6 +1,6 @@
-"""M3DM: banks of both modalities and of fused features, weighed by a linear one-class SVM.
+"""M3DM: banks of both modalities and of fused features, weighted by a linear one-class SVM.
 
-Written from the paper (arXiv 2303.00601). Its decision layer is a one-class SVM with a linear
+Implemented from the paper (arXiv 2303.00601). Its decision layer is a one-class SVM with a linear
 kernel, whose value at a vector of distances is their weighted sum: larger for larger distances, so
 it is the anomaly score itself.
 """
@@ -30,13 +30,13 @@ from lsfa_lib.storage.files import progress
 
 TEMPERATURE = 0.2
 NU = 0.5
-"""Of the one-class SVM."""
+"""Parameter of the one-class SVM."""
 
 
 class Fusion(nn.Module):
-    """Unsupervised feature fusion (M3DM, sec. 3.3): an MLP a modality, contrasted patch by patch.
+    """Unsupervised feature fusion (M3DM, sec. 3.3): one MLP per modality, patch-wise contrast.
 
-    The fused feature of a patch is both MLPs' outputs in one row.
+    The fused feature of a patch is the concatenation of both outputs.
     """
 
     def __init__(self, dims: dict[str, int], width: int) -> None:
@@ -53,9 +53,9 @@ class Fusion(nn.Module):
 
 
 def train_fusion(train: Sequence[PatchFeatures], config: Config, seed: int) -> Fusion:
-    """The fusion trained so that the two views of a patch find each other within their scan.
+    """The fusion, trained so that the two views of a patch identify each other within their scan.
 
-    With the steps, rate and batches of `training`, which LSFA's adaptors get too.
+    Uses the steps, learning rate and batches of `training`, as LSFA's adaptors do.
     """
     own: TrainingConfig = replace(
         config.training, steps=config.training.steps or 50, batch=min(8, len(train))
@@ -77,7 +77,8 @@ def train_fusion(train: Sequence[PatchFeatures], config: Config, seed: int) -> F
             chosen = chosen[: own.patches_per_scan or patches].to(train[0].valid.device)
             views = {m: sampled(rows[i][m], chosen) for m in MODALITIES}
             a, b = (fusion.heads[m](fusion.mlps[m](views[m].rows)) for m in MODALITIES)
-            terms.append(local_alignment(a, b, views["3d"].index, views["rgb"].index, TEMPERATURE))
+            sides = (a, views["3d"].index), (b, views["rgb"].index)
+            terms.append(local_alignment(*sides, TEMPERATURE))
         optimiser.zero_grad()
         torch.stack(terms).mean().backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -85,7 +86,7 @@ def train_fusion(train: Sequence[PatchFeatures], config: Config, seed: int) -> F
 
 
 def fused_rows(fusion: Fusion) -> RowsOf:
-    """The fused feature of each valid patch."""
+    """The fused features of the valid patches."""
 
     def rows_of(features: PatchFeatures) -> tuple[Float[Tensor, "R D"], Int[Tensor, " P"]]:
         rows = scan_rows(features, AdaptorConfig(attend="valid"))
@@ -111,7 +112,7 @@ def distances_of(
 
 
 def fit(good: Good) -> Predict:
-    """Three banks, an SVM over their scores of the training scans and one over patches."""
+    """M3DM: three banks, one SVM on their scores of the training scans and one on patches."""
     train = [scan.features for scan in good.train]
     fusion = train_fusion(train, good.config, good.seed)
     views = [rows_of_modality("3d"), rows_of_modality("rgb"), fused_rows(fusion)]
@@ -138,7 +139,7 @@ def _svm(distances: Float[np.ndarray, "N 3"], seed: int) -> Float[np.ndarray, " 
 
 
 def fit_sum(good: Good) -> Predict:
-    """The two banks alone, scores and maps added (the paper's "without fusion")."""
+    """M3DM with two banks only, scores and maps added ("without fusion" in the paper)."""
     distances = distances_of(good, [rows_of_modality(m) for m in MODALITIES])
 
     def predict(scan: LazyScan) -> dict[Mode, Prediction]:

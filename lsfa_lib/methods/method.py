@@ -1,4 +1,4 @@
-"""What a method is: it learns from good scans and returns a function that scores one scan."""
+"""The interface of a method: it learns from good scans and returns a function to score a scan."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:  # not at run time: `lsfa methods` lists the table without tor
 else:
     Encoders = LazyScan = Stopwatch = Any
     Predict = Callable
-"""One scan -> its map and score, in each mode the method answers in. It may carry `report` (a dict
-for result.json), `encoders` (those its features must come from) and `save(folder)`."""
+"""One scan -> its map and score, in each mode of the method. It may have the attributes `report` (a
+dict for result.json), `encoders` (for the features of new scans) and `save(folder)`."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class Good:
     config: Config
     seed: int
     encoders: Encoders | None = None
-    """Those behind the scans' features; None for a method that uses none."""
+    """Those that computed the features; None for a method that uses none."""
     folder: Path | None = None
-    """Where checkpoints and trained weights are kept; None keeps none."""
+    """Where checkpoints and trained weights are saved; None: nowhere."""
     clock: Stopwatch | None = None
     """Times the stages of `fit`."""
 
     def timed(self, stage: str) -> AbstractContextManager[None]:
-        """A context whose seconds count as this stage's."""
+        """A context that is timed as this stage."""
         return self.clock(stage) if self.clock else nullcontext()
 
 
@@ -50,15 +50,15 @@ Fit = Callable[[Good], Predict]
 
 
 def unchanged(config: Config) -> Config:
-    """The config as it is."""
+    """The same config."""
     return config
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to find defects.
+    """An anomaly detection method.
 
-    `fit`, `config` and `deployed` are functions, or where they lie: `module:function` below
+    `fit`, `config` and `deployed` are functions, or their location `module:function` in
     `lsfa_lib.methods`, so that the table of methods needs no imports.
     """
 
@@ -66,27 +66,27 @@ class Method:
     """Its name in tables."""
     fit: Fit | str
     source: str
-    """Paper, and whose code it is."""
+    """Paper, and origin of the code."""
     config: Callable[[Config], Config] | str = unchanged
-    """What it changes in a user's config: its own backbones, scores, losses."""
+    """Its changes to a user's config: backbones, scores, losses."""
     modalities: tuple[str, ...] = MODALITIES
-    """Whose features it uses; () where it reads samples alone."""
+    """Modalities whose features it uses; () if it reads samples only."""
     deployed: Callable[[Config], Config] | str = unchanged
-    """The backbones it needs where nothing else is studied; speed is measured with these."""
+    """The backbones it needs in deployment; speed is measured with these."""
     published: str = ""
-    """Its name in the published tables; "" where they do not have it."""
+    """Its name in the published tables; "" if it is not in them."""
     needs: str = ""
-    """A package that is not installed with this one, such as `anomalib`."""
+    """A package that is not installed by default, such as `anomalib`."""
 
     @property
     def missing(self) -> str:
-        """How to install the package it needs; "" where that is installed."""
+        """How to install the package it needs; "" if it is installed."""
         if not self.needs or importlib.util.find_spec(self.needs):
             return ""
         return f"{self.needs} is not installed; pip install 'lsfa_lib[{self.needs}]'"
 
     def call(self, name: str, argument: Any) -> Any:
-        """What the method's function `name` (fit, config, deployed) returns for `argument`."""
+        """The result of the method's function `name` (fit, config, deployed) for `argument`."""
         function = getattr(self, name)
         if isinstance(function, str):
             function = pkgutil.resolve_name(f"lsfa_lib.methods.{function}")

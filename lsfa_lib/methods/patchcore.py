@@ -1,4 +1,4 @@
-"""PatchCore with one bank: of colour, of FPFH, or of both in one row (BTF)."""
+"""PatchCore with one bank: of colour, of FPFH, or of both concatenated (BTF)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lsfa_lib.records import MODALITIES, Mode, PatchFeatures, Prediction
 
 
 def one_bank(good: Good, rows_of: RowsOf, mode: Mode) -> Predict:
-    """PatchCore on these rows."""
+    """PatchCore on these feature rows."""
     config = good.config
     train = [scan.features for scan in good.train]
     bank = bank_of(train, rows_of, config.bank.keep_ratio, config.bank, good.seed)
@@ -39,12 +39,12 @@ def fit_3d(good: Good) -> Predict:
 
 
 def fit_joined(good: Good) -> Predict:
-    """PatchCore on both features of a patch in one row."""
+    """PatchCore on the concatenated features of both modalities."""
     return one_bank(good, joined_rows, "rgb+3d")
 
 
 def joined_rows(features: PatchFeatures) -> tuple[Float[Tensor, "R D"], Int[Tensor, " P"]]:
-    """Both modalities' features of each valid patch in one row, unscaled."""
+    """The concatenated features of both modalities for each valid patch, unscaled."""
     valid = features.valid
     parts = [features.by_modality[m] for m in MODALITIES]
     rows = [spread(part.weights, part.tokens)[valid] for part in parts]
@@ -52,18 +52,18 @@ def joined_rows(features: PatchFeatures) -> tuple[Float[Tensor, "R D"], Int[Tens
 
 
 def row_per_patch(valid: Tensor) -> Int[Tensor, " P"]:
-    """The index of rows of which each valid patch has one of its own; -1 elsewhere."""
+    """The row index of each patch if every valid patch has its own row; -1 elsewhere."""
     index = torch.full_like(valid, -1, dtype=torch.long)
     index[valid] = torch.arange(int(valid.sum()), device=valid.device)
     return index
 
 
 def as_published(config: Config) -> Config:
-    """PatchCore's image score and plain smoothing; nothing is trained, nothing calibrated."""
+    """The config with PatchCore's image score and plain smoothing; no training, no calibration."""
     return replaced(with_losses(config, "none"), PAPER_SCORES)
 
 
 def with_fpfh(config: Config) -> Config:
-    """Shape by FPFH, with the config's radii."""
+    """The config with FPFH as point features, with its own radii."""
     fpfh = {"point_encoder.model": "fpfh", "point_encoder.weights": ""}
     return as_published(replaced(config, fpfh))

@@ -1,4 +1,4 @@
-"""Methods of colour from anomalib, an optional package: same scans, same splits, our metrics.
+"""Colour-only methods from anomalib, an optional package: same scans, same splits, our metrics.
 
 anomalib provides the networks and their training steps; the scans, prepared as for every method,
 the threshold and all metrics are ours. `pip install 'lsfa_lib[anomalib]'`.
@@ -28,20 +28,20 @@ from lsfa_lib.records import Mode, Prediction, Sample
 from lsfa_lib.storage.files import InputError
 
 LITE0_LAYERS = ["blocks.1", "blocks.2", "blocks.4"]
-"""Strides 4, 8 and 16, as layer1 to layer3 of a ResNet."""
+"""Strides 4, 8 and 16, like layer1 to layer3 of a ResNet."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one of anomalib's models is made and trained."""
+    """How to build and train one of anomalib's models."""
 
     name: str
-    """Of its class in anomalib.models."""
+    """Its class in anomalib.models."""
     epochs: int
     batch: int
     settings: Callable[[Config], dict[str, Any]] = lambda config: {}
     unit_range: bool = False
-    """It wants colours from 0 to 1 instead of ImageNet's statistics."""
+    """Whether it expects colours from 0 to 1 instead of ImageNet-normalised ones."""
 
 
 def fit_model(good: Good, recipe: Recipe) -> Predict:
@@ -61,14 +61,14 @@ def fit_model(good: Good, recipe: Recipe) -> Predict:
 
 
 def _trained(recipe: Recipe, good: Good) -> nn.Module:
-    """The network after anomalib's own training of it."""
+    """The network, trained by anomalib."""
     import anomalib.models
     from anomalib.data import ImageBatch, ImageItem
     from lightning.pytorch import LightningDataModule, Trainer
     from torch.utils.data import DataLoader
 
     class Scans(LightningDataModule):
-        """Good scans alone, for training and for what some models calibrate."""
+        """Good scans only, for training and for the models that calibrate."""
 
         def train_dataloader(self) -> Any:
             return _loader(good.train, shuffle=True)
@@ -76,10 +76,10 @@ def _trained(recipe: Recipe, good: Good) -> nn.Module:
         def val_dataloader(self) -> Any:
             return _loader(good.validation, shuffle=False)
 
-    def _loader(scenes: Any, shuffle: bool) -> Any:
+    def _loader(scans: Any, shuffle: bool) -> Any:
         items: Any = [
             ImageItem(image=_image(s.sample, recipe, good.config), gt_label=torch.tensor(0))
-            for s in scenes
+            for s in scans
         ]
         return DataLoader(items, recipe.batch, shuffle, collate_fn=ImageBatch.collate)
 
@@ -88,8 +88,8 @@ def _trained(recipe: Recipe, good: Good) -> nn.Module:
         model = getattr(anomalib.models, recipe.name)(**recipe.settings(good.config), **off)
     except OSError as error:
         raise InputError(
-            f"the weights that {recipe.name} starts from could not be downloaded ({error}); run it "
-            "once on a machine with network and copy its torch and Hugging Face caches"
+            f"the pretrained weights of {recipe.name} could not be downloaded ({error}); run it "
+            "once on a machine with network access and copy its torch and Hugging Face caches"
         ) from error
     own = {"max_epochs": recipe.epochs, "num_sanity_val_steps": 0} | model.trainer_arguments
     Trainer(
@@ -105,7 +105,7 @@ def _trained(recipe: Recipe, good: Good) -> nn.Module:
 
 
 def _image(sample: Sample, recipe: Recipe, config: Config) -> Float[Tensor, "3 S S"]:
-    """The image on the scale of the statistics its network was trained with."""
+    """The image, normalised as the network was trained."""
     mean, std = _column(IMAGENET_DEFAULT_MEAN), _column(IMAGENET_DEFAULT_STD)
     colours = sample.rgb * std.to(sample.rgb) + mean.to(sample.rgb)
     if recipe.unit_range:
@@ -120,7 +120,7 @@ def _column(values: tuple[float, ...]) -> Float[Tensor, "3 1 1"]:
 
 
 def backbone(config: Config) -> dict[str, Any]:
-    """The demo's own backbone where the config has it, else the one anomalib takes."""
+    """The demo's backbone if the config uses it, else anomalib's default."""
     if config.image_encoder.model != LITE0:
         return {}
     if not timm.is_model(lsfa_efficientnet_lite0.__name__):
@@ -129,7 +129,7 @@ def backbone(config: Config) -> dict[str, Any]:
 
 
 def lsfa_efficientnet_lite0(pretrained: bool = False, **kwargs: Any) -> Any:
-    """EfficientNet-Lite0 for timm.create_model, its weights from the installed package."""
+    """EfficientNet-Lite0 for timm.create_model, with the weights from the installed package."""
     own = {name: value for name, value in kwargs.items() if not name.startswith("pretrained_cfg")}
     model = timm.create_model("tf_efficientnet_lite0", **own)
     if pretrained:
@@ -142,7 +142,7 @@ def lsfa_efficientnet_lite0(pretrained: bool = False, **kwargs: Any) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences what Lightning reports of hardware and loaders."""
+    """Silences Lightning's messages about hardware and loaders."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "anomalib")]
     levels = [logger.level for logger in loggers]
     try:

@@ -1,4 +1,4 @@
-"""Every method by name. A new one is a file in this folder and an entry here."""
+"""All methods by name. A new one is a file in this folder and an entry here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BASELINES = "arXiv 2112.09045; re-implemented"
 
 
 def _of_samples(title: str, fit: str, source: str, needs: str = "") -> Method:
-    """A method that uses no features of ours."""
+    """A method that does not use our features."""
     return Method(title, fit, source, modalities=(), published=title, needs=needs)
 
 
@@ -80,7 +80,7 @@ METHODS = {
 
 
 def find_method(name: str) -> Method:
-    """The method of that name, or that of a .py file. InputError with the nearest name."""
+    """The method of that name, or of that .py file. InputError with the nearest name."""
     if name.endswith(".py"):
         return _of_file(Path(name))
     if name not in METHODS:
@@ -92,7 +92,7 @@ def find_method(name: str) -> Method:
 
 
 def _of_file(path: Path) -> Method:
-    """The one entry of METHODS in a user's file, which is executed."""
+    """The only entry of METHODS in a user's file, which is executed."""
     if not path.is_file():
         raise InputError(f"{path} was not found; give the path of a .py file with METHODS")
     spec = importlib.util.spec_from_file_location(f"lsfa_method_{path.stem}", path)

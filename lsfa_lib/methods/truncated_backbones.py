@@ -1,8 +1,8 @@
-"""Backbones cut short (CFM's variants M, S and T): their features from one pass of the whole ones.
+"""Truncated backbones (CFM's variants M, S and T): features from one pass of the complete ones.
 
-The whole backbone runs once and leaves every output a cut needs in the cache; a cut takes its
-columns. `deployed` is the config of the short backbone itself, which gives the same features and
-is what speed and memory are measured on.
+The complete backbone runs once and stores in the cache every output that a truncation needs; each
+truncation selects its columns. `deployed` is the config of the truncated backbone itself, which
+returns the same features; speed and memory are measured with it.
 """
 
 from __future__ import annotations
@@ -12,40 +12,40 @@ from dataclasses import replace
 import torch
 
 from lsfa_lib.config import Config
-from lsfa_lib.features.extract import ARCHITECTURES
+from lsfa_lib.features.point_mae import ARCHITECTURES
 from lsfa_lib.records import Modality, ModalityFeatures, PatchFeatures
 
 TAPS = {
     12: {"full": (3, 7, 11), "M": (1, 4, 7), "S": (1, 2, 3), "T": (0,)},
     6: {"full": (1, 3, 5), "M": (0, 2, 3), "S": (0, 1), "T": (0,)},
 }
-"""By depth. CFM keeps the first 12, 8, 4 or 1 of 12 blocks; the small Point-MAE 6, 4, 2 or 1."""
+"""By depth: CFM keeps the first 12, 8, 4 or 1 of 12 blocks; the small Point-MAE 6, 4, 2 or 1."""
 BLOCKS: dict[str, tuple[int, ...]] = {"full": (11,), "M": (7,), "S": (3,), "T": (0,)}
-"""Of a ViT: the block whose tokens are taken."""
+"""Of a ViT: the block whose tokens are used."""
 DROPPED = {"full": 0, "M": 1, "S": 2, "T": 3}
-"""Of a convolutional model: by how many stages every stage comes earlier."""
+"""Of a convolutional model: by how many stages all stages are moved forward."""
 
 
 def deployed(config: Config) -> Config:
-    """What `complete` made of a config, with the backbones of its cut alone."""
+    """A config that `complete` returned, with the truncated backbones only."""
     if not config.crossmodal.cut:
         return config
     return _with(config, _taps(config), _blocks(config))
 
 
 def complete(config: Config) -> Config:
-    """The config with backbones that give the features of every cut in one pass."""
+    """The config with backbones that return the features of every truncation in one pass."""
     if not config.crossmodal.cut:
         return config
     found = _with(config, _every(_tap_choices(config)), _every(BLOCKS))
     image = found.image_encoder
-    # Each set of stages has a grid of its own, so none is part of another.
+    # Each set of stages has its own grid, so no set contains another.
     earlier = sorted({max(0, stage - DROPPED[config.crossmodal.cut]) for stage in image.stages})
     return replace(found, image_encoder=replace(image, stages=tuple(earlier)))
 
 
 def narrowed(features: PatchFeatures, config: Config) -> PatchFeatures:
-    """The columns of the cut, of features that the backbones of `config` gave."""
+    """The columns of the truncation, from features that the backbones of `config` returned."""
     if not config.crossmodal.cut:
         return features
     kept: dict[Modality, ModalityFeatures] = dict(features.by_modality)

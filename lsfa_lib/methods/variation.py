@@ -1,7 +1,8 @@
-"""Variation models and auto-encoders of depth images and of voxels, MVTec 3D-AD's baselines.
+"""Variation models and auto-encoders of depth images and voxels, the baselines of MVTec 3D-AD.
 
-A variation model knows the mean and the spread of every pixel or voxel on good parts, an
-auto-encoder is trained to give good parts back (arXiv 2112.09045, sec. 4). Neither uses a backbone.
+A variation model stores mean and standard deviation of every pixel or voxel over good parts; an
+auto-encoder is trained to reconstruct good parts (arXiv 2112.09045, sec. 4). Neither uses a
+backbone.
 """
 
 from __future__ import annotations
@@ -24,21 +25,21 @@ from lsfa_lib.records import Mode, Prediction, Sample
 from lsfa_lib.storage.files import progress
 
 SIDE = 64
-"""Of the depth image, px, and of the voxel grid; the published voxel grid is as fine."""
+"""Of the depth image, px, and of the voxel grid; the published voxel grid has the same side."""
 EPOCHS, BATCH, RATE = 25, 4, 1e-3
 Grid = Float[Tensor, " 1 *size"]
 """A depth image (1, S, S) or occupied voxels (1, S, S, S)."""
 
 
 def depth_image(sample: Sample, far: float) -> Float[Tensor, "1 S S"]:
-    """Depths about their median in parts of `far` metres; 0 where nothing was measured."""
+    """Depths relative to their median, in units of `far` metres; 0 where nothing was measured."""
     depth, valid = sample.xyz[2], sample.valid
     relative = torch.where(valid, (depth - depth[valid].median()) / far, 0.0)
     return F.adaptive_avg_pool2d(relative[None], SIDE)
 
 
 def voxels(sample: Sample, far: float) -> Float[Tensor, "1 S S S"]:
-    """1 where a voxel holds a point; pixel rows and columns give two sides, depths the third."""
+    """1 where a voxel contains a point; the axes are depth, pixel rows and pixel columns."""
     layer = ((depth_image(sample, far)[0].clamp(-1, 1) + 1) / 2 * (SIDE - 1)).round().long()
     inside = F.adaptive_max_pool2d(sample.valid[None].float(), SIDE)
     grid = torch.zeros(SIDE, SIDE, SIDE, device=inside.device)
@@ -46,7 +47,7 @@ def voxels(sample: Sample, far: float) -> Float[Tensor, "1 S S S"]:
 
 
 def in_pixels(distances: Grid, inside: Bool[Tensor, "S S"], config: Config) -> Prediction:
-    """Distances as a map of the image's size, of a column of voxels the largest; and the score."""
+    """Map at image size, and score; a pixel takes the largest distance of its voxel column."""
     flat = distances[0].amax(dim=0) if distances.dim() == 4 else distances[0]
     size = config.preprocess.image_size
     anomaly = F.interpolate(flat[None, None], (size, size), mode="bilinear")
@@ -56,7 +57,7 @@ def in_pixels(distances: Grid, inside: Bool[Tensor, "S S"], config: Config) -> P
 
 
 def half_depth(samples: Sequence[Sample]) -> float:
-    """The largest distance of a depth from its scan's median, metres: where the grid ends."""
+    """The largest distance of a depth from its scan's median, metres: half the grid's extent."""
     spans = []
     for sample in samples:
         depth = sample.xyz[2][sample.valid]
@@ -69,7 +70,7 @@ def fit_grids(
     grid_of: Callable[[Sample, float], Grid],
     learn: Callable[[Tensor, int], Callable[[Grid], Grid]],
 ) -> Predict:
-    """A model that learns grids and returns the distance of each cell of a new one."""
+    """A model fitted to the grids of good scans, which scores each cell of a new grid."""
     samples = [scan.sample for scan in good.train]
     far, config = half_depth(samples), good.config
     distance = learn(torch.stack([grid_of(sample, far) for sample in samples]), good.seed)
@@ -82,7 +83,7 @@ def fit_grids(
 
 
 def variation(grids: Float[Tensor, "N 1 *size"], seed: int) -> Callable[[Grid], Grid]:
-    """|x - mean| / std of every cell; a spread below a hundredth of the largest counts as that."""
+    """|x - mean| / std of every cell, with std at least a hundredth of the largest one."""
     std, mean = torch.std_mean(grids, dim=0, correction=0)
     std = std.clamp_min(0.01 * float(std.max()) or 1.0)
     return lambda grid: (grid - mean).abs() / std
@@ -108,7 +109,7 @@ def autoencoder(grids: Float[Tensor, "N 1 *size"], seed: int) -> Callable[[Grid]
 
 
 def _network(convolution: type[nn.Conv2d] | type[nn.Conv3d], flat: bool) -> nn.Sequential:
-    """Four halvings to a code of 32 channels, and the way back."""
+    """Encoder of four stride-2 convolutions to a code of 32 channels, and the mirrored decoder."""
     back = nn.ConvTranspose2d if flat else nn.ConvTranspose3d
     widths = [1, 16, 32, 32, 32] if flat else [1, 8, 16, 32, 32]
     layers: list[nn.Module] = []

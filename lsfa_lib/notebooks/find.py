@@ -11,13 +11,13 @@ from lsfa_lib.storage.files import CHECKOUT, InputError
 FOLDERS = (CHECKOUT / "notebooks", Path("notebooks"))
 
 
-def find_notebook(name: str, beside: Path | None = None) -> Path:
+def find_notebook(name: str, start: Path | None = None) -> Path:
     """`notebooks/<name>.ipynb` of the checkout, or of the working folder.
 
-    A name that ends in .ipynb is a path, from the folder `beside` or the working folder.
+    A name that ends in .ipynb is a path, relative to `start` or to the working folder.
     """
     if name.endswith(".ipynb"):
-        path = (beside or Path()) / name
+        path = (start or Path()) / name
         if path.exists():
             return path
         raise InputError(f"{path} was not found; give the notebook's path from {path.parent}")

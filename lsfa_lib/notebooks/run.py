@@ -19,7 +19,7 @@ from lsfa_lib.storage.files import InputError, atomic_write
 
 
 class ThisInterpreter(AsyncKernelManager):
-    """Starts kernels in the running interpreter, wherever a `python3` kernel points to."""
+    """Starts kernels of the running interpreter, not of the user's `python3` kernel."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -27,18 +27,17 @@ class ThisInterpreter(AsyncKernelManager):
         self.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])
 
 
-IN_PROCESS = {"engine_name": ENGINE, "kernel_name": "python3"}
+IN_PROCESS = {"engine_name": ENGINE, "kernel_name": "python3", "progress_bar": False}
 
 
 def _in_kernel(name: str) -> dict[str, Any]:
-    """How papermill runs a notebook in a kernel, with a progress bar of that name."""
+    """Options of papermill for a run in a kernel, with a progress bar of that name."""
     return {
         "kernel_name": "python3",
         "kernel_manager_class": ThisInterpreter,
-        # The kernel's own log tells of its sockets, when it is stopped say; what a cell raises
-        # comes with the cell.
+        # The kernel's own log is about its sockets; what a cell raises is in the cell.
         "extra_arguments": ["--IPKernelApp.log_level=CRITICAL"],
-        # The explorer's would be 10 MB, and no page can use them.
+        # The explorer's state would be 10 MB, and no page can use it.
         "store_widget_state": False,
         "progress_bar": {
             "desc": name,
@@ -53,8 +52,8 @@ def execute(notebook: Path, folder: Path, parameters: dict[str, Any], kernel: bo
     """Runs a notebook with parameters into `folder/notebook.ipynb` and returns that path.
 
     Without a kernel the cells run in this process, which saves a kernel's start and its imports.
-    Raises InputError for a parameter the notebook does not declare, before anything runs, and
-    when a cell fails: then `folder/notebook-failed.ipynb` holds the cells up to the error.
+    Raises InputError for a parameter the notebook does not declare, before any cell runs, and when
+    a cell fails: then `folder/notebook-failed.ipynb` holds the cells up to the error.
     """
     known = parameters_of(notebook)
     for name in parameters:
@@ -62,7 +61,7 @@ def execute(notebook: Path, folder: Path, parameters: dict[str, Any], kernel: bo
             raise InputError(
                 f"{notebook.name} has no parameter {name!r}; it takes {', '.join(known)}"
             )
-    # Its warnings are about widgets' channels no page needs; failures are raised.
+    # Its warnings are about channels of widgets; failures are raised.
     logging.getLogger("papermill").setLevel(logging.ERROR)
     path, failed = folder / "notebook.ipynb", folder / "notebook-failed.ipynb"
     with atomic_write(path) as file:
@@ -80,7 +79,7 @@ def execute(notebook: Path, folder: Path, parameters: dict[str, Any], kernel: bo
             file.replace(failed)
             raise InputError(
                 f"{notebook.name}: its Python process was killed, most likely for lack of memory; "
-                f"choose a smaller image size (the cells up to then: {failed})"
+                f"choose a smaller image size (the cells run so far: {failed})"
             ) from error
     failed.unlink(missing_ok=True)
     return path

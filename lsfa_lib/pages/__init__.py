@@ -1,1 +1,1 @@
-"""HTML: an executed notebook as a page, the gallery of all of them, bundles to share."""
+"""HTML: an executed notebook as a page, the gallery of all pages, bundles to share."""

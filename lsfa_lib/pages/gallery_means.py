@@ -1,30 +1,26 @@
-"""Means over categories, for the gallery: what each configuration gives, side by side."""
+"""Means over categories, for the gallery: each configuration's metrics, side by side."""
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lsfa_lib.figures.findings import SHORT, Result, number, three_digits
+import pandas as pd
+
+from lsfa_lib.figures.findings import number, three_digits
+from lsfa_lib.figures.names import SHORT_MODES
 from lsfa_lib.pages.gallery_data import RunEntry
 
-METRICS = {
-    "I-AUROC": "i_auroc",
-    "AUPRO 30 %": "aupro_30",
-    "AUPRO 5 %": "aupro_05",
-    "P-AUROC": "p_auroc",
-}
+METRICS = ("i_auroc", "aupro_30", "aupro_05", "p_auroc")
+"""What the gallery shows of a run, in this order."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One configuration: how many runs, and for each metric a value by mode."""
+    """One configuration: its name, how many runs, and a line for each mode, a column a metric."""
 
-    group: str
+    name: str
     runs: int
-    values: dict[str, list[float]]
+    means: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -35,15 +31,17 @@ class Block:
     rows: list[Row]
 
     def cells(self, row: Row, metric: str) -> list[tuple[str, bool]]:
-        """(text, whether it is the block's best) of each value of a row."""
-        values = [v for other in self.rows for v in other.values[metric] if not math.isnan(v)]
-        every = {three_digits(value) for value in values}
-        best = max(every) if len(every) > 1 else ""
-        return [(three_digits(v), three_digits(v) == best) for v in row.values[metric]]
+        """(text, whether it is the block's best) of the row's value in each mode."""
+        values = {v for other in self.rows for v in other.means[metric].dropna().map(three_digits)}
+        best = max(values) if len(values) > 1 else ""
+        return [(text, text == best) for text in row.means[metric].map(three_digits)]
 
 
 def blocks(entries: list[RunEntry]) -> list[Block]:
-    """The configurations by the categories they were run on, the most categories first."""
+    """The configurations by the categories they were run on, the most categories first.
+
+    Seeds are averaged first, then categories; NaN where a run has no such value.
+    """
     groups: dict[str, list[RunEntry]] = {}
     for entry in entries:
         groups.setdefault(entry.key, []).append(entry)
@@ -51,33 +49,25 @@ def blocks(entries: list[RunEntry]) -> list[Block]:
     found: dict[tuple[str, ...], list[Row]] = {}
     for key, runs in sorted(groups.items()):
         group = runs[0].group
-        # The words of two configs may be equal: one of their names was given twice.
+        # Two configs with the same words: one preset name was used twice.
         name = group if names.count(group) == 1 else key
         categories = tuple(sorted({str(run.result["category"]) for run in runs}))
-        values = {label: _means(runs, modes(entries), metric) for label, metric in METRICS.items()}
-        found.setdefault(categories, []).append(Row(name, len(runs), values))
+        found.setdefault(categories, []).append(Row(name, len(runs), _means(runs, modes(entries))))
     order = sorted(found, key=lambda categories: (-len(categories), categories))
     return [Block(categories, found[categories]) for categories in order]
 
 
 def modes(entries: list[RunEntry]) -> list[str]:
     """The modes that at least one run has, in the order of tables."""
-    return [mode for mode in SHORT if any(mode in entry.result["modes"] for entry in entries)]
+    return [mode for mode in SHORT_MODES if any(mode in e.result["modes"] for e in entries)]
 
 
-def _means(runs: list[RunEntry], chosen: list[str], metric: str) -> list[float]:
-    """Seeds are averaged first, then categories; NaN where a run has no such value."""
-    categories: dict[str, list[Result]] = {}
-    for run in runs:
-        categories.setdefault(run.result["category"], []).append(run.result)
-    return [
-        _mean(
-            _mean(number(result["modes"].get(mode, {}).get(metric)) for result in same)
-            for same in categories.values()
-        )
-        for mode in chosen
+def _means(runs: list[RunEntry], chosen: list[str]) -> pd.DataFrame:
+    lines = [
+        {"category": run.result["category"], "mode": mode}
+        | {metric: number(values.get(metric)) for metric in METRICS}
+        for run in runs
+        for mode, values in run.result["modes"].items()
     ]
-
-
-def _mean(values: Iterable[float]) -> float:
-    return statistics.fmean(values)
+    by_category = pd.DataFrame(lines).groupby(["mode", "category"]).mean(skipna=False)
+    return by_category.groupby("mode").mean(skipna=False).reindex(chosen)

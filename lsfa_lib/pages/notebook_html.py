@@ -21,52 +21,46 @@ from lsfa_lib.storage.files import InputError
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STEP_MM = 0.01
-"""Resolution of a cloud's coordinates in a page; 16 bits then reach 327 mm either way."""
+"""Resolution of a cloud's coordinates in a page; 16 bits then cover -327 to 327 mm."""
 
 
 def body_html(notebook: NotebookNode, title: str = "", compressed: bool = False) -> str:
     """The cells as HTML, figures as JSON for figures.js, gzipped if `compressed`.
 
-    Folders of this machine are left out, and a first heading that the page's title begins
-    with.
+    Folders of this machine are left out, as is a first heading that the page's title repeats.
     """
-    cells = []
-    for cell in notebook.cells:
-        if "injected-parameters" in cell.metadata.get("tags", []):
-            continue  # They hold folders of this machine; the page lists them in its provenance.
-        cell = copy.deepcopy(cell)
+    page = copy.deepcopy(notebook)
+    # Injected parameters hold folders of this machine; the page lists them as provenance.
+    page.cells = [c for c in page.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+    for cell in page.cells:
         if cell.cell_type == "code":
-            cell.outputs = [
-                _offline(o, compressed) for o in cell.outputs if WIDGET not in o.get("data", {})
-            ]
-        cells.append(cell)
-    asked = question(notebook)
+            outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
+            cell.outputs = [_offline(output, compressed) for output in outputs]
+    asked = question(page)
     if asked and title.startswith(asked):
-        cells[0].source = cells[0].source.partition("\n")[2]
+        page.cells[0].source = page.cells[0].source.partition("\n")[2]
     exporter: Any = HTMLExporter(template_name="basic")  # type: ignore[no-untyped-call]
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
-    page = copy.copy(notebook)
-    page.cells = cells
     return exporter.from_notebook_node(page)[0]
 
 
 def question(notebook: NotebookNode) -> str:
-    """The heading a notebook begins with; empty where it begins otherwise."""
-    first = notebook.cells[0] if notebook.cells else None
-    if first is None or first.cell_type != "markdown" or not first.source.startswith("# "):
-        return ""
-    return first.source.partition("\n")[0].removeprefix("# ").strip()
+    """The heading a notebook begins with; empty if it begins with something else."""
+    for cell in notebook.cells[:1]:
+        if cell.cell_type == "markdown" and cell.source.startswith("# "):
+            return cell.source.partition("\n")[0].removeprefix("# ").strip()
+    return ""
 
 
 def _offline(output: NotebookNode, compressed: bool) -> NotebookNode:
-    drawn = copy.copy(output)
+    """The output with figures as HTML and without folders of this machine, changed in place."""
     if PLOTLY in output.get("data", {}):
-        drawn.data = {"text/html": _figure_html(output.data[PLOTLY], compressed)}
+        output.data = {"text/html": _figure_html(output.data[PLOTLY], compressed)}
     elif output.output_type == "stream":
-        drawn.text = without_folders(output.text)
+        output.text = without_folders(output.text)
     elif "text/plain" in output.get("data", {}):
-        drawn.data = {**output.data, "text/plain": without_folders(output.data["text/plain"])}
-    return drawn
+        output.data["text/plain"] = without_folders(output.data["text/plain"])
+    return output
 
 
 def _figure_html(figure: dict[str, Any], compressed: bool) -> str:
@@ -130,7 +124,7 @@ def _side_by_side(uris: list[str], side: int = 224) -> bytes:
             image = Image.open(io.BytesIO(data)).convert("RGBA").resize((side, side))
             canvas.paste(image, (i * side, 0), image)
     except (OSError, binascii.Error) as error:
-        raise InputError("the notebook's first scan has a broken picture; run it again") from error
+        raise InputError("the notebook's first scan has a broken image; run it again") from error
     file = io.BytesIO()
     # 256 colours look the same at this size and are half the file.
     canvas.quantize(256).save(file, "png", optimize=True)

@@ -1,4 +1,4 @@
-"""Pages from this package's templates: text escaped, nothing asked of any host."""
+"""Pages from this package's templates: text is escaped, nothing is requested from any host."""
 
 from __future__ import annotations
 
@@ -13,30 +13,44 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
+from lsfa_lib.figures.findings import three_digits
+from lsfa_lib.pages.glossary import explained
 from lsfa_lib.storage.files import atomic_write
 
-TERMS = (
-    "Scans of MVTec 3D-AD are shown under CC BY-NC-SA 4.0 (MVTec Software GmbH). "
-    "Scans of the generated demo data are this project's own, under its licence."
-)
 _TEMPLATES = Path(__file__).parent / "templates"
+_FOLDERS = re.compile(r"(?<![\w/:.<…])(?:[A-Za-z]:[\\/]|/)(?:[^\s/\\\"'<>:,;()\[\]]+[/\\])+(?=\S)")
+
+
+def counted(number: int, word: str) -> str:
+    """2 categories, 1 seed."""
+    plural = f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
+    return f"{number} {word if number == 1 else plural}"
+
+
+def day(created: datetime | str) -> str:
+    """22 Nov 2026, from a time as result.json has it."""
+    moment = datetime.fromisoformat(created) if isinstance(created, str) else created
+    return f"{moment.day} {moment:%b %Y}"
+
+
 _environment = Environment(
     loader=FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
-_FOLDERS = re.compile(r"(?<![\w/:.<…])(?:[A-Za-z]:[\\/]|/)(?:[^\s/\\\"'<>:,;()\[\]]+[/\\])+(?=\S)")
+_environment.filters |= {"counted": counted, "day": day, "three_digits": three_digits}
 
 
 def page_text(
     template: str, styles: tuple[str, ...], scripts: tuple[str, ...], **values: Any
 ) -> str:
-    """A template of this package with its styles and scripts in the page; values are escaped."""
-    return _environment.get_template(template).render(
-        style=_content(styles), script=_content(scripts), terms=TERMS, **values
+    """A template with its styles and scripts; values are escaped, technical terms explained."""
+    page = _environment.get_template(template).render(
+        style=_content(styles), script=_content(scripts), **values
     )
+    return explained(page)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a page whole."""
+    """Writes the page, or leaves the previous one in place when that fails."""
     with atomic_write(path) as file:
         file.write_text(text, encoding="utf-8")
 
@@ -49,18 +63,12 @@ def embedded_json(value: Any) -> Markup:
 
 
 def packed(text: str) -> str:
-    """The text gzipped, in base64: as a page carries what would make it heavy."""
+    """The text gzipped and base64-encoded, to keep a page small."""
     return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
 
 
-def day(created: str) -> str:
-    """22 Nov 2026, from the time in result.json."""
-    moment = datetime.fromisoformat(created)
-    return f"{moment.day} {moment:%b %Y}"
-
-
 def without_folders(text: str) -> str:
-    """The text with folders of this machine, nobody else's business, as `…`: `…/007.tiff`."""
+    """The text with private folders of this machine as `…`: `…/007.tiff`."""
     return _FOLDERS.sub("…/", text)
 
 

@@ -1,14 +1,16 @@
-"""An executed notebook as one HTML page without network.
+"""An executed notebook as one HTML page that works offline.
 
-Pages need no server and ask nothing of any host: pictures and data lie in the page, plotly.js
-either once beside all reports ("shared") or, compressed, in the page ("inline", for mailing).
+A page needs no server and requests nothing from any host: images and data are part of it, plotly.js
+lies once next to all reports ("shared") or, compressed, in the page ("inline", to send by mail).
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 import nbformat
 from markupsafe import Markup
@@ -20,7 +22,7 @@ from lsfa_lib.pages.gallery import write_index as write_index
 from lsfa_lib.pages.gallery_data import DAMAGE, read_study
 from lsfa_lib.pages.notebook_html import body_html, contents, question, thumbnail
 from lsfa_lib.pages.page import packed, page_text, write_text
-from lsfa_lib.pages.report_head import Link, provenance, relative, run_head, study_head
+from lsfa_lib.pages.report_head import provenance, run_head, study_head
 from lsfa_lib.storage.files import InputError, atomic_write, progress
 from lsfa_lib.storage.results import read_result
 
@@ -42,41 +44,46 @@ def render(
 ) -> Path:
     """Writes an executed notebook as one page and returns its path.
 
-    Its head and its provenance come from the result.json or study.json beside the notebook, where
-    there is one. "shared" links the gallery and the neighbours, writes `thumbnail.png` beside the
-    page and `plotly.min.js` in the reports folder; "inline" writes and links nothing else.
+    Head and provenance come from the result.json or study.json in the notebook's folder, if it has
+    one. "shared" links the gallery and neighbouring files, writes `thumbnail.png` next to the page
+    and `plotly.min.js` into the reports folder; "inline" writes and links nothing else.
     """
     notebook = _read(notebook_path)
-    folder, alone = notebook_path.parent, plotly == "inline"
-    home = _reports_folder(html_path)
+    alone, reports = plotly == "inline", _reports_folder(html_path)
 
-    def link(path: Path) -> str:
-        return "" if alone or not path.exists() else relative(path, html_path)
+    def link(path: Path, must_exist: bool = True) -> str:
+        """The address of a file as seen from the page; empty where it is not linked."""
+        if alone or (must_exist and not path.exists()):
+            return ""
+        return quote(os.path.relpath(path, html_path.parent).replace(os.sep, "/"))
 
-    head = _head(notebook, folder, home, link)
+    head = _head(notebook, notebook_path.parent)
     head["title"] = title or head["title"]
-    picture = b"" if alone else thumbnail(notebook)
-    if picture:
+    image = b"" if alone else thumbnail(notebook)
+    if image:
         with atomic_write(html_path.parent / "thumbnail.png") as file:
-            file.write_bytes(picture)
+            file.write_bytes(image)
     body = body_html(notebook, head["title"], compressed=alone)
+    in_reports = reports != html_path.parent
     text = page_text(
         "report.html.j2",
         ("base.css", "report.css"),
         ("linked.js", "figures.js"),
         **head,
-        index="" if alone or home == html_path.parent else relative(home / "index.html", html_path),
+        reports=reports,
+        link=link,
+        index=link(reports / "index.html", must_exist=False) if in_reports else "",
         contents=contents(body),
         body=Markup(body),
-        shared="" if alone else relative(_write_shared(home), html_path),
+        shared="" if alone else link(_write_plotly(reports)),
         packed=packed(get_plotlyjs()) if alone else "",
     )
     write_text(html_path, text)
     return html_path
 
 
-def _head(notebook: nbformat.NotebookNode, folder: Path, home: Path, link: Link) -> dict[str, Any]:
-    """Title, head and provenance of the page, from what lies beside the notebook."""
+def _head(notebook: nbformat.NotebookNode, folder: Path) -> dict[str, Any]:
+    """Title, head and provenance of the page, from the files in the notebook's folder."""
     result, study = folder / "result.json", folder / "study.json"
     try:
         if result.exists():
@@ -86,11 +93,11 @@ def _head(notebook: nbformat.NotebookNode, folder: Path, home: Path, link: Link)
         rows = list(provenance(notebook, None))
         if study.exists():
             about = read_study(study)
-            return {"title": about.title, **study_head(about, home, link), "provenance": rows}
-        return {"title": question(notebook) or folder.name, "provenance": rows}
+            return {"title": about.title, **study_head(about), "provenance": rows}
+        return {"title": question(notebook) or folder.name, "eyebrow": [], "provenance": rows}
+    except InputError:
+        raise
     except DAMAGE as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{result} lacks or garbles {error}; run it again") from error
 
 
@@ -109,7 +116,7 @@ def mail(name: str, reports: Path, path: Path) -> Path:
 
 
 def rebuild(reports: Path) -> Path:
-    """Writes every page again from the executed notebooks that are there, then the index."""
+    """Writes every page again from its executed notebook, then the gallery; its path."""
     found = [f for pattern in PAGES for f in sorted(reports.glob(f"{pattern}/notebook.ipynb"))]
     for notebook in progress(found, "pages"):
         try:
@@ -127,7 +134,7 @@ def _read(path: Path) -> nbformat.NotebookNode:
 
 
 def _reports_folder(page: Path) -> Path:
-    """The folder that holds the gallery, if the page lies where one links it; else its own."""
+    """The folder that holds the gallery, if the page is where one links it; else the page's own."""
     for parent in page.parents:
         if parent.name in ("runs", "studies"):
             return parent.parent
@@ -137,7 +144,7 @@ def _reports_folder(page: Path) -> Path:
     return page.parent
 
 
-def _write_shared(folder: Path) -> Path:
+def _write_plotly(folder: Path) -> Path:
     path, text = folder / "plotly.min.js", get_plotlyjs()
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from lsfa_lib.config import PointEncoderConfig
 from lsfa_lib.features.fpfh import point_histograms
-from lsfa_lib.features.geometry import farthest_points
 from lsfa_lib.features.point_mae import PointMAE
+from lsfa_lib.features.sampling import farthest_points
 from lsfa_lib.pretraining.shapes import Mark, drawn_window, rotation, scanned, with_mark
 from lsfa_lib.pretraining.solids import Camera, Points, Solid, seen
 from lsfa_lib.storage.files import progress

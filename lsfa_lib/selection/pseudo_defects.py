@@ -1,7 +1,7 @@
 """Artificial defects on good samples, for choosing a configuration without the test split.
 
-Generic ones, as self-supervised work draws them: regions pasted from elsewhere (CutPaste) or mixed
-in (DRAEM), dents, bumps and stains. They know nothing of the real defects of any data set.
+They are generic, as in self-supervised methods: regions pasted from elsewhere (CutPaste) or blended
+in (DRAEM), dents, bumps and stains. They are not modelled on the real defects of any data set.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from lsfa_lib.storage.files import InputError
 Kind = Literal["pasted", "blended", "dent", "bump", "colour"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 RIM = 0.05
-"""Profile at the outline as a share of its peak. The fainter tail is cut off, so that no labelled
-pixel is changed by next to nothing."""
+"""Profile at the outline as a share of its peak. The fainter tail is cut off, so that no pixel is
+labelled that is hardly changed."""
 WAVES = np.arange(2, 6)
 PLACES = 64
 
 
 @dataclass(frozen=True)
 class PseudoSettings:
-    """Ranges (low, high), each drawn uniformly; the area uniformly in its logarithm."""
+    """Ranges (low, high), sampled uniformly; the area is sampled uniformly in its logarithm."""
 
     area_percent: tuple[float, float] = (0.4, 4.0)
-    """Of the valid pixels."""
+    """Share of the valid pixels."""
     elongation: tuple[float, float] = (1.0, 2.5)
-    """Length over width of the ellipse that the outline is warped from."""
+    """Length over width of the ellipse that the outline is derived from."""
     waviness: tuple[float, float] = (0.05, 0.15)
-    """Of the outline: amplitude of each of its waves, as a share of the radius."""
+    """Amplitude of each wave of the outline, as a share of the radius."""
     depth_mm: tuple[float, float] = (0.5, 3.0)
-    """Peak of dents and bumps; its high end also bounds the relief that is pasted."""
+    """Peak of dents and bumps; its high end also limits the pasted relief."""
     opacity: tuple[float, float] = (0.4, 0.9)
-    """Of the texture that is blended in."""
+    """Opacity of the blended texture."""
     colour_shift: tuple[float, float] = (0.05, 0.2)
-    """Peak of stains, in the channel that moves most; 1 is from black to full."""
+    """Peak of stains, in the channel that changes most; 1 is the full range."""
     donor_shift: tuple[float, float] = (0.04, 0.12)
-    """The same for a pasted or blended texture, which may otherwise equal what it covers."""
+    """The same for a pasted or blended texture, which might otherwise equal what it covers."""
 
 
 DEFAULTS = PseudoSettings()
@@ -54,18 +54,18 @@ DEFAULTS = PseudoSettings()
 
 @dataclass(frozen=True)
 class _Blob:
-    """Where a defect goes, and how strong it is at each of its n pixels."""
+    """Location of a defect, and its strength at each of its n pixels."""
 
     pixels: Int[np.ndarray, "n 2"]
     profile: Float[np.ndarray, " n"]
-    """1 at the centre, which is the first pixel, falling to RIM at the outline."""
+    """1 at the centre (the first pixel), falling to RIM at the outline."""
     around: Int[np.ndarray, "m 2"]
-    """The blob and as many pixels again about it."""
+    """The blob and about as many pixels around it."""
 
 
 @dataclass(frozen=True)
 class _Edit:
-    """What becomes of a blob's n pixels; None leaves them alone."""
+    """New values of a blob's n pixels; None: unchanged."""
 
     colours: Float[np.ndarray, "n 3"] | None = None
     """0 to 1."""
@@ -75,7 +75,7 @@ class _Edit:
 
 @dataclass(frozen=True)
 class _Case:
-    """What an edit needs to know; `rng` goes on drawing after the blob."""
+    """Input of an edit; `rng` is in the state after drawing the blob."""
 
     sample: Sample
     donor: Sample
@@ -87,10 +87,10 @@ class _Case:
 def pseudo_defects(
     samples: list[Sample], seed: int, settings: PseudoSettings = DEFAULTS
 ) -> list[Sample]:
-    """A defect of every kind on every sample: all kinds of the first sample, then of the next.
+    """Samples with one defect each: every kind on the first sample, then on the next one.
 
-    The donor is the next sample (of the last the first; a single one is its own), and each defect
-    has a place and strength of its own.
+    The donor of a sample is the next one (of the last sample the first; a single sample is its own
+    donor). Each defect has its own location and strength.
     """
     made = []
     for i, sample in enumerate(samples):
@@ -109,8 +109,8 @@ def pseudo_defect(
     """A copy of `sample` with one defect inside its `valid`, named `<name>#<kind>`.
 
     `defect` marks exactly the pixels whose colour or point differs from the sample's; all others
-    are bit for bit the sample's. One seed gives every kind the same outline at the same place.
-    Raises InputError where the sample or the donor has no valid pixel.
+    are bit-identical. One seed gives every kind the same outline at the same location.
+    Raises InputError if the sample or the donor has no valid pixel.
     """
     for given in (sample, donor):
         if not given.valid.any():
@@ -136,11 +136,11 @@ def pseudo_defect(
 def _blob(
     valid: Bool[np.ndarray, "S S"], rng: np.random.Generator, settings: PseudoSettings
 ) -> _Blob:
-    """The valid pixels nearest to a random one, in a measure whose circles are wavy ellipses.
+    """The valid pixels nearest to a random one, in a metric whose circles are wavy ellipses.
 
     level = |x - centre| / outline(angle); profile = (1 - c level^2)^2, level 1 at the farthest.
-    Taking the nearest gives the area drawn also at the rim of a part, where the outline follows
-    the rim. Two arms of a thin part can both be hit.
+    Selecting the nearest pixels keeps the area as drawn even at the rim of a part, where the
+    outline follows the rim. Two arms of a thin part can both be covered.
     """
     pixels = np.argwhere(valid)
     low, high = np.log(settings.area_percent)
@@ -164,7 +164,7 @@ def _pasted(case: _Case) -> _Edit:
     """The donor's colours, and its relief on the sample's own slope.
 
     z' = plane(z) + z_donor - plane(z_donor), planes fitted to the two patches. No pixel moves
-    farther than the deepest dent, so that a step in the donor's depth makes no spike.
+    farther than the deepest dent, so that a step in the donor's depth causes no spike.
     """
     source = _source(case)
     points = _points(case.sample, case.blob.pixels)
@@ -182,17 +182,17 @@ def _blended(case: _Case) -> _Edit:
 
 
 def _dent(case: _Case) -> _Edit:
-    """Sunk along n, across the surface and away from the camera: xyz' = xyz + depth profile n."""
+    """Pushed in along the normal n, away from the camera: xyz' = xyz + depth profile n."""
     return _Edit(points=_points(case.sample, case.blob.pixels) + _sunk(case))
 
 
 def _bump(case: _Case) -> _Edit:
-    """The dent of the same seed turned outwards: xyz' = xyz - depth profile n."""
+    """The dent of the same seed, outwards: xyz' = xyz - depth profile n."""
     return _Edit(points=_points(case.sample, case.blob.pixels) - _sunk(case))
 
 
 def _colour(case: _Case) -> _Edit:
-    """One shift of brightness and hue, softly ending: rgb' = rgb + profile shift."""
+    """A stain, a soft-edged shift of brightness and hue: rgb' = rgb + profile shift."""
     shift = case.blob.profile[:, None] * _shift(case.settings.colour_shift, case.rng)
     return _Edit(_shifted(_colours(case.sample, case.blob.pixels), shift))
 
@@ -231,10 +231,11 @@ def _texture(case: _Case, source: Int[np.ndarray, "n 2"]) -> Float[np.ndarray, "
 
 
 def _source(case: _Case) -> Int[np.ndarray, "n 2"]:
-    """Valid pixels of the donor in the shape of the blob, quarter turned so that grain disagrees.
+    """Valid pixels of the donor in the blob's shape, rotated by 90 degrees so that grain differs.
 
-    The best of PLACES random places: inside the donor, off the place of the blob, as parts of one
-    product look alike there. What still lies outside is taken from the nearest valid pixel.
+    The best of PLACES random locations: inside the donor and away from the blob's own location,
+    where parts of one product look alike. Pixels outside the donor are replaced by the nearest
+    valid one.
     """
     valid = case.donor.valid.cpu().numpy()
     nearest = ndimage.distance_transform_edt(~valid, return_distances=False, return_indices=True)
@@ -251,9 +252,9 @@ def _source(case: _Case) -> Int[np.ndarray, "n 2"]:
 
 
 def _off_plane(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
-    """Residual of z to the plane over x and y that fits it best.
+    """Residual of z from its best-fitting plane over x and y.
 
-    Over rows and columns it would hold the uneven steps of resizing, as ripples on a slope.
+    A plane over rows and columns would leave the uneven steps of resizing, as ripples on a slope.
     """
     away = points - points.mean(0)
     return away[:, 2] - away[:, :2] @ np.linalg.lstsq(away[:, :2], away[:, 2])[0]
@@ -262,20 +263,20 @@ def _off_plane(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
 def _inwards(points: Float[np.ndarray, "m 3"]) -> Float[np.ndarray, " 3"]:
     """Unit normal of the surface through the points, pointing away from the camera.
 
-    The viewing ray instead, where the points do not lie about a plane or it is seen edge on.
+    The viewing ray instead, if the points do not form a plane or it is seen edge-on.
     """
     centre = points.mean(0)
     ray = centre / np.linalg.norm(centre)
     spread, axes = np.linalg.eigh(np.cov(points - centre, rowvar=False, bias=True))
     facing = axes[:, 0] @ ray
-    # Squared lengths: a third as thick as wide, or a thirtieth as wide as long, is no surface.
+    # Squared lengths: no surface if a third as thick as wide, or a thirtieth as wide as long.
     if spread[1] <= max(10 * spread[0], spread[2] / 1000) or abs(facing) < 0.5:
         return ray
     return axes[:, 0] * np.sign(facing)
 
 
 def _shift(strength: tuple[float, float], rng: np.random.Generator) -> Float[np.ndarray, "1 3"]:
-    """A random direction in colour, the channel that moves most by the strength drawn."""
+    """A random colour direction; the drawn strength is that of the channel that changes most."""
     direction = rng.standard_normal((1, 3))
     return rng.uniform(*strength) * direction / np.abs(direction).max()
 
@@ -283,7 +284,7 @@ def _shift(strength: tuple[float, float], rng: np.random.Generator) -> Float[np.
 def _shifted(
     colours: Float[np.ndarray, "n 3"], shift: Float[np.ndarray, "#n 3"]
 ) -> Float[np.ndarray, "n 3"]:
-    """Colours moved by the shift within 0 to 1; the other way where there is no room for half."""
+    """Colours shifted within 0 to 1; opposite if that has more than twice the room."""
     there, back = (colours + shift).clip(0, 1), (colours - shift).clip(0, 1)
     room, other_room = (np.abs(moved - colours).sum() for moved in (there, back))
     return there if room >= other_room / 2 else back

@@ -1,7 +1,7 @@
 """Choosing a configuration without the test split: by pseudo-defects on validation/good scans.
 
 train -> adaptors and banks; half of validation/good -> scales; the other half and pseudo-defects on
-it -> a score; then the halves change places. The test split is not read.
+it -> a score; then the halves swap. The test split is not read.
 """
 
 from __future__ import annotations
@@ -30,39 +30,39 @@ from lsfa_lib.selection.pseudo_defects import pseudo_defects
 from lsfa_lib.storage.files import InputError, progress
 
 FEWEST_FOR_FOLDS = 4
-"""Validation scans: with fewer, half of them could not show a spread."""
+"""Validation scans: with fewer, half of them would have no spread."""
 SHARED = ("data", "preprocess", "projection", "image_encoder", "point_encoder", "shots")
-"""Config fields the features follow from; they are extracted once for all configurations."""
+"""Config fields that determine the features; extracted once for all configurations."""
 
 
 @dataclass(frozen=True)
 class PseudoSet:
-    """Features of one category to choose configurations by, made once and shared by all of them."""
+    """Features of one category for ranking configurations, computed once and shared by all."""
 
     train: list[PatchFeatures]
     good: list[PatchFeatures]
     """validation/good."""
     pseudo: list[PatchFeatures]
-    """Pseudo-defects on `good`, named `<name of the good scan>#<kind>`."""
+    """Features of pseudo-defects on `good`, named `<name of the good scan>#<kind>`."""
     masks: list[Bool[Tensor, "S S"]]
-    """Of `pseudo`."""
+    """Defect masks of `pseudo`."""
     kinds: list[str]
-    """Of `pseudo`."""
+    """Kinds of `pseudo`."""
     config: Config
-    """What the features were extracted with."""
+    """The config that the features were extracted with."""
 
 
 @dataclass(frozen=True)
 class Separation:
-    """How well a detector tells pseudo-defects from good scans, by mode."""
+    """How well a detector separates pseudo-defects from good scans, by mode."""
 
     i_auroc: dict[Mode, float]
     aupro_30: dict[Mode, float]
 
     def score(self, mode: Mode) -> float:
-        """(I-AUROC + AUPRO) / 2, what configurations are ranked by.
+        """(I-AUROC + AUPRO) / 2, by which configurations are ranked.
 
-        Fixed before any test number was seen. InputError where the detector lacks the mode.
+        Fixed before any test result was seen. InputError if the detector lacks the mode.
         """
         if mode not in self.i_auroc:
             raise InputError(
@@ -74,25 +74,25 @@ class Separation:
 
 @dataclass(frozen=True)
 class Choice:
-    """One configuration and how it did."""
+    """One configuration and its result."""
 
     name: str
     score: float
-    """Mean over seeds; NaN where one of them failed."""
+    """Mean over seeds; NaN if one of them failed."""
     spread: float
     """Sample standard deviation over seeds; NaN for a single one."""
     separations: tuple[Separation, ...] = ()
-    """One a seed that did not fail, in the order of the seeds."""
+    """One per successful seed, in the order of the seeds."""
     reason: str = ""
-    """Why it failed."""
+    """Reason for the failure."""
 
 
 def pseudo_set(category: str, config: Config, encoders: Encoders, seed: int) -> PseudoSet:
     """Features of the training scans, of validation/good and of every kind of pseudo-defect on it.
 
-    `seed` draws places and strengths of the defects, and the training scans where `shots` says so.
-    Features of real scans come from the cache; those of pseudo-defects are not stored. Texture that
-    is pasted or blended comes from the next validation scan, which mostly is in the other half.
+    `seed` determines the locations and strengths of the defects, and the training scans if `shots`
+    is set. Features of real scans come from the cache; those of pseudo-defects are not stored.
+    Pasted and blended textures come from the next validation scan, usually in the other half.
     """
     train = few_shot(split_of(config.data, category, "train"), config.shots, seed)
     validation = split_of(config.data, category, "validation")
@@ -109,9 +109,9 @@ def pseudo_set(category: str, config: Config, encoders: Encoders, seed: int) -> 
 
 
 def folds(scans: int) -> list[tuple[list[int], list[int]]]:
-    """(validation scans that calibrate, those that are scored): every second one, and swapped.
+    """(scans to calibrate on, scans to score): every second validation scan, then swapped.
 
-    Fewer than 4 all serve for both, in one fold; scores are then a little too good.
+    With fewer than 4, one fold uses all scans for both; scores are then slightly too good.
     """
     if scans < FEWEST_FOR_FOLDS:
         return [(list(range(scans)), list(range(scans)))]
@@ -122,8 +122,8 @@ def folds(scans: int) -> list[tuple[list[int], list[int]]]:
 def separation(detector: Detector, pseudo: PseudoSet) -> Separation:
     """I-AUROC and AUPRO at 30 % of pseudo-defects against validation/good, averaged over the folds.
 
-    The detector's own scales are not used: they come from all of validation/good, the very scans
-    that stand for the good class here. Each fold sets scales on the scans it does not score.
+    The detector's own scales are not used: they come from all of validation/good, the same scans
+    that are the good class here. Each fold sets scales on the scans it does not score.
     """
     good, defective = (_evidence(detector, scans) for scans in (pseudo.good, pseudo.pseudo))
     areas: dict[Mode, list[tuple[float, float]]] = {}
@@ -158,7 +158,7 @@ def select(
 ) -> list[Choice]:
     """The configurations, best mean score first; each is trained and fitted with every seed.
 
-    One that fails with any seed, say because its training collapsed, comes last with the reason.
+    Those that fail with any seed, for example by a collapsed training, come last with the reason.
     Raises InputError for a configuration that needs other features than those of `pseudo`.
     """
     if not seeds:
@@ -177,17 +177,17 @@ def select(
 def learned(config: Config, pseudo: PseudoSet, seed: int) -> Detector:
     """The detector that a run fits to the same scans with the same config and seed.
 
-    With `shots` every seed trains on the scans that the seed of the pseudo set drew.
+    With `shots`, every seed trains on the scans drawn by the seed of the pseudo set.
     """
     trained = trained_adaptors(pseudo.train, config, seed)
     return fit(pseudo.train, pseudo.good, config, seed, trained.adaptors if trained else None)
 
 
 def rank_correlation(selected: Sequence[float], tested: Sequence[float]) -> float:
-    """Spearman's correlation of the scores configurations were chosen by and their test scores.
+    """Spearman's correlation of the selection scores of configurations and their test scores.
 
-    A pair with a NaN, a configuration that failed, is left out. NaN for fewer than 3 pairs, of
-    which two agree or disagree by force, and where all scores on one side are equal.
+    Pairs with a NaN (failed configurations) are left out. NaN for fewer than 3 pairs, which are
+    always perfectly correlated, and if all scores on one side are equal.
     """
     if len(selected) != len(tested):
         raise ValueError(f"{len(selected)} scores of selection and {len(tested)} of the test")
@@ -209,7 +209,7 @@ def _choice(
             found = separation(learned(config, pseudo, seed), pseudo)
             scores.append(found.score(mode))
             separations.append(found)
-        # TrainingStopped is one; features that overflow after the last step raise another.
+        # Also TrainingStopped; features that overflow after the last step raise another one.
         except InputError as error:
             reasons.append(f"seed {seed}: {error}")
     if reasons:
@@ -238,7 +238,7 @@ def _evidence(
 def _areas(
     predictions: Sequence[Prediction], masks: Sequence[Bool[Tensor, "S S"]]
 ) -> tuple[float, float]:
-    """I-AUROC and AUPRO; a scan with any pixel in its mask is defective."""
+    """I-AUROC and AUPRO; a scan is defective if its mask is not empty."""
     scores = [prediction.image_score for prediction in predictions]
     defective = [bool(mask.any()) for mask in masks]
     maps = [prediction.anomaly_map for prediction in predictions]

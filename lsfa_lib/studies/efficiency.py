@@ -22,7 +22,7 @@ from torch import Tensor
 from lsfa_lib.config import Config, replaced, resolve_device
 from lsfa_lib.datasets.layouts import split_of
 from lsfa_lib.detection.maps import map_valid, smooth_map
-from lsfa_lib.features.extract import load_encoders
+from lsfa_lib.features.extract import load_image
 from lsfa_lib.features.geometry import spread
 from lsfa_lib.features.lazy_scan import LazyScan, read_sample
 from lsfa_lib.figures.tables import marked
@@ -99,7 +99,7 @@ def batches(category: str, config: Config, sizes: Sequence[int] = (1, 2, 4, 8)) 
     Clouds have different numbers of points, so the point backbone takes one scan at a time.
     """
     device = resolve_device(config.device)
-    encoders = load_encoders(config, device)
+    backbone = load_image(config, device)
     image = read_sample(split_of(config.data, category, "validation").entries[0], config).rgb
     found = {}
     for size in sizes:
@@ -107,7 +107,7 @@ def batches(category: str, config: Config, sizes: Sequence[int] = (1, 2, 4, 8)) 
         with torch.inference_mode():
             for _ in range(6):
                 start = time.perf_counter()
-                encoders.image(batch)
+                backbone(batch)
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                 times.append(time.perf_counter() - start)

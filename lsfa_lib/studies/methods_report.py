@@ -15,8 +15,8 @@ from pandas.io.formats.style import Styler
 
 from lsfa_lib.config import OURS, PRESETS
 from lsfa_lib.evaluation.bootstrap import AREA, verdict
-from lsfa_lib.figures.figures import LINES, TEMPLATE
 from lsfa_lib.figures.names import METRICS, SHORT_MODES
+from lsfa_lib.figures.style import LINES, TEMPLATE
 from lsfa_lib.figures.tables import marked
 from lsfa_lib.methods import find_method
 from lsfa_lib.studies.published import COLUMNS, published_file

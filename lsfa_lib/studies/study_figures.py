@@ -11,9 +11,9 @@ import plotly.express as px
 import plotly.graph_objects as go
 
 from lsfa_lib.evaluation.bootstrap import AREA, verdict
-from lsfa_lib.figures.figures import LINES, TEMPLATE
 from lsfa_lib.figures.findings import BOTH
 from lsfa_lib.figures.names import METRICS, MODES, SHORT_MODES
+from lsfa_lib.figures.style import LINES, TEMPLATE
 from lsfa_lib.selection.selection import rank_correlation
 from lsfa_lib.studies.study_table import StudyRuns, config_of, records
 

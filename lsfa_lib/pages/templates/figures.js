@@ -1,4 +1,4 @@
-// Draws every figure of the page from the JSON beside it, those near the window first.
+// Draws the figures of the page from their embedded JSON, those near the window first.
 (async () => {
   const text = (element) => {
     if (element.type !== "text/gzip") return element.textContent;
@@ -15,8 +15,8 @@
   if (!window.Plotly) {
     for (const canvas of canvases) {
       canvas.style.height = "auto";
-      canvas.append("The figure needs plotly.min.js, which lies in the reports folder: keep the " +
-        "folder together, or write this page with plotly=\"inline\".");
+      canvas.append("This figure needs plotly.min.js from the reports folder: move the folder as a " +
+        "whole, or save this page with lsfa report RUN --out FILE.");
     }
     return;
   }
@@ -28,7 +28,7 @@
     responsive: true,
     displaylogo: false,
     modeBarButtonsToRemove: ["select2d", "lasso2d"],
-    // Without a pointer that hovers it would always lie on the figure.
+    // Without a hovering pointer it would always cover the figure.
     ...(touch && { displayModeBar: false }),
   };
 
@@ -38,7 +38,7 @@
     keys.reduce((at, key) => (at[key] ??= {}), layout)[last] = value;
   };
 
-  // Coordinates travel as 16-bit steps; the figure shows millimetres.
+  // Coordinates are stored as 16-bit steps; the figure shows millimetres.
   const unpack = (trace) => {
     if (!trace.meta?.step) return trace;
     for (const axis of ["x", "y", "z"]) {
@@ -58,9 +58,9 @@
     set(layout, "plot_bgcolor", "rgba(0,0,0,0)");
     set(layout, "font.color", color("--ink"));
     if (layout.meta?.linked) {
-      // linked.js shows more of a point than a label would.
+      // linked.js shows more about a point than a label would.
       layout.scene.hovermode = false;
-      // A finger on a picture scrolls the page or points; it does not zoom.
+      // A finger on an image scrolls the page or points; it does not zoom.
       if (touch) layout.dragmode = false;
     }
     layout.modebar = { bgcolor: "rgba(0,0,0,0)", color: color("--axis"), activecolor: color("--ink") };
@@ -81,7 +81,7 @@
     const box = canvas.getBoundingClientRect();
     return Math.max(box.top - innerHeight, -box.bottom);
   };
-  // Browsers keep few 3D views alive, phones about eight: the farthest makes room.
+  // Browsers keep few 3D views alive, phones about eight: the farthest one is removed.
   const mostClouds = 7;
   const makeRoom = () => {
     const there = clouds().sort((a, b) => away(b) - away(a));
@@ -116,7 +116,7 @@
     { rootMargin: "600px" },
   );
   canvases.forEach((canvas) => near.observe(canvas));
-  // The others follow one by one while the top is read: nothing is blank when one scrolls or prints.
+  // The others follow while the page is idle, so that nothing is blank when it is scrolled or printed.
   const idle = window.requestIdleCallback ?? ((then) => setTimeout(then, 50));
   const drawNext = () => {
     const room = clouds().length < mostClouds;

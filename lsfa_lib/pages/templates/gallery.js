@@ -1,38 +1,35 @@
-// Filters, sorts and compares the runs of the gallery; what is chosen stands in the address.
+// Filters, sorts and compares the runs of the gallery; the address holds what is chosen.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const form = document.getElementById("tools"), field = form.elements;
-  const list = document.querySelector(".cards");
-  const labels = Object.fromEntries(Object.entries(data.metrics).map(([label, key]) => [key, label]));
-  const metrics = Object.keys(labels), intervalAt = metrics.length;
-  const runs = data.runs.map((run, i) => ({ ...run, order: i, card: list.children[i] }));
-  const byPlace = new Map(runs.map((run) => [run.place, run]));
-  const names = ["text", "metric", "mode", "sort", "category", "preset", "study", "from", "to"];
-  const usual = Object.fromEntries(names.map((name) => [name, field[name]?.value ?? ""]));
+  const list = document.querySelector(".cards"), metrics = Object.keys(data.metrics);
+  const cards = [...list.children];
+  const runs = data.runs.map((run, order) => ({ ...run, order, card: cards[order] }));
+  const chosen = () => Object.fromEntries(new FormData(form));
+  const initial = chosen();
   let ticked = [];
 
   const three = (value) => value == null ? "–" : value.toFixed(3);
   const valueOf = (run, mode, metric) => run.values[mode]?.[metrics.indexOf(metric)] ?? null;
   const intervalOf = (run, mode, metric) => {
-    const bounds = run.values[mode]?.slice(intervalAt) ?? [];
+    const bounds = run.values[mode]?.slice(metrics.length) ?? [];
     return metric === metrics[0] && bounds[0] != null ? `[${bounds.map(three).join(", ")}]` : "";
   };
-  const make = (name, text = "", className = "") => {
+  const add = (parent, name, text, className = "") => {
     const made = document.createElement(name);
-    if (text) made.textContent = text;
-    if (className) made.className = className;
-    return made;
+    made.textContent = text;
+    made.className = className;
+    parent.append(made);
   };
 
   // ---- the cards
-  const number = (run) => {
-    const metric = field.metric.value, mode = field.mode.value;
+  const fill = (run, mode, metric) => {
+    const label = data.metrics[metric];
     run.card.querySelector(".number b").textContent = three(valueOf(run, mode, metric));
     run.card.querySelector(".number small").textContent =
-      [`${labels[metric]}, ${data.modes[mode]}`, intervalOf(run, mode, metric)].filter(Boolean).join(" ");
-    run.card.querySelector("caption").textContent = `${labels[metric]} by modality`;
-    const values = Object.keys(run.values).map((own) => valueOf(run, own, metric));
-    const best = Math.max(...values.filter((value) => value != null));
+      `${label}, ${data.modes[mode]} ${intervalOf(run, mode, metric)}`.trim();
+    run.card.querySelector("caption").textContent = `${label} by modality`;
+    const best = Math.max(...Object.keys(run.values).map((own) => valueOf(run, own, metric) ?? -1));
     for (const row of run.card.querySelectorAll("[data-mode]")) {
       const value = valueOf(run, row.dataset.mode, metric);
       row.classList.toggle("chosen", row.dataset.mode === mode);
@@ -42,56 +39,53 @@
     }
   };
 
-  const fits = (run) => {
-    const words = field.text.value.toLowerCase().split(/\s+/).filter(Boolean);
+  const fits = (run, { text, mode, category, preset, study, from, to }) => {
     const day = run.created.slice(0, 10);
-    return words.every((word) => run.text.includes(word)) && field.mode.value in run.values
-      && (!field.category.value || run.category === field.category.value)
-      && (!field.preset.value || run.preset === field.preset.value)
-      && (!field.study?.value || run.studies.includes(field.study.value))
-      && (!field.from.value || day >= field.from.value) && (!field.to.value || day <= field.to.value);
+    return text.toLowerCase().split(/\s+/).every((word) => run.text.includes(word))
+      && mode in run.values && (!category || run.category === category)
+      && (!preset || run.preset === preset) && (!study || run.studies.includes(study))
+      && (!from || day >= from) && (!to || day <= to);
   };
 
   const orders = {
-    category: (a, b) => a.order - b.order,
+    category: () => 0,
     newest: (a, b) => b.created.localeCompare(a.created),
-    best: (a, b) => {
-      const [one, other] = [a, b].map((run) => valueOf(run, field.mode.value, field.metric.value) ?? -1);
-      return other - one;
-    },
+    best: (a, b, { mode, metric }) => (valueOf(b, mode, metric) ?? -1) - (valueOf(a, mode, metric) ?? -1),
   };
 
   const update = () => {
-    const shown = runs.filter(fits).sort((a, b) => orders[field.sort.value](a, b) || a.order - b.order);
+    const now = chosen(), { mode, metric } = now;
+    const shown = runs.filter((run) => fits(run, now));
+    shown.sort((a, b) => orders[now.sort](a, b, now) || a.order - b.order);
     runs.forEach((run) => { run.card.hidden = true; });
     for (const run of shown) {
       run.card.hidden = false;
-      number(run);
+      fill(run, mode, metric);
       list.append(run.card);
     }
-    const lacking = runs.filter((run) => !(field.mode.value in run.values)).length;
-    const without = lacking ? `; ${lacking} ${lacking === 1 ? "has" : "have"} no ${data.modes[field.mode.value]}` : "";
+    const lacking = runs.filter((run) => !(mode in run.values)).length;
+    const without = lacking ? ` (${lacking} ${lacking === 1 ? "does" : "do"} not compute this score)` : "";
     document.getElementById("shown").value = shown.length < runs.length
       ? `${shown.length} of ${runs.length} runs${without}` : `${runs.length} ${runs.length === 1 ? "run" : "runs"}`;
     document.querySelector(".none").hidden = shown.length > 0;
-    const filters = ["category", "preset", "study", "from", "to"].map((name) => field[name]?.value).filter(Boolean);
+    const filters = [now.category, now.preset, now.study, now.from, now.to].filter(Boolean);
     document.getElementById("filtered").textContent = filters.length ? `: ${filters.join(", ")}` : "";
-    document.getElementById("means-metric").value = field.metric.value;
-    document.querySelectorAll("[data-metric]").forEach((panel) => {
-      panel.hidden = panel.dataset.metric !== field.metric.value;
-    });
+    document.getElementById("means-metric").value = metric;
+    document.querySelectorAll("[data-metric]").forEach((panel) => { panel.hidden = panel.dataset.metric !== metric; });
     document.querySelectorAll("[data-study]").forEach((study) => {
-      study.classList.toggle("chosen", study.dataset.study === field.study?.value);
+      study.classList.toggle("chosen", study.dataset.study === now.study);
     });
   };
 
   // ---- two runs side by side
   const dialog = document.getElementById("compare"), bar = document.getElementById("ticked");
-  const titleOf = (run) => `${run.category}, ${run.about}`;
   const tick = () => {
     runs.forEach((run) => { run.card.querySelector(".tick input").checked = ticked.includes(run); });
     bar.hidden = ticked.length !== 1;
-    bar.firstElementChild.textContent = ticked.length === 1 ? `${titleOf(ticked[0])}: tick another run to compare.` : "";
+    if (!bar.hidden) {
+      const name = ticked[0].card.querySelector(".tick .unseen").textContent.trim();
+      bar.firstElementChild.textContent = `${name}: tick another run to compare.`;
+    }
     if (ticked.length === 2 && !dialog.open) {
       compare();
       dialog.showModal();
@@ -100,39 +94,30 @@
   };
 
   const side = (run, letter) => {
-    const made = make("section"), picture = run.card.querySelector("img");
-    if (picture) made.append(Object.assign(make("img"), { src: picture.src, alt: "" }));
-    made.append(make("h3", `${letter}: ${run.category}`), make("p", run.about));
-    const links = make("p", "", "links");
-    for (const link of run.card.querySelectorAll(".links a")) links.append(link.cloneNode(true), " ");
-    made.append(links);
+    const made = document.createElement("section");
+    run.card.querySelectorAll("img, h3, .about, .links").forEach((part) => made.append(part.cloneNode(true)));
+    made.querySelector("h3").prepend(`${letter}: `);
+    made.querySelector(".tick").remove();
     return made;
   };
 
   const compare = () => {
     const [a, b] = ticked;
     dialog.querySelector(".sides").replaceChildren(side(a, "A"), side(b, "B"));
-    const table = dialog.querySelector(".compared"), head = make("tr");
-    ["", "A", "B", "B − A"].forEach((text) => head.append(Object.assign(make("th", text), { scope: "col" })));
-    table.tHead.replaceChildren(head);
-    table.querySelectorAll("tbody").forEach((body) => body.remove());
-    for (const metric of metrics) {
-      const body = table.createTBody(), heading = body.insertRow();
-      heading.append(Object.assign(make("th", labels[metric]), { colSpan: 4, scope: "rowgroup" }));
-      for (const mode of Object.keys(data.modes)) {
-        if (!(mode in a.values) && !(mode in b.values)) continue;
-        const row = body.insertRow(), [one, other] = [a, b].map((run) => valueOf(run, mode, metric));
-        row.append(Object.assign(make("th", data.modes[mode]), { scope: "row" }));
-        const gain = one == null || other == null ? null : Number(three(other)) - Number(three(one));
-        [a, b].forEach((run, i) => {
-          const cell = make("td", "", gain && (gain > 0) === (i === 1) ? "best" : "");
-          const bounds = intervalOf(run, mode, metric);
-          cell.append(make("span", three(valueOf(run, mode, metric)), "value"));
-          if (bounds) cell.append(" ", make("small", bounds, "interval"));
-          row.append(cell);
-        });
-        row.append(make("td", gain == null ? "–" : `${gain > 0 ? "+" : ""}${gain.toFixed(3)}`.replace("-", "−")));
-      }
+    for (const row of dialog.querySelectorAll(".compared [data-of]")) {
+      const { of: metric, in: mode } = row.dataset;
+      const [one, other] = ticked.map((run) => valueOf(run, mode, metric));
+      const gain = one == null || other == null ? null : Number(three(other)) - Number(three(one));
+      row.hidden = !(mode in a.values || mode in b.values);
+      ticked.forEach((run, i) => {
+        const cell = row.cells[i + 1];
+        cell.className = gain && (gain > 0) === (i === 1) ? "best" : "";
+        cell.replaceChildren();
+        add(cell, "span", three(valueOf(run, mode, metric)), "value");
+        const bounds = intervalOf(run, mode, metric);
+        if (bounds) add(cell, "small", bounds, "interval");
+      });
+      row.cells[3].textContent = gain == null ? "–" : `${gain > 0 ? "+" : ""}${gain.toFixed(3)}`.replace("-", "−");
     }
     const differing = data.settings.map((name, i) => [name, a.settings[i], b.settings[i]])
       .filter(([, one, other]) => one !== other);
@@ -140,35 +125,39 @@
     settings.replaceChildren();
     for (const [name, ...values] of differing.length ? differing : [["nothing", "equal settings", "equal settings"]]) {
       const row = settings.insertRow();
-      // Long names may break after a dot or a line.
-      row.append(Object.assign(make("th", name.replace(/[._]/g, "$&\u200b")), { scope: "row" }));
-      values.forEach((text) => row.append(make("td", text)));
+      // Long names may break after a dot or an underscore.
+      add(row, "th", name.replace(/[._]/g, "$&\u200b"));
+      values.forEach((text) => add(row, "td", text));
     }
   };
 
   // ---- the address
   const write = () => {
-    const chosen = new URLSearchParams();
-    for (const name of names) if (field[name] && field[name].value !== usual[name]) chosen.set(name, field[name].value);
-    if (ticked.length) chosen.set("compare", ticked.map((run) => run.place).join("|"));
-    const text = chosen.toString();
-    history.replaceState(null, "", text ? `#${text}` : location.pathname + location.search);
+    const changed = Object.entries(chosen()).filter(([name, value]) => value !== initial[name]);
+    if (ticked.length) changed.push(["compare", ticked.map((run) => run.place).join("|")]);
+    const address = new URLSearchParams(changed);
+    history.replaceState(null, "", changed.length ? `#${address}` : location.pathname + location.search);
   };
   const read = () => {
-    const chosen = new URLSearchParams(location.hash.slice(1));
-    for (const name of names) {
-      if (!field[name]) continue;
-      field[name].value = chosen.get(name) ?? usual[name];
+    const asked = new URLSearchParams(location.hash.slice(1));
+    for (const name of Object.keys(initial)) {
+      field[name].value = asked.get(name) ?? initial[name];
       // A choice this gallery does not have leaves a select empty.
-      if (field[name].selectedIndex === -1) field[name].value = usual[name];
+      if (field[name].selectedIndex === -1) field[name].value = initial[name];
     }
-    ticked = (chosen.get("compare") ?? "").split("|").map((place) => byPlace.get(place)).filter(Boolean).slice(0, 2);
+    const places = (asked.get("compare") ?? "").split("|");
+    ticked = places.map((place) => runs.find((run) => run.place === place)).filter(Boolean).slice(0, 2);
     update();
     tick();
   };
 
   const change = () => {
     update();
+    write();
+  };
+  const choose = (now) => {
+    ticked = now;
+    tick();
     write();
   };
   form.addEventListener("input", change);
@@ -179,21 +168,11 @@
     change();
   });
   runs.forEach((run) => run.card.querySelector(".tick input").addEventListener("change", (event) => {
-    ticked = event.target.checked ? [...ticked, run].slice(-2) : ticked.filter((other) => other !== run);
-    tick();
-    write();
+    choose(event.target.checked ? [...ticked, run].slice(-2) : ticked.filter((other) => other !== run));
   }));
-  bar.querySelector("button").addEventListener("click", () => {
-    ticked = [];
-    tick();
-    write();
-  });
+  bar.querySelector("button").addEventListener("click", () => choose([]));
   // The first run stays ticked: it can be compared with the next one.
-  dialog.addEventListener("close", () => {
-    ticked = ticked.slice(0, 1);
-    tick();
-    write();
-  });
+  dialog.addEventListener("close", () => choose(ticked.slice(0, 1)));
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   document.querySelectorAll(".its-runs").forEach((link) => link.addEventListener("click", (event) => {
     event.preventDefault();

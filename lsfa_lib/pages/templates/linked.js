@@ -1,6 +1,6 @@
-// One place of a scan in all its views: point at a picture or at the cloud, and the others show it.
-// A picture's axes run over its pixels, layout.meta.linked says which pixel each point is. Returns a
-// function that undoes it all.
+// Links the views of a scan: pointing at an image or at the cloud marks the same place in all of them.
+// An image's axes count its pixels; layout.meta.linked holds the pixel of each point of the cloud.
+// Returns a function that undoes everything.
 const linkScan = (canvas, base) => {
   const linked = base.meta?.linked;
   if (!linked) return;
@@ -24,19 +24,19 @@ const linkScan = (canvas, base) => {
   const tools = element("div", "tools-of-scan", figure);
   canvas.before(tools);
   const readout = element("p", "readout", tools);
-  const invitation = `${touch ? "Tap" : "Point at"} a picture or the cloud: the other views show the ` +
-    "same place, and its scores stand here.";
+  const invitation = `${touch ? "Tap" : "Point at"} an image or the cloud: the other views show the ` +
+    "same place, and its scores appear here.";
   const marks = canvas.data.filter((t) => t.type === "image" || t === cloud).map((trace) => ({
     trace, mark: element("span", trace === cloud ? "mark point" : "mark", figure),
   }));
   let place = -1;
 
-  const pictures = () => canvas._fullData.filter((trace) => trace.type === "image").map((trace) => {
+  const images = () => canvas._fullData.filter((trace) => trace.type === "image").map((trace) => {
     const layout = canvas._fullLayout;
     return [layout[trace.xaxis.replace("x", "xaxis")], layout[trace.yaxis.replace("y", "yaxis")]];
   });
 
-  // A function that takes a point of the cloud to the window: [x, y, distance to the eye].
+  // The 3D view's box, and a function from a point of the cloud to [x, y, depth] in the window.
   const projection = () => {
     const scene = canvas._fullLayout.scene._scene, { glplot, dataScale } = scene;
     const { model, view, projection } = glplot.cameraParams;
@@ -58,7 +58,7 @@ const linkScan = (canvas, base) => {
 
   const inside = (box, x, y) => x >= box.x && y >= box.y && x <= box.x + box.width && y <= box.y + box.height;
 
-  // The point whose pixel is nearest, if it is near enough to be meant.
+  // The point whose pixel is nearest, if it is within reach.
   const nearestPixel = (row, column, reach) => {
     let best = -1, least = reach * reach;
     for (let i = 0; i < rows.length; i++) {
@@ -68,7 +68,7 @@ const linkScan = (canvas, base) => {
     return best;
   };
 
-  // Of the points drawn near the pointer and not behind others, the nearest.
+  // The nearest of the points that are drawn near the pointer and not hidden by others.
   const pointUnder = (x, y, { at }) => {
     const reach = touch ? 14 : 7, near = [];
     for (let i = 0; i < rows.length; i++) {
@@ -82,7 +82,7 @@ const linkScan = (canvas, base) => {
 
   const find = (x, y) => {
     const origin = canvas.getBoundingClientRect();
-    for (const [across, down] of pictures()) {
+    for (const [across, down] of images()) {
       const u = x - origin.x - across._offset, v = y - origin.y - down._offset;
       if (u < 0 || v < 0 || u > across._length || v > down._length) continue;
       const side = Math.abs(across.range[1] - across.range[0]);
@@ -92,7 +92,7 @@ const linkScan = (canvas, base) => {
     return inside(seen.box, x, y) ? pointUnder(x, y, seen) : -1;
   };
 
-  const tell = () => {
+  const describe = () => {
     readout.textContent = "";
     readout.classList.toggle("empty", place < 0);
     if (place < 0) {
@@ -112,13 +112,13 @@ const linkScan = (canvas, base) => {
     }
   };
 
-  // Runs while a place is shown: turning, zooming and resizing need no further word.
+  // Runs on every frame while a place is shown, so that marks follow turning, zooming and resizing.
   const follow = () => {
     marks.forEach(({ mark }) => { mark.hidden = place < 0; });
     if (place < 0) return;
     const origin = canvas.getBoundingClientRect(), frame = figure.getBoundingClientRect();
-    const axes = pictures();
-    let picture = 0;
+    const axes = images();
+    let image = 0;
     for (const { trace, mark } of marks) {
       let x, y, shown;
       if (trace === cloud) {
@@ -126,7 +126,7 @@ const linkScan = (canvas, base) => {
         [x, y] = seen.at(place);
         shown = inside(seen.box, x, y);
       } else {
-        const [across, down] = axes[picture++];
+        const [across, down] = axes[image++];
         const u = across.l2p(columns[place]), v = down.l2p(rows[place]);
         shown = u >= 0 && v >= 0 && u <= across._length && v <= down._length;
         [x, y] = [origin.x + across._offset + u, origin.y + down._offset + v];
@@ -141,7 +141,7 @@ const linkScan = (canvas, base) => {
     if (found === place) return;
     const still = place < 0;
     place = found;
-    tell();
+    describe();
     if (still || place < 0) follow();
   };
   const over = new AbortController(), listening = { capture: true, signal: over.signal };
@@ -154,7 +154,7 @@ const linkScan = (canvas, base) => {
   canvas.addEventListener("pointerleave", (event) => {
     if (event.pointerType === "mouse" && event.target === canvas) show(-1);
   }, listening);
-  tell();
+  describe();
   scoreSlider(canvas, base, linked, curve, tools, element);
   follow();
   return () => {
@@ -164,10 +164,10 @@ const linkScan = (canvas, base) => {
   };
 };
 
-// Points of the cloud whose score is lower turn grey; the colours of the others keep their meaning.
+// Points of the cloud with lower scores turn grey; the colours of the others do not change.
 const scoreSlider = (canvas, base, linked, curve, tools, element) => {
   const label = element("label", "from", tools);
-  label.append("Grey below ");
+  label.append("Hide scores below ");
   const slider = element("input", "", label), shown = element("output", "", label);
   Object.assign(slider, { type: "range", min: 0, max: linked.top, step: 5, value: 0, autocomplete: "off" });
   const buttons = base.updatemenus[0].buttons, byScore = linked.scores.map(([, button]) => button);
