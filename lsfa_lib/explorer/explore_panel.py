@@ -24,7 +24,7 @@ from lsfa_lib.explorer.explore_html import (
     why_html,
 )
 from lsfa_lib.explorer.inspection import Inspection
-from lsfa_lib.storage.files import InputError, located, progress_told_to
+from lsfa_lib.storage.files import InputError, located, progress_reported_to
 
 LOSSES = {"IFC and CLC": "both", "only IFC": "IFC", "only CLC": "CLC", "none": "none"}
 STEPS = 200
@@ -293,7 +293,7 @@ class Panel:
         for widget in self._choices.children:
             widget.disabled = True
         try:
-            with progress_told_to(self._progress):
+            with progress_reported_to(self._progress):
                 yield
             self._message.value = ""
         finally:

@@ -110,7 +110,7 @@ def inference_cost(
     encoders = fitted.encoders if own == config else load_encoders(own, device)
     spent: dict[str, list[float]] = {}
     _give_back()
-    results.restart_peak_memory()
+    results.reset_peak_memory()
     for entry in [split.entries[0], *split.entries[: config.timed_scans]]:
         with _timed(spent, "read", device):
             scan = read_scan(entry)

@@ -33,7 +33,7 @@ from papermill.engines import Engine, NotebookExecutionManager, papermill_engine
 from traitlets import Type
 from traitlets.config import Config
 
-from lsfa_lib.storage.files import progress_told_to
+from lsfa_lib.storage.files import progress_reported_to
 
 ENGINE = "in-process"
 QUICK_S = 0.05
@@ -255,7 +255,7 @@ def _process_as_before() -> Iterator[None]:
     try:
         # Bars are for a terminal. Leaving the warnings' filters alone would also keep a warning
         # from coming again that an earlier notebook has seen.
-        with warnings.catch_warnings(), progress_told_to(_nobody), tables:
+        with warnings.catch_warnings(), progress_reported_to(_nobody), tables:
             yield
     finally:
         sys.stdout, sys.stderr, sys.displayhook = streams

@@ -17,7 +17,7 @@ from papermill.exceptions import PapermillExecutionError
 from lsfa_lib.notebooks.run import execute
 from lsfa_lib.pages import report
 from lsfa_lib.storage.files import InputError, atomic_write, locked
-from lsfa_lib.storage.results import read_result, restart_peak_memory
+from lsfa_lib.storage.results import read_result, reset_peak_memory
 
 SCHEMA = 1
 FAILED, TRACEBACK = "notebook-failed.ipynb", "error.txt"
@@ -81,7 +81,7 @@ def _performed(job: Job) -> Outcome:
         torch.set_num_threads(job.threads)
     marks = ("run.json", "result.json", ".partial-*") if job.key else ()
     clear(job.folder, (*marks, TRACEBACK, ".partial-*.ipynb"))
-    restart_peak_memory()
+    reset_peak_memory()
     page = execute(job.notebook, job.folder, job.parameters, kernel=False)
     if job.key and job.has_numbers and not (job.folder / "result.json").exists():
         raise InputError(f"{job.notebook} wrote no result.json into its folder `out`; let it do so")
