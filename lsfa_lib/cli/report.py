@@ -21,7 +21,9 @@ def report(
     bundle: Annotated[
         str, typer.Option(help="Zip file for the gallery with all pages and tables, to share.")
     ] = "",
-    study: Annotated[str, typer.Option(help="Bundle only this study and its runs.")] = "",
+    study: Annotated[
+        str, typer.Option(help="Bundle only this study and its runs.")
+    ] = "",
     reports: Annotated[Path, typer.Option("--reports", help="Folder of the reports.")] = Path(
         "reports"
     ),
@@ -36,8 +38,8 @@ def report(
 
     if bool(run) != bool(out) or (run and bundle):
         raise InputError(
-            "RUN needs --out and --out needs RUN: lsfa report RUN --out FILE; --bundle takes "
-            "neither"
+            "RUN needs --out and --out needs RUN: `lsfa report RUN --out FILE`; "
+            "--bundle takes neither"
         )
     if study and not bundle:
         raise InputError(f"--study {study} selects what a zip contains; add --bundle out.zip")
