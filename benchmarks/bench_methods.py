@@ -9,13 +9,14 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from lsfa_lib.methods.running import learn_method
+
 from benchmarks.harness import Row, device, measure
 from lsfa_lib.config import DEMO, Config, with_fields
 from lsfa_lib.datasets.layouts import split_of
 from lsfa_lib.demo.synthetic import DemoCounts, DemoSettings, write_demo
 from lsfa_lib.features.extract import load_encoders
 from lsfa_lib.features.lazy_scan import LazyScan, lazy_scan
-from lsfa_lib.methods.running import learn_method
 from lsfa_lib.storage.results import Stopwatch
 from lsfa_lib.studies.efficiency import BRUTE, OWN, candidates
 
