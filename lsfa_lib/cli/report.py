@@ -21,9 +21,7 @@ def report(
     bundle: Annotated[
         str, typer.Option(help="Zip file for the gallery with all pages and tables, to share.")
     ] = "",
-    study: Annotated[
-        str, typer.Option(help="Bundle only this study and its runs.")
-    ] = "",
+    study: Annotated[str, typer.Option(help="Bundle only this study and its runs.")] = "",
     reports: Annotated[Path, typer.Option("--reports", help="Folder of the reports.")] = Path(
         "reports"
     ),
