@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import runpy
 import shutil
 from pathlib import Path
@@ -93,16 +94,26 @@ def seal_run(cached: Config, seal_folder: Path) -> Run:
 def swept(
     demo_root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Study], Swept]:
-    """The project's studies, small, by name, and what one sweep over all of them left."""
+    """The project's studies, small, by name, and what one sweep over all of them left.
+
+    The processes of a test run share it: the first that needs it sweeps, the others wait.
+    """
     from study_case import small_studies
 
+    from lsfa_lib.storage.files import locked
     from lsfa_lib.studies.sweep import run_sweep
 
-    folder = tmp_path_factory.mktemp("swept")
-    studies = list(small_studies(folder / "studies", demo_root))
-    with chdir(folder):  # the cache lies where the sweep begins
-        found = run_sweep(studies, folder / "reports")
-    return {study.name: study for study in studies}, found
+    folder = tmp_path_factory.getbasetemp() / "swept"
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parents[1] / "swept"
+    kept = folder / "swept.pickle"
+    with locked(folder):
+        if not kept.exists():
+            studies = list(small_studies(folder / "studies", demo_root))
+            with chdir(folder):  # the cache lies where the sweep begins
+                found = run_sweep(studies, folder / "reports")
+            kept.write_bytes(pickle.dumps(({study.name: study for study in studies}, found)))
+    return pickle.loads(kept.read_bytes())
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from PIL import Image
 
 from lsfa_lib.cli import app as cli
 from lsfa_lib.cli.run import run_name
-from lsfa_lib.config import PRESETS, TINY, configure, fields_of
+from lsfa_lib.config import PRESETS, RANDOM_WEIGHTS, TINY, configure, fields_of
 from lsfa_lib.evaluation.metrics import mean_interval
 from lsfa_lib.figures.findings import counts
 from lsfa_lib.storage.results import read_result
@@ -171,17 +171,21 @@ def test_mistakes_in_a_config_file_are_found_before_anything_runs(
 
 def test_folders_tell_runs_apart() -> None:
     asked = [
-        ("demo", "", 0, 0),
-        ("demo", "IFC", 0, 0),
-        ("demo", "IFC", 10, 0),
-        ("demo", "", 10, 0),
-        ("demo", "", 0, 96),
-        ("my", "", 0, 0),
+        ("demo", {}),
+        ("demo", {"only": "IFC"}),
+        ("demo", {"only": "IFC", "shots": 10, "data.root": "x"}),
+        ("demo", {"shots": 10}),
+        ("demo", {"preprocess.image_size": 96}),
+        ("demo", {"method": "/some/where/own.py"}),
+        ("demo", dict(RANDOM_WEIGHTS)),
+        ("my", {}),
     ]
     names = [run_name(*words) for words in asked]
     assert len(set(names)) == len(names)
     assert (names[0], names[2], names[4]) == ("demo", "demo-IFC-10shots", "demo-96px")
-    assert run_name("mine/of today", "both", 1, 96) == "mine_of_today-96px-both-1shots"
+    assert names[5:7] == ["demo-own", "demo-random"]
+    everything = {"only": "both", "shots": 1, "preprocess.image_size": 96}
+    assert run_name("mine/of today", everything) == "mine_of_today-96px-both-1shots"
 
 
 def test_seeds_of_a_config_file_are_run_side_by_side_and_summed_up(

@@ -14,6 +14,7 @@ import pytest
 from study_case import SOURCE
 
 from lsfa_lib.config import TINY, DataConfig, configure
+from lsfa_lib.figures import findings
 from lsfa_lib.figures.names import SHORT_MODES
 from lsfa_lib.pipeline import run_category
 from lsfa_lib.storage.results import read_result
@@ -23,6 +24,7 @@ from lsfa_lib.studies.study import Study, read_studies
 from lsfa_lib.studies.study_runs import runs_of
 from lsfa_lib.studies.sweep import Swept
 
+pytestmark = pytest.mark.slow
 Small = tuple[dict[str, Study], Swept]
 PAGES = {path.stem for path in SOURCE.glob("*.yaml")} - {
     *("paper", "in_depth", "components_448", "methods_more"),
@@ -123,7 +125,8 @@ def test_components_in_depth_have_a_control_and_coreset_seeds(swept: Small) -> N
     study, lines = read(swept, "components_in_depth")
     assert {key[3] for key in study.results} == {0, 1}
     control = study.of_cell("random control")[0]
-    assert control["training"]["history"] == [] and "disagreement" in control["modes"]
+    assert control["training"] is None and "disagreement" in control["modes"]
+    assert "adaptors are random" in findings.training_sentence(control)
     seeds = [result["config"]["bank"]["seed"] for result in study.of_cell("baseline")]
     assert seeds == [0, 1]
     trained = lines[lines["row"] == "IFC + CLC"]

@@ -45,12 +45,13 @@ for command in (run.run, sweep.sweep, report.report, *(listing.methods, listing.
 app.command()(listing.cache)
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     from importlib.metadata import version
 
     if wanted:
         typer.echo(f"lsfa {version('lsfa_lib')}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

@@ -81,24 +81,27 @@ def run(
     own = str(Path(method).resolve()) if method.endswith(".py") else method
     fields |= {n: v for n, v in {"only": only, "shots": shots, "method": own}.items() if v}
     source = str(Path(config).resolve()) if config else preset or "demo"
-    name = run_name(configure(source, fields).preset, only, shots, image_size)
-    name += "-random" * random_weights + (f"-{Path(method).stem}" if method else "")
     study = Study(
         preset=source,
-        cells={name: fields},
+        cells={run_name(configure(source, fields).preset, fields): fields},
         categories="all" if categories == ["all"] else list(dict.fromkeys(categories)),
         seeds=list(range(seed, seed + seeds)),
     )
     _execute(study, workers, reports)
 
 
-def run_name(preset: str, only: str, shots: int, image_size: int) -> str:
+def run_name(preset: str, fields: dict[str, Any]) -> str:
     """What a run's folder is called between category and seed: `demo-96px-IFC-10shots`."""
-    parts = [re.sub(r"[^\w.+-]+", "_", preset)]
-    parts += [f"{image_size}px"] if image_size else []
-    parts += [only] if only else []
-    parts += [f"{shots}shots"] if shots else []
-    return "-".join(parts)
+    size, shots = fields.get("preprocess.image_size"), fields.get("shots")
+    parts = [
+        re.sub(r"[^\w.+-]+", "_", preset),
+        f"{size}px" if size else "",
+        fields.get("only", ""),
+        f"{shots}shots" if shots else "",
+        "random" if fields.get("image_encoder.weights") == "random" else "",
+        Path(fields.get("method", "")).stem,
+    ]
+    return "-".join(filter(None, parts))
 
 
 def _execute(study: Study, workers: int, reports: Path) -> None:

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from lsfa_lib.config import LOSSES, MODALITIES, PRESETS, fields_of, flat
-from lsfa_lib.figures.names import MODES, SHORT_MODES, metric_label, mode_label
+from lsfa_lib.figures.names import metric_label, mode_label
 
 Result = dict[str, Any]
 """The content of result.json."""
 
-NAMES, SHORT = MODES, SHORT_MODES
 BOTH = "rgb+3d"
 """The mode a report leads with: the one the papers report, with or without training."""
 LITTLE_VARIANCE = 0.1
@@ -136,6 +135,8 @@ def training_sentence(result: Result) -> str:
     if result["config"].get("method", "lsfa") != "lsfa":
         return f"{result['method']['title']} ({result['method']['source']}) has no adaptors"
     if not result.get("training"):
+        if any(result["config"].get("training", {}).get("weights", {}).values()):
+            return "Nothing was trained: the adaptors are random"
         return "Nothing was trained: the features are those of the frozen backbones"
     first, last = result["training"]["history"][0], result["training"]["history"][-1]
     kept = {m: last[f"variance_{m}"] / (first[f"variance_{m}"] or math.inf) for m in MODALITIES}

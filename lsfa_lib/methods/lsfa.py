@@ -63,7 +63,9 @@ class Learned:
         """Training curves, what was fine-tuned, and the sizes of the banks."""
         trained, tuned = self.trained, self.finetuned
         return {
-            "training": trained and {"history": trained.history, "notes": trained.notes},
+            "training": {"history": trained.history, "notes": trained.notes}
+            if trained and trained.history
+            else None,
             "finetuned": tuned and {"drift": tuned.drift, "trainable": tuned.trainable},
             "banks": {m: list(bank.rows.shape) for m, bank in self.detector.banks.items()},
         }

@@ -11,9 +11,9 @@ from plotly.subplots import make_subplots
 
 from lsfa_lib.config import fields_of, from_dict
 from lsfa_lib.evaluation.bootstrap import AREA
-from lsfa_lib.figures.figures import LINES, TEMPLATE
 from lsfa_lib.figures.findings import BOTH
 from lsfa_lib.figures.names import METRICS
+from lsfa_lib.figures.style import LINES, TEMPLATE
 from lsfa_lib.studies.study_figures import reach
 from lsfa_lib.studies.study_table import StudyRuns, config_of
 

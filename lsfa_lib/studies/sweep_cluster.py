@@ -40,7 +40,12 @@ def crew(workers: int, scheduler: str, watch: Watch) -> Iterator[RunAll]:
     begun: list[Job] = []
     try:
         with _client(workers, scheduler) as client:
-            client.subscribe_topic(TOPIC, lambda event: watch.heard(*event[1]["said"]))
+
+            def hear(event: tuple[Any, dict[str, Any]]) -> None:
+                run, where = event[1]["said"]
+                # Others may run theirs on the same scheduler.
+                if any(job.folder.name == run for job in begun):
+                    watch.heard(run, where)
 
             def run_all(jobs: list[Job]) -> Iterator[tuple[Job, Outcome]]:
                 begun.extend(jobs)
@@ -48,6 +53,7 @@ def crew(workers: int, scheduler: str, watch: Watch) -> Iterator[RunAll]:
                     watch.finished(job.folder, outcome.seconds, outcome.error)
                     yield job, outcome
 
+            client.subscribe_topic(TOPIC, hear)
             yield run_all
     except KeyboardInterrupt:
         for job in () if scheduler else begun:
@@ -86,7 +92,7 @@ def _client(workers: int, scheduler: str) -> Iterator[Any]:
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
-            # What a worker holds after a run cannot be spilled: it would wait for ever.
+            # What a worker holds after a run cannot be spilled: it would wait forever.
             memory_limit=None,
             # No dashboard; what dask serves all the same takes any free port, for this machine.
             scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
@@ -99,7 +105,7 @@ def _client(workers: int, scheduler: str) -> Iterator[Any]:
 def _performed(client: Any, waiting: deque[Job], watch: Watch) -> Iterator[tuple[Job, Outcome]]:
     """Each job with its outcome, one job for each worker at a time.
 
-    Were there others in a worker's queue, they would be blamed together with the one that kills it.
+    If more waited in a worker's queue, all of them would be blamed for the one that kills it.
     """
     running: dict[Any, Job] = {}
     warned = False
@@ -119,7 +125,7 @@ def _performed(client: Any, waiting: deque[Job], watch: Watch) -> Iterator[tuple
                 if outcome := _outcome(future, job):
                     yield job, outcome
                 else:
-                    # Another sweep does this run: its worker has others to do before it waits.
+                    # Another sweep executes this run: other jobs come before waiting for it.
                     waiting.append(replace(job, wait_for_lock=True))
     except (CancelledError, OSError) as error:
         raise InputError(

@@ -1,4 +1,4 @@
-"""What a worker of a sweep does: one notebook, its page, and a mark that both are finished."""
+"""What a worker does: executes a notebook, renders its page, and marks both as finished."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 from distributed import get_worker
 from tqdm import tqdm
 
-from lsfa_lib.storage.files import InputError, Listener, atomic_write, locked, progress_told_to
-from lsfa_lib.storage.results import read_result, restart_peak_memory
+from lsfa_lib.storage.files import InputError, Listener, atomic_write, locked, progress_reported_to
+from lsfa_lib.storage.results import read_result, reset_peak_memory
 
 SCHEMA = 1
 FAILED, TRACEBACK = "notebook-failed.ipynb", "error.txt"
@@ -31,12 +31,12 @@ class Job:
     folder: Path
     parameters: dict[str, Any]
     key: str = ""
-    """Of a run; "" for the page of a study, which is made anew each time."""
+    """Of a run; "" for what is executed each time, such as the page of a study."""
     title: str = ""
     wait_for_lock: bool = False
-    """Waits for another sweep that is at this run."""
+    """Waits for another sweep that executes this run."""
     again: bool = False
-    """Also where it is finished already."""
+    """Executes it even if it is finished."""
     has_numbers: bool = True
     """A run whose notebook writes result.json."""
     place: str = ""
@@ -51,35 +51,35 @@ class Outcome:
     """One sentence where it failed; the traceback is in the folder's error.txt."""
     seconds: float = 0.0
     reused: bool = False
-    """Was finished by somebody else."""
+    """It was finished before, or by another sweep."""
 
 
 def perform(job: Job) -> Outcome | None:
     """Executes a job's notebook in this process and renders its page.
 
     Nothing is raised: a job that fails leaves notebook-failed.ipynb and error.txt in its folder.
-    None where another sweep is at it and the job does not wait; one that waits finds it finished.
+    None where another sweep executes it and the job does not wait; a job that waits finds it done.
     """
     try:
         with locked(job.folder, wait=job.wait_for_lock), chdir(job.place or "."):
             if job.key and not job.again and (before := finished(job)):
                 return before
-            return _performed(job)
+            return _execute(job)
     except BlockingIOError:
         return None
     except Exception as error:
         return failed(job.folder, error)
 
 
-def _performed(job: Job) -> Outcome:
+def _execute(job: Job) -> Outcome:
     from lsfa_lib.notebooks.run import execute  # here: the process that sends jobs needs neither
     from lsfa_lib.pages import report
 
     start = time.perf_counter()
     marks = ("run.json", "result.json", ".partial-*") if job.key else ()
     clear(job.folder, (*marks, TRACEBACK, ".partial-*.ipynb"))
-    restart_peak_memory()
-    with progress_told_to(_reporter(job.folder.name)):
+    reset_peak_memory()
+    with progress_reported_to(_reporter(job.folder.name)):
         page = execute(job.notebook, job.folder, job.parameters, kernel=False)
     if job.key and job.has_numbers and not (job.folder / "result.json").exists():
         raise InputError(f"{job.notebook} wrote no result.json into its folder `out`; let it do so")
@@ -137,7 +137,7 @@ def finished(job: Job) -> Outcome | None:
             read_result(job.folder / "result.json")
         return Outcome(seconds=float(about["seconds"]), reused=True)
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # Half-written, damaged or of another version: it is made again.
+        return None  # Half-written, damaged or of another version: it is executed again.
 
 
 def failed(folder: Path, error: BaseException) -> Outcome:
@@ -182,6 +182,6 @@ def plain(text: str) -> str:
 
 
 def tidy(folder: Path) -> None:
-    """Deletes what a stopped run left half-written, unless somebody is at work in `folder`."""
+    """Deletes what a stopped run left half-written, unless another process uses `folder`."""
     with suppress(BlockingIOError), locked(folder, wait=False):
         clear(folder, (".partial-*",))
