@@ -7,16 +7,15 @@ matter little for speed: adaptors and mappings are trained for a step.
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
-from lsfa_lib.methods.running import learn_method
-
-from benchmarks.harness import Row, device, measure
-from lsfa_lib.config import DEMO, Config, with_fields
+from benchmarks.harness import Row, measure
+from lsfa_lib.config import DEMO, Config, configure
 from lsfa_lib.datasets.layouts import split_of
 from lsfa_lib.demo.synthetic import DemoCounts, DemoSettings, write_demo
-from lsfa_lib.features.extract import load_encoders
 from lsfa_lib.features.lazy_scan import LazyScan, lazy_scan
+from lsfa_lib.methods.fitting import Fitted, fit_method
 from lsfa_lib.storage.results import Stopwatch
 from lsfa_lib.studies.efficiency import BRUTE, OWN, candidates
 
@@ -27,13 +26,12 @@ LEFT_OUT = "M3DM"
 """Searches as ours does; what is compared here is M3DM's own search."""
 
 
-def ready(config: Config) -> LazyScan:
+def ready(fitted: Fitted) -> LazyScan:
     """A test scan with its features."""
-    scene = lazy_scan(
-        split_of(config.data, "seal", "test").entries[0], load_encoders(config, device()), config
-    )
-    assert scene.features
-    return scene
+    entry = split_of(fitted.config.data, "seal", "test").entries[0]
+    scan = lazy_scan(entry, fitted.encoders, fitted.config)
+    assert scan.features
+    return scan
 
 
 def rows() -> list[Row]:
@@ -42,9 +40,7 @@ def rows() -> list[Row]:
         write_demo(Path(name) / "data", SETTINGS)
         start = {"data.root": f"{name}/data", "cache": f"{name}/cache"}
         start |= {"training.steps": 1, "crossmodal.epochs": 1}
-        return [
-            _row(with_fields(DEMO, {**start, "bank.keep_ratio": share})) for share in (0.1, 1.0)
-        ]
+        return [_row(configure(DEMO, {**start, "bank.keep_ratio": share})) for share in (0.1, 1.0)]
 
 
 def _row(config: Config) -> Row:
@@ -52,12 +48,12 @@ def _row(config: Config) -> Row:
     for candidate in candidates(config):
         if candidate.title == LEFT_OUT:
             continue
-        own = candidate.method.config(candidate.config)
-        fitted = learn_method(candidate.method, "seal", own, 0, Stopwatch())
-        scene = ready(own)
-        ways[candidate.title] = lambda fitted=fitted, scene=scene: fitted.predict(scene)
+        own = candidate.method.call("config", candidate.config)
+        fitted = fit_method(candidate.method, "seal", own, 0, Stopwatch())
+        scan = ready(fitted)
+        ways[candidate.title] = partial(fitted.predict, scan)
         bank = bank or round(
-            own.bank.keep_ratio * SETTINGS.counts.train * int(scene.features.valid.sum())
+            own.bank.keep_ratio * SETTINGS.counts.train * int(scan.features.valid.sum())
         )
     ours = ways.pop(OWN)
     stage = f"LSFA's detection in a scan, banks of about {bank / 1000:.0f}k rows"

@@ -1,4 +1,4 @@
-"""The whole published path at its full size, with random weights: shapes, seconds and memory.
+"""The complete published path at its full size, with random weights: shapes, seconds and memory.
 
 ViT-B/8 and Point-MAE as large as the paper's, 224 px, attention over 3136 patches. What such
 weights find means nothing; what they cost is what the real ones cost.
@@ -7,11 +7,10 @@ weights find means nothing; what they cost is what the real ones cost.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.harness import Row, device_name
-from lsfa_lib.config import PUBLISHED, RANDOM_WEIGHTS, DataConfig, with_fields
+from lsfa_lib.config import PUBLISHED, RANDOM_WEIGHTS, configure
 from lsfa_lib.demo.synthetic import DemoCounts, DemoSettings, write_demo
 from lsfa_lib.pipeline import Run, run_category
 
@@ -28,9 +27,8 @@ def published_run(folder: Path) -> Run:
     """
     write_demo(folder / "data", SETTINGS)
     changed = {"preprocess.plane_distance_m": 0.005, "training.steps": STEPS}
-    config = with_fields(PUBLISHED, {**RANDOM_WEIGHTS, **changed})
-    config = replace(config, data=DataConfig(str(folder / "data")), cache="")
-    return run_category("seal", config, seed=0)
+    changed |= {"data.root": str(folder / "data"), "cache": ""}
+    return run_category("seal", configure(PUBLISHED, {**RANDOM_WEIGHTS, **changed}), seed=0)
 
 
 def rows() -> list[Row]:

@@ -20,9 +20,10 @@ from lsfa_lib.methods.crossmodal import (
     load_crossmodal,
     new_mappings,
     predict_crossmodal,
+    predict_released,
+    residual_map,
     residuals,
     save_crossmodal,
-    scored,
     train_crossmodal,
 )
 from lsfa_lib.records import ModalityFeatures, PatchFeatures
@@ -124,18 +125,24 @@ def test_the_map_on_the_image_grid_is_the_smoothed_product() -> None:
     smoothed = ndimage.gaussian_filter(product, 4.7 * 48 / 224, mode="mirror", truncate=4)
     np.testing.assert_allclose(found.anomaly_map.numpy(), smoothed, atol=2e-5)
     assert found.image_score == float(found.anomaly_map.max())
-    assert found.released_map is None
 
 
 def test_the_released_scales_are_three_of_one_map() -> None:
-    anomaly = torch.tensor([[0.0, 1.0], [3.0, 0.0]])
-    found = scored(anomaly, CrossmodalConfig(normalisation="released"))
-    assert torch.equal(found.anomaly_map, anomaly / 2)  # mean of 1 and 3
-    assert found.image_score == pytest.approx(3 / math.sqrt(2))
-    assert found.released_map is not None
-    assert torch.equal(found.released_map, anomaly / 1.0)  # root of the mean of all four
-    empty = scored(torch.zeros(2, 2), CrossmodalConfig(normalisation="released"))
-    assert empty.image_score == 0
+    features = scan(6, grid=48)
+    config = replace(TINY, preprocess=replace(TINY.preprocess, image_size=48))
+    crossmodal = Crossmodal(new_mappings({"3d": 10, "rgb": 6}, 5), {"3d": 10, "rgb": 6}, ())
+    anomaly = residual_map(crossmodal, features, config)
+    inside = anomaly[anomaly != 0].mean()
+    found = predict_released(crossmodal, features, config)
+    assert list(found) == ["rgb+3d", "rgb+3d, P-AUROC map"]
+    values, of_pixels = found.values()
+    torch.testing.assert_close(values.anomaly_map, anomaly / inside)
+    torch.testing.assert_close(of_pixels.anomaly_map, anomaly / anomaly.mean().sqrt())
+    score = float(anomaly.max() / inside.sqrt())
+    assert values.image_score == of_pixels.image_score == pytest.approx(score)
+    empty = replace(features, valid=torch.zeros_like(features.valid))
+    for prediction in predict_released(crossmodal, empty, config).values():
+        assert prediction.image_score == 0 == float(prediction.anomaly_map.abs().max())
 
 
 def test_training_finds_what_one_modality_says_of_the_other() -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from lsfa_lib.config import TINY, DataConfig, chosen_config
+from lsfa_lib.config import TINY, DataConfig, configure
 from lsfa_lib.datasets import mvtec3d, tree_check
 from lsfa_lib.datasets.entry import SPLITS
 from lsfa_lib.datasets.eyecandies import LIGHTS, camera, read_normals
@@ -123,7 +123,7 @@ def test_each_light_is_another_picture_and_all_show_the_same_part(tree: Path) ->
 def test_a_light_that_is_none_is_said(tree: Path) -> None:
     with pytest.raises(InputError, match=r"data\.light 6 is no light .* 4 left, 5 light box"):
         read_split(tree, "seal", "train", 6)
-    asked = chosen_config("tiny", data_root=str(tree), fields={"data.light": 3})
+    asked = configure("tiny", {"data.root": str(tree), "data.light": 3})
     assert asked.data == DataConfig(str(tree), 3)
 
 

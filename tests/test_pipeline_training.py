@@ -1,4 +1,4 @@
-"""Training on the whole path: adaptors, third score, few shots, and what must stop a run."""
+"""Training on the complete path: adaptors, third score, few shots, and what must stop a run."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +8,17 @@ import torch
 
 from lsfa_lib.adaptation.adaptors import adapt, disagreement, load_adaptors
 from lsfa_lib.adaptation.finetune import load_finetuned
-from lsfa_lib.config import Config, checked, with_fields, with_losses
+from lsfa_lib.adaptation.training import train_adaptors
+from lsfa_lib.config import Config, configure, with_losses
 from lsfa_lib.datasets.layouts import read_split
-from lsfa_lib.detection.detector import evidence, load, predict, save
+from lsfa_lib.detection.detector import evidence, predict
+from lsfa_lib.detection.saved import load, save
 from lsfa_lib.features.extract import load_encoders
 from lsfa_lib.features.lazy_scan import good_features
-from lsfa_lib.pipeline import learn, run_category
+from lsfa_lib.methods.fitting import Fitted, fit_detector, fit_method
+from lsfa_lib.methods.lsfa import Learned
+from lsfa_lib.methods.table import find_method
+from lsfa_lib.pipeline import Run, run_category
 from lsfa_lib.records import MODALITIES, PatchFeatures
 from lsfa_lib.storage.files import InputError
 from lsfa_lib.storage.results import Stopwatch
@@ -27,22 +32,28 @@ def good(config: Config, split: str) -> list[PatchFeatures]:
     return good_features(entries, encoders, config)
 
 
-def learned(config: Config, seed: int = 0, folder: Path | None = None):
-    return learn("seal", config, seed, load_encoders(config, CPU), Stopwatch(), folder)
+def fitted(config: Config, seed: int = 0, folder: Path | None = None) -> Fitted:
+    return fit_method(find_method("lsfa"), "seal", config, seed, Stopwatch(), folder)
 
 
-def test_a_run_keeps_its_adaptors_and_its_history(tiny: Config, tmp_path: Path) -> None:
-    run = run_category("seal", tiny, 0, tmp_path / "run")
-    kept = load_adaptors(tmp_path / "run" / "adaptors.safetensors", CPU)
-    adaptors = learned(tiny).detector.adaptors
+def learned(config: Config) -> Learned:
+    return fit_detector("seal", config, 0)
+
+
+def test_a_run_keeps_its_adaptors_and_its_history(
+    seal_run: Run, seal_folder: Path, cached: Config
+) -> None:
+    run = seal_run
+    kept = load_adaptors(seal_folder / "adaptors.safetensors", CPU)
+    adaptors = learned(cached).detector.adaptors
     assert adaptors is not None
     for name, tensor in adaptors.state_dict().items():
         assert torch.equal(tensor, kept.state_dict()[name])
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+    assert {path.name for path in seal_folder.iterdir()} == {
         "adaptors.safetensors",
         "adaptors.json",
     }
-    assert len(run.result["training"]["history"]) == tiny.training.steps
+    assert len(run.result["training"]["history"]) == cached.training.steps
     assert list(run.result["modes"]) == [
         "3d",
         "rgb",
@@ -53,11 +64,11 @@ def test_a_run_keeps_its_adaptors_and_its_history(tiny: Config, tmp_path: Path) 
     assert len(run.result["train_scans"]) == 6
 
 
-def test_saved_detector_with_adaptors_predicts_the_same(tiny: Config, tmp_path: Path) -> None:
-    detector = learned(tiny).detector
+def test_saved_detector_with_adaptors_predicts_the_same(cached: Config, tmp_path: Path) -> None:
+    detector = learned(cached).detector
     save(detector, tmp_path / "detector.safetensors")
     again = load(tmp_path / "detector.safetensors", CPU)
-    for features in good(tiny, "validation"):
+    for features in good(cached, "validation"):
         first, second = predict(detector, features), predict(again, features)
         assert list(first) == list(second) == list(detector.modes)
         for mode in first:
@@ -65,8 +76,8 @@ def test_saved_detector_with_adaptors_predicts_the_same(tiny: Config, tmp_path: 
             assert first[mode].image_score == second[mode].image_score
 
 
-def test_disagreement_is_an_equal_third_on_the_scale_of_validation(tiny: Config) -> None:
-    plain = replace(tiny, detector=replace(tiny.detector, blur=0.0, edge_correction=False))
+def test_disagreement_is_an_equal_third_on_the_scale_of_validation(cached: Config) -> None:
+    plain = replace(cached, detector=replace(cached.detector, blur=0.0, edge_correction=False))
     detector = learned(plain).detector
     validation = good(plain, "validation")
     found = [predict(detector, features) for features in validation]
@@ -87,55 +98,55 @@ def test_disagreement_is_an_equal_third_on_the_scale_of_validation(tiny: Config)
     assert float(raw.anomaly_map.max()) <= float(values.max()) + 1e-6 <= 2 + 1e-6
 
 
-def test_without_alignment_there_is_no_third_score(tiny: Config) -> None:
-    assert learned(with_losses(tiny, "IFC")).detector.modes == ("3d", "rgb", "rgb+3d")
-    off = replace(tiny, detector=replace(tiny.detector, disagreement=False))
+def test_without_alignment_there_is_no_third_score(cached: Config) -> None:
+    assert learned(with_losses(cached, "IFC")).detector.modes == ("3d", "rgb", "rgb+3d")
+    off = replace(cached, detector=replace(cached.detector, disagreement=False))
     assert learned(off).detector.modes == ("3d", "rgb", "rgb+3d")
 
 
-def test_none_leaves_features_as_they_are(tiny: Config) -> None:
-    found = learned(with_losses(tiny, "none"))
+def test_none_leaves_features_unchanged(cached: Config) -> None:
+    found = learned(with_losses(cached, "none"))
     assert found.trained is None and found.detector.adaptors is None
 
 
-def test_shots_are_drawn_by_the_seed_and_named(tiny: Config) -> None:
-    few = with_losses(replace(tiny, shots=3), "none")
-    names = [learned(few, seed).train for seed in (0, 0, 1, 2, 3)]
+def test_shots_are_drawn_by_the_seed_and_named(cached: Config) -> None:
+    few = with_losses(replace(cached, shots=3), "none")
+    names = [fitted(few, seed).train for seed in (0, 0, 1, 2, 3)]
     assert names[0] == names[1] and len({frozenset(drawn) for drawn in names}) > 1
-    every = learned(replace(few, shots=0)).train
+    every = fitted(replace(few, shots=0)).train
     assert all(len(drawn) == 3 and set(drawn) < set(every) for drawn in names)
     with pytest.raises(InputError, match=r"7 shots of 6 scans; ask for 1 to 6"):
         learned(replace(few, shots=7))
 
 
-def test_one_shot_trains_local_alignment_alone(tiny: Config) -> None:
-    one = replace(tiny, shots=1)
+def test_one_shot_trains_local_alignment_alone(cached: Config) -> None:
+    one = replace(cached, shots=1)
     with pytest.raises(InputError, match="1 training scan, but LC and GC"):
         learned(one)
     assert learned(with_losses(one, "LA")).trained is not None
 
 
-def test_a_training_that_stops_leaves_its_last_good_adaptors(tiny: Config, tmp_path: Path) -> None:
-    wild = replace(tiny, training=replace(tiny.training, learning_rate=1e18, steps=20))
+def test_a_training_that_stops_leaves_its_last_good_adaptors(
+    cached: Config, tmp_path: Path
+) -> None:
+    wild = replace(cached, training=replace(cached.training, learning_rate=1e18, steps=20))
     with pytest.raises(InputError, match=r"step \d+ of 20: .*adaptors-last-good\.safetensors"):
-        learned(wild, folder=tmp_path)
+        fitted(wild, folder=tmp_path)
     kept = load_adaptors(tmp_path / "adaptors-last-good.safetensors", CPU)
     assert all(bool(tensor.isfinite().all()) for tensor in kept.state_dict().values())
 
 
-def test_a_run_cut_short_goes_on_from_its_checkpoint(tiny: Config, tmp_path: Path) -> None:
-    config = replace(tiny, training=replace(tiny.training, checkpoint_every=2))
-    whole = learned(config).detector.adaptors
+def test_an_interrupted_run_resumes_from_its_checkpoint(cached: Config, tmp_path: Path) -> None:
+    config = replace(cached, training=replace(cached.training, checkpoint_every=2))
+    complete = learned(config).detector.adaptors
     kept = tmp_path / "checkpoint.pt"
     longer = replace(config, training=replace(config.training, steps=5))
-    from lsfa_lib.adaptation.training import train_adaptors
-
     train_adaptors(good(config, "train"), longer, 0, kept)
     assert kept.exists()
     # Of another number of steps: not this training, and replaced.
-    again = learned(config, folder=tmp_path).detector.adaptors
-    assert whole is not None and again is not None and not kept.exists()
-    for name, tensor in whole.state_dict().items():
+    again = fitted(config, folder=tmp_path).predict.detector.adaptors
+    assert complete is not None and again is not None and not kept.exists()
+    for name, tensor in complete.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name])
 
 
@@ -143,7 +154,7 @@ def test_a_config_may_train_the_backbone_instead_of_an_adaptor(
     tiny: Config, tmp_path: Path
 ) -> None:
     how = {"finetune.method": "last_blocks", "finetune.modalities": ["rgb"], "training.steps": 2}
-    config = with_fields(tiny, how)
+    config = configure(tiny, how)
     found = run_category("seal", config, 1, tmp_path / "run")
     tuned = found.result["finetuned"]
     assert tuned["drift"]["3d"] == 0.0 and 0.0 < tuned["drift"]["rgb"] < 1.0
@@ -167,7 +178,6 @@ def run_weights(config: Config) -> dict:
     return load_encoders(config, CPU).about
 
 
-def test_training_a_backbone_without_a_loss_is_refused(tiny: Config) -> None:
-    config = with_fields(with_losses(tiny, "none"), {"finetune.method": "whole"})
+def test_training_a_backbone_without_a_loss_is_refused(cached: Config) -> None:
     with pytest.raises(InputError, match=r"finetune\.method whole without a loss trains nothing"):
-        checked(config)
+        configure(cached, {"only": "none", "finetune.method": "whole"})

@@ -1,4 +1,4 @@
-"""Test scans of which nobody knows whether they are good: scored and drawn, but in no metric."""
+"""Test scans of unknown class: scored and drawn, but in no metric."""
 
 import json
 import math
@@ -7,17 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from lsfa_lib.studies.components import read_test
+from study_case import write_results
 from typer.testing import CliRunner
 
 from lsfa_lib.cli.app import app
-from lsfa_lib.config import TINY, DataConfig, resolve_device
-from lsfa_lib.features.extract import load_encoders
+from lsfa_lib.config import Config, DataConfig
 from lsfa_lib.figures import findings, mistakes, result_figures, scan_figures
 from lsfa_lib.pipeline import Run, run_category
 from lsfa_lib.records import is_defective
-from lsfa_lib.storage.results import read_result
+from lsfa_lib.storage.results import read_result, write_result
+from lsfa_lib.studies import study_table
 
 
 def tree(demo_root: Path, root: Path, unlabelled: list[str]) -> Path:
@@ -34,21 +35,20 @@ def tree(demo_root: Path, root: Path, unlabelled: list[str]) -> Path:
     return root
 
 
-def run_on(root: Path) -> Run:
-    config = replace(TINY, data=DataConfig(str(root)), device="cpu", cache="")
-    return run_category("seal", config, seed=0)
+def run_on(root: Path, cached: Config) -> Run:
+    return run_category("seal", replace(cached, data=DataConfig(str(root))), seed=0)
 
 
 def test_what_a_kind_says() -> None:
     assert [is_defective(k) for k in ("good", "hole", "unlabelled")] == [False, True, None]
 
 
-def test_unlabelled_scans_change_no_metric(demo_root: Path, tmp_path: Path) -> None:
-    some = run_on(tree(demo_root, tmp_path / "some", ["hole", "cut"]))
+def test_unlabelled_scans_change_no_metric(demo_root: Path, tmp_path: Path, cached: Config) -> None:
+    some = run_on(tree(demo_root, tmp_path / "some", ["hole", "cut"]), cached)
     fewer = tree(demo_root, tmp_path / "fewer", [])
     for kind in ("hole", "cut"):
         shutil.rmtree(fewer / "seal" / "test" / kind)
-    without = run_on(fewer)
+    without = run_on(fewer, cached)
     for mode, values in without.result["modes"].items():
         np.testing.assert_equal(some.result["modes"][mode], values)
         assert findings.counts(some.result, mode) == findings.counts(without.result, mode)
@@ -68,14 +68,15 @@ def test_unlabelled_scans_change_no_metric(demo_root: Path, tmp_path: Path) -> N
     assert "lowest score of the unlabelled" in reasons
 
 
-def test_the_study_of_components_leaves_unlabelled_scans_out(
-    demo_root: Path, tmp_path: Path
-) -> None:
-    data = DataConfig(str(tree(demo_root, tmp_path, ["hole", "cut"])))
-    config = replace(TINY, data=data, device="cpu", cache="")
-    scans = read_test("seal", config, load_encoders(config, resolve_device("cpu")))
-    assert not [f.name for f in scans.features if "/unlabelled/" in f.name]
-    assert (scans.defective.count(False), scans.defective.count(True)) == (3, 4)
+def test_the_tables_of_a_study_leave_unlabelled_scans_out(tmp_path: Path) -> None:
+    folder = write_results(tmp_path / "studies" / "parts-demo")
+    expected = study_table.table(study_table.load(folder))
+    for path in tmp_path.glob("runs/sweep/*/result.json"):
+        result = read_result(path)
+        unknown = {**result["scans"][0], "kind": "unlabelled", "defective": None}
+        result["scans"][5:5] = [unknown, {**unknown, "scores": dict.fromkeys(unknown["scores"], 9)}]
+        write_result(result, path.parent)
+    pd.testing.assert_frame_equal(study_table.table(study_table.load(folder)), expected)
 
 
 @pytest.fixture(scope="module")
