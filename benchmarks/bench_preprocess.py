@@ -32,7 +32,7 @@ def peer_mask(raw: Scan) -> np.ndarray:
 
 def rows() -> list[Row]:
     """Plane and cleaning, and the whole preparation, of a demo scan at the size of real frames."""
-    raw = render("biscuit/train/good/000", DemoSettings(size=800)).scan
+    raw = render("biscuit/train/good/000", DemoSettings(size=800))
     readings = int(part_mask(raw, CONFIG).sum())
     return [
         measure(

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import pandas as pd
 import pytest
 from plotly.offline import get_plotlyjs
-from report_case import Case, Reader, make_case, write_run, write_study
+from report_case import COOKIE, Case, Reader, write_run, write_study
 from typer.testing import CliRunner
 
 from lsfa_lib.cli.app import app
@@ -22,25 +22,21 @@ STUDY_RUNS = ("cookie-demo-IFC", "cookie-demo-baseline", "zipper-demo-baseline")
 
 
 @pytest.fixture(scope="module")
-def case() -> Case:
-    return make_case(size=48, each=2)
-
-
-@pytest.fixture(scope="module")
-def built(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Reports in a folder with an odd name: a study, a run of its own, all pages."""
+def bundled(built: Path, case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reports with scans of the user's, a page next to the runs, and a table of runs."""
     reports = tmp_path_factory.mktemp("büro & co") / "reports"
-    folder = write_study(reports, case)
+    shutil.copytree(built, reports)
     root = {"data": {"root": str(reports.parent / "scans" / "mine")}}
     result = case.result | {"config": case.result["config"] | root}
-    own = Case(result, case.samples, case.predictions)
-    write_run(reports / "runs" / "quickstart" / "cookie-demo-s0", own, scans=1)
-    (reports / "components").mkdir()
-    shutil.copy(folder / "notebook.ipynb", reports / "components")
-    pd.DataFrame({"folder": ["../../runs/sweep/x"]}).to_parquet(folder / "runs.parquet")
-    report.rebuild(reports)
-    # A page written before the others were there has its own plotly.js.
+    own = write_run(reports / COOKIE, Case(result, case.samples, case.predictions), scans=1)
+    report.render(own, own.parent / "report.html")
+    study = reports / "studies" / "components-demo"
+    pd.DataFrame({"folder": ["../../runs/sweep/x"]}).to_parquet(study / "runs.parquet")
     page = reports / "components" / "report.html"
+    page.parent.mkdir()
+    report.render(Path(shutil.copy(study / "notebook.ipynb", page.parent)), page)
+    report.write_index(reports)
+    # A page written before the others has its own plotly.js.
     text = page.read_text(encoding="utf-8").replace("../plotly.min.js", "plotly.min.js")
     named = (
         f"{text}<p>{reports.parent / 'scans'} and <img src='x.png'><img src=\"x.png\" alt=''></p>"
@@ -50,8 +46,8 @@ def built(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def reports(built: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(built, tmp_path / "reports"))
+def reports(bundled: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(bundled, tmp_path / "reports"))
 
 
 def unpacked(path: Path) -> dict[str, bytes]:
@@ -60,8 +56,8 @@ def unpacked(path: Path) -> dict[str, bytes]:
         return {entry.filename: archive.read(entry) for entry in archive.infolist()}
 
 
-def test_bundle_carries_pages_numbers_and_plotly_once(built: Path, tmp_path: Path) -> None:
-    files = unpacked(bundle.write_bundle(built, tmp_path / "out.zip"))
+def test_bundle_carries_pages_numbers_and_plotly_once(bundled: Path, tmp_path: Path) -> None:
+    files = unpacked(bundle.write_bundle(bundled, tmp_path / "out.zip"))
     runs = {f"sweep/{name}-s0-comp0000" for name in STUDY_RUNS} | {"quickstart/cookie-demo-s0"}
     expected = {"index.html", "plotly.min.js", "components/report.html"}
     expected |= {
@@ -75,12 +71,12 @@ def test_bundle_carries_pages_numbers_and_plotly_once(built: Path, tmp_path: Pat
     assert set(files) == {f"reports/{name}" for name in expected}
     assert files["reports/plotly.min.js"].decode() == get_plotlyjs()
     picture = "runs/quickstart/cookie-demo-s0/thumbnail.png"
-    assert files[f"reports/{picture}"] == (built / picture).read_bytes()
+    assert files[f"reports/{picture}"] == (bundled / picture).read_bytes()
 
 
 @pytest.mark.parametrize("study", ["", "components"])
-def test_every_address_in_a_bundle_resolves(built: Path, tmp_path: Path, study: str) -> None:
-    files = unpacked(bundle.write_bundle(built, tmp_path / "out.zip", study))
+def test_every_address_in_a_bundle_resolves(bundled: Path, tmp_path: Path, study: str) -> None:
+    files = unpacked(bundle.write_bundle(bundled, tmp_path / "out.zip", study))
     walked = 0
     for name in [name for name in files if name.endswith(".html")]:
         reader = Reader(files[name].decode())
@@ -99,10 +95,10 @@ def test_every_address_in_a_bundle_resolves(built: Path, tmp_path: Path, study: 
     assert "See the method." in Reader(page).words
 
 
-def test_bundle_names_no_folder_of_this_machine(built: Path, tmp_path: Path) -> None:
-    files = unpacked(bundle.write_bundle(built, tmp_path / "out.zip"))
-    folders = [built, built.parent, Path.home(), Path.cwd(), tmp_path.parents[1]]
-    names = {str(folder) for folder in folders} | {"/home/someone", built.parent.name}
+def test_bundle_names_no_folder_of_this_machine(bundled: Path, tmp_path: Path) -> None:
+    files = unpacked(bundle.write_bundle(bundled, tmp_path / "out.zip"))
+    folders = [bundled, bundled.parent, Path.home(), Path.cwd(), tmp_path.parents[1]]
+    names = {str(folder) for folder in folders} | {"/home/someone", bundled.parent.name}
     for name, content in files.items():
         if name.endswith(".parquet"):
             content = pd.read_parquet(io.BytesIO(content)).to_csv().encode()
@@ -116,7 +112,7 @@ def test_bundle_names_no_folder_of_this_machine(built: Path, tmp_path: Path) -> 
     assert "… and" in files["reports/components/report.html"].decode()
 
 
-def test_equal_reports_give_equal_bytes(built: Path, reports: Path, tmp_path: Path) -> None:
+def test_equal_reports_give_equal_bytes(bundled: Path, reports: Path, tmp_path: Path) -> None:
     one = bundle.write_bundle(reports, tmp_path / "one.zip").read_bytes()
     for file in reports.rglob("*"):
         file.touch()
@@ -132,7 +128,7 @@ def test_a_study_is_bundled_with_its_runs_alone(reports: Path, case: Case, tmp_p
     reader = Reader(files["reports/index.html"].decode())
     assert "3 finished runs and 1 study" in reader.words
     assert "zipper-demo-IFC-s0-comp0000: its last attempt failed" in reader.words
-    with pytest.raises(InputError, match="'x' is not one of those here"):
+    with pytest.raises(InputError, match="study 'x' does not exist; choose one of other-demo"):
         bundle.write_bundle(reports, tmp_path / "none.zip", "x")
     assert not (tmp_path / "none.zip").exists()
 
@@ -192,13 +188,10 @@ def test_report_command_writes_pages_a_mail_or_a_bundle(reports: Path, tmp_path:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("cookie-demo-s0",), "one page is written by RUN and --out together"),
-        (("--out", "x.html"), "one page is written by RUN and --out together"),
-        (("cookie-demo-s0", "--out", "x", "--bundle", "y"), "a zip by --bundle alone"),
-        (
-            ("--study", "components"),
-            "--study components chooses what goes into a zip; add --bundle",
-        ),
+        (("cookie-demo-s0",), "RUN needs --out and --out needs RUN"),
+        (("--out", "x.html"), "`lsfa report RUN --out FILE`"),
+        (("cookie-demo-s0", "--out", "x", "--bundle", "y"), "--bundle takes neither"),
+        (("--study", "components"), "--study components selects what a zip contains; add --bundle"),
     ],
 )
 def test_report_command_says_what_does_not_go_together(

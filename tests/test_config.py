@@ -115,7 +115,7 @@ def test_auto_takes_cuda_where_it_is() -> None:
 @pytest.mark.parametrize("name", ["cuda", "cuda:9"])
 def test_missing_cuda_is_said(name: str) -> None:
     with pytest.raises(
-        InputError, match=f"device {name} was asked for but torch sees none; use --device cpu or"
+        InputError, match=f"device {name} was requested but torch sees none; use --device cpu or"
     ):
         resolve_device(name)
 

@@ -92,9 +92,18 @@ def test_projection_has_the_johnson_lindenstrauss_width_and_keeps_distances():
     assert abs(ratio.mean() - 1) < 0.1
 
 
-def test_projection_is_skipped_where_it_would_not_shrink():
-    rows = features(200, 40)
-    assert coreset._projected(rows, 0.9, torch.Generator()) is rows
+def test_projection_is_skipped_unless_it_at_least_halves_the_width():
+    width = johnson_lindenstrauss_width(600, 0.9)
+    for columns, projected in ((40, False), (2 * width - 1, False), (2 * width, True)):
+        rows = features(600, columns)
+        found = coreset._projected(rows, 0.9, torch.Generator())
+        assert found.shape[1] == (width if projected else columns)
+        assert (found is rows) is not projected
+    assert coreset._projected(rows, 0.0, torch.Generator()) is rows
+    # Exact greedy on the rows themselves, although their width exceeds the bound.
+    rows = features(600, 2 * width - 1)
+    ours = greedy_k_centre(rows, 60, seed=11).tolist()
+    assert ours == one_at_a_time(rows, 60, ours[0])
 
 
 def test_selection_after_projection_equals_one_at_a_time_on_the_projected_rows():

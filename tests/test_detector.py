@@ -10,7 +10,10 @@ import scipy.stats
 import torch
 
 from lsfa_lib.config import OURS
-from lsfa_lib.detection.detector import fit, fit_banks, fuse, load, predict, save, smooth_map
+from lsfa_lib.detection import detector as detection
+from lsfa_lib.detection.detector import fit, fit_banks, fuse, predict, require_validation
+from lsfa_lib.detection.maps import smooth_map
+from lsfa_lib.detection.saved import load, save
 from lsfa_lib.records import MODALITIES, ModalityFeatures, PatchFeatures, Prediction
 from lsfa_lib.storage.files import InputError
 
@@ -198,6 +201,34 @@ def test_fusion(fusion: str, score: float) -> None:
     assert fused.anomaly_map.tolist() == [[score] * 2] * 2
 
 
+def test_fusion_names_one_evidence_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each evidence alone, all modalities, then one further evidence at a time."""
+    values = {"3d": 1.0, "rgb": 2.0, "normals": 6.0, "disagreement": 7.0, "cfm": 14.0}
+    found = {e: Prediction(torch.full((2, 2), v), 10 * v) for e, v in values.items()}
+    two = {e: found[e] for e in ("3d", "rgb")}
+    assert list(fuse(two, OURS.detector)) == ["3d", "rgb", "rgb+3d"]
+    assert list(fuse({"3d": found["3d"]}, OURS.detector)) == ["3d"]
+    one = {**two, "disagreement": found["disagreement"]}
+    assert list(fuse(one, OURS.detector)) == [*fuse(two, OURS.detector), *THIRD]
+    monkeypatch.setattr(detection, "MODALITIES", ("3d", "rgb", "normals"))
+    means = {
+        **{e: values[e] for e in ("3d", "rgb", "normals")},
+        "normals+rgb+3d": 3.0,
+        "disagreement": 7.0,
+        "normals+rgb+3d+disagreement": 4.0,
+        "cfm": 14.0,
+        "normals+rgb+3d+disagreement+cfm": 6.0,
+    }
+    fused = fuse(found, OURS.detector)
+    assert list(fused) == list(means)
+    for mode, mean in means.items():
+        assert fused[mode].image_score == pytest.approx(10 * mean)
+        assert fused[mode].anomaly_map.tolist() == [[mean] * 2] * 2
+
+
+THIRD = ["disagreement", "rgb+3d+disagreement"]
+
+
 def test_product_of_signed_scores_is_refused() -> None:
     config = replace(CONFIG, detector=replace(CONFIG.detector, fusion="product"))
     with pytest.raises(InputError, match="fusion product needs"):
@@ -207,6 +238,7 @@ def test_product_of_signed_scores_is_refused() -> None:
 def test_one_validation_scan_is_too_few() -> None:
     with pytest.raises(InputError, match="1 validation/good scans, at least 2 are needed"):
         fit(TRAIN, VALIDATION[:1], CONFIG, seed=0)
+    require_validation(2)
 
 
 def test_identical_validation_scans_are_centred_only() -> None:

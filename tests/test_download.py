@@ -121,7 +121,7 @@ def test_a_part_longer_than_the_file_is_thrown_away(server: Server, tmp_path: Pa
 @pytest.mark.parametrize("sent", [BYTES[:-1], BYTES[:-1] + b"!", b""])
 def test_wrong_bytes_are_not_kept(server: Server, tmp_path: Path, digest: str, sent: bytes) -> None:
     server.content = sent
-    with pytest.raises(InputError, match=r"sent something else") as caught:
+    with pytest.raises(InputError, match=r"sent a different file") as caught:
         fetch(remote(server, digest=digest), tmp_path / "m.bin")
     assert list(tmp_path.iterdir()) == []
     *_, first, second = str(caught.value).splitlines()
@@ -148,14 +148,14 @@ def test_servers_errors(server: Server, tmp_path: Path) -> None:
     assert len(server.asked) == 1
     assert len(str(caught.value).splitlines()) == 3
     server.asked, server.statuses = [], [500] * 99
-    with pytest.raises(InputError, match="4 attempts brought nothing"):
+    with pytest.raises(InputError, match="4 attempts received nothing"):
         fetch(remote(server), tmp_path / "other.bin")
     assert len(server.asked) == download.ATTEMPTS
 
 
 def test_nobody_there(server: Server, tmp_path: Path) -> None:
     nowhere = Remote("http://127.0.0.1:9/model.bin", "model.bin")
-    with pytest.raises(InputError, match="attempts brought nothing"):
+    with pytest.raises(InputError, match="attempts received nothing"):
         fetch(nowhere, tmp_path / "m.bin")
     assert list(tmp_path.iterdir()) == []
 
@@ -173,7 +173,7 @@ def test_offline_nothing_is_asked(
 ) -> None:
     monkeypatch.setenv("LSFA_OFFLINE", "1")
     assert offline()
-    with pytest.raises(InputError, match="LSFA_OFFLINE forbids the network"):
+    with pytest.raises(InputError, match="LSFA_OFFLINE forbids network access"):
         fetch(remote(server), tmp_path / "m.bin")
     (tmp_path / "m.bin").write_bytes(BYTES)
     assert fetch(remote(server), tmp_path / "m.bin").read_bytes() == BYTES

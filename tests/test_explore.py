@@ -145,7 +145,8 @@ def test_texts_hold_the_numbers(inspection: Inspection) -> None:
         assert source in answer
     assert f"{counts.found} of {counts.found + counts.missed} defective" in answer
     assert f"{counts.rejected} of {counts.rejected + counts.passed} good" in answer
-    assert answer.startswith(f"**{inspection.name} is called defective**: score ")
+    inspection.threshold = -1e9
+    assert inspection.answer().startswith(f"**{inspection.name} is called defective**: score ")
     inspection.threshold = 1e9
     assert inspection.answer().startswith(f"**{inspection.name} is called good**")
 

@@ -16,11 +16,11 @@ from lsfa_lib.datasets.entry import SPLITS
 from lsfa_lib.datasets.eyecandies import LIGHTS, camera, read_normals
 from lsfa_lib.datasets.layouts import categories, entries, read_scan, read_split, split_of
 from lsfa_lib.demo.eyecandies_demo import (
-    CALLED,
+    KINDS,
     LENS,
-    names,
+    eyecandies_names,
     normals_of,
-    rendered,
+    render_lights,
     write_eyecandies_demo,
 )
 from lsfa_lib.demo.rendering import camera_matrix
@@ -67,7 +67,7 @@ def test_every_split_is_there_with_its_kinds(tree: Path) -> None:
     assert len(read_split(tree, "seal", "validation")) == 3
     kinds = [entry.kind for entry in entries(tree, "seal", "test")]
     assert kinds == sorted(kinds)
-    assert sorted(kinds) == sorted(["good", "good", *(CALLED[k] for k in CALLED if k != "good")])
+    assert sorted(kinds) == sorted(["good", "good", *(KINDS[k] for k in KINDS if k != "good")])
     first = entries(tree, "seal", "train")[0]
     assert (first.name, first.kind, first.gt) == ("seal/train/good/000", "good", None)
 
@@ -99,8 +99,8 @@ def test_the_published_camera_has_a_focal_length_of_711_px() -> None:
 
 def test_written_points_come_back(tree: Path) -> None:
     train = entries(tree, "seal", "train")
-    for entry, (name, called) in zip(train, names(SETTINGS), strict=False):
-        scan, _ = rendered(name, called, SETTINGS)
+    for entry, (name, called) in zip(train, eyecandies_names(SETTINGS).items(), strict=False):
+        scan, _ = render_lights(name, called, SETTINGS)
         assert entry.name == called
         np.testing.assert_allclose(read_scan(entry).xyz, scan.xyz, atol=1e-5)
 

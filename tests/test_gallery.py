@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from report_case import MODES, Case, Reader, make_case, write_run, write_study
+from report_case import MODES, Case, Reader, write_run, write_study
 
 from lsfa_lib.config import DEMO, Config, DataConfig, with_losses
 from lsfa_lib.pages import gallery, gallery_data
@@ -18,23 +18,11 @@ from lsfa_lib.storage.results import as_json
 EVIL = "</script><script>alert(1)</script>\"'&amp;"
 
 
-@pytest.fixture(scope="module")
-def case() -> Case:
-    return make_case(size=48, each=2)
-
-
-@pytest.fixture(scope="module")
-def swept(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A reports folder with a study and a run of its own."""
-    reports = tmp_path_factory.mktemp("gallery") / "reports"
-    write_study(reports, case)
-    write_run(reports / "runs" / "quickstart" / "cookie-demo-s0", case, scans=1)
-    return reports
-
-
 @pytest.fixture
-def reports(swept: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(swept, tmp_path / "reports"))
+def reports(built: Path, tmp_path: Path) -> Path:
+    """A study and a run of its own, before their pages were written."""
+    pages = shutil.ignore_patterns("*.html", "thumbnail.png")
+    return Path(shutil.copytree(built, tmp_path / "reports", ignore=pages))
 
 
 def index(reports: Path) -> str:
@@ -127,8 +115,8 @@ def test_unfinished_and_damaged_runs_are_listed_with_what_to_do(case: Case, tmp_
     for name in ("cut-short", "older", "list", "lacking", "odd", "unfinished", "failed"):
         assert f"quickstart/{name}" not in cards
         assert sum(f"quickstart/{name}" in problem for problem in problems) == 1
-    assert "sweep/half: unfinished, it has no run.json; start the sweep again" in problems
-    assert "quickstart/unfinished: unfinished, it has no result.json; run it again" in problems
+    assert "sweep/half: unfinished, run.json is missing; start the sweep again" in problems
+    assert "quickstart/unfinished: unfinished, result.json is missing; run it again" in problems
     assert len(problems) == 8
     assert all("again" in problem for problem in problems)
     assert str(tmp_path) not in page
@@ -138,7 +126,7 @@ def test_a_failed_run_says_the_last_line_of_its_traceback(reports: Path) -> None
     (problem,) = not_shown(index(reports))
     assert problem == (
         "sweep/zipper-demo-IFC-s0-comp0000: its last attempt failed with "
-        "lsfa_lib.storage.files.InputError: …/007.png is missing; add it; mend that and start "
+        "lsfa_lib.storage.files.InputError: …/007.png is missing; add it; fix that and start "
         "the sweep again"
     )
 
@@ -146,7 +134,7 @@ def test_a_failed_run_says_the_last_line_of_its_traceback(reports: Path) -> None
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "studies/components-demo: unfinished, it has no study.json; start the sweep again"),
+        (None, "studies/components-demo: unfinished, study.json is missing; start the sweep again"),
         ("{", "studies/components-demo/study.json is damaged; start the sweep of that study again"),
         ("[]", "studies/components-demo/study.json is damaged"),
         ('{"schema": 1, "title": "x"}', "studies/components-demo/study.json is damaged"),
@@ -172,8 +160,8 @@ def test_a_study_that_cannot_be_read_leaves_the_others_unharmed(
 def test_a_study_whose_page_failed_is_listed_and_keeps_its_entry(reports: Path) -> None:
     (reports / "studies/components-demo/notebook-failed.ipynb").write_text("{}", encoding="utf-8")
     page = index(reports)
-    assert "studies/components-demo: its page failed, notebook-failed.ipynb says where" in page
-    assert "IFC +0.010 I-AUROC against baseline" in page
+    assert "studies/components-demo: its page failed (see notebook-failed.ipynb)" in page
+    assert "IFC +0.010 I-AUROC against baseline" in Reader(page).words
 
 
 def test_an_empty_folder_says_how_to_make_a_run(tmp_path: Path) -> None:
@@ -215,7 +203,7 @@ def test_three_hundred_runs_stay_light(case: Case, tmp_path: Path) -> None:
 
 def entry(case: Case, config: Config = DEMO, category: str = "a", **changes) -> object:
     values = {"preset": config.preset, "config": as_json(config), "category": category} | changes
-    return gallery_data.RunEntry(Path("runs/x/y"), copy.deepcopy(case.result) | values)
+    return gallery_data.RunEntry("runs/x/y", copy.deepcopy(case.result) | values)
 
 
 def test_means_take_seeds_first_and_then_categories(case: Case) -> None:
@@ -224,15 +212,15 @@ def test_means_take_seeds_first_and_then_categories(case: Case) -> None:
         run.result["modes"]["3d"]["i_auroc"] = value
     (block,) = blocks(entries)
     (row,) = block.rows
-    assert (row.group, row.runs, block.categories) == ("demo, 224 px", 3, ("a", "b"))
-    assert list(row.values) == ["I-AUROC", "AUPRO 30 %", "AUPRO 5 %", "P-AUROC"]
+    assert (row.name, row.runs, block.categories) == ("demo, 224 px", 3, ("a", "b"))
+    assert list(row.means) == ["i_auroc", "aupro_30", "aupro_05", "p_auroc"]
     # (mean(0.6, 0.8) + 1.0) / 2, not the mean of three runs.
-    assert block.cells(row, "I-AUROC")[0][0] == "0.850"
+    assert block.cells(row, "i_auroc")[0][0] == "0.850"
     strict = case.result["modes"]["rgb+3d+disagreement"]["aupro_05"]
-    assert block.cells(row, "AUPRO 5 %")[4][0] == f"{strict:.3f}"
+    assert block.cells(row, "aupro_05")[4][0] == f"{strict:.3f}"
     entries[2].result["modes"]["3d"]["i_auroc"] = None
     (block,) = blocks(entries)
-    assert block.cells(block.rows[0], "I-AUROC")[0] == ("–", False)
+    assert block.cells(block.rows[0], "i_auroc")[0] == ("–", False)
 
 
 def test_the_best_mean_is_marked_among_runs_of_the_same_categories(case: Case) -> None:
@@ -243,7 +231,7 @@ def test_the_best_mean_is_marked_among_runs_of_the_same_categories(case: Case) -
             mode["p_auroc"] = 0.5
         run.result["modes"]["rgb"]["p_auroc"] = value
     marked = {
-        (block.categories, row.group): [best for _, best in block.cells(row, "P-AUROC")]
+        (block.categories, row.name): [best for _, best in block.cells(row, "p_auroc")]
         for block in blocks(entries)
         for row in block.rows
     }
@@ -266,7 +254,7 @@ def test_runs_of_other_losses_shots_or_fields_are_never_averaged(case: Case) -> 
         entry(case, replace(other, preset="mine")),
     ]
     (block,) = blocks(entries)
-    rows = {row.group: row.runs for row in block.rows}
+    rows = {row.name: row.runs for row in block.rows}
     mine = sorted(key for key in rows if key.startswith("mine"))
     assert {key: runs for key, runs in rows.items() if key not in mine} == {
         "demo, 224 px": 2,
@@ -283,9 +271,9 @@ def test_modes_that_a_run_lacks_are_dashes(case: Case) -> None:
     for mode in MODES[3:]:
         del plain.result["modes"][mode]
     (block,) = blocks([plain])
-    assert [len(values) for values in block.rows[0].values.values()] == [3] * 4
+    assert list(block.rows[0].means.index) == list(MODES[:3])
     (block,) = blocks([plain, entry(case)])
-    cells = {row.group: [text for text, _ in block.cells(row, "I-AUROC")] for row in block.rows}
+    cells = {row.name: [text for text, _ in block.cells(row, "i_auroc")] for row in block.rows}
     assert cells["demo, 224 px, no training"][3:] == ["–", "–"]
     assert "–" not in cells["demo, 224 px"]
 
@@ -296,14 +284,14 @@ def test_a_study_alone_keeps_its_runs_and_their_problems(reports: Path, case: Ca
     contents = gallery_data.find_contents(reports)
     for name in ("components", "components-demo"):
         own = contents.of_study(name)
-        assert [study.name for study in own.studies] == ["components-demo"]
+        assert [study.place for study in own.studies] == ["studies/components-demo"]
         assert {run.place.split("-")[-1] for run in own.runs} == {"comp0000"}
         assert len(own.runs) == 3
         assert [place for place, _ in own.problems] == ["runs/sweep/zipper-demo-IFC-s0-comp0000"]
     with pytest.raises(
-        InputError, match="'x' is not one of those here: other-demo, components-demo"
+        InputError, match="study 'x' does not exist; choose one of other-demo, components-demo"
     ):
         contents.of_study("x")
     empty = gallery_data.find_contents(reports / "nowhere")
-    with pytest.raises(InputError, match="there is no study 'x' here; `lsfa sweep` makes"):
+    with pytest.raises(InputError, match="study 'x' does not exist; `lsfa sweep` makes"):
         empty.of_study("x")

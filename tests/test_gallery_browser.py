@@ -2,43 +2,31 @@
 
 import copy
 import json
+import shutil
 import zipfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from browser_case import MARKS, Watch, chromium
+from browser_case import MARKS, Watch
 from PIL import Image
-from report_case import Case, make_case, write_run, write_study
+from report_case import COOKIE, Case, write_run, write_study
 
 from lsfa_lib.config import DEMO, with_losses
 from lsfa_lib.pages import bundle, gallery, report
 from lsfa_lib.storage.results import as_json
 
 EVIL = "</script><script>alert(1)</script>\"'<img src=x onerror=alert(2)>"
-COOKIE, ROPE = "runs/quickstart/cookie-demo-s0", "runs/quickstart/rope-demo-s0"
+ROPE = "runs/quickstart/rope-demo-s0"
 pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def case() -> Case:
-    return make_case(size=48, each=2)
-
-
-@pytest.fixture(scope="module")
-def reports(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of two categories, an older run, and one of another preset without training."""
+def reports(built: Path, case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of two categories, a run, and an older one of another preset without training."""
     reports = tmp_path_factory.mktemp("gallery") / "reports"
-    write_study(reports, case)
-    write_run(reports / COOKIE, case, scans=1)
+    shutil.copytree(built, reports)
     config = as_json(replace(with_losses(DEMO, "none"), preset="mine"))
     rope = copy.deepcopy(case.result) | {
         "category": "rope",
@@ -48,9 +36,12 @@ def reports(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     for mode in ("disagreement", "rgb+3d+disagreement"):
         del rope["modes"][mode]
+    for mode in ("3d", "rgb"):
+        rope["modes"][mode] |= {"i_auroc": 0.5}
     rope["modes"]["rgb+3d"] |= {"i_auroc": 0.999, "p_auroc": 0.5}
-    write_run(reports / ROPE, Case(rope, case.samples, case.predictions), scans=1)
-    report.rebuild(reports)
+    own = write_run(reports / ROPE, Case(rope, case.samples, case.predictions), scans=1)
+    report.render(own, own.parent / "report.html")
+    gallery.write_index(reports)
     return reports
 
 
@@ -102,7 +93,7 @@ def test_gallery_filters_and_opens_reports(browser, reports: Path, width: int) -
     watch.page.fill("#tools [name=to]", "2026-10-31")
     assert watch.shown == ["quickstart/rope-demo-s0"]
     watch.page.fill("#tools [name=from]", "2026-10-02")
-    assert watch.shown == [] and watch.page.is_visible("text=No run fits.")
+    assert watch.shown == [] and watch.page.is_visible("text=No matching run.")
     watch.page.click(".none button")
     watch.page.wait_for_function("document.querySelectorAll('.card:not([hidden])').length === 5")
     assert watch.state == {}
@@ -144,7 +135,8 @@ def test_the_number_shown_and_the_order_follow_metric_and_modality(
     # A run without the modality is no answer to it.
     watch.choose("mode", "disagreement")
     assert watch.shown == [place for place in ALL if "rope" not in place]
-    assert watch.page.locator("#shown").inner_text() == "4 of 5 runs; 1 has no disagreement"
+    shown = watch.page.locator("#shown").inner_text()
+    assert shown == "4 of 5 runs (1 does not compute this score)"
     watch.choose("sort", "newest")
     watch.choose("mode", "rgb")
     assert watch.shown[-1] == "quickstart/rope-demo-s0"
@@ -226,7 +218,7 @@ def test_two_runs_are_compared_with_the_keyboard(
     assert "training.weights.la\t0.6\t0" in differing and len(differing) == 7
     assert dialog.evaluate("d => d.scrollWidth <= d.clientWidth") and watch.fits()
     watch.page.keyboard.press("Escape")
-    # The page is told of the closing after the key was.
+    # The page hears of the closing after the key.
     watch.page.wait_for_function("!location.hash.includes('rope')")
     assert not dialog.is_visible() and watch.state == {"compare": COOKIE}
     bar.get_by_role("button").click()

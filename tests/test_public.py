@@ -70,7 +70,7 @@ def test_an_archive_fetched_by_hand_is_checked_and_kept(archive: Path, tmp_path:
     root = tmp_path / "data"
     assert fetch_data("mvtec3d", root, True, archive) == ["bagel", "cookie"]
     assert archive.exists()
-    with pytest.raises(InputError, match="bagel is there already"):
+    with pytest.raises(InputError, match="bagel already exists"):
         fetch_data("mvtec3d", root, True, archive)
     archive.write_bytes(archive.read_bytes() + b"!")
     with pytest.raises(InputError, match=f"{NAME}: its md5 is "):

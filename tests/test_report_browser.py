@@ -1,14 +1,13 @@
 """Reports in Chromium without a network: figures drawn, views linked, nothing asked of any host."""
 
 import base64
-from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
-from browser_case import MARKS, Watch, chromium, colors
-from report_case import make_case, write_run
+from browser_case import MARKS, Watch, colors
+from report_case import COOKIE, make_case, write_run
 
 from lsfa_lib.figures.names import SHORT_MODES
 from lsfa_lib.pages import report
@@ -19,30 +18,17 @@ pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator:
-    with chromium() as started:
-        yield started
+def page(built: Path) -> Path:
+    return built / COOKIE / "report.html"
 
 
-@pytest.fixture(scope="module")
-def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    reports = tmp_path_factory.mktemp("pages") / "reports"
-    folder = reports / "runs" / "quickstart" / "cookie-demo-s0"
-    notebook = write_run(folder, make_case(size=SIZE, each=2), scans=1)
-    report.render(notebook, folder / "report.html")
-    report.render(notebook, reports / "mail" / "report.html", plotly="inline")
-    report.write_index(reports)
-    return reports
-
-
-@pytest.fixture(scope="module")
-def page(reports: Path) -> Path:
-    return reports / "runs/quickstart/cookie-demo-s0/report.html"
-
-
-@pytest.mark.parametrize("folder", ["runs/quickstart/cookie-demo-s0", "mail"])
-def test_clouds_are_drawn_and_buttons_recolour_them(browser, reports: Path, folder: str) -> None:
-    watch = Watch(browser, reports / folder / "report.html")
+@pytest.mark.parametrize("plotly", ["shared", "inline"])
+def test_clouds_are_drawn_and_buttons_recolour_them(
+    browser, page: Path, tmp_path: Path, plotly: str
+) -> None:
+    if plotly == "inline":
+        page = report.render(page.parent / "notebook.ipynb", tmp_path / "mail.html", plotly)
+    watch = Watch(browser, page)
     watch.draw()
     photo = watch.cloud()
     assert colors(photo) > 8
@@ -194,7 +180,7 @@ def test_a_pixel_is_shown_in_all_views_with_its_scores(browser, page: Path) -> N
     watch = Watch(browser, page)
     watch.draw()
     scan = Scan(watch, page.parent / "notebook.ipynb")
-    assert "Point at a picture or the cloud" in scan.readout
+    assert "Point at an image or the cloud" in scan.readout
     assert set(scan.marks()) == {None}
     (defect,) = np.nonzero(_colors(scan.buttons[1]))
     for i in (int(defect[len(defect) // 2]), len(scan.rows) // 3):
@@ -340,6 +326,6 @@ def test_without_plotly_the_page_says_what_it_needs(browser, page: Path, tmp_pat
     alone.write_text(page.read_text(encoding="utf-8"), encoding="utf-8")
     watch = Watch(browser, alone)
     said = watch.page.locator(".canvas").first.inner_text()
-    assert "The figure needs plotly.min.js, which lies in the reports folder" in said
+    assert "This figure needs plotly.min.js from the reports folder" in said
     watch.errors = [error for error in watch.errors if "ERR_FILE_NOT_FOUND" not in error]
     watch.close()

@@ -129,7 +129,7 @@ def test_a_change_of_a_file_whose_digest_nobody_tells_is_noticed(place: Path) ->
 
 def test_point_mae_is_checked_against_its_published_digest(place: Path) -> None:
     (place / "pointmae_pretrain.pth").write_bytes(b"something")
-    with pytest.raises(InputError, match=r"pretrain\.pth: its sha256 is .* wanted 27ded932"):
+    with pytest.raises(InputError, match=r"pretrain\.pth: its sha256 is .* expected 27ded932"):
         ready(named("point_mae"))
 
 
@@ -195,7 +195,7 @@ def test_weights_without_an_address_say_where_people_find_them(
     with pytest.raises(InputError) as caught:
         ready(bert)
     first, *by_hand = str(caught.value).splitlines()
-    assert first.endswith("has no address to fetch it from;")
+    assert first.endswith("has no download address;")
     assert by_hand == [
         "By hand: find Point-BERT.pth on https://github.com/lulutang0608/Point-BERT",
         f"and put it at {tmp_path / 'Point-BERT.pth'}",

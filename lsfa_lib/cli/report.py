@@ -36,8 +36,8 @@ def report(
 
     if bool(run) != bool(out) or (run and bundle):
         raise InputError(
-            "RUN needs --out and --out needs RUN: lsfa report RUN --out FILE; --bundle takes "
-            "neither"
+            "RUN needs --out and --out needs RUN: `lsfa report RUN --out FILE`; "
+            "--bundle takes neither"
         )
     if study and not bundle:
         raise InputError(f"--study {study} selects what a zip contains; add --bundle out.zip")

@@ -129,10 +129,10 @@ def item_file(root: Path, name: str, item: str) -> Path:
 def write_scan(
     root: Path,
     scan: Scan,
-    pictures: dict[int, UInt8[np.ndarray, "H W 3"]],
+    images: list[UInt8[np.ndarray, "H W 3"]],
     normals: Float32[np.ndarray, "H W 3"],
 ) -> None:
-    """Write `scan`, seen by `camera`, where its name says; `pictures` by their lights.
+    """Write `scan`, seen by `camera`, where its name says; `images` in the order of LIGHTS.
 
     Depths go into 16 bits between the scan's nearest and farthest, so that points come back to
     1e-5 m. A defect `a+b` marks the masks of a and of b. The depth comes last: a scan with one was
@@ -142,9 +142,9 @@ def write_scan(
     gt = scan.defect.astype(np.uint8) * 255
     masks = {name: gt * np.uint8(name in kind.split("+")) for name in DEFECTS}
     coded = np.rint((normals * np.array([1, -1, -1]) + 1) * 127.5).clip(0, 255).astype(np.uint8)
-    images = {f"image_{light}": picture for light, picture in pictures.items()}
-    images |= {"normals": coded, "mask": gt} | {f"{n}_mask": m for n, m in masks.items()}
-    for name, image in images.items():
+    pixels = {f"image_{light}": image for light, image in enumerate(images)}
+    pixels |= {"normals": coded, "mask": gt} | {f"{n}_mask": m for n, m in masks.items()}
+    for name, image in pixels.items():
         with atomic_write(item_file(root, scan.name, f"{name}.png")) as path:
             Image.fromarray(image).save(path, compress_level=1)
     z = scan.xyz[..., 2].astype(np.float64)

@@ -52,21 +52,26 @@ def read_scan(entry: Entry) -> Scan:
     return Scan(rgb, xyz, defect, entry.name, entry.kind, entry.xyz)
 
 
-def write_scan(root: Path, scan: Scan, gt: UInt8[np.ndarray, "H W"] | None = None) -> None:
-    """Write `scan` where its name says under `root`, so that `read_scan` gives it back bit by bit.
+def xyz_file(root: Path, name: str) -> Path:
+    """The points of the scan called `name`."""
+    folder, stem = name.rsplit("/", 1)
+    return root / folder / "xyz" / f"{stem}.tiff"
 
-    `gt` replaces the ground truth's default, 255 where `scan.defect`; an unlabelled scan has none.
+
+def write_scan(root: Path, scan: Scan, gt: UInt8[np.ndarray, "H W"] | None = None) -> None:
+    """Writes `scan` where its name says under `root`, so that it is read back bit by bit.
+
+    `gt` replaces the default ground truth, 255 where `scan.defect`; unlabelled scans have none.
     """
-    category_split_kind, stem = scan.name.rsplit("/", 1)
-    folder = root / category_split_kind
-    if gt is None:
-        gt = scan.defect.astype(np.uint8) * 255
-    # The xyz file comes last: a scan with one was written whole.
-    images = {"rgb": scan.rgb} if scan.kind == UNLABELLED else {"rgb": scan.rgb, "gt": gt}
-    for name, image in images.items():
-        with atomic_write(folder / name / f"{stem}.png") as path:
+    xyz = xyz_file(root, scan.name)
+    images = {"rgb": scan.rgb}
+    if scan.kind != UNLABELLED:
+        images["gt"] = scan.defect.astype(np.uint8) * 255 if gt is None else gt
+    for role, image in images.items():
+        with atomic_write(xyz.parents[1] / role / f"{xyz.stem}.png") as path:
             Image.fromarray(image).save(path, compress_level=1)
-    with atomic_write(folder / "xyz" / f"{stem}.tiff") as path:
+    # The points are written last: a scan that has them is complete.
+    with atomic_write(xyz) as path:
         tifffile.imwrite(path, scan.xyz, photometric="rgb", metadata=None, software=False)
 
 

@@ -1,8 +1,8 @@
-"""Defects for a `Surface`: hole, crack, cut, bent, contamination and colour, of a wanted area.
+"""Defects for a `Surface`: hole, crack, cut, bent, contamination and colour, of a given area.
 
-Every kind gives each cell of the part a score that grows away from the defect, and the lowest
-scores up to the wanted area are the defect; so areas are exact whatever the shape. `colour` leaves
-the geometry as it is, `bent` leaves the colours.
+Every kind scores each cell of the part, higher away from the defect. The lowest scores up to the
+wanted area are the defect, so areas are exact for any shape. `colour` does not change the
+geometry, `bent` does not change the colours.
 """
 
 from __future__ import annotations
@@ -10,17 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Float
 from scipy import ndimage
 
-from lsfa_lib.demo.rendering import Surface, noise
+from lsfa_lib.demo.rendering import Colour, Grid, Mask, Surface, channels, noise
 
-Grid = Float32[np.ndarray, "G G"]
-Mask = Bool[np.ndarray, "G G"]
 Range = tuple[float, float]
-Colour = tuple[float, float, float]
 
-FOREIGN: tuple[Colour, ...] = (
+FOREIGN = (
     (0.10, 0.05, 0.02),
     (0.62, 0.60, 0.55),
     (0.32, 0.06, 0.04),
@@ -28,24 +25,24 @@ FOREIGN: tuple[Colour, ...] = (
     (0.50, 0.36, 0.08),
     (0.08, 0.17, 0.05),
 )
-"""Grease, chalk, red ink, blue ink, glue, mould: linear albedo."""
+"""Linear albedo of grease, chalk, red ink, blue ink, glue and mould."""
 
 
 @dataclass(frozen=True)
 class Severity:
-    """How plain the defects of one kind are; each value is drawn between its two ends."""
+    """Ranges from which the defects of one kind are drawn."""
 
     area_percent: Range
-    """Of the part's area, drawn on a logarithmic scale: small ones are as common as large."""
+    """Of the part's area, log-uniform: small defects are as common as large ones."""
     depth_mm: Range = (0.0, 0.0)
-    """Material taken away, added or moved."""
+    """Material removed, added or displaced."""
     strength: Range = (0.0, 0.0)
-    """Share of the foreign colour."""
+    """Fraction of the foreign colour."""
 
 
 @dataclass(frozen=True)
 class Severities:
-    """One range for each kind of defect, from subtle to plain."""
+    """The ranges of each kind of defect, from subtle to obvious."""
 
     hole: Severity = Severity((0.4, 2.0), depth_mm=(1.5, 9.0))
     crack: Severity = Severity((0.45, 1.6), depth_mm=(0.8, 4.0))
@@ -57,22 +54,20 @@ class Severities:
 
 @dataclass(frozen=True)
 class Draw:
-    """One defect to be made: severity already drawn, and where its randomness comes from."""
+    """One defect to be made: its drawn severity, and the source of its randomness."""
 
     cells: int
-    """Area on the grid."""
     depth_mm: float
     strength: float
     inside: Colour
-    """Albedo where the material is opened."""
+    """Albedo below the surface of the part."""
     mm: float
     """Width of a cell."""
     rng: np.random.Generator
 
     def noise(self, surface: Surface, shortest_mm: float, longest_mm: float) -> Grid:
         """A random texture with waves between two lengths."""
-        side = surface.height.shape[0]
-        return noise(self.rng, side, shortest_mm / self.mm, longest_mm / self.mm)
+        return noise(self.rng, len(surface.part), shortest_mm / self.mm, longest_mm / self.mm)
 
 
 def draw(
@@ -92,7 +87,7 @@ def draw(
 
 
 def hole(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
-    """A pit with a ragged outline, or a hole right through where the part is thin."""
+    """A pit with a ragged outline, or a hole through the part where it is thin."""
     mask, score = _blob(surface, spec, ragged=0.18)
     sharp = np.clip((_edge(score, mask) - score) / (0.35 * _edge(score, mask)), 0, 1)
     dug = surface.height - spec.depth_mm * np.where(mask, sharp, 0).astype(np.float32)
@@ -101,7 +96,7 @@ def hole(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
 
 
 def crack(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
-    """A winding gap 0.7 to 1.8 mm wide, as long as its area says."""
+    """A winding gap 0.7 to 1.8 mm wide; its length follows from its area."""
     width = spec.rng.uniform(0.7, 1.8)
     length = spec.cells * spec.mm**2 / width
     line = np.ones(surface.part.shape, bool)
@@ -113,15 +108,15 @@ def crack(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
     mask = _lowest(score, surface.part, spec.cells)
     deep = spec.depth_mm * (1 - 0.7 * score / max(_edge(score, mask), 1.0))
     dug = np.where(mask, surface.height - np.maximum(deep, 0), surface.height)
-    # Little light comes back out of a gap that narrow.
-    dark = replace(spec, inside=(0.3 * spec.inside[0], 0.3 * spec.inside[1], 0.3 * spec.inside[2]))
+    # Little light leaves such a narrow gap.
+    dark = replace(spec, inside=tuple(0.3 * value for value in spec.inside))
     return _opened(surface, dug, mask, dark), mask
 
 
 def cut(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
     """A slice taken off the rim by a slanted, slightly wavy blade.
 
-    The blade is the plane c + slope * x: everything above it goes, and c follows from the area.
+    The blade is the plane c + slope * x: everything above it is removed; c follows from the area.
     """
     angle = spec.rng.uniform(0, 2 * np.pi)
     slope = spec.rng.uniform(1.2, 6.0)
@@ -134,9 +129,9 @@ def cut(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
 
 
 def bent(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
-    """A smooth dent or bulge; the colours stay as they are."""
+    """A smooth dent or bulge; the colours do not change."""
     mask, score = _blob(surface, spec, ragged=0.0)
-    # The deformation reaches a little past what is marked, where it has faded to 7 % of its depth.
+    # The deformation extends past the mark, where it has faded to 7 % of its depth.
     across = np.clip(score / (1.17 * _edge(score, mask)), 0, 1)
     shift = spec.depth_mm * (1 - across**2) ** 2 * spec.rng.choice([-1, 1])
     height = np.where(surface.part, np.maximum(surface.height + shift, 0.5), 0)
@@ -144,35 +139,28 @@ def bent(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
 
 
 def contamination(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
-    """A lump of something foreign stuck on the part."""
+    """A lump of foreign material on the part."""
     mask, score = _blob(surface, spec, ragged=0.35)
     dome = np.where(mask, np.sqrt(np.clip(1 - score / _edge(score, mask), 0, 1)), 0)
     dome = dome * np.clip(0.8 + 0.3 * spec.noise(surface, 1.0, 8.0), 0.2, 1.5)
     height = surface.height + (spec.depth_mm * dome).astype(np.float32)
-    foreign = np.array(FOREIGN[spec.rng.integers(len(FOREIGN))], np.float32)
-    share = spec.strength * np.clip(dome / 0.35, 0, 1)[..., None]
+    foreign = channels(FOREIGN[spec.rng.integers(len(FOREIGN))])
+    share = spec.strength * np.clip(dome / 0.35, 0, 1)
     albedo = surface.albedo + share.astype(np.float32) * (foreign - surface.albedo)
     gloss = np.where(mask, np.float32(spec.rng.uniform(0, 0.4)), surface.gloss)
     return replace(surface, height=height, albedo=albedo, gloss=gloss), mask
 
 
 def colour(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
-    """A stain, scorch or bleached patch: other albedo, same geometry."""
+    """A stain, scorch mark or bleached patch: different albedo, same geometry."""
     mask, score = _blob(surface, spec, ragged=0.3)
     soft = np.clip((_edge(score, mask) - score) / (0.4 * _edge(score, mask)), 0, 1)
-    share = np.where(mask, spec.strength * (0.25 + 0.75 * soft), 0)[..., None].astype(np.float32)
-    foreign = np.array(FOREIGN[spec.rng.integers(len(FOREIGN))], np.float32)
+    share = np.where(mask, spec.strength * (0.25 + 0.75 * soft), 0).astype(np.float32)
+    foreign = channels(FOREIGN[spec.rng.integers(len(FOREIGN))])
     return replace(surface, albedo=surface.albedo + share * (foreign - surface.albedo)), mask
 
 
-DEFECTS = {
-    "bent": bent,
-    "colour": colour,
-    "contamination": contamination,
-    "crack": crack,
-    "cut": cut,
-    "hole": hole,
-}
+DEFECTS = {make.__name__: make for make in (bent, colour, contamination, crack, cut, hole)}
 
 
 def _lowest(score: Grid, part: Mask, count: int) -> Mask:
@@ -186,7 +174,7 @@ def _edge(score: Grid, mask: Mask) -> float:
 
 
 def _blob(surface: Surface, spec: Draw, ragged: float) -> tuple[Mask, Grid]:
-    """A patch about a random place on the part, longer than wide, and its score."""
+    """An elongated patch around a random cell of the part, and its score."""
     radius = np.sqrt(spec.cells / np.pi) * spec.mm
     row, column = _centre(surface, spec, min(0.8 * radius, 6.0))
     angle, stretch = spec.rng.uniform(0, np.pi), spec.rng.uniform(1, 1.5)
@@ -201,7 +189,7 @@ def _blob(surface: Surface, spec: Draw, ragged: float) -> tuple[Mask, Grid]:
 
 
 def _centre(surface: Surface, spec: Draw, margin_mm: float) -> Float[np.ndarray, " 2"]:
-    """A random cell (row, column) of the part, not steep and `margin_mm` from its rim."""
+    """A random cell (row, column) of the part, not on a slope and `margin_mm` from its rim."""
     smooth = ndimage.uniform_filter(surface.height, max(3, round(3 / spec.mm)))
     steepness = np.hypot(*np.gradient(smooth, spec.mm))
     width = max(1, round(2 * margin_mm / spec.mm))
@@ -223,16 +211,13 @@ def _walk(start: np.ndarray, length_mm: float, spec: Draw) -> Float[np.ndarray, 
 
 
 def _opened(surface: Surface, height: np.ndarray, mask: Mask, spec: Draw) -> Surface:
-    """`surface` with the new height: inner material where it was opened, backdrop where through."""
+    """`surface` with the new height: inner material where it is opened, backdrop in holes."""
     gone = mask & (height < 0.4)
-    bare = (
-        np.array(spec.inside, np.float32) * (1 + 0.08 * spec.noise(surface, 0.6, 3.0)[..., None])
-    ).clip(0, 1)
-    depth = np.clip((surface.height - height) / 0.6, 0, 1)[..., None]
-    albedo = np.where(
-        mask[..., None], surface.albedo + depth * (bare - surface.albedo), surface.albedo
-    )
-    albedo = np.where(gone[..., None], surface.backdrop, albedo)
+    bare = channels(spec.inside) * (1 + 0.08 * spec.noise(surface, 0.6, 3.0))
+    depth = np.clip((surface.height - height) / 0.6, 0, 1)
+    inner = surface.albedo + depth * (bare.clip(0, 1) - surface.albedo)
+    albedo = np.where(mask, inner, surface.albedo)
+    albedo = np.where(gone, surface.backdrop, albedo)
     return replace(
         surface,
         height=np.where(gone, 0, height).astype(np.float32),

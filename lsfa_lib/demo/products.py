@@ -1,6 +1,6 @@
 """Four products as height fields with colours: biscuit, orange, seal, spindle. Lengths in mm.
 
-No two parts are alike: size, outline, colour, texture and pose differ as far as `Variation` says.
+No two parts are alike: `Variation` sets how far size, outline, colour, texture and pose differ.
 """
 
 from __future__ import annotations
@@ -9,14 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32
 from scipy import ndimage
 
-from lsfa_lib.demo.rendering import Surface, cell_mm, grid_axes, noise
-
-Grid = Float32[np.ndarray, "G G"]
-Colours = Float32[np.ndarray, "G G 3"]
-Colour = tuple[float, float, float]
+from lsfa_lib.demo.rendering import (
+    Colour,
+    Colours,
+    Grid,
+    Surface,
+    cell_mm,
+    channels,
+    grid_axes,
+    noise,
+)
 
 
 @dataclass(frozen=True)
@@ -35,71 +39,72 @@ class Variation:
 
 @dataclass(frozen=True)
 class Pose:
-    """Part coordinates of every cell and what the product may draw on."""
+    """Part coordinates of every cell, and what its random textures need."""
 
     along: Grid
     across: Grid
     scale: float
-    shade: float
     texture: float
     cell: float
     """Width of a cell, mm."""
+
+    @property
+    def polar(self) -> tuple[Grid, Grid]:
+        """Radius in mm and angle of every cell."""
+        return np.hypot(self.along, self.across), np.arctan2(self.across, self.along)
 
     def noise(
         self, rng: np.random.Generator, shortest_mm: float, longest_mm: float, slope: float = 1.0
     ) -> Grid:
         """A random texture of deviation `texture` with waves between two lengths."""
-        side = self.along.shape[0]
-        return np.float32(self.texture) * noise(
-            rng, side, shortest_mm / self.cell, longest_mm / self.cell, slope
-        )
+        waves = shortest_mm / self.cell, longest_mm / self.cell
+        return np.float32(self.texture) * noise(rng, len(self.along), *waves, slope)
 
 
 @dataclass(frozen=True)
 class Product:
     """How one category is made."""
 
-    make: Callable[[Pose, np.random.Generator], tuple[Grid, Colours, Grid]]
-    """Pose -> height, albedo, gloss; height is 0 beside the part."""
+    make: Callable[[Pose, np.random.Generator], tuple[np.ndarray, np.ndarray]]
+    """Pose -> height, not above 0 outside the part, and albedo."""
     turn_deg: float
-    """Parts lie turned by up to this much either way."""
+    """Parts are rotated by up to this angle either way."""
     inside: Colour
     """Albedo of the material where it is broken or cut."""
     backdrop: Colour
     grain: float
     """Contrast of the backdrop's texture."""
+    gloss: float
 
 
 def make_part(
     product: Product, size: int, variation: Variation, rng: np.random.Generator
 ) -> Surface:
-    """One good part lying on its backdrop, for a frame of `size` pixels."""
+    """One good part on its backdrop, for a frame of `size` pixels."""
     right, down = grid_axes(size)
     angle = np.deg2rad(rng.uniform(-product.turn_deg, product.turn_deg))
     shift = rng.uniform(-variation.shift_mm, variation.shift_mm, 2)
     right, down = right - np.float32(shift[0]), down - np.float32(shift[1])
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    scale = 1 + variation.scale * float(np.clip(rng.standard_normal(), -2, 2))
+    shade = 1 + variation.shade * float(np.clip(rng.standard_normal(), -2, 2))
     pose = Pose(
-        along=cos * right + sin * down,
-        across=cos * down - sin * right,
-        scale=1 + variation.scale * float(np.clip(rng.standard_normal(), -2, 2)),
-        shade=1 + variation.shade * float(np.clip(rng.standard_normal(), -2, 2)),
-        texture=variation.texture,
-        cell=cell_mm(size),
+        cos * right + sin * down, cos * down - sin * right, scale, variation.texture, cell_mm(size)
     )
-    height, albedo, gloss = product.make(pose, rng)
-    fibres = product.grain * (
-        0.7 * pose.noise(rng, 0.6, 2.5, 0.5) + 0.5 * pose.noise(rng, 8.0, 120.0)
-    )
-    backdrop = np.array(product.backdrop, np.float32) * np.clip(1 + fibres, 0.2, 2)[..., None]
+    height, albedo = product.make(pose, rng)
+    height, albedo = np.maximum(height, 0).astype(np.float32), albedo.astype(np.float32)
+    fibres = 0.7 * pose.noise(rng, 0.6, 2.5, 0.5) + 0.5 * pose.noise(rng, 8.0, 120.0)
+    contrast = np.clip(1 + product.grain * fibres, 0.2, 2)
+    backdrop = channels(product.backdrop) * contrast
     part = height > 0
-    albedo = np.where(part[..., None], np.clip(albedo * np.float32(pose.shade), 0.005, 1), backdrop)
-    return Surface(height, albedo, np.where(part, gloss, np.float32(0)), backdrop, part)
+    albedo = np.where(part, np.clip(albedo * np.float32(shade), 0.005, 1), backdrop)
+    gloss = np.where(part, np.float32(product.gloss), np.float32(0))
+    return Surface(height, albedo, gloss, backdrop, part)
 
 
-def biscuit(pose: Pose, rng: np.random.Generator) -> tuple[Grid, Colours, Grid]:
+def biscuit(pose: Pose, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A scalloped, docked biscuit, 92 mm wide and 14 mm high, baked darker at the rim."""
-    radius, angle = _polar(pose)
+    radius, angle = pose.polar
     scallops = 0.8 * np.cos(28 * angle)
     wobble = sum(
         pose.texture * 0.5 * rng.standard_normal() * np.cos(k * angle + rng.uniform(0, 6.28))
@@ -110,7 +115,7 @@ def biscuit(pose: Pose, rng: np.random.Generator) -> tuple[Grid, Colours, Grid]:
     body = 12.5 + 1.5 * np.cos(np.clip(radius / 46, 0, 1.2) * 1.5)
     bumps = 0.28 * pose.noise(rng, 6.0, 30.0) + 0.08 * pose.noise(rng, 0.8, 4.0, 0.3)
     groove = 0.6 * np.exp(-(((radius - 38 * pose.scale) / 1.1) ** 2))
-    holes = _dots(pose, [(6, 14.0), (12, 28.0)], 1.5)
+    holes = _dots(radius, angle, [(6, 14.0), (12, 28.0)], 1.5)
     height = np.where(inset > 0, rise * (body + bumps - groove) - 3.5 * holes * rise, 0)
 
     pores = np.clip(pose.noise(rng, 0.7, 2.0, 0.2) - 1.5, 0, 2)
@@ -118,10 +123,10 @@ def biscuit(pose: Pose, rng: np.random.Generator) -> tuple[Grid, Colours, Grid]:
     bake = np.clip(bake + 0.10 * bumps + 0.1 * rng.standard_normal() + 0.15 * holes, 0, 1)
     albedo = _blend((0.72, 0.44, 0.18), (0.30, 0.12, 0.035), bake)
     grit = 1 + 0.06 * pose.noise(rng, 0.6, 1.5, 0.0) - 0.22 * pores
-    return _finish(height), albedo * grit[..., None].astype(np.float32), _flat(pose, 0.03)
+    return height, albedo * grit
 
 
-def orange(pose: Pose, rng: np.random.Generator) -> tuple[Grid, Colours, Grid]:
+def orange(pose: Pose, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """An orange of 80 mm with pitted peel and its stem end up; colour and blotches vary."""
     squash = 1 + 0.03 * float(np.clip(rng.standard_normal(), -2, 2))
     radius = np.hypot(pose.along * squash, pose.across / squash)
@@ -140,15 +145,15 @@ def orange(pose: Pose, rng: np.random.Generator) -> tuple[Grid, Colours, Grid]:
     height -= np.where(height > 0, 1.8 * np.exp(-((from_stem / 5.5) ** 2)) - 0.7 * star, 0)
     ripe = np.clip(0.45 + 0.16 * pose.noise(rng, 12.0, 90.0) + 0.18 * rng.standard_normal(), 0, 1)
     albedo = _blend((0.92, 0.46, 0.03), (0.86, 0.24, 0.015), ripe)
-    scars = np.clip(pose.noise(rng, 1.5, 18.0, 0.8) - 2.2, 0, 1)[..., None]
-    albedo = albedo * (1 - 0.05 * np.clip(pits, 0, 3)[..., None]) * (1 - 0.45 * scars)
-    albedo += star[..., None] * (np.array([0.16, 0.17, 0.05], np.float32) - albedo)
-    return _finish(height), albedo.astype(np.float32), _flat(pose, 0.16)
+    scars = np.clip(pose.noise(rng, 1.5, 18.0, 0.8) - 2.2, 0, 1)
+    albedo = albedo * (1 - 0.05 * np.clip(pits, 0, 3)) * (1 - 0.45 * scars)
+    albedo += star * (channels((0.16, 0.17, 0.05)) - albedo)
+    return height, albedo
 
 
-def seal(pose: Pose, rng: np.random.Generator) -> tuple[Grid, Colours, Grid]:
+def seal(pose: Pose, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A black rubber shaft seal, 98 mm wide: outer bead, groove, ribbed inner lip; dusty."""
-    radius, angle = _polar(pose)
+    radius, angle = pose.polar
     middle, half = 37.0 * pose.scale, 11.5
     offset = (radius - middle) / half
     arch = np.sqrt(np.clip(1 - np.abs(offset) ** 3, 0, 1))
@@ -161,16 +166,15 @@ def seal(pose: Pose, rng: np.random.Generator) -> tuple[Grid, Colours, Grid]:
     body = 17.5 - groove - step + ribs + mark * (np.cos(gate) > 0) + skin
     height = np.where(arch > 0.05, body * arch, 0)
 
-    dust = np.clip(
-        0.35 + 0.3 * pose.noise(rng, 1.5, 40.0, 0.9) + 0.15 * rng.standard_normal(), 0, 1
-    )
+    dust = 0.35 + 0.3 * pose.noise(rng, 1.5, 40.0, 0.9) + 0.15 * rng.standard_normal()
+    dust = np.clip(dust, 0, 1)
     specks = np.clip(pose.noise(rng, 0.7, 1.6, 0.0) - 2.7, 0, 1)
     albedo = _blend((0.022, 0.022, 0.025), (0.062, 0.060, 0.057), dust)
-    albedo += (0.25 * specks)[..., None]
-    return _finish(height), albedo.astype(np.float32), _flat(pose, 0.28)
+    albedo += 0.25 * specks
+    return height, albedo
 
 
-def spindle(pose: Pose, rng: np.random.Generator) -> tuple[Grid, Colours, Grid]:
+def spindle(pose: Pose, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A turned steel spindle, 98 mm long: collar, grooves, knurled grip, chamfered ends."""
     at = np.clip(pose.along / pose.scale, -60, 60)
     profile = _turned(at, 0.25 * np.clip(rng.standard_normal(4), -2, 2))
@@ -182,24 +186,21 @@ def spindle(pose: Pose, rng: np.random.Generator) -> tuple[Grid, Colours, Grid]:
     knurl = 0.22 * grip * (np.abs(threads[0]) + np.abs(threads[1]))
     marks = pose.texture * _stripes(rng, at)
     section = np.sqrt(np.clip(1 - sideways**2, 0, 1))
-    height = np.where(
-        (section > 0.05) & (profile > 0), 22 + (profile + knurl + 0.02 * marks) * section, 0
-    )
+    bar = 22 + (profile + knurl + 0.02 * marks) * section
+    height = np.where((section > 0.05) & (profile > 0), bar, 0)
 
-    tint = np.array([0.50, 0.50, 0.49], np.float32) * (1 + 0.012 * rng.standard_normal(3)).astype(
-        np.float32
-    )
+    tint = channels((0.50, 0.50, 0.49)) * channels(1 + 0.012 * rng.standard_normal(3))
     stain = 1 + 0.09 * pose.noise(rng, 6.0, 50.0) + 0.10 * marks
     scratch = 0.15 * np.clip(pose.noise(rng, 0.6, 6.0, 0.3) - 2.4, 0, 1)
-    albedo = tint * (0.62 * stain - scratch - 0.13 * knurl)[..., None]
-    return _finish(height), albedo.astype(np.float32), _flat(pose, 0.75)
+    albedo = tint * (0.62 * stain - scratch - 0.13 * knurl)
+    return height, albedo
 
 
 PRODUCTS = {
-    "biscuit": Product(biscuit, 180.0, (0.80, 0.62, 0.36), (0.16, 0.19, 0.23), 0.10),
-    "orange": Product(orange, 180.0, (0.90, 0.62, 0.20), (0.30, 0.30, 0.29), 0.06),
-    "seal": Product(seal, 180.0, (0.030, 0.030, 0.032), (0.52, 0.50, 0.46), 0.05),
-    "spindle": Product(spindle, 14.0, (0.72, 0.72, 0.70), (0.055, 0.085, 0.075), 0.16),
+    "biscuit": Product(biscuit, 180.0, (0.80, 0.62, 0.36), (0.16, 0.19, 0.23), 0.10, 0.03),
+    "orange": Product(orange, 180.0, (0.90, 0.62, 0.20), (0.30, 0.30, 0.29), 0.06, 0.16),
+    "seal": Product(seal, 180.0, (0.030, 0.030, 0.032), (0.52, 0.50, 0.46), 0.05, 0.28),
+    "spindle": Product(spindle, 14.0, (0.72, 0.72, 0.70), (0.055, 0.085, 0.075), 0.16, 0.75),
 }
 
 
@@ -213,13 +214,8 @@ def _turned(at: Grid, jitter: np.ndarray) -> Grid:
     return np.where(np.abs(at) < 49, radius, 0).astype(np.float32)
 
 
-def _polar(pose: Pose) -> tuple[Grid, Grid]:
-    return np.hypot(pose.along, pose.across), np.arctan2(pose.across, pose.along)
-
-
-def _dots(pose: Pose, rings: list[tuple[int, float]], width: float) -> Grid:
-    """1 in the middle of small round dots set evenly on rings of (count, radius)."""
-    radius, angle = _polar(pose)
+def _dots(radius: Grid, angle: Grid, rings: list[tuple[int, float]], width: float) -> Grid:
+    """1 in the middle of small round dots, evenly spaced on rings of (count, radius)."""
     dots = np.zeros_like(radius)
     for count, ring in rings:
         sector = 2 * np.pi / count
@@ -236,13 +232,5 @@ def _stripes(rng: np.random.Generator, at: Grid) -> Grid:
 
 def _blend(first: Colour, second: Colour, share: Grid) -> Colours:
     """Colours from `first` (share 0) to `second` (share 1)."""
-    a, b = np.array(first, np.float32), np.array(second, np.float32)
-    return a + share[..., None].astype(np.float32) * (b - a)
-
-
-def _flat(pose: Pose, value: float) -> Grid:
-    return np.full_like(pose.along, value)
-
-
-def _finish(height: np.ndarray) -> Grid:
-    return np.maximum(height, 0).astype(np.float32)
+    a, b = channels(first), channels(second)
+    return a + share.astype(np.float32) * (b - a)

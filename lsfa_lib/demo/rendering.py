@@ -1,8 +1,7 @@
 """A height field seen by a pinhole camera: which point of it each pixel looks at.
 
-Lengths are millimetres. The surface is a height above a
-backdrop plane on a square grid of cells; the camera looks down on it from where it sees
-`FIELD_MM` of it: about 0.45 m for the demo's own lens.
+Lengths are millimetres. The surface is a height above a backdrop plane on a square grid of cells.
+The camera looks down on it from where it sees `FIELD_MM` of it, 0.45 m for the demo's own lens.
 """
 
 from __future__ import annotations
@@ -13,6 +12,14 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Shaped
 from scipy import fft
+
+Grid = Float32[np.ndarray, "G G"]
+Colours = Float32[np.ndarray, "3 G G"]
+Mask = Bool[np.ndarray, "G G"]
+Colour = tuple[float, ...]
+"""Red, green and blue, linear."""
+Direction = tuple[float, ...]
+"""Unit vector: right, down, up."""
 
 FIELD_MM = 125.0
 """Width of the backdrop the camera sees."""
@@ -25,53 +32,51 @@ class Lens:
     """A pinhole camera, whatever the number of its pixels."""
 
     focal: float
-    """Focal length over the frame's width."""
+    """Focal length over the width of the frame."""
     shift_px: float = 0.0
     """Principal point, right of and below the middle between the frame's outermost pixels."""
 
     @property
     def distance_mm(self) -> float:
-        """From where it sees `FIELD_MM` of the backdrop."""
+        """Distance at which it sees `FIELD_MM` of the backdrop."""
         return FIELD_MM * self.focal
 
 
 DEMO_LENS = Lens(3.6)
-DISTANCE_MM = DEMO_LENS.distance_mm
 
 
 @dataclass(frozen=True)
 class Surface:
     """What lies in front of the camera, cell by cell."""
 
-    height: Float32[np.ndarray, "G G"]
-    """Above the backdrop plane, mm; 0 beside the part."""
-    albedo: Float32[np.ndarray, "G G 3"]
-    """Linear reflectance, red green blue."""
-    gloss: Float32[np.ndarray, "G G"]
-    """Strength of the mirror-like reflection, 0 for chalk."""
-    backdrop: Float32[np.ndarray, "G G 3"]
-    """Albedo of the plane below, which shows where material is gone."""
-    part: Bool[np.ndarray, "G G"]
+    height: Grid
+    """Above the backdrop plane, mm; 0 outside the part."""
+    albedo: Colours
+    """Linear reflectance."""
+    gloss: Grid
+    """Strength of the specular reflection; 0 for chalk."""
+    backdrop: Colours
+    """Albedo of the plane below, which is visible where material is missing."""
+    part: Mask
 
 
 @dataclass(frozen=True)
 class View:
-    """Camera, light and sensor of one frame."""
+    """Camera, light and sensor of one frame of `size` x `size` pixels."""
 
     size: int
-    """Pixels along each side."""
     distance_mm: float
-    tilt: tuple[float, float]
+    tilt: tuple[float, ...]
     """Slopes of the backdrop plane along x and y."""
-    light: tuple[float, float, float]
-    """Unit vector towards the key light: right, down, up."""
+    light: Direction
+    """Towards the key light."""
     ambient: float
-    """Share of the light that comes from everywhere."""
-    exposure: tuple[float, float, float]
-    """Gain of red, green and blue."""
+    """Fraction of the light that comes from all directions."""
+    exposure: Colour
+    """Gain of each channel."""
     depth_noise_mm: float
     missing_share: float
-    """Share of pixels without a reading for no visible reason."""
+    """Fraction of pixels without a reading for no visible reason."""
     lens: Lens = DEMO_LENS
 
 
@@ -85,17 +90,22 @@ class Hits:
     """Along the optical axis, mm."""
 
 
+def channels(colour: Colour | np.ndarray) -> Float32[np.ndarray, "3 1 1"]:
+    """A colour that broadcasts over cells or pixels."""
+    return np.array(colour, np.float32)[:, None, None]
+
+
 def cell_mm(size: int) -> float:
-    """Width of a grid cell, a little finer than the pixels of a frame of `size`."""
+    """Width of a grid cell, slightly smaller than a pixel of a frame of `size`."""
     return 0.92 * FIELD_MM / size
 
 
-def grid_axes(size: int) -> tuple[Float32[np.ndarray, "G G"], Float32[np.ndarray, "G G"]]:
+@lru_cache(maxsize=2)
+def grid_axes(size: int) -> list[Grid]:
     """Right and down coordinates of the cells, mm, (0, 0) in the middle."""
     side = fft.next_fast_len(int(GRID_MM / cell_mm(size)), real=True)
     line = ((np.arange(side) - (side - 1) / 2) * cell_mm(size)).astype(np.float32)
-    right, down = np.meshgrid(line, line)
-    return right, down
+    return list(np.meshgrid(line, line))
 
 
 def camera_matrix(size: int, lens: Lens = DEMO_LENS) -> Float[np.ndarray, "3 3"]:
@@ -115,10 +125,10 @@ def rays(size: int, lens: Lens = DEMO_LENS) -> Float32[np.ndarray, "H W 3"]:
 
 def noise(
     rng: np.random.Generator, side: int, shortest: float, longest: float, slope: float = 1.0
-) -> Float32[np.ndarray, "G G"]:
+) -> Grid:
     """A random texture of mean 0 and deviation 1 with waves of `shortest` to `longest` cells.
 
-    Amplitude falls as frequency^-slope inside the band: white noise filtered in Fourier space.
+    White noise filtered in Fourier space: the amplitude falls as frequency^-slope in the band.
     """
     band = _band(side, max(shortest, 2.0), max(longest, 2.5), slope)
     spectrum = rng.standard_normal((*band.shape, 2), dtype=np.float32)
@@ -134,52 +144,66 @@ def _band(side: int, shortest: float, longest: float, slope: float) -> Float32[n
     return np.where(inside, frequency ** -(slope + 0.5), 0).astype(np.float32)
 
 
-def cast(surface: Surface, view: View) -> Hits:
-    """First meeting of each pixel's ray with the surface, occlusion included.
+def cast(surface: Surface, view: View, region: Mask | None = None) -> Hits:
+    """First intersection of each pixel's ray with the surface, occlusion included.
 
     A ray at height t is over the cell base + t drift at depth d0 + t d1. t rises in steps of about
-    1.5 cells sideways and keeps the last step below the surface, which is the first one the ray
-    meets; the interval around it is halved five times and then interpolated.
+    1.5 cells sideways; the last step below the surface is the first surface the ray meets. The
+    interval around it is halved five times and then interpolated. With a `region`, only rays that
+    pass over the box around it are followed; the others get the backdrop.
     """
-    base, drift, (depth0, depth1) = _ray_lines(surface.height.shape[0], view)
-    top = float(surface.height.max())
+    height = surface.height
+    base, drift, (depth0, depth1) = _ray_lines(height.shape[0], view)
+    top = float(height.max())
+    ray = np.arange(depth0.size)
+    base_r, drift_r = base.reshape(2, -1), drift.reshape(2, -1)
+    if region is not None:
+        ray = np.flatnonzero(_passes_over(region, base_r, base_r + np.float32(top) * drift_r))
+        base_r, drift_r = base_r[:, ray], drift_r[:, ray]
     steps = int(np.clip(np.ceil(top * np.abs(drift).max() / 1.5), 4, 40))
-    low = np.full(depth0.shape, -1, np.float32)
+    low = np.full(len(ray), -1, np.float32)
     for level in np.linspace(0, top, steps, endpoint=False, dtype=np.float32)[1:]:
-        low[nearest(surface.height, base + level * drift) >= level] = level
-    # Rays that meet only the backdrop, nowhere near the part, need no search.
-    active = (low > 0) | (nearest(surface.height, base) > 0)
-    base_a, drift_a = base[:, active], drift[:, active]
-    # The march looked at whole cells: the crossing may be a step off its answer either way.
+        low[nearest(height, base_r + level * drift_r) >= level] = level
+    met = (low > 0) | (nearest(height, base_r) > 0)
+    ray, low, base_r, drift_r = ray[met], low[met], base_r[:, met], drift_r[:, met]
+    # The march looked at whole cells: the intersection may be one step before or after.
     step = np.float32(top / steps)
-    low_a = np.maximum(low[active] - step, 0)
-    high_a = np.maximum(low[active], 0) + 2 * step
+    low, high = np.maximum(low - step, 0), np.maximum(low, 0) + 2 * step
     for _ in range(5):
-        middle = (low_a + high_a) / 2
-        below = bilinear(surface.height, base_a + middle * drift_a) >= middle
-        low_a, high_a = np.where(below, middle, low_a), np.where(below, high_a, middle)
-    over = bilinear(surface.height, base_a + low_a * drift_a) - low_a
-    under = high_a - bilinear(surface.height, base_a + high_a * drift_a)
+        middle = (low + high) / 2
+        below = bilinear(height, base_r + middle * drift_r) >= middle
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    over = bilinear(height, base_r + low * drift_r) - low
+    under = high - bilinear(height, base_r + high * drift_r)
     t = np.zeros_like(depth0)
-    t[active] = low_a + (high_a - low_a) * np.clip(over / np.maximum(over + under, 1e-6), 0, 1)
+    t.flat[ray] = low + (high - low) * np.clip(over / np.maximum(over + under, 1e-6), 0, 1)
     return Hits(base + t * drift, depth0 + t * depth1)
 
 
+def _passes_over(
+    region: Mask, start: Float32[np.ndarray, "2 N"], end: Float32[np.ndarray, "2 N"]
+) -> Bool[np.ndarray, " N"]:
+    """Whether a ray passes over the box around `region`, with a margin of one cell."""
+    rows, columns = (np.flatnonzero(region.any(axis))[[0, -1]] for axis in (1, 0))
+    first, last = np.stack([rows, columns], axis=1)[..., None]
+    inside = (np.minimum(start, end) <= last + 1) & (np.maximum(start, end) >= first - 1)
+    return inside.all(axis=0)
+
+
 def bilinear(
-    field: Float32[np.ndarray, "G G *channels"], cell: Float32[np.ndarray, axes * where]
-) -> Float32[np.ndarray, "*sampled"]:
+    field: Float32[np.ndarray, "*channels G G"], cell: Float32[np.ndarray, axes * where]
+) -> Float32[np.ndarray, "*channels *where"]:
     """`field` at fractional (row, column), interpolated between its four cells."""
-    side = field.shape[1]
+    side = field.shape[-1]
     whole = np.clip(cell.astype(np.int32), 0, side - 2)
-    part = cell - whole
+    down, right = cell - whole
     at = whole[0] * side + whole[1]
-    flat = field.reshape(field.shape[0] * field.shape[1], -1)
-    down, right = (p.reshape(*p.shape, 1) for p in part)
-    a, b, c, d = (flat.take(at + step, axis=0) for step in (0, 1, side, side + 1))
+    flat = field.reshape(*field.shape[:-2], -1)
+    a, b, c, d = (flat.take(at + step, axis=-1) for step in (0, 1, side, side + 1))
     a += (b - a) * right
     c += (d - c) * right
     a += (c - a) * down
-    return a.reshape(*at.shape, *field.shape[2:])
+    return a
 
 
 def nearest(
@@ -187,14 +211,10 @@ def nearest(
 ) -> Shaped[np.ndarray, " *where"]:
     """`field` of the cell at fractional (row, column)."""
     row, column = (cell + 0.5).astype(np.int32)
-    return field.ravel()[row * field.shape[1] + column]
+    return field.take(row * field.shape[1] + column)
 
 
-def _ray_lines(
-    side: int, view: View
-) -> tuple[
-    Float32[np.ndarray, "2 H W"], Float32[np.ndarray, "2 H W"], Float32[np.ndarray, "2 H W"]
-]:
+def _ray_lines(side: int, view: View) -> tuple[Float32[np.ndarray, "2 H W"], ...]:
     """Cells (base, drift) and depths (at 0, per mm) of every ray as lines in the height."""
     slope_x, slope_y = view.tilt
     normal = np.array([slope_x, slope_y, -1]) / np.sqrt(1 + slope_x**2 + slope_y**2)

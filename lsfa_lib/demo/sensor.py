@@ -1,6 +1,6 @@
-"""Light and sensor: the colours and the coordinates of one frame, with the faults of real ones.
+"""Light and sensor: colours and coordinates of one frame, with the flaws of real ones.
 
-Lengths are millimetres, but for the coordinates handed out, which are metres.
+Lengths are millimetres, except for the returned coordinates, which are metres.
 """
 
 from __future__ import annotations
@@ -13,20 +13,23 @@ from scipy import ndimage
 
 from lsfa_lib.demo.rendering import (
     DEMO_LENS,
+    Colours,
+    Grid,
     Hits,
     Lens,
     Surface,
     View,
     bilinear,
     cell_mm,
+    channels,
     nearest,
     rays,
 )
 
 PROJECTOR_SLOPE = 0.27
-"""Sideways offset of the pattern projector over its distance: its shadows have no reading."""
+"""Sideways offset of the pattern projector over its distance; its shadows have no reading."""
 WALL_MM_PER_PX = 1.6
-"""Where depth changes faster than this between neighbours, at 400 px, readings fail."""
+"""Readings fail where depth changes faster than this between neighbours, at 400 px."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Capture:
     depth_noise_mm: tuple[float, float] = (0.08, 0.20)
     """Least and largest standard deviation of a depth reading."""
     missing_share: tuple[float, float] = (0.001, 0.006)
-    """Least and largest share of pixels without a reading for no visible reason."""
+    """Least and largest fraction of pixels without a reading for no visible reason."""
 
 
 def draw_view(
@@ -59,10 +62,10 @@ def draw_view(
     return View(
         size=size,
         distance_mm=lens.distance_mm + capture.distance_mm * rng.uniform(-1, 1),
-        tilt=(float(tilt[0]), float(tilt[1])),
-        light=(float(light[0]), float(light[1]), float(light[2])),
+        tilt=tuple(tilt.tolist()),
+        light=tuple(map(float, light)),
         ambient=rng.uniform(0.45, 0.55),
-        exposure=(float(gains[0]), float(gains[1]), float(gains[2])),
+        exposure=tuple(gains.tolist()),
         depth_noise_mm=rng.uniform(*capture.depth_noise_mm),
         missing_share=rng.uniform(*capture.missing_share),
         lens=lens,
@@ -72,13 +75,17 @@ def draw_view(
 def photograph(
     surface: Surface, view: View, hits: Hits, rng: np.random.Generator
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The frame's colours: shaded surface, vignetting, a soft lens, exposure, sensor noise."""
-    colour = bilinear(_shade(surface, view), hits.cell)
+    """Colours of the frame: shaded surface, vignetting, lens blur, exposure and sensor noise."""
+    shaded = _shade(surface, view)
+    # In strips, whose temporary arrays fit into the processor's cache.
+    strips = [bilinear(shaded, cell) for cell in np.array_split(hits.cell, 8, axis=1)]
+    colour = np.concatenate(strips, axis=1)
     x, y, _ = np.moveaxis(rays(view.size, view.lens), -1, 0)
     fall = 5 * (view.lens.focal / DEMO_LENS.focal) ** 2
-    colour *= (1 - fall * (x**2 + y**2))[..., None] * np.array(view.exposure, np.float32)
-    colour = ndimage.gaussian_filter(colour, (0.55, 0.55, 0))
-    # Shot noise grows with the root of the light, read noise does not.
+    colour *= (1 - fall * (x**2 + y**2)) * channels(view.exposure)
+    blurred = ndimage.gaussian_filter(colour, (0, 0.55, 0.55))
+    colour = np.ascontiguousarray(np.moveaxis(blurred, 0, -1))
+    # Shot noise grows with the square root of the light, read noise does not.
     grain = rng.standard_normal(colour.shape, dtype=np.float32)
     colour += grain * (0.003 + 0.008 * np.sqrt(np.maximum(colour, 0)))
     return (np.clip(colour, 0, 1) ** np.float32(1 / 2.2) * 255 + 0.5).astype(np.uint8)
@@ -87,30 +94,32 @@ def photograph(
 def measure(
     surface: Surface, view: View, hits: Hits, rng: np.random.Generator
 ) -> Float32[np.ndarray, "H W 3"]:
-    """The frame's coordinates in metres; (0, 0, 0) where the sensor gives no reading.
+    """Coordinates of the frame in metres; (0, 0, 0) without a reading.
 
-    No reading: in the projector's shadow, most of the time on walls, and at random.
+    Readings are missing in the projector's shadow, on most wall pixels and at random.
     """
     white = rng.standard_normal(hits.depth.shape, dtype=np.float32)
     smooth = ndimage.gaussian_filter(rng.standard_normal(white.shape, dtype=np.float32), 1.5)
-    # 0.188 is what a Gaussian of sigma 1.5 leaves of the deviation of white noise.
+    # A Gaussian of sigma 1.5 reduces the deviation of white noise to 0.188.
     error = view.depth_noise_mm * (0.5 * white + 0.87 * smooth / 0.188)
     xyz = rays(view.size, view.lens) * ((hits.depth + error) / 1000)[..., None]
 
     chance = rng.random(hits.depth.shape, dtype=np.float32)
     jump = ndimage.maximum_filter(hits.depth, 3) - ndimage.minimum_filter(hits.depth, 3)
     wall = jump > 2 * WALL_MM_PER_PX * 400 / view.size
-    horizon = _horizon(surface.height, cell_mm(view.size), (1.0, 0.0))
+    rows = surface.part.any(axis=1)  # The projector's shadows run along the rows of the grid.
+    horizon = np.zeros_like(surface.height)
+    horizon[rows] = _horizon(surface.height[rows], cell_mm(view.size), (1.0, 0.0))
     shadow = nearest(horizon, hits.cell) > 1 / PROJECTOR_SLOPE
     lost = (chance < view.missing_share) | (wall & (chance < 0.85)) | shadow
     xyz[lost] = 0
     return xyz
 
 
-def _shade(surface: Surface, view: View) -> Float32[np.ndarray, "G G 3"]:
-    """Light that leaves each cell towards a camera straight above, linear.
+def _shade(surface: Surface, view: View) -> Colours:
+    """Linear light from each cell towards a camera straight above.
 
-    Lambert under a dome and one soft key light, Blinn-Phong for the gloss.
+    Lambertian reflection of a dome and one soft key light, Blinn-Phong for the gloss.
     """
     mm = cell_mm(view.size)
     slope_down, slope_right = np.gradient(surface.height, mm)
@@ -124,14 +133,16 @@ def _shade(surface: Surface, view: View) -> Float32[np.ndarray, "G G 3"]:
     dome = _openness(surface.height, mm) * (0.55 + 0.45 * up)
     glint = surface.gloss * (0.5 * mirror**30 + 0.15 * mirror**6) * (0.25 + 0.75 * key)
     light_in = view.ambient * dome + (1 - view.ambient) * 1.25 * key
-    return surface.albedo * light_in[..., None] + glint[..., None].astype(np.float32)
+    return surface.albedo * light_in + glint.astype(np.float32)
 
 
-def _soft_shadow(height: Float32[np.ndarray, "G G"], view: View) -> Float32[np.ndarray, "G G"]:
-    """Share of an extended key light that each cell sees, at half resolution."""
-    across = float(np.hypot(*view.light[:2]))
-    towards = (view.light[0] / across, view.light[1] / across)
-    hidden = _horizon(height[::2, ::2], 2 * cell_mm(view.size), towards) * across / view.light[2]
+def _soft_shadow(height: Grid, view: View) -> Grid:
+    """Fraction of an extended key light that each cell sees, computed at half resolution."""
+    right, down, up = view.light
+    across = float(np.hypot(right, down))
+    towards = (right / across, down / across)
+    half = np.ascontiguousarray(height[::2, ::2])
+    hidden = _horizon(half, 2 * cell_mm(view.size), towards) * across / up
     # The lamp spans from 0.55 to 1.5 of its mean slope: penumbras widen away from the part.
     share = np.clip((1.5 - hidden) / 0.95, 0, 1)
     share *= share * (3 - 2 * share)
@@ -139,11 +150,11 @@ def _soft_shadow(height: Float32[np.ndarray, "G G"], view: View) -> Float32[np.n
 
 
 def _horizon(
-    height: Float32[np.ndarray, "G G"], mm: float, towards: tuple[float, float]
-) -> Float32[np.ndarray, "G G"]:
-    """Slope under which each cell of width `mm` sees the highest thing `towards` (right, down)."""
+    height: Float32[np.ndarray, "R G"], mm: float, towards: tuple[float, float]
+) -> Float32[np.ndarray, "R G"]:
+    """Steepest slope from each cell of width `mm` to any other cell `towards` (right, down)."""
     slope = np.zeros_like(height)
-    distance, reach = 1.5, min(float(height.max()) * 4 / mm, height.shape[0] / 2)
+    distance, reach = 1.5, min(float(height.max(initial=0)) * 4 / mm, height.shape[1] / 2)
     while distance < reach:
         down, right = round(distance * towards[1]), round(distance * towards[0])
         ahead = np.roll(height, (-down, -right), (0, 1)) - height
@@ -152,8 +163,8 @@ def _horizon(
     return slope
 
 
-def _openness(height: Float32[np.ndarray, "G G"], mm: float) -> Float32[np.ndarray, "G G"]:
-    """Share of the sky each cell sees, from how far its surroundings rise above it."""
+def _openness(height: Grid, mm: float) -> Grid:
+    """Fraction of the sky each cell sees, from how far its surroundings rise above it."""
     coarse = height[::2, ::2]
     sky = np.ones_like(coarse)
     for radius_mm, weight in ((1.5, 0.45), (6.0, 0.35), (16.0, 0.25)):
@@ -163,7 +174,7 @@ def _openness(height: Float32[np.ndarray, "G G"], mm: float) -> Float32[np.ndarr
     return _enlarge(np.clip(sky, 0.1, 1), height.shape[0])
 
 
-def _enlarge(coarse: Float32[np.ndarray, "K K"], side: int) -> Float32[np.ndarray, "G G"]:
+def _enlarge(coarse: Float32[np.ndarray, "K K"], side: int) -> Grid:
     """`coarse` at twice the resolution, the new cells halfway between their neighbours."""
     for axis in (0, 1):
         between = (coarse + np.roll(coarse, -1, axis)) / 2

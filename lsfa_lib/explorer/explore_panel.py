@@ -15,7 +15,7 @@ from lsfa_lib.explorer import explore_html as html
 from lsfa_lib.explorer.explore import Explorer
 from lsfa_lib.explorer.explore_figures import Cloud, Images, Width
 from lsfa_lib.explorer.inspection import Inspection
-from lsfa_lib.storage.files import InputError, located, progress_told_to
+from lsfa_lib.storage.files import InputError, located, progress_reported_to
 
 LOSSES = {"IFC and CLC": "both", "only IFC": "IFC", "only CLC": "CLC", "none": "none"}
 STEPS = 200
@@ -272,7 +272,7 @@ class Panel:
         for widget in self._choices.children:
             widget.disabled = True
         try:
-            with progress_told_to(self._progress):
+            with progress_reported_to(self._progress):
                 yield
             self._message.value = ""
         finally:

@@ -111,7 +111,8 @@ def separation_figure(separated: pd.DataFrame) -> go.Figure:
     """Patch AUROC by kind of defect: a large dot the mean of a modality, small ones its scans."""
     figure, means = go.Figure(), means_by_kind(separated)
     order = means.max(axis=1).sort_values(ascending=False).index
-    for (space, m), scans in separated.dropna().groupby(["space", "modality"], sort=False):
+    for key, scans in separated.dropna().groupby(["space", "modality"], sort=False):
+        space, m = map(str, key)
         adapted, name = space == "adapted", _name(space, m)
         symbol = SYMBOLS.get(m, "diamond") + ("-open" if adapted else "")
         marker = {"color": LINES.get(m, DASHED)["color"], "symbol": symbol}
@@ -178,7 +179,7 @@ def separation_sentence(separated: pd.DataFrame) -> str:
     means = means_by_kind(separated)
     if not len(means):
         return "No defect covers a patch of the part, so nothing can be separated"
-    frozen = means["frozen"]
+    frozen = pd.DataFrame(means["frozen"])
     ahead = int((frozen["rgb"] > frozen["3d"]).sum())
     (first, second), count = ("rgb", "3d"), ahead
     if 2 * ahead < len(means):

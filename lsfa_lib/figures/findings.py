@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from lsfa_lib.config import LOSSES, MODALITIES, PRESETS, fields_of, flat
-from lsfa_lib.figures.names import MODES, SHORT_MODES, metric_label, mode_label
+from lsfa_lib.figures.names import metric_label, mode_label
 
 Result = dict[str, Any]
 """The content of result.json."""
 
-NAMES, SHORT = MODES, SHORT_MODES
 BOTH = "rgb+3d"
 """The mode a report leads with: the one the papers report, with or without training."""
 LITTLE_VARIANCE = 0.1

@@ -153,7 +153,7 @@ def image_grid(
     if bar:
         _add_bar(figure, bar, left / WIDE_PX)
     margin = {"l": 8, "r": 8, "b": below}
-    size = {"height": round(height + 34 + below), "margin": margin}
+    size: dict[str, Any] = {"height": round(height + 34 + below), "margin": margin}
     return styled(figure, title, showlegend=False, **size)
 
 

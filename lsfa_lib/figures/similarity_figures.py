@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -49,8 +50,8 @@ def similarity_figure(asked: View, other: View, spaces: Spaces, pixel: Pixel = (
         sources = [uri(image) for row in pair for image in list(row.images.values())[1:]]
         column, line = pair[0].rings["photo"]
         unset = [None] * len(sources)
-        ring_at = {"x": [[column] * 2, *unset], "y": [[line] * 2, *unset]}
-        buttons[place] = [{"source": [None, *sources], **ring_at}, changed]
+        ring_at: dict[str, Any] = {"x": [[column] * 2, *unset], "y": [[line] * 2, *unset]}
+        buttons[place] = [ring_at | {"source": [None, *sources]}, changed]
     add_buttons(figure, buttons)
     return figure
 
@@ -80,7 +81,7 @@ def _row(view: View, asked: tuple[View, int], spaces: Spaces) -> ImageRow:
     pixels, patch_px = pixels_of(view.sample), len(view.sample.valid) // view.grid
     box = box_around(pixels.valid | pixels.defect)
     valid, defect = box.cut(pixels.valid), box.cut(pixels.defect)
-    images = {"photo": box.cut(pixels.photo)}
+    images: dict[str, Any] = {"photo": box.cut(pixels.photo)}
     for key, name in names_of(spaces).items():
         found = np.nan_to_num(similarity(spaces, asked, view, key)).clip(0, 1)
         level = np.rint(found * TOP).astype(np.uint8)

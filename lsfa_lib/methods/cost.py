@@ -38,7 +38,7 @@ def inference_cost(
     encoders = fitted.encoders if own == config else load_encoders(own, device)
     spent: dict[str, list[float]] = {}
     _release_memory()
-    results.restart_peak_memory()
+    results.reset_peak_memory()
     for entry in [split.entries[0], *split.entries[: config.timed_scans]]:
         with _timed(spent, "read", device):
             scan = read_scan(entry)

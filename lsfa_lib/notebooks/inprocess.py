@@ -31,7 +31,7 @@ from nbformat import NotebookNode
 from papermill.engines import Engine, NotebookExecutionManager, papermill_engines
 from traitlets.config import Config
 
-from lsfa_lib.storage.files import progress_told_to
+from lsfa_lib.storage.files import progress_reported_to
 
 ENGINE = "in-process"
 _one_at_a_time = threading.Lock()  # The shell, sys.stdout and __main__ belong to the process.
@@ -143,7 +143,7 @@ def _restored_process() -> Iterator[None]:
         # catch_warnings also lets a warning that an earlier notebook raised appear again.
         with (
             warnings.catch_warnings(),
-            progress_told_to(_ignore_progress),
+            progress_reported_to(_ignore_progress),
             tables,
             TemporaryDirectory() as profile,
         ):

@@ -1,4 +1,4 @@
-"""A reports folder, or one study of it, as a zip that works anywhere and names no local folder."""
+"""A reports folder or one of its studies as a zip to share, without names of private folders."""
 
 from __future__ import annotations
 

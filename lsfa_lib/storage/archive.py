@@ -1,4 +1,4 @@
-"""Archives from strangers, unpacked so that nothing leaves the folder and no disk is filled."""
+"""Unpacks untrusted archives: nothing leaves the folder, and the disk is not filled."""
 
 from __future__ import annotations
 
@@ -8,31 +8,16 @@ import tarfile
 import tempfile
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from lsfa_lib.storage.files import InputError, progress, unwritable
 
 
-class _Member(tarfile.TarInfo):
-    """A member of an archive that ends where it should: tarfile takes any nonsense for the end."""
-
-    @classmethod
-    def fromtarfile(cls, tar: Any) -> Any:
-        """The next member; raises ReadError where there is neither one nor the end's mark."""
-        try:
-            return super().fromtarfile(tar)
-        except tarfile.HeaderError as error:
-            if type(error).__name__ == "EOFHeaderError":  # The right one; typeshed lacks it.
-                raise
-            raise tarfile.ReadError(f"no end of archive: {error}") from error
-
-
 def unpack(archive: Path, folder: Path, most_bytes: int) -> list[Path]:
-    """Unpacks a tar archive (of any compression) into `folder`; what stands there now, by name.
+    """Unpacks a tar archive (any compression) into `folder`; returns the new entries by name.
 
-    Absolute paths, `..`, links that lead out and devices are refused (tarfile's data filter), and
-    so is an archive whose files come to more than `most_bytes` or than the disk has room for. A
-    refused archive leaves `folder` as it was. Raises InputError.
+    Absolute paths, `..`, links that lead outside and devices are refused (tarfile's data filter).
+    So is an archive whose files exceed `most_bytes` or the free disk space. A refused archive
+    leaves `folder` unchanged. Raises InputError.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -43,7 +28,7 @@ def unpack(archive: Path, folder: Path, most_bytes: int) -> list[Path]:
             taken = [folder / path.name for path in found if (folder / path.name).exists()]
             if taken:
                 raise InputError(
-                    f"{taken[0]} is there already; move it away, or choose another folder"
+                    f"{taken[0]} already exists; move it away, or choose another folder"
                 )
             return [path.rename(folder / path.name) for path in found]
     except InputError:  # A ValueError too.
@@ -54,23 +39,23 @@ def unpack(archive: Path, folder: Path, most_bytes: int) -> list[Path]:
         ) from error
     except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, ValueError) as error:
         raise InputError(
-            f"{archive}: cannot be unpacked, it is damaged or cut short; download it again"
+            f"{archive}: cannot be unpacked, it is damaged or truncated; download it again"
         ) from error
     except OSError as error:
         raise unwritable(folder, error) from error
 
 
 def _unpack(archive: Path, folder: Path, most_bytes: int) -> None:
-    """Member by member, so that what is announced is known before it is written."""
+    """Extracts member by member, so that each announced size is checked before it is written."""
     sum_bytes = 0
-    with tarfile.open(archive, "r|*", tarinfo=_Member) as tar:
+    with tarfile.open(archive) as tar:
         for member in progress(tar, archive.name):
-            if PurePosixPath(member.name).is_absolute():  # The filter would take the slash off.
+            if PurePosixPath(member.name).is_absolute():  # The filter would only strip the slash.
                 raise tarfile.AbsolutePathError(member)
             sum_bytes += member.size
             if sum_bytes > most_bytes:
                 raise InputError(
-                    f"{archive}: its files come to more than {most_bytes / 1e9:.1f} GB, which this "
-                    "data set has not or the disk has no room for; nothing was unpacked"
+                    f"{archive}: its files exceed {most_bytes / 1e9:.1f} GB, more than this data "
+                    "set has or the disk has free; nothing was unpacked"
                 )
             tar.extract(member, folder, filter="data")

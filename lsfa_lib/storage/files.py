@@ -1,20 +1,20 @@
-"""Files written whole or not at all, errors a user can act on, and the one progress bar."""
+"""Files written completely or not at all, locks, errors a user can act on, and the progress bar."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
+from uuid import uuid4
 
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ _LISTENERS: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=(
 
 
 class InputError(ValueError):
-    """The user's input cannot be used: one sentence naming the file and the way out."""
+    """The user's input cannot be used: one sentence that names the file and the way out."""
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
@@ -35,28 +35,24 @@ def nearest(name: object, known: Iterable[str]) -> str:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; renamed onto it when the block succeeds, removed otherwise.
+    """A temporary path next to `path`: renamed to it if the block succeeds, else removed.
 
-    Raises InputError where the folder cannot be written or the disk is full.
+    Raises InputError if the folder cannot be written or the disk is full.
     """
-    temporary = None
+    # The suffix stays last because image writers choose their format by it.
+    temporary = path.with_name(f".partial-{uuid4().hex}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The suffix stays last: image writers choose their format by it.
-        handle, name = tempfile.mkstemp(prefix=".partial-", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        temporary.chmod(0o666 & ~_umask())
+        temporary.touch(exist_ok=False)
         yield temporary
-        with temporary.open("rb") as written:
+        with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
-        temporary = None
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def unwritable(path: Path, error: OSError) -> Exception:
@@ -71,7 +67,7 @@ def unwritable(path: Path, error: OSError) -> Exception:
 
 
 def require_room(folder: Path, needed: int) -> None:
-    """Raises InputError where `folder`'s disk has fewer than `needed` bytes free."""
+    """Raises InputError if the disk of `folder` has fewer than `needed` bytes free."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(
@@ -82,50 +78,43 @@ def require_room(folder: Path, needed: int) -> None:
 
 @contextmanager
 def locked(folder: Path, wait: bool = True, name: str = ".lock") -> Iterator[None]:
-    """Inside, no other process has `folder`'s lock `name`; that of one that dies is free again.
+    """Holds the lock file `name` of `folder`; the lock of a process that dies is released.
 
-    Raises BlockingIOError where it should not wait for another one.
+    Raises BlockingIOError if the lock is taken and `wait` is False.
     """
-    path = folder / name
+    lock = FileLock(folder / name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
+        lock.acquire(blocking=wait)
+    except Timeout as error:
+        raise BlockingIOError(f"{folder / name} is taken") from error
     except OSError as error:
-        raise unwritable(path, error) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise
-        except OSError:
-            pass  # Some network file systems have no locks; all writes are whole anyway.
+        # Some network file systems have no locks; files are written atomically in any case.
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+            raise unwritable(folder / name, error) from error
+    try:
         yield
-
-
-def _umask() -> int:
-    value = os.umask(0)
-    os.umask(value)
-    return value
+    finally:
+        lock.release()
 
 
 def located(path: Path) -> Path:
-    """`path` if it is there, else the same place in the checkout, else `path`.
+    """`path` if it exists, else the same path in the checkout if that exists, else `path`.
 
-    Jupyter starts kernels in notebooks/, from where data/demo is one folder up. A path that is
-    nowhere lies where its first folder is.
+    Jupyter starts kernels in notebooks/, so data/demo is one folder up. A path that exists in
+    neither place belongs where its first folder exists.
     """
     if path.is_absolute():
         return path
-    places = (path, CHECKOUT / path)
-    for place in places:
-        if place.exists():
-            return place
-    above = len(path.parts) - 2
-    return next((p for p in places if above >= 0 and p.parents[above].exists()), path)
+    for part in (path, Path(*path.parts[:1])):
+        for place in (Path(), CHECKOUT):
+            if (place / part).exists():
+                return place / path
+    return path
 
 
 @contextmanager
-def progress_told_to(listener: Listener) -> Iterator[None]:
+def progress_reported_to(listener: Listener) -> Iterator[None]:
     """Inside, progress is reported to the listener too, and no bar is drawn."""
     before = _LISTENERS.set((*_LISTENERS.get(), listener))
     try:

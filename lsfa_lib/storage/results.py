@@ -1,4 +1,4 @@
-"""result.json: the numbers of a run with all that is needed to get them again."""
+"""result.json: the numbers of a run and everything needed to reproduce them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import math
 import os
 import platform
-import resource
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ SCHEMA = 1
 
 
 class Stopwatch:
-    """Seconds spent in each named stage; stages of one name add up."""
+    """Seconds spent in each named stage; stages with the same name add up."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -40,13 +40,17 @@ class Stopwatch:
 
 
 def peak_memory_mb() -> float:
-    """Largest resident memory this process has had, in MB."""
+    """Largest resident memory of this process so far, MB; NaN if the system does not report it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.nan
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if platform.system() == "Darwin" else peak / 1e3
 
 
-def restart_peak_memory() -> None:
-    """`peak_memory_mb` is from now on that of what follows; on Linux only."""
+def reset_peak_memory() -> None:
+    """From now on `peak_memory_mb` only counts what follows; on Linux only."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # see proc(5)
 
@@ -65,7 +69,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Commit of the source the package runs from, `+` when changed since; "" outside a checkout."""
+    """Commit of the source this package runs from, with `+` if modified; "" outside a checkout."""
     folder = Path(__file__).parent
     try:
         described = subprocess.run(
@@ -81,25 +85,18 @@ def commit() -> str:
 
 
 def now() -> str:
-    """The time, UTC, to the second."""
+    """The current time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def as_json(value: Any) -> Any:
-    """`value` as JSON can hold it: dataclasses as objects, NaN as null, floats in full."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return as_json(dataclasses.asdict(value))
-    if isinstance(value, dict):
-        return {str(key): as_json(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_json(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    """`value` as JSON can hold it: dataclasses as objects, NaN and infinity as null."""
+    text = json.dumps(value, default=dataclasses.asdict)
+    return json.loads(text, parse_constant=lambda name: None)
 
 
 def write_result(result: dict[str, Any], folder: Path) -> Path:
-    """Writes `folder/result.json` whole and returns its path."""
+    """Writes `folder/result.json` atomically and returns its path."""
     path = Path(folder) / "result.json"
     with atomic_write(path) as file:
         file.write_text(json.dumps(as_json(result), indent=1, allow_nan=False), encoding="utf-8")
@@ -107,14 +104,14 @@ def write_result(result: dict[str, Any], folder: Path) -> Path:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """The result in `path`. InputError when it is damaged or of another schema."""
+    """The result in `path`. Raises InputError if it is damaged or has another schema."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
         schema = result["schema"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a readable result; delete its folder and run again") from (
-            error
-        )
+        raise InputError(
+            f"{path} is not a readable result; delete its folder and run again"
+        ) from error
     if schema != SCHEMA:
         raise InputError(
             f"{path} has schema {schema}, this version reads {SCHEMA}; run its category again"
@@ -123,9 +120,8 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+    with suppress(OSError):
+        info = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        if found := re.search(r"model name\s*:\s*(.+)", info):
+            return found[1].strip()
     return platform.processor() or platform.machine()

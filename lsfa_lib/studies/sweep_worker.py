@@ -14,8 +14,8 @@ from typing import Any
 from distributed import get_worker
 from tqdm import tqdm
 
-from lsfa_lib.storage.files import InputError, Listener, atomic_write, locked, progress_told_to
-from lsfa_lib.storage.results import read_result, restart_peak_memory
+from lsfa_lib.storage.files import InputError, Listener, atomic_write, locked, progress_reported_to
+from lsfa_lib.storage.results import read_result, reset_peak_memory
 
 SCHEMA = 1
 FAILED, TRACEBACK = "notebook-failed.ipynb", "error.txt"
@@ -78,8 +78,8 @@ def _execute(job: Job) -> Outcome:
     start = time.perf_counter()
     marks = ("run.json", "result.json", ".partial-*") if job.key else ()
     clear(job.folder, (*marks, TRACEBACK, ".partial-*.ipynb"))
-    restart_peak_memory()
-    with progress_told_to(_reporter(job.folder.name)):
+    reset_peak_memory()
+    with progress_reported_to(_reporter(job.folder.name)):
         page = execute(job.notebook, job.folder, job.parameters, kernel=False)
     if job.key and job.has_numbers and not (job.folder / "result.json").exists():
         raise InputError(f"{job.notebook} wrote no result.json into its folder `out`; let it do so")
