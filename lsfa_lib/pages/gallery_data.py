@@ -57,9 +57,16 @@ class StudyRun(BaseModel):
     cell: str
     category: str
     seed: int
+    point: int = 0
+    """Of the study's grid."""
     folder: str
     state: str
     error: Annotated[str, AfterValidator(last_line)]
+
+    @property
+    def trial(self) -> str:
+        """`seed 0`, or `seed 0.1` at the second point of a grid."""
+        return f"seed {self.seed}" + (f".{self.point}" if self.point else "")
 
     @property
     def place(self) -> str:

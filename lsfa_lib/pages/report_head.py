@@ -8,7 +8,16 @@ from typing import Any
 import nbformat
 
 from lsfa_lib.config import flat
-from lsfa_lib.figures.findings import Result, counts, lead, number, settings, shown, three_digits
+from lsfa_lib.figures.findings import (
+    Result,
+    counts,
+    lead,
+    number,
+    settings,
+    shown,
+    three_digits,
+    training_sentence,
+)
 from lsfa_lib.figures.names import METRICS, mode_label
 from lsfa_lib.pages.gallery_data import StudyEntry
 from lsfa_lib.pages.page import counted, day
@@ -105,7 +114,7 @@ def _training(result: Result) -> Rows:
     """Steps, first and last value of each loss, and notes on what deviated from the settings."""
     training = result.get("training")
     if not training:
-        return [("adaptors", "none: backbone features are used unchanged")]
+        return [("adaptors", training_sentence(result))]
     history = training["history"]
     rows = [("steps", str(len(history)))]
     for term in _LOSSES:
