@@ -87,7 +87,7 @@ def score_split(split: Split, fitted: Fitted) -> tuple[list[Sample], dict[Mode, 
         samples.append(scan.sample)
         for mode, prediction in fitted.predict(scan).items():
             predictions[mode].append(prediction)
-        scan.__dict__.pop("features", None)  # only the samples are needed until the end
+        scan.kept.pop("features", None)  # only the samples are needed until the end
     return samples, predictions
 
 

@@ -487,3 +487,21 @@ def test_costs_are_medians_of_runs() -> None:
     table = costs(StudyRuns({"cells": {"x": {}}}, found), "x")
     expected = {"learn, s": 2, "load, ms": 30, "features, ms": 300, "detect, ms": 200, "MB": 200}
     assert table == pytest.approx(pd.Series(expected).to_dict())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cs_flow", "efficient_ad"])
+def test_weights_that_cannot_be_downloaded_are_reported(
+    name: str, tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("anomalib")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    with pytest.raises(InputError, match="could not be downloaded .* run it once on a machine"):
+        run_category("seal", replace(tiny, method=name, shots=2), seed=0)
+
+
+def test_padim_needs_two_training_scans(tiny: Config) -> None:
+    pytest.importorskip("anomalib")
+    with pytest.raises(InputError, match="Padim was given 1 training scan; it needs at least 2"):
+        run_category("seal", replace(tiny, method="padim", shots=1), seed=0)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import torch
 
@@ -34,15 +35,22 @@ class LazyScan:
     entry: Entry | None = None
     """Its files; None where they do not matter."""
 
-    @cached_property
-    def sample(self) -> Sample:
-        """Prepared image and points. `sample.defect` is for metrics alone."""
-        return self.read()
+    kept: dict[str, Any] = field(default_factory=dict, repr=False)
+    """What was computed. Not cached properties: their lock lets one scan compute at a time."""
 
-    @cached_property
+    @property
+    def sample(self) -> Sample:
+        """Prepared image and points. `sample.defect` is for metrics only."""
+        if "sample" not in self.kept:
+            self.kept["sample"] = self.read()
+        return self.kept["sample"]
+
+    @property
     def features(self) -> PatchFeatures:
-        """Its features, from the cache where it has them; a sample read for them is not kept."""
-        return self.extract(lambda: self.__dict__.get("sample") or self.read())
+        """Its features, from the cache if possible; a sample read for them is not kept."""
+        if "features" not in self.kept:
+            self.kept["features"] = self.extract(lambda: self.kept.get("sample") or self.read())
+        return self.kept["features"]
 
 
 def lazy_scan(entry: Entry, encoders: Encoders | None, config: Config) -> LazyScan:

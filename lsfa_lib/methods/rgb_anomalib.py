@@ -40,6 +40,8 @@ class Recipe:
     epochs: int
     batch: int
     settings: Callable[[Config], dict[str, Any]] = lambda config: {}
+    sized: bool = False
+    """It asks its pre-processor for the size of the images."""
     unit_range: bool = False
     """Whether it expects colours from 0 to 1 instead of ImageNet-normalised ones."""
 
@@ -64,11 +66,18 @@ def _trained(recipe: Recipe, good: Good) -> nn.Module:
     """The network, trained by anomalib."""
     import anomalib.models
     from anomalib.data import ImageBatch, ImageItem
+    from anomalib.pre_processing import PreProcessor
     from lightning.pytorch import LightningDataModule, Trainer
     from torch.utils.data import DataLoader
+    from torchvision.transforms.v2 import Resize
+
+    if len(good.train) < 2:
+        raise InputError(f"{recipe.name} was given 1 training scan; it needs at least 2")
 
     class Scans(LightningDataModule):
         """Good scans only, for training and for the models that calibrate."""
+
+        train_batch_size = eval_batch_size = recipe.batch
 
         def train_dataloader(self) -> Any:
             return _loader(good.train, shuffle=True)
@@ -83,23 +92,25 @@ def _trained(recipe: Recipe, good: Good) -> nn.Module:
         ]
         return DataLoader(items, recipe.batch, shuffle, collate_fn=ImageBatch.collate)
 
-    off = dict.fromkeys(("pre_processor", "post_processor", "evaluator", "visualizer"), False)
+    off = dict.fromkeys(("post_processor", "evaluator", "visualizer"), False)
+    resize = PreProcessor(Resize(good.train[0].sample.rgb.shape[-2:])) if recipe.sized else False
     try:
-        model = getattr(anomalib.models, recipe.name)(**recipe.settings(good.config), **off)
+        settings = recipe.settings(good.config)
+        model = getattr(anomalib.models, recipe.name)(**settings, **off, pre_processor=resize)
+        Trainer(
+            **{"max_epochs": recipe.epochs, "num_sanity_val_steps": 0, **model.trainer_arguments},
+            accelerator="gpu" if good.train[0].sample.rgb.is_cuda else "cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        ).fit(model, datamodule=Scans())
     except OSError as error:
         raise InputError(
-            f"the pretrained weights of {recipe.name} could not be downloaded ({error}); run it "
-            "once on a machine with network access and copy its torch and Hugging Face caches"
+            f"the pretrained weights or images of {recipe.name} could not be downloaded ({error}); "
+            "run it once on a machine with network access and copy its torch and Hugging Face "
+            "caches and ./datasets"
         ) from error
-    own = {"max_epochs": recipe.epochs, "num_sanity_val_steps": 0} | model.trainer_arguments
-    Trainer(
-        **own,
-        accelerator="gpu" if good.train[0].sample.rgb.is_cuda else "cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    ).fit(model, datamodule=Scans())
     network: nn.Module = model.model.eval().to(good.train[0].sample.rgb.device)
     return network
 
@@ -162,6 +173,6 @@ def _padim(config: Config) -> dict[str, Any]:
 
 padim = partial(fit_model, recipe=Recipe("Padim", 1, 8, _padim))
 stfpm = partial(fit_model, recipe=Recipe("Stfpm", 40, 8, backbone))
-cs_flow = partial(fit_model, recipe=Recipe("Csflow", 60, 8))
+cs_flow = partial(fit_model, recipe=Recipe("Csflow", 60, 8, sized=True))
 dinomaly = partial(fit_model, recipe=Recipe("Dinomaly", 60, 8))
-efficient_ad = partial(fit_model, recipe=Recipe("EfficientAd", 60, 1, unit_range=True))
+efficient_ad = partial(fit_model, recipe=Recipe("EfficientAd", 60, 1, sized=True, unit_range=True))
