@@ -35,7 +35,7 @@ from lsfa_lib.records import MODALITIES, Modality
 from lsfa_lib.storage.files import InputError
 
 DIMS: dict[Modality, int] = {"3d": 12, "rgb": 16}
-QUICK = replace(OURS.training, steps=6, batch=4, patches_per_scan=0, global_bank=6)
+QUICK = replace(OURS.training, steps=6, batch=4, patches_per_scan=0, global_queue=6)
 ADAPTOR = replace(OURS.adaptor, projection=8, mlp_ratio=1.0)
 
 
@@ -294,30 +294,30 @@ def test_what_cannot_be_trained_says_so(
 
 
 def test_bank_trap_a_bank_longer_than_an_epoch_is_cut() -> None:
-    config = replace(QUICK, exclude_same_scan=False, local_bank=1000, global_bank=100)
+    config = replace(QUICK, exclude_same_scan=False, local_queue=1000, global_queue=100)
     trainer = Trainer(task(8), config, seed=0)
     fitted, notes = trainer.config, trainer.notes
-    assert fitted.local_bank == 8 * 20 // 2 and fitted.global_bank == 4
-    assert "local bank of 80 patches instead of 1000" in notes[0]
+    assert fitted.local_queue == 8 * 20 // 2 and fitted.global_queue == 4
+    assert "local queue of 80 patches instead of 1000" in notes[0]
     # In the first epoch nothing finds an old copy of itself.
     history = fit(task(8), replace(config, steps=2), seed=0).history
     assert [entry["same_scan_3d"] for entry in history] == [0.0, 0.0]
 
 
 def test_bank_trap_ours_leaves_rows_of_the_same_scan_out() -> None:
-    config = replace(QUICK, steps=4, local_bank=1000)
+    config = replace(QUICK, steps=4, local_queue=1000)
     trainer = Trainer(task(8), config, seed=0)
     fitted, notes = trainer.config, trainer.notes
-    assert fitted.local_bank == 1000 and not notes
+    assert fitted.local_queue == 1000 and not notes
     history = fit(task(8), config, seed=0).history
     assert all(entry["same_scan_3d"] == 0.0 and entry["nearest_3d"] > 0.1 for entry in history)
 
 
 def test_banks_are_counted_in_batches() -> None:
-    two = replace(QUICK, bank_batches=2)
-    assert Trainer(task(8), two, seed=0).config.local_bank == 2 * 4 * 20
-    drawn = replace(QUICK, bank_batches=3, patches_per_scan=5)
-    assert Trainer(task(8), drawn, seed=0).config.local_bank == 3 * 4 * 5
+    two = replace(QUICK, queue_batches=2)
+    assert Trainer(task(8), two, seed=0).config.local_queue == 2 * 4 * 20
+    drawn = replace(QUICK, queue_batches=3, patches_per_scan=5)
+    assert Trainer(task(8), drawn, seed=0).config.local_queue == 3 * 4 * 5
 
 
 def test_epochs_count_whole_batches() -> None:
@@ -377,7 +377,7 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_state() -> None:
             rows["3d"].rows.fill_(math.nan)
         return rows
 
-    config = replace(QUICK, weights=parts(la=1.0, lc=1.0), local_bank=160)
+    config = replace(QUICK, weights=parts(la=1.0, lc=1.0), local_queue=160)
     good = task()
     fit(good, replace(config, steps=6), seed=0)
     stopped = task(source=broken)
@@ -429,7 +429,7 @@ def test_the_same_seed_gives_the_same_adaptors() -> None:
 @pytest.mark.parametrize("preset", [PUBLISHED, RELEASED])
 def test_the_papers_recipes_run(preset: Config) -> None:
     whole = task(16, replace(preset.adaptor, projection=8, mlp_ratio=1.0))
-    config = replace(preset.training, steps=2, local_bank=100, global_bank=4)
+    config = replace(preset.training, steps=2, local_queue=100, global_queue=4)
     trained = fit(whole, config, seed=0)
     assert not trained.notes and len(trained.history) == (4 if config.epochs else 2)
     first = trained.history[0]

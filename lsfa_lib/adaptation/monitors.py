@@ -95,7 +95,7 @@ def collapse(history: Sequence[Mapping[str, float]], modalities: Iterable[Modali
             return (
                 f"{same_scan:.0%} of the {m} patches find an old copy of themselves in the bank, "
                 "so that LC trains on nothing; set training.exclude_same_scan to true or lower "
-                "training.local_bank"
+                "training.local_queue"
             )
     return ""
 

@@ -65,22 +65,22 @@ def fitted_banks(
 ) -> tuple[TrainingConfig, tuple[str, ...]]:
     """`config` with banks for epochs of `scans` and `patches`, and notes about what had to change.
 
-    A bank longer than an epoch holds an older copy of every patch: unless rows of the same scan
+    A queue longer than an epoch holds an older copy of every patch: unless rows of the same scan
     are excluded, it is cut to half an epoch.
     """
-    local = config.local_bank or config.bank_batches * config.batch * patches // scans
-    global_, instances = config.global_bank, scans * config.instances
+    local = config.local_queue or config.queue_batches * config.batch * patches // scans
+    global_, instances = config.global_queue, scans * config.instances
     notes: tuple[str, ...] = ()
     if not config.exclude_same_scan and local > patches // 2:
         notes += (
-            f"local bank of {patches // 2} patches instead of {local}: one longer than an epoch of "
+            f"local queue of {patches // 2} patches instead of {local}: one longer than an epoch of "
             f"{patches} holds each patch's own old copy, and LC would train on nothing",
         )
         local = patches // 2
     if not config.exclude_same_scan and global_ > instances // 2:
         notes += (
-            f"global bank of {instances // 2} instead of {global_}, so that it holds "
+            f"global queue of {instances // 2} instead of {global_}, so that it holds "
             "less than an epoch",
         )
         global_ = max(1, instances // 2)
-    return replace(config, local_bank=local, global_bank=global_), notes
+    return replace(config, local_queue=local, global_queue=global_), notes

@@ -64,8 +64,8 @@ class Trainer:
         self.notes = notes + bank_notes
         """Deviations from the config, with the reason."""
         # Image tokens that four patches share take one place in the queue.
-        local = {m: max(1, self.config.local_bank * rows[m] // patches) for m in rows}
-        queues = FeatureQueues(task.adaptors.dims, local, self.config.global_bank)
+        local = {m: max(1, self.config.local_queue * rows[m] // patches) for m in rows}
+        queues = FeatureQueues(task.adaptors.dims, local, self.config.global_queue)
         self.queues = queues.to(next(task.adaptors.parameters()))
         self.optimiser = torch.optim.AdamW(
             [p for p in task.network.parameters() if p.requires_grad],

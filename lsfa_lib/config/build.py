@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _NUMBER = re.compile(r"[-+\d.]+e[-+]?\d+")
 """YAML reads 1e-3, without a dot, as text."""
-RENAMED = {
+RENAMED: dict[str, tuple[str, dict[Any, Any]]] = {
     "training.own_rows": ("training.exclude_same_scan", {"excluded": True, "kept": False}),
+    "training.bank_batches": ("training.queue_batches", {}),
+    "training.local_bank": ("training.local_queue", {}),
+    "training.global_bank": ("training.global_queue", {}),
 }
 """Fields of earlier versions: the current name, and the current value of each old value."""
 
@@ -166,7 +169,8 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     for old, (new, meaning) in RENAMED.items():
         (stage, name), new_name = old.split("."), new.split(".")[1]
         if name in stored.get(stage, {}):
-            stored[stage][new_name] = meaning[stored[stage].pop(name)]
+            value = stored[stage].pop(name)
+            stored[stage][new_name] = meaning.get(value, value)
     return structured(Config(), stored)
 
 

@@ -177,16 +177,16 @@ class TrainingConfig:
     patches_per_scan: int = 1024
     """Valid patches drawn per scan and step; 0: all. Makes the cost of a step independent of the
     image size."""
-    local_bank: int = 0
-    """Capacity of the local bank, patches; 0: set by `bank_batches`."""
-    bank_batches: int = 4
-    """Capacity of the local bank, batches, if `local_bank` is 0. The paper's 5e4 rows are 2 batches
+    local_queue: int = 0
+    """Capacity of the local queue, patches; 0: set by `queue_batches`."""
+    queue_batches: int = 4
+    """Capacity of the local queue, batches, if `local_queue` is 0. The paper's 5e4 rows are 2 batches
     of 8 x 3136."""
-    global_bank: int = 1024
-    """Capacity of the global bank, instance features."""
+    global_queue: int = 1024
+    """Capacity of the global queue, instance features."""
     exclude_same_scan: bool = True
     """Exclude the bank rows of the query's own scan (older copies of it) from the search. False, as
-    in the paper: a bank longer than an epoch is then shortened to half an epoch."""
+    in the paper: a queue longer than an epoch is then shortened to half an epoch."""
     compactness_from: int = 0
     """First step with LC and GC; released: 60."""
     checkpoint_every: int = 0

@@ -50,7 +50,7 @@ PUBLISHED = replaced(
         **_PAPER_TRAINING,
         "training.alignment": "literal",
         "training.compactness": "sum",
-        "training.local_bank": 50_000,
+        "training.local_queue": 50_000,
     },
 )
 RELEASED = replaced(
@@ -73,7 +73,7 @@ RELEASED = replaced(
         "training.temperature": 1.0,
         "training.epochs": 2,
         "training.learning_rate": 3e-4,
-        "training.local_bank": 60_000,
+        "training.local_queue": 60_000,
         "training.compactness_from": 60,
     },
 )

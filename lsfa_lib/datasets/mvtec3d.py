@@ -1,7 +1,7 @@
 """MVTec 3D-AD on disk: `<category>/<split>/<good|defect>/{rgb,xyz,gt}/<stem>.{png,tiff,png}`.
 
 Defect folders are found, never listed in code, and the three files of a scan are paired by their
-stem. `trees` reads it and other layouts, `tree_check.check_tree` a whole tree and reports.
+stem. `layouts` reads it and other layouts, `tree_check.check_tree` a whole tree and reports.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SUFFIXES = {"rgb": (".png",), "xyz": (".tiff", ".tif"), "gt": (".png",)}
 
 
 def pair_files(root: Path, category: str, split: SplitName) -> tuple[list[Entry], list[str]]:
-    """As `trees.pair_files`."""
+    """As `layouts.pair_files`."""
     folder = root / category / split
     found: list[Entry] = []
     problems: list[str] = []
@@ -43,7 +43,7 @@ def pair_files(root: Path, category: str, split: SplitName) -> tuple[list[Entry]
 
 
 def read_scan(entry: Entry) -> Scan:
-    """As `trees.read_scan`."""
+    """As `layouts.read_scan`."""
     rgb = read_rgb(entry.rgb)
     xyz = _read_xyz(entry.xyz)
     defect = np.zeros(rgb.shape[:2], bool) if entry.gt is None else read_gt(entry.gt)
