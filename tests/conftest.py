@@ -44,6 +44,31 @@ TINY_DEMO = DemoSettings(
 )
 
 
+SLOW = {
+    *("test_bundle", "test_cli", "test_eyecandies", "test_explore", "test_feature_space"),
+    *("test_finetune", "test_fitted", "test_gallery", "test_gallery_browser", "test_inprocess"),
+    *("test_lab", "test_methods", "test_notebooks", "test_pipeline", "test_pipeline_training"),
+    *("test_pretraining", "test_project_studies", "test_random_weights", "test_report"),
+    *("test_report_browser", "test_scaling", "test_selection", "test_sweep", "test_unlabelled"),
+}
+"""Files that `make check` leaves out."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share a sweep, or a file's fixtures, run in one process; long ones start first."""
+    for item in items:
+        swept = "swept" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("swept" if swept else item.path.stem))
+        if swept or item.path.stem in SLOW:
+            item.add_marker("slow")
+    items.sort(
+        key=lambda item: (
+            item.get_closest_marker("xdist_group").args[0] != "swept",
+            item.get_closest_marker("slow") is None,
+        )
+    )
+
+
 def pytest_collection_finish() -> None:
     """Spares the garbage collector all that imports have made: a third of a second a collection."""
     gc.freeze()

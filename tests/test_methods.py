@@ -497,7 +497,7 @@ def test_weights_that_cannot_be_downloaded_are_reported(
     pytest.importorskip("anomalib")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    with pytest.raises(InputError, match="could not be downloaded .* run it once on a machine"):
+    with pytest.raises(InputError, match=r"could not be downloaded .* run it once on a machine"):
         run_category("seal", replace(tiny, method=name, shots=2), seed=0)
 
 

@@ -73,8 +73,8 @@ def fitted_banks(
     notes: tuple[str, ...] = ()
     if not config.exclude_same_scan and local > patches // 2:
         notes += (
-            f"local queue of {patches // 2} patches instead of {local}: one longer than an epoch of "
-            f"{patches} holds each patch's own old copy, and LC would train on nothing",
+            f"local queue of {patches // 2} patches instead of {local}: one longer than an epoch "
+            f"of {patches} holds each patch's own old copy, and LC would train on nothing",
         )
         local = patches // 2
     if not config.exclude_same_scan and global_ > instances // 2:

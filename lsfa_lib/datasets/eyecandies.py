@@ -47,7 +47,7 @@ _ITEM = re.compile(r"(\d+)_(\w+)\.(png|yaml|yml|txt)", re.IGNORECASE)
 def pair_files(
     root: Path, category: str, split: SplitName, light: int = LIGHT
 ) -> tuple[list[Entry], list[str]]:
-    """As `layouts.pair_files`. A scan's kind is `good`, or the names of the masks that mark anything.
+    """As `layouts.pair_files`. The kind is `good`, or the names of the masks that mark anything.
 
     `light` is the number of its picture, 0 to 5, as in `LIGHTS`.
     """
