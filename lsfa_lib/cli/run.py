@@ -86,6 +86,7 @@ def run(
         cells={run_name(configure(source, fields).preset, fields): fields},
         categories="all" if categories == ["all"] else list(dict.fromkeys(categories)),
         seeds=list(range(seed, seed + seeds)),
+        parameters={"keep_detector": True},
     )
     _execute(study, workers, reports)
 

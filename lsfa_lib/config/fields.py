@@ -180,8 +180,8 @@ class TrainingConfig:
     local_queue: int = 0
     """Capacity of the local queue, patches; 0: set by `queue_batches`."""
     queue_batches: int = 4
-    """Capacity of the local queue, batches, if `local_queue` is 0. The paper's 5e4 rows are 2 of its
-    batches of 8 x 3136."""
+    """Capacity of the local queue, batches, if `local_queue` is 0. The paper's 5e4 rows are 2 of
+    its batches of 8 x 3136."""
     global_queue: int = 1024
     """Capacity of the global queue, instance features."""
     exclude_same_scan: bool = True
