@@ -483,7 +483,7 @@ def test_costs_are_medians_of_runs() -> None:
             "cost": {"seconds": {**seconds, "detect": detect}, "memory_mb": memory},
         }
 
-    found = {("x", "seal", i): result(0.01 * i, 0.1 * i, float(i), 100.0 * i) for i in (1, 2, 4)}
+    found = {("x", "seal", i, 0): result(0.01 * i, 0.1 * i, float(i), 100.0 * i) for i in (1, 2, 4)}
     table = costs(StudyRuns({"cells": {"x": {}}}, found), "x")
     expected = {"learn, s": 2, "load, ms": 30, "features, ms": 300, "detect, ms": 200, "MB": 200}
     assert table == pytest.approx(pd.Series(expected).to_dict())

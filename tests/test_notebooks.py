@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from report_case import make_case
 
-from lsfa_lib.config import chosen_config
+from lsfa_lib.config import configure
 from lsfa_lib.figures import data_report, feature_space, findings, scan_statistics, training_figure
 from lsfa_lib.figures.names import mode_label
 from lsfa_lib.notebooks.find import find_notebook
@@ -73,7 +73,8 @@ def test_first_cell_asks_and_last_cell_answers_from_the_numbers(
 
 def test_quickstart_runs_and_writes_its_numbers(demo_root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "quickstart" / "seal-tiny-s0"
-    parameters = {"category": "seal", "preset": "tiny", "data_root": str(demo_root)}
+    fields = {"data.root": str(demo_root)}
+    parameters = {"category": "seal", "preset": "tiny", "fields": fields}
     page = report.run_page("00_quickstart", folder, {**parameters, "out": str(folder)})
     result = read_result(folder / "result.json")
     assert (result["category"], result["preset"], result["counts"]["train"]) == ("seal", "tiny", 6)
@@ -134,9 +135,10 @@ def _answer(notebook: nbformat.NotebookNode) -> str:
 
 
 def test_data_notebook_answers_from_the_measurements(demo_root: Path, tmp_path: Path) -> None:
-    asked = {"category": "seal", "data_root": str(demo_root), "good_scans": 2}
+    fields = {"data.root": str(demo_root)}
+    asked = {"category": "seal", "fields": fields, "good_scans": 2}
     notebook = _executed("01_data", tmp_path, **asked, scan="hole/000")
-    config = chosen_config("tiny", data_root=str(demo_root))
+    config = configure("tiny", {"data.root": str(demo_root)})
     facts = scan_statistics.measure("seal", config, 2)
     counts = scan_statistics.counts(demo_root)
     assert _answer(notebook) == data_report.answer(counts, facts, "seal")
@@ -152,9 +154,9 @@ def test_data_notebook_answers_from_the_measurements(demo_root: Path, tmp_path: 
 
 
 def test_feature_notebook_answers_from_the_features(demo_root: Path, tmp_path: Path) -> None:
-    asked = {"category": "seal", "data_root": str(demo_root), "device": "cpu"}
+    asked = {"category": "seal", "fields": {"data.root": str(demo_root), "device": "cpu"}}
     notebook = _executed("02_features", tmp_path, **asked, adapted=True, pixel=[20, 48])
-    config = chosen_config("tiny", data_root=str(demo_root), device="cpu")
+    config = configure("tiny", {"data.root": str(demo_root), "device": "cpu"})
     spaces = feature_space.load("seal", config, 0, adapted=True)
     separated = feature_space.separation(spaces, "seal")
     name = feature_space.most_contrasting(separated)
@@ -173,8 +175,9 @@ def test_feature_notebook_answers_from_the_features(demo_root: Path, tmp_path: P
 
 
 def test_qualitative_notebook_shows_kinds_and_mistakes(demo_root: Path, tmp_path: Path) -> None:
-    asked = {"category": "seal", "data_root": str(demo_root), "device": "cpu"}
-    out = {"out": str(tmp_path), "mode": "rgb", "only": "none"}
+    fields = {"data.root": str(demo_root), "device": "cpu", "only": "none"}
+    asked = {"category": "seal", "fields": fields}
+    out = {"out": str(tmp_path), "mode": "rgb"}
     notebook = _executed("11_qualitative", tmp_path, **asked, **out)
     result = read_result(tmp_path / "result.json")
     assert result["training"] is None
@@ -199,7 +202,7 @@ def test_qualitative_notebook_shows_kinds_and_mistakes(demo_root: Path, tmp_path
     ("name", "wrong", "said"),
     [
         ("01_data", {"scan": "hole/999"}, "name one by split, kind and number"),
-        ("02_features", {"adapted": True, "only": "none"}, "adapted features need a training"),
+        ("02_features", {"adapted": True, "losses": "none"}, "adapted features need a training"),
         ("02_features", {"pixel": [0, 0]}, "is not on the part of"),
         ("11_qualitative", {"mode": "best"}, "mode 'best' is not in this run"),
     ],
@@ -207,6 +210,12 @@ def test_qualitative_notebook_shows_kinds_and_mistakes(demo_root: Path, tmp_path
 def test_a_wrong_parameter_is_told(
     demo_root: Path, tmp_path: Path, name: str, wrong: dict, said: str
 ) -> None:
-    asked = {"category": "seal", "data_root": str(demo_root)}
+    fields = {"data.root": str(demo_root), "only": wrong.get("losses", "")}
     with pytest.raises(InputError, match=said):
-        _executed(name, tmp_path, **asked, **wrong)
+        _executed(
+            name,
+            tmp_path,
+            category="seal",
+            fields=fields,
+            **{k: v for k, v in wrong.items() if k != "losses"},
+        )

@@ -78,19 +78,19 @@ def _of_source(source: str) -> Config:
             f"{file}: preset {start!r} does not exist; the nearest of {', '.join(PRESETS)} is "
             f"{nearest(start, PRESETS)}"
         )
-    name = values.pop("name", start)
+    name = str(values.pop("name", start))
     try:
-        config = structured(PRESETS[start], values)
+        config = replace(structured(PRESETS[start], values), preset=name)
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
-    if name in PRESETS and config != PRESETS[name]:
-        name = file.stem
-    if name in PRESETS and config != PRESETS[name]:
+    if config == PRESETS.get(name, config):
+        return config
+    if file.stem in PRESETS:
         raise InputError(
             f"{file} changes fields of preset {start} under the name of a preset; add "
             "`name:` and a new name to the file"
         )
-    return replace(config, preset=str(name))
+    return replace(config, preset=file.stem)
 
 
 class _Loader(yaml.SafeLoader):

@@ -135,7 +135,8 @@ def training_sentence(result: Result) -> str:
     if result["config"].get("method", "lsfa") != "lsfa":
         return f"{result['method']['title']} ({result['method']['source']}) has no adaptors"
     if not result.get("training"):
-        if any(result["config"].get("training", {}).get("weights", {}).values()):
+        asked = result["config"].get("training", {})
+        if any(asked.get("weights", {}).values()) and not (asked["steps"] or asked["epochs"]):
             return "Nothing was trained: the adaptors are random"
         return "Nothing was trained: the features are those of the frozen backbones"
     first, last = result["training"]["history"][0], result["training"]["history"][-1]
