@@ -421,3 +421,8 @@ def test_a_tree_with_the_ten_categories_is_compared_with_the_paper(tmp_path):
         "1 good and 0 anomalous scans can be read, MVTec 3D-AD has 25 and 87" in report.problems[-1]
     )
     assert isinstance(report.root, Path)
+
+
+def test_a_missing_mvtec_folder_names_the_download(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder; .*`lsfa data download mvtec3d`"):
+        categories(tmp_path / "mvtec3d")

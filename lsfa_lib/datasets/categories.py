@@ -13,9 +13,11 @@ EYECANDIES, MVTEC3D = "eyecandies", "mvtec3d"
 def categories(root: Path) -> list[str]:
     """Names of the categories in `root`: its folders that are in one of the layouts."""
     if not root.is_dir():
+        way = "give the folder that holds the categories"
+        if root.name == MVTEC3D:
+            way += ", or download MVTec 3D-AD to data/mvtec3d with `lsfa data download mvtec3d`"
         raise InputError(
-            f"{root}: no such folder; give the folder that holds the categories"
-            + _those_there(root.parent, "its parent holds")
+            f"{root}: no such folder; {way}" + _those_there(root.parent, "its parent holds")
         )
     found = sorted(folder.name for folder in root.iterdir() if layout_of(folder))
     if not found:
