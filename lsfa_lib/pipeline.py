@@ -61,15 +61,7 @@ def run_category(category: str, config: Config, seed: int, folder: Path | None =
         **_about(category, config, seed, method, fitted),
         "counts": _counts(samples, fitted),
         "modes": {m: {**values, "threshold": fitted.thresholds[m]} for m, values in modes.items()},
-        "scans": [
-            {
-                "name": sample.name,
-                "kind": sample.kind,
-                "defective": is_defective(sample.kind),
-                "scores": {mode: predictions[mode][i].image_score for mode in fitted.modes},
-            }
-            for i, sample in enumerate(samples)
-        ],
+        "scans": _scans(samples, predictions),
         "cost": cost,
         "selection": selection,
         "seconds": clock.seconds,
@@ -110,6 +102,21 @@ def _about(
         "machine": results.machine(resolve_device(config.device)),
         "commit": results.commit(),
     }
+
+
+def _scans(
+    samples: list[Sample], predictions: dict[Mode, list[Prediction]]
+) -> list[dict[str, Any]]:
+    """Each test scan with its image score in every mode."""
+    return [
+        {
+            "name": sample.name,
+            "kind": sample.kind,
+            "defective": is_defective(sample.kind),
+            "scores": {mode: found[i].image_score for mode, found in predictions.items()},
+        }
+        for i, sample in enumerate(samples)
+    ]
 
 
 def _counts(samples: list[Sample], fitted: Fitted) -> dict[str, int]:

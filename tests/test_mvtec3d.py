@@ -424,5 +424,5 @@ def test_a_tree_with_the_ten_categories_is_compared_with_the_paper(tmp_path):
 
 
 def test_a_missing_mvtec_folder_names_the_download(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such folder; .*`lsfa data download mvtec3d`"):
+    with pytest.raises(InputError, match=r"no such folder; .*`lsfa data download mvtec3d`"):
         categories(tmp_path / "mvtec3d")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from lsfa_lib.config import Config, resolve_device
 from lsfa_lib.datasets.layouts import split_of
 from lsfa_lib.detection.detector import require_validation, thresholds_of
 from lsfa_lib.features.extract import Encoders, load_encoders
-from lsfa_lib.features.lazy_scan import few_shot, fixed_threads, lazy_scan, loaded
+from lsfa_lib.features.lazy_scan import LazyScan, few_shot, fixed_threads, lazy_scan, loaded
 from lsfa_lib.methods.lsfa import Learned
 from lsfa_lib.methods.method import Good, Method, Predict
 from lsfa_lib.methods.table import METHODS
@@ -88,11 +89,8 @@ def fit_method(
     good = Good(train, validation, config, seed, encoders, folder, clock)
     with clock("fit"):
         predict: Predict = method.call("fit", good)
-    scores = getattr(predict, "validation_scores", None)
-    if scores is None:
-        with clock("threshold"):
-            found = [predict(scan) for scan in validation]
-        scores = {mode: [modes[mode].image_score for modes in found] for mode in found[0]}
+    with clock("threshold"):
+        scores = _validation_scores(predict, validation)
     own = getattr(predict, "encoders", encoders)
     return Fitted(
         predict=predict,
@@ -103,3 +101,11 @@ def fit_method(
         # Features of backbones trained for one run are not reusable.
         config=config if own is encoders else replace(config, cache=""),
     )
+
+
+def _validation_scores(predict: Predict, scans: Sequence[LazyScan]) -> dict[Mode, list[float]]:
+    """Image scores of the validation scans, by mode; those that `fit` has computed, if it has."""
+    if (known := getattr(predict, "validation_scores", None)) is not None:
+        return known
+    found = [predict(scan) for scan in scans]
+    return {mode: [modes[mode].image_score for modes in found] for mode in found[0]}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -65,54 +65,59 @@ def fit_model(good: Good, recipe: Recipe) -> Predict:
 def _trained(recipe: Recipe, good: Good) -> nn.Module:
     """The network, trained by anomalib."""
     import anomalib.models
-    from anomalib.data import ImageBatch, ImageItem
     from anomalib.pre_processing import PreProcessor
-    from lightning.pytorch import LightningDataModule, Trainer
-    from torch.utils.data import DataLoader
+    from lightning.pytorch import Trainer
     from torchvision.transforms.v2 import Resize
 
     if len(good.train) < 2:
         raise InputError(f"{recipe.name} was given 1 training scan; it needs at least 2")
-
-    class Scans(LightningDataModule):
-        """Good scans only, for training and for the models that calibrate."""
-
-        train_batch_size = eval_batch_size = recipe.batch
-
-        def train_dataloader(self) -> Any:
-            return _loader(good.train, shuffle=True)
-
-        def val_dataloader(self) -> Any:
-            return _loader(good.validation, shuffle=False)
-
-    def _loader(scans: Any, shuffle: bool) -> Any:
-        items: Any = [
-            ImageItem(image=_image(s.sample, recipe, good.config), gt_label=torch.tensor(0))
-            for s in scans
-        ]
-        return DataLoader(items, recipe.batch, shuffle, collate_fn=ImageBatch.collate)
-
+    image = good.train[0].sample.rgb
     off = dict.fromkeys(("post_processor", "evaluator", "visualizer"), False)
-    resize = PreProcessor(Resize(good.train[0].sample.rgb.shape[-2:])) if recipe.sized else False
+    resize = PreProcessor(Resize(image.shape[-2:])) if recipe.sized else False
     try:
         settings = recipe.settings(good.config)
         model = getattr(anomalib.models, recipe.name)(**settings, **off, pre_processor=resize)
         Trainer(
             **{"max_epochs": recipe.epochs, "num_sanity_val_steps": 0, **model.trainer_arguments},
-            accelerator="gpu" if good.train[0].sample.rgb.is_cuda else "cpu",
+            accelerator="gpu" if image.is_cuda else "cpu",
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-        ).fit(model, datamodule=Scans())
+        ).fit(model, datamodule=_data_of(recipe, good))
     except OSError as error:
         raise InputError(
             f"the pretrained weights or images of {recipe.name} could not be downloaded ({error}); "
             "run it once on a machine with network access and copy its torch and Hugging Face "
             "caches and ./datasets"
         ) from error
-    network: nn.Module = model.model.eval().to(good.train[0].sample.rgb.device)
+    network: nn.Module = model.model.eval().to(image.device)
     return network
+
+
+def _data_of(recipe: Recipe, good: Good) -> Any:
+    """The good scans as a data module of Lightning, for training and for models that calibrate."""
+    from anomalib.data import ImageBatch, ImageItem
+    from lightning.pytorch import LightningDataModule
+    from torch.utils.data import DataLoader
+
+    def loader(scans: Sequence[LazyScan], shuffle: bool) -> Any:
+        items: Any = [
+            ImageItem(image=_image(s.sample, recipe, good.config), gt_label=torch.tensor(0))
+            for s in scans
+        ]
+        return DataLoader(items, recipe.batch, shuffle, collate_fn=ImageBatch.collate)
+
+    class Scans(LightningDataModule):
+        train_batch_size = eval_batch_size = recipe.batch
+
+        def train_dataloader(self) -> Any:
+            return loader(good.train, shuffle=True)
+
+        def val_dataloader(self) -> Any:
+            return loader(good.validation, shuffle=False)
+
+    return Scans()
 
 
 def _image(sample: Sample, recipe: Recipe, config: Config) -> Float[Tensor, "3 S S"]:
