@@ -130,10 +130,10 @@ def filled(adaptors: Adaptors, scans: list[int]) -> FeatureQueues:
     return banks
 
 
-@pytest.mark.parametrize("exclude", [True, False])
-def test_compactness_is_the_distance_to_the_nearest_bank_row(exclude: bool) -> None:
-    adaptors = task().adaptors
-    banks, config = filled(adaptors, [0, 1, 2]), replace(QUICK, exclude_same_scan=exclude)
+@pytest.mark.parametrize(("exclude", "how"), [(True, "mean"), (False, "mean"), (True, "sum")])
+def test_compactness_is_the_distance_to_the_nearest_queue_row(exclude: bool, how: str) -> None:
+    adaptors, banks = task().adaptors, filled(task().adaptors, [0, 1, 2])
+    config = replace(QUICK, exclude_same_scan=exclude, compactness=how)
     batch = adapted([1, 4], adaptors)
     terms, seen = compactness_terms(batch, banks, config)
     local = whole = 0.0
@@ -152,8 +152,8 @@ def test_compactness_is_the_distance_to_the_nearest_bank_row(exclude: bool) -> N
                         if not exclude or int(origin) != scan.scan
                     ]
                     distances.append(min(others))
-                mean = sum(distances) / len(distances) / len(batch)
-                local, whole = local + mean * (level == 0), whole + mean * (level == 1)
+                term = sum(distances) / (len(distances) if how == "mean" else 1) / len(batch)
+                local, whole = local + term * (level == 0), whole + term * (level == 1)
     assert float(terms["LC"]) == pytest.approx(local, rel=1e-5)
     assert float(terms["GC"]) == pytest.approx(whole, rel=1e-5)
     # Scan 1, half of the batch, is in the bank: unless excluded, it finds itself.
