@@ -123,6 +123,8 @@ def test_each_run_starts_afresh(tmp_path: Path) -> None:
         "bars = list(progress(range(3), 'bar'))\nos.chdir('..')\nsys.stdout = None"
     )
     notebook = write_notebook(tmp_path / "again.ipynb", WORD, source)
+    # The first run of a process starts threads of its libraries, which stay.
+    notebook_run.execute(write_notebook(tmp_path / "any.ipynb", WORD), tmp_path, {}, kernel=False)
     threads = threading.active_count()
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("default")

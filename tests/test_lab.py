@@ -16,7 +16,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from browser_case import MARKS, chromium, colors
+from browser_case import MARKS, colors
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -167,49 +167,48 @@ class Play:
         raise AssertionError("the figure did not change")
 
 
-def test_explorer_is_played_in_jupyterlab(lab: Lab) -> None:
-    with chromium() as browser:
-        play = Play(browser, lab)
-        play.run_all()
-        page = play.page
-        assert page.title().startswith("explore")
-        play.no_dialog()
+def test_explorer_is_played_in_jupyterlab(lab: Lab, browser) -> None:
+    play = Play(browser, lab)
+    play.run_all()
+    page = play.page
+    assert page.title().startswith("explore")
+    play.no_dialog()
 
-        found, missed, rejected, passed = _counts(play.text(".counts"))
-        assert (found + missed, rejected + passed) == (6, 3)
-        play.press(1, "Home")
-        assert _counts(play.until(".counts", r"\b6\s*found")) == (6, 0, 3, 0)
-        play.press(1, "End")
-        assert _counts(play.until(".counts", r"\b0\s*found")) == (0, 6, 0, 3)
-        assert "is called good" in play.until("div.lead", "called good")
-        play.press(1, *["Home"], *["ArrowRight"] * 3)
-        play.until("div.lead", "called defective")
+    found, missed, rejected, passed = _counts(play.text(".counts"))
+    assert (found + missed, rejected + passed) == (6, 3)
+    play.press(1, "Home")
+    assert _counts(play.until(".counts", r"\b6\s*found")) == (6, 0, 3, 0)
+    play.press(1, "End")
+    assert _counts(play.until(".counts", r"\b0\s*found")) == (0, 6, 0, 3)
+    assert "is called good" in play.until("div.lead", "called good")
+    play.press(1, *["Home"], *["ArrowRight"] * 3)
+    play.until("div.lead", "called defective")
 
-        row, column = play.measured()[300]
-        page.mouse.click(*play.at(row, column, "2"))
-        play.until("p.lead", rf"at row {row}, column {column}\?")
-        pictures = page.locator(".lsfa-live .reasons img")
-        assert pictures.count() == 6 and pictures.first.evaluate("i => i.naturalWidth") > 100
-        assert re.search(r"in train/good/\d{3}", play.text(".reasons"))
-        row, column = play.measured()[-300]
-        page.mouse.click(*play.at(row, column, ""))
-        play.until("p.lead", rf"at row {row}, column {column}\?")
+    row, column = play.measured()[300]
+    page.mouse.click(*play.at(row, column, "2"))
+    play.until("p.lead", rf"at row {row}, column {column}\?")
+    pictures = page.locator(".lsfa-live .reasons img")
+    assert pictures.count() == 6 and pictures.first.evaluate("i => i.naturalWidth") > 100
+    assert re.search(r"in train/good/\d{3}", play.text(".reasons"))
+    row, column = play.measured()[-300]
+    page.mouse.click(*play.at(row, column, ""))
+    play.until("p.lead", rf"at row {row}, column {column}\?")
 
-        before = play.pixels(0)
-        play.press(0, *["ArrowRight"] * 10)
-        play.until(".lsfa:has-text('Blend')", r"\b0 % colour, 100 % shape")
-        play.redrawn(0, before)
-        cloud = play.pixels(1)
-        assert colors(cloud) > 8
-        page.locator(".lsfa-live button:has-text('score')").click()
-        play.redrawn(1, cloud)
+    before = play.pixels(0)
+    play.press(0, *["ArrowRight"] * 10)
+    play.until(".lsfa:has-text('Blend')", r"\b0 % colour, 100 % shape")
+    play.redrawn(0, before)
+    cloud = play.pixels(1)
+    assert colors(cloud) > 8
+    page.locator(".lsfa-live button:has-text('score')").click()
+    play.redrawn(1, cloud)
 
-        # Nothing was printed, no warning either.
-        assert page.locator("[data-mime-type^='application/vnd.jupyter.std']").count() == 0
-        play.no_dialog()
-        assert play.asked == []
-        assert play.errors == []
-        page.close()
+    # Nothing was printed, no warning either.
+    assert page.locator("[data-mime-type^='application/vnd.jupyter.std']").count() == 0
+    play.no_dialog()
+    assert play.asked == []
+    assert play.errors == []
+    page.close()
     # Jupyter, IPython and plotly wrote nothing where the user lives.
     assert sorted(str(p.relative_to(lab.home)) for p in lab.home.rglob("*") if p.is_file()) == []
 

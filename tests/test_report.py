@@ -119,7 +119,7 @@ def test_drawn_scans_and_untrained_features_are_said(case: Case, tmp_path: Path)
     text = Reader(page).words
     assert "demo preset · 224 px · no training · 2 shots · seed 0" in text
     assert "drawn for training 003, 017" in text
-    assert "adaptors none: backbone features are used unchanged" in text
+    assert "the features are those of the frozen backbones" in text
 
 
 def test_page_names_no_folder_of_this_machine_and_no_widget(page: str) -> None:

@@ -325,12 +325,15 @@ def test_a_run_notebook_needs_what_every_run_is_given(tmp_path: Path) -> None:
         read_studies(write(tmp_path, run="own.ipynb"))
 
 
-def test_a_notebook_without_numbers_has_no_page_over_them_and_no_seeds(tmp_path: Path) -> None:
+def test_a_notebook_without_numbers_has_no_page_over_them_and_no_seeds(
+    demo_root: Path, tmp_path: Path
+) -> None:
     write_notebook(tmp_path / "own.ipynb", 'category: str = ""  # a')
     about = {"run": "own.ipynb", "cells": {"all": {}}, "seeds": [3, 4]}
     with pytest.raises(InputError, match=r"own has no parameter `out` .*; remove `page`"):
         read_studies(write(tmp_path, **about, page="04_components"))
-    (study,) = read_studies(write(tmp_path, **about))
+    choices = Choices(fields={"data.root": str(demo_root)})
+    (study,) = read_studies(write(tmp_path, **about), choices)
     assert not study.has_numbers and {run.seed for run in runs_of(study)} == {3}
 
 
