@@ -96,6 +96,23 @@ def test_changed_scan_is_never_mistaken_for_its_old_features(
         cached_features(copy, encoders, tiny, CPU, never)
 
 
+@pytest.mark.parametrize("part", ["rgb", "xyz"])
+def test_a_change_of_either_file_is_seen(
+    entry: Entry, encoders: Encoders, tiny: Config, demo_root: Path, tmp_path: Path, part: str
+) -> None:
+    other = read_split(demo_root, "seal", "train").entries[1]
+    copies = {name: tmp_path / getattr(entry, name).name for name in ("rgb", "xyz")}
+    for name, copy in copies.items():
+        shutil.copyfile(getattr(entry, name), copy)
+    own = replace(entry, **copies)
+    first = fetch(own, encoders, tiny)
+    shutil.copyfile(getattr(other, part), copies[part])
+    m = "rgb" if part == "rgb" else "3d"
+    again = fetch(own, encoders, tiny).by_modality[m].tokens
+    old = first.by_modality[m].tokens
+    assert again.shape != old.shape or not torch.equal(again, old)
+
+
 def test_features_are_compact(entry: Entry, encoders: Encoders, tiny: Config) -> None:
     features = fetch(entry, encoders, tiny)
     stored = sum(file.stat().st_size for file in Path(tiny.cache).glob("*/*.safetensors"))
