@@ -239,7 +239,8 @@ def test_a_field_of_an_earlier_version_is_read_where_stored_and_named_where_writ
     stored["training"]["own_rows"] = old
     assert from_dict(stored) == wanted
     assert stored["training"]["own_rows"] == old  # the caller's values are left alone
-    renamed = rf"training\.own_rows is now called training\.exclude_same_scan; write {new}"
+    field = r"training\.exclude_same_scan"
+    renamed = rf"training\.own_rows is now called {field}; write {field}: {str(new).lower()}"
     file = tmp_path / "old.yaml"
     file.write_text(f"preset: tiny\ntraining:\n  own_rows: {old}\n")
     with pytest.raises(InputError, match=rf"old\.yaml: {renamed}"):

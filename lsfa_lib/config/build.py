@@ -147,9 +147,8 @@ def _merged(base: dict[str, Any], changes: Mapping[str, Any], prefix: str) -> di
     for name, value in changes.items():
         if f"{prefix}{name}" in RENAMED:
             new, values = RENAMED[prefix + name]
-            raise InputError(
-                f"{prefix}{name} is now called {new}; write {values.get(value, value)}"
-            )
+            wanted = json.dumps(values.get(value, value), default=str)  # as YAML writes it
+            raise InputError(f"{prefix}{name} is now called {new}; write {new}: {wanted}")
         if name not in base:
             near = nearest(name, base)
             raise InputError(f"there is no field {prefix}{name}; the nearest is {prefix}{near}")
