@@ -50,13 +50,14 @@ class Scan:
 
 @dataclass(frozen=True)
 class Sample:
-    """One scan made ready for the encoders, S = `PreprocessConfig.image_size`.
+    """One scan made ready for the encoders: S = `PreprocessConfig.image_size` and R =
+    `Config.colour_size`, two samplings of the same square.
 
     `valid` is True where the object was measured. It is made once, in preprocess, and carried:
     no later step asks whether a coordinate or a feature is zero.
     """
 
-    rgb: Float[Tensor, "3 S S"]
+    rgb: Float[Tensor, "3 R R"]
     """ImageNet-normalised."""
     xyz: Float[Tensor, "3 S S"]
     """Metres; zero where not valid."""

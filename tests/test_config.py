@@ -66,6 +66,7 @@ def test_hash_changes_with_any_field() -> None:
             {"training.temprature": 1},
             r"no field training\.temprature; the nearest is training\.temperature",
         ),
+        ("demo", {"image_encoder.size": -1}, "size is -1, expected a number of pixels"),
         ("demo", {"bank": 3}, "bank is 3, expected its fields"),
         ("demo", {"only": "IFK"}, r"there is no loss 'IFK'; the nearest of .* is IFC"),
         ("demo", {"recipe": "publised"}, r"no recipe 'publised'; the nearest of .* is published"),

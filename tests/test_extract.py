@@ -1,11 +1,19 @@
 """Tokens on the grid: pooling matrices, distinct rows, validity and the released quirk."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from lsfa_lib.features.extract import distinct_rows, patch_valid, pooling_weights
+from lsfa_lib.config import configure
+from lsfa_lib.datasets.layouts import entries
+from lsfa_lib.features.cache import extract
+from lsfa_lib.features.extract import distinct_rows, load_encoders, patch_valid, pooling_weights
+from lsfa_lib.features.lazy_scan import read_sample
 from lsfa_lib.records import ModalityFeatures, PatchFeatures
+
+CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
@@ -26,6 +34,27 @@ def test_defect_9_upsampled_tokens_stay_at_their_place() -> None:
     for row in range(56):
         for column in range(56):
             assert grid[row, column] == (row // 2) * 28 + column // 2
+
+
+def test_the_image_has_a_size_of_its_own(demo_root: Path) -> None:
+    fields = {"data.root": str(demo_root), "device": "cpu", "cache": ""}
+    plain = configure("tiny", fields)
+    finer = configure(plain, {"image_encoder.size": 192})
+    entry = entries(demo_root, "seal", "train")[0]
+    before, after = read_sample(entry, plain), read_sample(entry, finer)
+    assert after.rgb.shape == (3, 192, 192) and after.valid.shape == (96, 96)
+    assert torch.equal(before.xyz, after.xyz) and torch.equal(before.valid, after.valid)
+    encoders, other = load_encoders(plain, CPU), load_encoders(finer, CPU)
+    assert encoders.keys["3d"] == other.keys["3d"] and encoders.keys["rgb"] != other.keys["rgb"]
+    old, new = extract(before, encoders, plain), extract(after, other, finer)
+    assert torch.equal(old.by_modality["3d"].tokens, new.by_modality["3d"].tokens)
+    # Stride 8: 12 x 12 tokens of 96 px, each copied to 2 x 2 patches; 24 x 24 of 192 px, one each.
+    assert old.grid == new.grid == (24, 24)
+    assert len(old.by_modality["rgb"].tokens) == 144 and len(new.by_modality["rgb"].tokens) == 576
+    tokens, grid = other.by_modality["rgb"](after.rgb[None])
+    assert grid == (24, 24)
+    spread = new.by_modality["rgb"].weights @ new.by_modality["rgb"].tokens
+    torch.testing.assert_close(spread, tokens[0].half().float())
 
 
 def test_patch_is_valid_with_one_valid_pixel() -> None:

@@ -1,5 +1,7 @@
 """The image backbone: real weights recognise real photographs, tokens are timm's own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import timm
@@ -175,7 +177,8 @@ def test_weights_from_a_file_are_loaded_strictly(tmp_path, suffix):
         (ImageEncoderConfig("swin_tiny_patch4_window7_224", "random"), 224, "no patch tokens"),
         (ImageEncoderConfig("resnet18", "random", (1, 5)), 96, "stages has 5, expected 0 to 4 for"),
         (ImageEncoderConfig("resnet18", "random", (-1,)), 96, "has -1"),
-        (VIT, 100, "100 is not a multiple of 16, .* choose 96"),
+        (VIT, 100, "preprocess.image_size 100 is not a multiple of 16, .* choose 96"),
+        (replace(VIT, size=100), 100, "image_encoder.size 100 is not a multiple of 16"),
         (ImageEncoderConfig("wide_resnet_50", "random"), 96, "'wide_resnet_50' is unknown"),
         (ImageEncoderConfig("resnet18", "absent.pth", (1,)), 96, "absent.pth: no such weights"),
     ],

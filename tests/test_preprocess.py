@@ -269,6 +269,10 @@ def test_sample_is_padded_centred_and_resized_nearest_and_bicubic() -> None:
     resized = Image.fromarray(squared).resize((96, 96), Image.Resampling.BICUBIC)
     assert (colours(sample) == np.asarray(resized)).all()
     assert sample.name == scan.name and sample.kind == scan.kind
+    finer = prepare(scan, config, colour_size=150)
+    resized = Image.fromarray(squared).resize((150, 150), Image.Resampling.BICUBIC)
+    assert (colours(finer) == np.asarray(resized)).all()
+    assert torch.equal(finer.xyz, sample.xyz) and torch.equal(finer.valid, sample.valid)
 
 
 def test_masked_background_is_black_and_the_part_keeps_its_colour() -> None:

@@ -221,6 +221,11 @@ def checked(config: Config) -> Config:
             f"image size {config.preprocess.image_size} is not a multiple of the patch of "
             f"{config.projection.patch_px} px; choose one that is"
         )
+    if config.image_encoder.size < 0:
+        raise InputError(
+            f"image_encoder.size is {config.image_encoder.size}, expected a number of pixels, or 0 "
+            "for that of preprocess.image_size"
+        )
     if config.adaptor.attend == "all" and config.training.patches_per_scan:
         raise InputError(
             "adaptor.attend all needs training.patches_per_scan 0: drawn patches leave out the "

@@ -19,7 +19,7 @@ class DataConfig:
 @dataclass(frozen=True)
 class PreprocessConfig:
     image_size: int = 224
-    """Side of the square the encoders see, px. Grid and patch sizes follow from it."""
+    """Side of the square of points and anomaly maps, px. Grid and patch sizes follow from it."""
     border_px: int = 10
     """Width of the strips the background plane is fitted on."""
     ransac_distance_m: float = 0.004
@@ -48,6 +48,9 @@ class ImageEncoderConfig:
     """Feature stages of a convolutional model to concatenate; empty for a ViT's tokens."""
     blocks: tuple[int, ...] = ()
     """Blocks of a ViT (from 0) whose normed tokens are concatenated; empty for the last only."""
+    size: int = 0
+    """Side of the square image it receives, px; 0: `preprocess.image_size`. A larger image shows
+    smaller defects: with twice the side, features take four times as long."""
 
 
 @dataclass(frozen=True)
@@ -270,3 +273,8 @@ class Config:
     def grid(self) -> int:
         """Patches along one side."""
         return self.preprocess.image_size // self.projection.patch_px
+
+    @property
+    def colour_size(self) -> int:
+        """Side of the image that the image encoder receives, px."""
+        return self.image_encoder.size or self.preprocess.image_size

@@ -20,10 +20,11 @@ IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
-def prepare(scan: Scan, config: PreprocessConfig) -> Sample:
+def prepare(scan: Scan, config: PreprocessConfig, colour_size: int = 0) -> Sample:
     """The part of `scan` on black (or on its own colours) in a square of `image_size`.
 
-    Colour: bicubic with antialiasing as PIL does it, then ImageNet's mean and std. Points and
+    Colour, in a square of `colour_size` (0: `image_size`): bicubic with antialiasing as PIL does
+    it, then ImageNet's mean and std. Points and
     masks: nearest, at pixel centres like the colour. A defect thinner than one pixel of the square
     can vanish, as in the published evaluations; the scan stays labelled by its folder.
     Raises InputError naming the scan where it has no plane, no part, or no usable coordinates.
@@ -32,8 +33,8 @@ def prepare(scan: Scan, config: PreprocessConfig) -> Sample:
     rgb = scan.rgb
     if config.rgb_background == "masked":
         rgb = rgb * _colour_mask(part, readings_of(scan.xyz))[..., None]
-    side = config.image_size
-    colour = Image.fromarray(_squared(rgb)).resize((side, side), Image.Resampling.BICUBIC)
+    side, fine = config.image_size, colour_size or config.image_size
+    colour = Image.fromarray(_squared(rgb)).resize((fine, fine), Image.Resampling.BICUBIC)
     normalised = (np.asarray(colour, np.float32) / 255 - IMAGENET_MEAN) / IMAGENET_STD
     valid = _nearest(_squared(part), side)
     if not valid.any():

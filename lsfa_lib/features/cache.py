@@ -53,7 +53,8 @@ def cached_features(
             read = read or sample()
             stored = _packed(m, read, encoders, config)
             if config.cache:
-                _write(path, stored, encoders.about[m], config)
+                size = config.colour_size if m == "rgb" else config.preprocess.image_size
+                _write(path, stored, {**encoders.about[m], "size": size}, config)
         packed[m] = stored
     return _unpacked(packed, entry.name, config, device)
 
@@ -96,7 +97,7 @@ def content_hash(files: tuple[Path, ...]) -> str:
 
 
 def _write(
-    path: Path, tensors: dict[str, Tensor], about: dict[str, str | bool], config: Config
+    path: Path, tensors: dict[str, Tensor], about: dict[str, str | bool | int], config: Config
 ) -> None:
     described = path.parent / "about.json"
     if not described.exists():
@@ -142,7 +143,7 @@ def cache_entries(cache: Path) -> list[CacheEntry]:
     for described in sorted(cache.glob("*/about.json")):
         try:
             note = json.loads(described.read_text(encoding="utf-8"))
-            model, size = note["model"], note["preprocess"]["image_size"]
+            model, size = note["model"], note.get("size", note["preprocess"]["image_size"])
         except (ValueError, KeyError) as error:
             raise InputError(
                 f"{described} is damaged ({error}); delete its folder, it will be rebuilt"

@@ -79,7 +79,7 @@ def modality_features(
 
 def load_image(config: Config, device: torch.device) -> nn.Module:
     """The image backbone of `config`. Raises InputError."""
-    return load_image_encoder(config.image_encoder, config.preprocess.image_size, device)
+    return load_image_encoder(config.image_encoder, config.colour_size, device)
 
 
 def image_features(encoder: Any, sample: Sample, config: Config) -> ModalityFeatures:

@@ -204,9 +204,10 @@ def _check(backbone: TimmModel, config: ImageEncoderConfig, image_size: int) -> 
         raise InputError(_no_tokens(config))
     side = backbone.patch_embed.patch_size[0]
     if image_size % side:
+        field = "image_encoder.size" if config.size else "preprocess.image_size"
         raise InputError(
-            f"preprocess.image_size {image_size} is not a multiple of {side}, the patch of "
-            f"{config.model!r}; choose {max(1, image_size // side) * side}"
+            f"{field} {image_size} is not a multiple of {side}, the patch of {config.model!r}; "
+            f"choose {max(1, image_size // side) * side}"
         )
     require_layers("image_encoder.blocks", config.blocks, len(backbone.blocks), config.model)
 

@@ -129,7 +129,8 @@ def fixed_threads(count: int) -> Iterator[None]:
 
 def read_sample(entry: Entry, config: Config) -> Sample:
     """The scan of `entry`, prepared for the encoders, on the config's device."""
-    return on_device(prepare(read_scan(entry), config.preprocess), resolve_device(config.device))
+    sample = prepare(read_scan(entry), config.preprocess, config.colour_size)
+    return on_device(sample, resolve_device(config.device))
 
 
 def on_device(sample: Sample, device: torch.device) -> Sample:

@@ -71,9 +71,11 @@ class Box:
 
 
 def pixels_of(sample: Sample) -> Pixels:
-    """The photo before ImageNet normalisation, millimetres, and the masks."""
+    """The photo before ImageNet normalisation, at the size of the maps; millimetres; the masks."""
     rgb = sample.rgb.double().cpu().permute(1, 2, 0).numpy() * IMAGENET_STD + IMAGENET_MEAN
     photo = np.clip(np.rint(rgb * 255), 0, 255).astype(np.uint8)
+    if len(photo) != (side := len(sample.valid)):
+        photo = np.asarray(Image.fromarray(photo).resize((side, side), Image.Resampling.BICUBIC))
     xyz = sample.xyz.double().cpu().permute(1, 2, 0).numpy() * 1000
     return Pixels(photo, xyz, sample.valid.cpu().numpy(), sample.defect.cpu().numpy())
 

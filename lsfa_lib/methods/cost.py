@@ -43,7 +43,7 @@ def inference_cost(
         with _timed(spent, "read", device):
             scan = read_scan(entry)
         with _timed(spent, "prepare", device):
-            sample = on_device(prepare(scan, own.preprocess), device)
+            sample = on_device(prepare(scan, own.preprocess, own.colour_size), device)
         found: dict[Modality, ModalityFeatures] = {}
         for m in method.modalities:
             assert encoders is not None
