@@ -123,7 +123,9 @@ def load_image_encoder(
         about = backbone.pretrained_cfg
         mean = about.get("mean", IMAGENET_DEFAULT_MEAN)
         std = about.get("std", IMAGENET_DEFAULT_STD)
-    return ImageEncoder(backbone, config.stages, mean, std, config.blocks).to(device)
+    encoder = ImageEncoder(backbone, config.stages, mean, std, config.blocks)
+    # Convolutions on a CPU are up to twice as fast with the channels of a pixel side by side.
+    return encoder.to(device, memory_format=torch.channels_last)
 
 
 def _backbone(config: ImageEncoderConfig) -> TimmModel:
