@@ -333,13 +333,13 @@ SPOILED = {
         "train/good",
         "xyz",
         lambda p: tifffile.imwrite(p, np.ones((200, 200, 2), np.float32), photometric="minisblack"),
-        "float32 (height, width, 3) is wanted",
+        "expected float32 (height, width, 3)",
     ),
     "grey": (
         "train/good",
         "rgb",
         lambda p: Image.open(p).convert("L").save(p),
-        "RGB with 8 bits a channel is wanted",
+        "expected RGB with 8 bits per channel",
     ),
     "other size": (
         "train/good",

@@ -1,6 +1,6 @@
-"""Scan -> Sample: background plane away, largest part kept, squared, resized, `valid` made.
+"""Scan -> Sample: remove the background plane, keep the largest part, pad, resize, make `valid`.
 
-Everything is computed from the raw scan and nothing is written back, so that twice is as once.
+Everything is computed from the raw scan and nothing is written back: repeating it is harmless.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 def prepare(scan: Scan, config: PreprocessConfig) -> Sample:
-    """The part of `scan` on black (or on its own colours) in a square of `image_size`.
+    """The part of `scan` on black (or on its own background) in a square of `image_size`.
 
-    Colour: bicubic with antialiasing as PIL does it, then ImageNet's mean and std. Points and
+    Colour: PIL's antialiased bicubic interpolation, then ImageNet's mean and std. Points and
     masks: nearest, at pixel centres like the colour. A defect thinner than one pixel of the square
-    can vanish, as in the published evaluations; the scan stays labelled by its folder.
-    Raises InputError naming the scan where it has no plane, no part, or no usable coordinates.
+    can vanish, as in the published evaluations; the scan keeps the label of its folder.
+    Raises InputError naming the scan if it has no plane, no part, or no usable coordinates.
     """
     part = part_mask(scan, config)
     rgb = scan.rgb
     if config.rgb_background == "masked":
         rgb = rgb * _colour_mask(part, readings_of(scan.xyz))[..., None]
     side = config.image_size
-    colour = Image.fromarray(_squared(rgb)).resize((side, side), Image.Resampling.BICUBIC)
+    colour = Image.fromarray(squared(rgb)).resize((side, side), Image.Resampling.BICUBIC)
     normalised = (np.asarray(colour, np.float32) / 255 - IMAGENET_MEAN) / IMAGENET_STD
-    valid = _nearest(_squared(part), side)
+    valid = _nearest(squared(part), side)
     if not valid.any():
         raise InputError(
             f"{scan.path}: the part of {part.sum()} readings vanishes at {side} px; "
             "raise image_size or crop the scan around the part"
         )
-    xyz = np.where(valid[..., None], _nearest(_squared(scan.xyz), side), np.float32(0))
+    xyz = np.where(valid[..., None], _nearest(squared(scan.xyz), side), np.float32(0))
     return Sample(
         rgb=_channels_first(normalised),
         xyz=_channels_first(xyz),
         valid=torch.from_numpy(valid),
-        defect=torch.from_numpy(_nearest(_squared(scan.defect), side)),
+        defect=torch.from_numpy(_nearest(squared(scan.defect), side)),
         name=scan.name,
         kind=scan.kind,
     )
@@ -61,8 +61,8 @@ def part_mask(scan: Scan, config: PreprocessConfig) -> Bool[np.ndarray, "H W"]:
     if not part.any():
         raise InputError(
             f"{scan.path}: nothing is left of {off_plane.sum()} readings farther than "
-            f"{config.plane_distance_m * 1000:g} mm from the background plane, wanted a part of "
-            f"{config.cluster_min_points}; check that there is a part in view, or lower "
+            f"{config.plane_distance_m * 1000:g} mm from the background plane, expected a "
+            f"part of {config.cluster_min_points}; check that there is a part in view, or lower "
             "plane_distance_m"
         )
     return part
@@ -73,10 +73,10 @@ def _largest_component(
 ) -> Bool[np.ndarray, "H W"]:
     """DBSCAN's largest cluster, found on the pixel grid: lengths become pixels by the median pitch.
 
-    Dense pixels are joined across gaps of `cluster_gap_m`; readings within half a gap come along.
-    Seen from above a step in depth is one part, so that only gaps in the image part it.
+    Dense pixels are joined across gaps of `cluster_gap_m`; readings within half a gap are included.
+    Seen from above a step in depth is one part, so that only gaps in the image divide it.
     """
-    row, rows = mask[::4], xyz[::4]  # a quarter of the rows tells the pitch
+    row, rows = mask[::4], xyz[::4]  # a quarter of the rows suffices for the pitch
     steps = np.linalg.norm((rows[:, 1:] - rows[:, :-1])[row[:, 1:] & row[:, :-1]], axis=1)
     if len(steps) == 0:
         return np.zeros_like(mask)
@@ -97,20 +97,20 @@ def _crowded(mask: Bool[np.ndarray, "H W"], reach: int, at_least: int) -> Bool[n
     """True where the square of `reach` pixels around holds `at_least` True pixels."""
     side = 2 * reach + 1
     share = ndimage.uniform_filter(mask.astype(np.float32), side, mode="constant")
-    return share > (at_least - 0.5) / side**2  # half a pixel of room for rounding
+    return share > (at_least - 0.5) / side**2  # half a pixel of tolerance for rounding
 
 
 def _largest_cluster(
     mask: Bool[np.ndarray, "H W"], xyz: Float[np.ndarray, "H W 3"], config: PreprocessConfig
 ) -> Bool[np.ndarray, "H W"]:
-    """The largest cluster of DBSCAN in space, as the papers clean; its noise label never wins.
+    """The largest cluster of DBSCAN in space, as in the papers; its noise label never wins.
 
     With `noise_competes` it can, as in the released code, and the noise is then the part.
     """
     part = np.zeros_like(mask)
     if not mask.any():
         return part
-    from sklearn.cluster import DBSCAN  # slow to import, and seldom wanted
+    from sklearn.cluster import DBSCAN  # slow to import, and rarely needed
 
     clusters = DBSCAN(eps=config.cluster_gap_m, min_samples=config.cluster_min_points)
     labels = clusters.fit_predict(xyz[mask]) + 1  # noise becomes 0
@@ -130,12 +130,10 @@ def _colour_mask(
     return part | (enclosed & ~readings)
 
 
-def _squared(image: Shaped[np.ndarray, "H W *c"]) -> Shaped[np.ndarray, "L L *c"]:
-    """`image` with zeros around it, centred."""
-    height, width = image.shape[:2]
-    side = max(height, width)
-    top, left = (side - height) // 2, (side - width) // 2
-    margins = [(top, side - height - top), (left, side - width - left)]
+def squared(image: Shaped[np.ndarray, "H W *c"]) -> Shaped[np.ndarray, "L L *c"]:
+    """`image` padded with zeros to a square, centred."""
+    side = max(image.shape[:2])
+    margins = [((side - n) // 2, side - n - (side - n) // 2) for n in image.shape[:2]]
     return np.pad(image, margins + [(0, 0)] * (image.ndim - 2))
 
 

@@ -6,9 +6,10 @@ import html
 
 import numpy as np
 import plotly.graph_objects as go
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from PIL import Image
 
+from lsfa_lib.datasets.preprocess import squared
 from lsfa_lib.figures import clouds
 from lsfa_lib.figures.data_report import percent
 from lsfa_lib.figures.image_grid import ColorBar, ImageRow, image_grid
@@ -40,7 +41,7 @@ def image_figure(measured: Measured) -> go.Figure:
     if scan.defect.any():
         images["ground truth"] = marked(scan.rgb, scan.defect)
     top = max(1.0, float(np.nanpercentile(measured.height_mm[measured.regions["part"]], 99.5)))
-    shown: dict[str, Picture] = {n: box.cut(_square(i), MOST_PX) for n, i in images.items()}
+    shown: dict[str, Picture] = {n: box.cut(squared(i), MOST_PX) for n, i in images.items()}
     shown["what is kept"] = _region_image(measured, box)
     shown["height above the plane"] = _height_image(measured, box, top)
     keys = [
@@ -143,7 +144,7 @@ def _region_image(measured: Measured, box: Box) -> Image.Image:
         index[measured.regions[region]] = number
     colors = np.zeros((len(REGIONS) + 1, 3), np.uint8)
     colors[1:] = [tuple(bytes.fromhex(COLORS[region][1:])) for region in REGIONS]
-    return indexed(box.cut(_square(index), MOST_PX, nearest=True), colors, _CLEAR)
+    return indexed(box.cut(squared(index), MOST_PX, nearest=True), colors, _CLEAR)
 
 
 def _height_image(measured: Measured, box: Box, top: float) -> Image.Image:
@@ -151,11 +152,4 @@ def _height_image(measured: Measured, box: Box, top: float) -> Image.Image:
     level = np.clip(measured.height_mm / top, 0, 1) * 254 + 1
     index = np.nan_to_num(level, nan=_CLEAR).round().astype(np.uint8)
     colors = np.concatenate((np.zeros((1, 3), np.uint8), shades(255)))
-    return indexed(box.cut(_square(index), MOST_PX, nearest=True), colors, _CLEAR)
-
-
-def _square(image: Shaped[np.ndarray, "H W *c"]) -> Shaped[np.ndarray, "L L *c"]:
-    """The image, padded with zeros to a square."""
-    side = max(image.shape[:2])
-    margins = [((side - n) // 2, side - n - (side - n) // 2) for n in image.shape[:2]]
-    return np.pad(image, margins + [(0, 0)] * (image.ndim - 2))
+    return indexed(box.cut(squared(index), MOST_PX, nearest=True), colors, _CLEAR)
