@@ -272,7 +272,7 @@ def test_a_file_removed_meanwhile_is_named(root):
     [
         (
             np.ones((*SIZE, 2), np.float32),
-            r"float32 \(30, 36, 2\), expected float32 \(height, width, 3\)",
+            r"\(30, 36, 2\), expected float32 \(height, width, 3\)",
         ),
         (np.ones(SIZE, np.float32), r"float32 \(30, 36\), expected float32"),
         (np.ones((*SIZE, 3), np.float64), "float64 .* expected float32"),

@@ -25,15 +25,15 @@ from lsfa_lib.datasets.own_camera import (
 from lsfa_lib.records import UNLABELLED, Scan
 from lsfa_lib.storage.files import InputError, progress
 
-CLOUDS = (".pcd", ".ply")
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-DEPTHS = (".png", ".tif", ".tiff", ".exr")
-ROLES = {
-    "colour": (("", "_rgb", "_color", "_colour"), ("rgb", "color", "colour"), IMAGES),
-    "depth": (("_depth",), ("depth",), DEPTHS),
-    "mask": (("_mask",), ("gt", "mask"), (".png",)),
+WORDS = {"rgb": "colour", "color": "colour", "colour": "colour", "depth": "depth"}
+WORDS |= {"mask": "mask", "gt": "mask"}
+"""Role of a file by its folder, or by the ending of its stem; a file without either is colour."""
+SUFFIXES = {
+    "colour": (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"),
+    "depth": (".png", ".tif", ".tiff", ".exr"),
+    "mask": (".png",),
+    "cloud": (".pcd", ".ply"),
 }
-"""For each role: suffixes of its files' stems, names of its folders, and file types."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,7 @@ def find_scans(source: Path, target: Target) -> list[Entry]:
 
     Raises InputError for a scan without all its files.
     """
-    files = {role: _of_role(source, role) for role in ROLES}
-    colours, depths, masks = files.values()
-    clouds = {path.stem: path for path in visible(source) if path.suffix.lower() in CLOUDS}
+    colours, depths, masks, clouds = _by_role(source).values()
     for stem, depth in depths.items():
         if stem not in colours:
             raise InputError(
@@ -108,24 +106,23 @@ def find_scans(source: Path, target: Target) -> list[Entry]:
     ]
 
 
-def _of_role(source: Path, role: str) -> dict[str, Path]:
-    """Files of a role by the stem of their scan. Raises InputError if two have the same."""
-    endings, folders, suffixes = ROLES[role]
-    others = [e for name, (each, _, _) in ROLES.items() if name != role for e in each if e]
-    stems = []
-    for path in visible(source):
-        ending = next((e for e in sorted(endings, reverse=True) if path.stem.endswith(e)), None)
-        if ending is not None and not any(path.stem.endswith(other) for other in others):
-            stems.append((path.stem.removesuffix(ending), path))
-    for folder in folders:
-        stems += [(path.stem, path) for path in visible(source / folder)]
-    found: dict[str, Path] = {}
-    for stem, path in stems:
-        if path.suffix.lower() not in suffixes:
+def _by_role(source: Path) -> dict[str, dict[str, Path]]:
+    """For each role the files by the stem of their scan. InputError if two have the same."""
+    found: dict[str, dict[str, Path]] = {role: {} for role in SUFFIXES}
+    for path in [p for folder in (source, *map(source.joinpath, WORDS)) for p in visible(folder)]:
+        role, stem = "colour", path.stem
+        start, _, ending = path.stem.rpartition("_")
+        if path.parent != source:
+            role = WORDS[path.parent.name]
+        elif path.suffix.lower() in SUFFIXES["cloud"]:
+            role = "cloud"
+        elif start and ending in WORDS:
+            role, stem = WORDS[ending], start
+        if path.suffix.lower() not in SUFFIXES[role]:
             continue
-        if stem in found:
-            raise InputError(f"{path}: {found[stem].name} is the same scan's {role}; keep one")
-        found[stem] = path
+        if other := found[role].get(stem):
+            raise InputError(f"{path}: {other.name} is the same scan's {role}; keep one")
+        found[role][stem] = path
     return found
 
 
@@ -162,8 +159,9 @@ def _defect(scan: Entry, size: tuple[int, ...]) -> Bool[np.ndarray, "H W"]:
         return np.zeros(size, bool)
     if scan.gt is None:
         raise InputError(
-            f"{scan.rgb}: a scan of kind {scan.kind!r} needs a mask {Path(scan.name).name}_mask.png "
-            f"that marks its defect; draw one, or import it as --kind {UNLABELLED}"
+            f"{scan.rgb}: a scan of kind {scan.kind!r} needs a mask "
+            f"{Path(scan.name).name}_mask.png that marks its defect; draw one, or import it as "
+            f"--kind {UNLABELLED}"
         )
     defect = read_gt(scan.gt)
     if defect.shape != size or not defect.any():

@@ -61,7 +61,7 @@ def _some(window: float, rng: Generator) -> list[Solid]:
     parts = []
     for _ in range(rng.integers(2, 6)):
         part = _primitive(window * rng.uniform(0.15, 0.4), rng)
-        parts.append(solids.placed(part, identity, window * rng.uniform(-0.28, 0.28, 3)))
+        parts.append(solids.placed(part, identity, (window * rng.uniform(-0.28, 0.28, 3)).tolist()))
     return parts
 
 

@@ -20,7 +20,7 @@ Tokens = Float[Tensor, "B T D"]
 
 
 class GroupedCloud(NamedTuple):
-    """One cloud, or a batch of them with a leading axis, divided into groups; in the model's unit."""
+    """One cloud, or a batch with a leading axis, divided into groups; in the model's unit."""
 
     centres: Float[Tensor, "*B G 3"]
     neighbourhoods: Float[Tensor, "*B G K 3"]
@@ -43,7 +43,7 @@ class MaskedPointMAE(nn.Module):
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
     def forward(self, cloud: GroupedCloud, hidden: Bool[Tensor, "B G"]) -> Float[Tensor, "B H K 3"]:
-        """Predicted points of the hidden groups (equally many per cloud), relative to their centres."""
+        """Predicted points of the hidden groups, H in each cloud, relative to their centres."""
         batch, groups = hidden.shape
         encoder = self.MAE_encoder
         seen = ~hidden
@@ -53,10 +53,9 @@ class MaskedPointMAE(nn.Module):
         tokens = encoder.norm(_through(encoder.blocks, tokens, position))
         count = groups - tokens.shape[1]
         centres = [cloud.centres[at].view(batch, -1, 3) for at in (seen, hidden)]
+        position = self.decoder_pos_embed(torch.cat(centres, dim=1))
         everything = torch.cat([tokens, self.mask_token.expand(batch, count, -1)], dim=1)
-        everything = _through(
-            self.MAE_decoder, everything, self.decoder_pos_embed(torch.cat(centres, 1))
-        )
+        everything = _through(self.MAE_decoder, everything, position)
         points = self.increase_dim(self.decoder_norm(everything[:, -count:]))
         return points.view(batch, count, self.group_size, 3)
 

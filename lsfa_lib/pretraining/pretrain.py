@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -153,9 +153,9 @@ def _fresh(config: PretrainConfig) -> Pretraining:
     # Biases, norms and the mask token are not decayed.
     matrices = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
-    rates = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
-    return Pretraining(model, torch.optim.AdamW(groups, **rates))
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, config.learning_rate, weight_decay=config.weight_decay)
+    return Pretraining(model, optimiser)
 
 
 def _resumed(config: PretrainConfig, checkpoint: Path) -> Pretraining:

@@ -34,7 +34,7 @@ GROUP_SPACINGS = 3.2
 HELD_OUT = 1000
 """Number of the first test scan."""
 ON_EDGE, OFF_EDGE = 1.2, 4.5
-"""A point nearer to a face than the first is on it, one farther than the second is not; in spacings."""
+"""In spacings: a point is on a face up to the first distance, and clear of it from the second."""
 
 Features = Callable[[Points, float], tuple[Tensor, Tensor]]
 """Points in metres and their spacing -> centres (G, 3) in metres and features (G, D)."""

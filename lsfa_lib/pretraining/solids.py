@@ -12,7 +12,6 @@ from functools import reduce
 
 import numpy as np
 from jaxtyping import Float32
-from numpy.typing import ArrayLike
 
 Points = Float32[np.ndarray, "_ 3"]
 Values = Float32[np.ndarray, " _"]
@@ -113,7 +112,7 @@ def slab(relief: Relief, steepest: float) -> Solid:
     return lambda p: (-(p[:, 2] + relief(p[:, 0], p[:, 1])) * shrink).astype(np.float32)
 
 
-def placed(solid: Solid, turn: Float32[np.ndarray, "3 3"], centre: ArrayLike) -> Solid:
+def placed(solid: Solid, turn: Float32[np.ndarray, "3 3"], centre: Sequence[float]) -> Solid:
     """The solid turned by a rotation matrix and moved to `centre`."""
     at = np.asarray(centre, np.float32)
     return lambda p: solid((p - at) @ turn)
