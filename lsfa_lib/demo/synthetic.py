@@ -20,36 +20,28 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, UInt8
+from numpy.random import Generator
 from scipy import ndimage
 
 from lsfa_lib.datasets.mvtec3d import write_scan, xyz_file
+from lsfa_lib.demo import rendering
 from lsfa_lib.demo.defects import DEFECTS, Severities, draw
 from lsfa_lib.demo.products import PRODUCTS, Variation, make_part
-from lsfa_lib.demo.rendering import (
-    DEMO_LENS,
-    Hits,
-    Lens,
-    Surface,
-    View,
-    camera_matrix,
-    cast,
-    cell_mm,
-    nearest,
-)
+from lsfa_lib.demo.rendering import DEMO_LENS, Hits, Lens, Surface, View, cast
 from lsfa_lib.demo.sensor import Capture, draw_view, measure, photograph
 from lsfa_lib.records import Scan
 from lsfa_lib.storage.files import InputError, atomic_write, progress
 
 MANIFEST = "demo.json"
 GENERATOR = 1
-"""Increased when the same settings would give different scans."""
+"""Increased when the same settings would produce different scans."""
 PURPOSES = ("part", "view", "defect", "photo", "sensor")
-"""Of the random numbers of a scan: a defect must not change the noise of the sensor."""
+"""Random streams of a scan: a defect must not change the noise of the sensor."""
 
 
 @dataclass(frozen=True)
 class Difficulty:
-    """All that makes the demo easy or hard."""
+    """Everything that makes the demo easy or hard."""
 
     variation: Variation = field(default_factory=Variation)
     capture: Capture = field(default_factory=Capture)
@@ -82,7 +74,7 @@ STANDARD = DemoSettings()
 
 @dataclass(frozen=True)
 class Scene:
-    """What one scan captures."""
+    """The part in front of the camera, and the pixels that show its defect."""
 
     surface: Surface
     view: View
@@ -111,7 +103,7 @@ def write_demo(root: Path, settings: DemoSettings = STANDARD, workers: int | Non
 
     missing = [name for name in demo_names(settings) if not xyz_file(root, name).is_file()]
     for_each(write, missing, workers)
-    camera = camera_matrix(settings.size)
+    camera = rendering.camera_matrix(settings.size)
     calibration = {"fx": camera[0, 0], "fy": camera[1, 1], "cx": camera[0, 2], "cy": camera[1, 2]}
     calibration |= {"width": settings.size, "height": settings.size}
     for category in settings.categories:
@@ -169,15 +161,15 @@ def make_scene(name: str, settings: DemoSettings, kind: str, lens: Lens = DEMO_L
         hits = cast(surface, view)
         return Scene(surface, view, hits, np.zeros(hits.depth.shape, bool))
     severity = getattr(difficulty.severities, kind)
-    spec = draw(severity, surface, product.inside, cell_mm(settings.size), defect_rng)
+    spec = draw(severity, surface, product.inside, rendering.cell_mm(settings.size), defect_rng)
     damaged, mask = DEFECTS[kind](surface, spec)
-    # Marked are pixels that saw what is missing now, and those that see the changed place.
-    hits = cast(damaged, view)
-    defect = nearest(mask, cast(surface, view, mask).cell) | nearest(mask, hits.cell)
+    # Marked are pixels that saw material missing now, and those that see changed material.
+    before, hits = cast(surface, view, mask), cast(damaged, view)
+    defect = rendering.nearest(mask, before.cell) | rendering.nearest(mask, hits.cell)
     return Scene(damaged, view, hits, defect)
 
 
-def stream(name: str, seed: int, purpose: str) -> np.random.Generator:
+def stream(name: str, seed: int, purpose: str) -> Generator:
     """Random numbers that depend on the scan's name, the seed and one of `PURPOSES` alone."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     key = (PURPOSES.index(purpose),)
