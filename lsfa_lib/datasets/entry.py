@@ -40,12 +40,12 @@ def visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def missing_partners(files: Mapping[str, Path], expected: Mapping[str, Path]) -> list[str]:
-    """One sentence if a scan that has `files` lacks some of the `expected` ones, by role."""
+def missing_partners(files: Mapping[str, Path], expected: Mapping[str, Path]) -> str:
+    """A sentence if a scan that has `files` lacks any of the `expected` ones, by role; else ""."""
     missing = [str(path) for role, path in expected.items() if role not in files]
     if not missing:
-        return []
-    return [
+        return ""
+    return (
         f"{next(iter(files.values()))}: its partner {' and '.join(missing)} is missing; "
         "restore it, or remove the scan's other files"
-    ]
+    )

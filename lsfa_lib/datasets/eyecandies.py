@@ -7,18 +7,18 @@ Points stay in the camera's frame: depth and one pinhole camera for all scans, n
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from lsfa_lib.datasets.entry import Entry, SplitName, missing_partners, visible
 from lsfa_lib.datasets.image_files import decoding, read_any, read_gt
 from lsfa_lib.datasets.own_camera import Intrinsics, points_of_depth
-from lsfa_lib.records import Scan
+from lsfa_lib.records import Points, Rgb, Scan
 from lsfa_lib.storage.files import InputError, atomic_write
 
 SPLIT_FOLDERS: dict[str, str] = {"train": "train", "validation": "val", "test": "test_public"}
@@ -33,12 +33,11 @@ FOCAL_WIDTHS = 711.11 / 512
 _ITEM = re.compile(r"(\d+)_(\w+)\.(png|yaml|yml|txt)", re.IGNORECASE)
 
 
-def pair_files(
-    root: Path, category: str, split: SplitName, light: int = LIGHT
-) -> tuple[list[Entry], list[str]]:
-    """As `layouts.pair_files`. The kind is `good`, or the names of the masks that mark anything.
+def pair_files(root: Path, category: str, split: SplitName, light: int) -> Iterator[Entry | str]:
+    """The complete scans of a split, and a sentence for each problem with any other.
 
-    `light` is the number of the image, 0 to 5, as in `LIGHTS`.
+    The kind is `good`, or the names of the masks that mark anything. `light` is the number of the
+    image, 0 to 5, as in `LIGHTS`.
     """
     if light not in range(len(LIGHTS)):
         names = ", ".join(f"{i} {name}" for i, name in enumerate(LIGHTS))
@@ -48,24 +47,20 @@ def pair_files(
     for path in visible(folder):
         if match := _ITEM.fullmatch(path.name):
             items.setdefault(match[1], {})[match[2]] = path
+    if not items:
+        example = f"000_image_{light}.png, 000_depth.png and 000_info_depth.yaml"
+        yield f"{folder}: no scans in here; give it at least one, as {example}"
     needed = [f"image_{light}.png", "depth.png", "info_depth.yaml"]
     needed += ["metadata.yaml", "mask.png"] if split == "test" else []
-    found, problems = [], []
     for index, item in items.items():
         expected = {name.split(".")[0]: folder / f"{index}_{name}" for name in needed}
-        if missing := missing_partners(item, expected):
-            problems += missing
+        if problem := missing_partners(item, expected):
+            yield problem
             continue
         kind = _kind(item) if split == "test" else "good"
         name, rgb = f"{category}/{split}/{kind}/{index}", item[f"image_{light}"]
         gt = item["mask"] if kind != "good" else None
-        found.append(Entry(name, kind, rgb, item["depth"], gt, item["info_depth"]))
-    if not items:
-        problems.append(
-            f"{folder}: no scans in here; give it at least one, as 000_image_{light}.png, "
-            f"000_depth.png and 000_info_depth.yaml"
-        )
-    return sorted(found, key=lambda entry: (entry.kind, entry.name)), problems
+        yield Entry(name, kind, rgb, item["depth"], gt, item["info_depth"])
 
 
 def _kind(item: dict[str, Path]) -> str:
@@ -81,7 +76,7 @@ def _kind(item: dict[str, Path]) -> str:
     return "+".join(name for name, path in masks.items() if read_gt(path).any()) or "anomalous"
 
 
-def read_points(path: Path, bounds: Path) -> Float32[np.ndarray, "H W 3"]:
+def read_points(path: Path, bounds: Path) -> Points:
     """Points in metres of the depth image at `path`, (0, 0, 0) without a reading.
 
     z = d / 65535 (max - min) + min where d > 0, x = (u - cx) z / f, y = (v - cy) z / f
@@ -129,12 +124,7 @@ def item_file(root: Path, name: str, item: str) -> Path:
     return root / category / SPLIT_FOLDERS[split] / "data" / f"{index}_{item}"
 
 
-def write_scan(
-    root: Path,
-    scan: Scan,
-    images: list[UInt8[np.ndarray, "H W 3"]],
-    normals: Float32[np.ndarray, "H W 3"],
-) -> None:
+def write_scan(root: Path, scan: Scan, images: list[Rgb], normals: Points) -> None:
     """Writes `scan`, seen by `camera`, to the path in its name; `images` in the order of LIGHTS.
 
     Depths are stored in 16 bits between the scan's nearest and farthest: points are read back to

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from jaxtyping import Bool, Shaped, UInt8
+from jaxtyping import Shaped
 from PIL import Image
 
+from lsfa_lib.records import Mask, Rgb
 from lsfa_lib.storage.files import InputError
 
 
@@ -32,12 +33,12 @@ def decoding(path: Path) -> Iterator[None]:
         ) from error
 
 
-def read_rgb(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+def read_rgb(path: Path) -> Rgb:
     """An RGB image with 8 bits per channel. Raises InputError for any other."""
     return _read_8_bit(path, ("RGB",), "RGB with 8 bits per channel")
 
 
-def read_gt(path: Path) -> Bool[np.ndarray, "H W"]:
+def read_gt(path: Path) -> Mask:
     """True where a grey image is not 0: 253, 254 and 255 all occur. InputError for any other."""
     return _read_8_bit(path, ("L", "1"), "L (grey) with 8 bits") > 0
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool
 from PIL import Image
 
 from lsfa_lib.datasets.entry import SPLITS, Entry, SplitName, visible
@@ -22,7 +21,7 @@ from lsfa_lib.datasets.own_camera import (
     read_intrinsics,
     read_organised_cloud,
 )
-from lsfa_lib.records import UNLABELLED, Scan
+from lsfa_lib.records import UNLABELLED, Mask, Scan
 from lsfa_lib.storage.files import InputError, progress
 
 WORDS = {"rgb": "colour", "color": "colour", "colour": "colour", "depth": "depth"}
@@ -154,7 +153,7 @@ def _read(scan: Entry, camera: Intrinsics | None) -> Scan:
     return Scan(rgb, xyz, _defect(scan, xyz.shape[:2]), scan.name, scan.kind, scan.xyz)
 
 
-def _defect(scan: Entry, size: tuple[int, ...]) -> Bool[np.ndarray, "H W"]:
+def _defect(scan: Entry, size: tuple[int, ...]) -> Mask:
     if scan.kind in ("good", UNLABELLED):
         return np.zeros(size, bool)
     if scan.gt is None:

@@ -85,8 +85,12 @@ def pair_files(
     Files are paired by stem, so that one lost file cannot shift all that sort after it.
     """
     if layout_of(root / category) == EYECANDIES:
-        return eyecandies.pair_files(root, category, split, light)
-    return mvtec3d.pair_files(root, category, split)
+        items = list(eyecandies.pair_files(root, category, split, light))
+    else:
+        items = list(mvtec3d.pair_files(root, category, split))
+    found = [item for item in items if isinstance(item, Entry)]
+    problems = [item for item in items if isinstance(item, str)]
+    return sorted(found, key=lambda entry: (entry.kind, entry.name)), problems
 
 
 def read_scan(entry: Entry) -> Scan:

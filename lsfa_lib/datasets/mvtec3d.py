@@ -6,69 +6,59 @@ stem. `layouts` reads this and other layouts, `tree_check.check_tree` checks a c
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import tifffile
-from jaxtyping import Float32, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 
 from lsfa_lib.datasets.entry import SPLITS, Entry, SplitName, missing_partners, visible
 from lsfa_lib.datasets.image_files import decoding
-from lsfa_lib.records import UNLABELLED, Scan
+from lsfa_lib.records import UNLABELLED, Points, Scan
 from lsfa_lib.storage.files import InputError, atomic_write
 
 FOLDERS = SPLITS
 SUFFIXES = {"rgb": (".png",), "xyz": (".tiff", ".tif"), "gt": (".png",)}
 
 
-def pair_files(root: Path, category: str, split: SplitName) -> tuple[list[Entry], list[str]]:
-    """As `layouts.pair_files`."""
+def pair_files(root: Path, category: str, split: SplitName) -> list[Entry | str]:
+    """The complete scans of a split, and a sentence for each problem with any other."""
     folder = root / category / split
-    found: list[Entry] = []
-    problems: list[str] = []
-    for path in visible(folder):
-        if not path.is_dir():
-            continue
-        if split != "test" and path.name != "good":
-            problems.append(f"{path}: {split} may hold only `good` scans; move this folder to test")
-            continue
-        complete, unpaired = _pair_kind(path)
-        found += complete
-        problems += unpaired
-    if not found and not problems:
-        problems.append(
-            f"{folder}: no scans in here; give it at least one, as good/rgb/000.png and "
-            f"good/xyz/000.tiff"
-        )
-    return found, problems
+    kinds = [path for path in visible(folder) if path.is_dir()]
+    example = "good/rgb/000.png and good/xyz/000.tiff"
+    return [item for kind in kinds for item in _pair_kind(kind)] or [
+        f"{folder}: no scans in here; give it at least one, as {example}"
+    ]
 
 
-def _pair_kind(folder: Path) -> tuple[list[Entry], list[str]]:
-    """Complete scans of `<category>/<split>/<kind>`; a sentence for each other stem."""
+def _pair_kind(folder: Path) -> Iterator[Entry | str]:
+    """As `pair_files`, for the scans of `<category>/<split>/<kind>`."""
+    split = folder.parent.name
+    if split != "test" and folder.name != "good":
+        yield f"{folder}: {split} may hold only `good` scans; move this folder to test"
+        return
     scans: dict[str, dict[str, Path]] = {}
-    problems: list[str] = []
     for role, suffixes in SUFFIXES.items():
         for path in visible(folder / role):
             if path.suffix.lower() in suffixes:
                 files = scans.setdefault(path.stem, {})
                 if role in files:
-                    problems.append(f"{path}: {files[role].name} has this stem too; keep one")
+                    yield f"{path}: {files[role].name} has this stem too; keep one"
                 files[role] = path
     gt_needed = folder.name not in ("good", UNLABELLED) or (folder / "gt").is_dir()
-    found = []
+    roles = SUFFIXES if gt_needed else ("rgb", "xyz")
     for stem, files in sorted(scans.items()):
-        roles = SUFFIXES if gt_needed else ("rgb", "xyz")
         expected = {role: folder / role / f"{stem}{SUFFIXES[role][0]}" for role in roles}
-        if missing := missing_partners(files, expected):
-            problems += missing
+        if problem := missing_partners(files, expected):
+            yield problem
         else:
             name = "/".join([*folder.parts[-3:], stem])
-            found.append(Entry(name, folder.name, files["rgb"], files["xyz"], files.get("gt")))
-    return found, problems
+            yield Entry(name, folder.name, files["rgb"], files["xyz"], files.get("gt"))
 
 
-def read_points(path: Path) -> Float32[np.ndarray, "H W 3"]:
+def read_points(path: Path) -> Points:
     """Points in metres, (0, 0, 0) without a reading. Raises InputError for any other file."""
     with decoding(path):
         xyz = tifffile.imread(path)

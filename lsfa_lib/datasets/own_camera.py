@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Float64
 
 from lsfa_lib.datasets.image_files import read_any
+from lsfa_lib.records import Points, Rgb
 from lsfa_lib.storage.files import InputError
 from lsfa_lib.storage.open3d import load_open3d
 
@@ -32,9 +33,7 @@ class Intrinsics:
     metres: float = 0.001
 
 
-def read_organised_cloud(
-    path: Path,
-) -> tuple[UInt8[np.ndarray, "H W 3"], Float32[np.ndarray, "H W 3"]]:
+def read_organised_cloud(path: Path) -> tuple[Rgb, Points]:
     """Colour and points of a cloud that keeps its rows and columns; (0, 0, 0) without a reading.
 
     A .pcd stores them as WIDTH and HEIGHT, a .ply as `obj_info num_cols` and `obj_info num_rows`.
@@ -58,7 +57,7 @@ def read_organised_cloud(
     return np.rint(colours * 255).astype(np.uint8), np.where(measured, points, np.float32(0))
 
 
-def read_depth(path: Path, camera: Intrinsics) -> Float32[np.ndarray, "H W 3"]:
+def read_depth(path: Path, camera: Intrinsics) -> Points:
     """Points in metres of a depth image (.png, .tiff or .exr) whose 0 or NaN is no reading."""
     depth = read_any(path)
     if depth.ndim != 2:
@@ -69,9 +68,7 @@ def read_depth(path: Path, camera: Intrinsics) -> Float32[np.ndarray, "H W 3"]:
     return points_of_depth(depth.astype(np.float64) * camera.metres, camera)
 
 
-def points_of_depth(
-    depth_m: Float64[np.ndarray, "H W"], camera: Intrinsics
-) -> Float32[np.ndarray, "H W 3"]:
+def points_of_depth(depth_m: Float64[np.ndarray, "H W"], camera: Intrinsics) -> Points:
     """Points in metres of depths in metres; 0, NaN and infinity are no reading.
 
     x = (u - cx) z / fx,  y = (v - cy) z / fy       (pinhole)

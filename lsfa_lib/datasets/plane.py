@@ -6,9 +6,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from lsfa_lib.config import PreprocessConfig
-from lsfa_lib.records import Scan
+from lsfa_lib.records import Mask, Points, Scan
 from lsfa_lib.storage.files import InputError
 
+Plane = Float[np.ndarray, "abcd=4"]
+Cloud = Float[np.ndarray, "M 3"]
 EDGE_SHARE = 0.05
 """A row or column with fewer readings than this is outside the field that the camera measured."""
 BORDER_FILL = 0.25
@@ -27,7 +29,7 @@ BEHIND = 3.0
 """Nothing can be seen behind the ground: a reading there counts up to the square of this."""
 
 
-def plane_of(scan: Scan, config: PreprocessConfig) -> Float[np.ndarray, "abcd=4"]:
+def plane_of(scan: Scan, config: PreprocessConfig) -> Plane:
     """Background plane (a, b, c, d): a x + b y + c z + d is the height in metres, > 0 in front.
 
     RANSAC on the border strips, `ransac_iterations` planes through `ransac_points` points each
@@ -56,14 +58,12 @@ def plane_of(scan: Scan, config: PreprocessConfig) -> Float[np.ndarray, "abcd=4"
     return plane
 
 
-def height_above(
-    xyz: Float[np.ndarray, "H W 3"], plane: Float[np.ndarray, "abcd=4"]
-) -> Float[np.ndarray, "H W"]:
+def height_above(xyz: Points, plane: Plane) -> Float[np.ndarray, "H W"]:
     """Signed distance of every point from `plane`, metres."""
     return xyz @ plane[:3].astype(xyz.dtype) + xyz.dtype.type(plane[3])
 
 
-def readings_of(xyz: Float[np.ndarray, "H W 3"]) -> Bool[np.ndarray, "H W"]:
+def readings_of(xyz: Points) -> Mask:
     """True where the camera measured something.
 
     The depth decides: (x, y, 0) is no reading whatever x and y say, while x = 0 or y = 0 is the
@@ -72,7 +72,7 @@ def readings_of(xyz: Float[np.ndarray, "H W 3"]) -> Bool[np.ndarray, "H W"]:
     return xyz[..., 2] != 0
 
 
-def _border_points(scan: Scan, config: PreprocessConfig) -> Float[np.ndarray, "M 3"]:
+def _border_points(scan: Scan, config: PreprocessConfig) -> Cloud:
     """Readings in the strips along the four sides of the field that the camera measured."""
     _require_readings(scan)
     readings = readings_of(scan.xyz)
@@ -102,9 +102,7 @@ def _require_readings(scan: Scan) -> None:
         )
 
 
-def _field_and_strips(
-    readings: Bool[np.ndarray, "H W"], width: int
-) -> tuple[float, Bool[np.ndarray, "H W"]]:
+def _field_and_strips(readings: Mask, width: int) -> tuple[float, Mask]:
     """Share of the frame that the readings span, and strips of `width` px along its four sides.
 
     Depth cameras have a margin without readings, so the strips lie along the readings' bounding
@@ -131,7 +129,7 @@ def _fit(points: Float[np.ndarray, "N K 3"]) -> Float[np.ndarray, "N 4"]:
 
 
 def _loss(
-    points: Float[np.ndarray, "M 3"], planes: Float[np.ndarray, "N abcd=4"], reach: float
+    points: Cloud, planes: Float[np.ndarray, "N abcd=4"], reach: float
 ) -> Float[np.ndarray, " N"]:
     """Mean squared distance, a point in front counting at most as one at `reach` (MSAC).
 
@@ -141,7 +139,5 @@ def _loss(
     return (np.clip(height, -BEHIND * reach, reach, out=height) ** 2).mean(0)
 
 
-def _near(
-    points: Float[np.ndarray, "M 3"], plane: Float[np.ndarray, "abcd=4"], reach: float
-) -> Bool[np.ndarray, " M"]:
+def _near(points: Cloud, plane: Plane, reach: float) -> Bool[np.ndarray, " M"]:
     return np.abs(points @ plane[:3] + plane[3]) < reach

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Float, Shaped
 from PIL import Image
 from scipy import ndimage
 
 from lsfa_lib.config import PreprocessConfig
 from lsfa_lib.datasets.plane import height_above, plane_of, readings_of
-from lsfa_lib.records import Sample, Scan
+from lsfa_lib.records import Mask, Points, Sample, Scan
 from lsfa_lib.storage.files import InputError
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -52,7 +52,7 @@ def prepare(scan: Scan, config: PreprocessConfig) -> Sample:
     )
 
 
-def part_mask(scan: Scan, config: PreprocessConfig) -> Bool[np.ndarray, "H W"]:
+def part_mask(scan: Scan, config: PreprocessConfig) -> Mask:
     """True at the readings of the largest component off the background plane."""
     height = height_above(scan.xyz, plane_of(scan, config))
     off_plane = readings_of(scan.xyz) & (np.abs(height) >= config.plane_distance_m)
@@ -68,9 +68,7 @@ def part_mask(scan: Scan, config: PreprocessConfig) -> Bool[np.ndarray, "H W"]:
     return part
 
 
-def _largest_component(
-    mask: Bool[np.ndarray, "H W"], xyz: Float[np.ndarray, "H W 3"], config: PreprocessConfig
-) -> Bool[np.ndarray, "H W"]:
+def _largest_component(mask: Mask, xyz: Points, config: PreprocessConfig) -> Mask:
     """DBSCAN's largest cluster, found on the pixel grid: lengths become pixels by the median pitch.
 
     Dense pixels are joined across gaps of `cluster_gap_m`; readings within half a gap are included.
@@ -93,16 +91,14 @@ def _largest_component(
     return part if part.sum() >= config.cluster_min_points else np.zeros_like(mask)
 
 
-def _crowded(mask: Bool[np.ndarray, "H W"], reach: int, at_least: int) -> Bool[np.ndarray, "H W"]:
+def _crowded(mask: Mask, reach: int, at_least: int) -> Mask:
     """True where the square of `reach` pixels around holds `at_least` True pixels."""
     side = 2 * reach + 1
     share = ndimage.uniform_filter(mask.astype(np.float32), side, mode="constant")
     return share > (at_least - 0.5) / side**2  # half a pixel of tolerance for rounding
 
 
-def _largest_cluster(
-    mask: Bool[np.ndarray, "H W"], xyz: Float[np.ndarray, "H W 3"], config: PreprocessConfig
-) -> Bool[np.ndarray, "H W"]:
+def _largest_cluster(mask: Mask, xyz: Points, config: PreprocessConfig) -> Mask:
     """The largest cluster of DBSCAN in space, as in the papers; its noise label never wins.
 
     With `noise_competes` it can, as in the released code, and the noise is then the part.
@@ -121,9 +117,7 @@ def _largest_cluster(
     return part
 
 
-def _colour_mask(
-    part: Bool[np.ndarray, "H W"], readings: Bool[np.ndarray, "H W"]
-) -> Bool[np.ndarray, "H W"]:
+def _colour_mask(part: Mask, readings: Mask) -> Mask:
     """The part and the pixels without a reading inside it, whose colour is the part's."""
     regions = ndimage.label(np.pad(~part, 1, constant_values=True))[0]
     enclosed = regions[1:-1, 1:-1] != regions[0, 0]

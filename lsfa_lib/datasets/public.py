@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lsfa_lib.datasets.tree_check import PUBLISHED_COUNTS
 from lsfa_lib.storage.archive import unpack
-from lsfa_lib.storage.download import Remote, fetch, verify
+from lsfa_lib.storage.download import Remote, fetch
 from lsfa_lib.storage.files import InputError, require_room, unwritable
 
 
@@ -76,13 +76,9 @@ def fetch_data(name: str, root: Path, accepted: bool, archive: Path | None = Non
     except OSError as error:
         raise unwritable(root, error) from error
     require_room(root, about.needed_bytes)
-    if archive is None:
-        packed = fetch(about.archive, root / about.archive.name)
-    else:
-        packed = archive
-        if not packed.is_file():
-            raise InputError(f"{packed}: no such archive; give the file you downloaded")
-        verify(packed, about.archive)
+    if archive is not None and not archive.is_file():
+        raise InputError(f"{archive}: no such archive; give the file you downloaded")
+    packed = fetch(about.archive, archive or root / about.archive.name)
     found = unpack(packed, root, about.most_bytes)
     if archive is None:
         packed.unlink()

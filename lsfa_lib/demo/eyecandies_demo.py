@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from lsfa_lib.datasets.eyecandies import FOCAL_WIDTHS, LIGHT, item_file, write_scan
-from lsfa_lib.demo.rendering import Direction, Lens, Photo, Points
+from lsfa_lib.demo.rendering import Direction, Lens
 from lsfa_lib.demo.sensor import measure, photograph
 from lsfa_lib.demo.synthetic import STANDARD, DemoSettings, demo_names, for_each, make_scene, stream
-from lsfa_lib.records import Scan
+from lsfa_lib.records import Points, Rgb, Scan
 from lsfa_lib.storage.files import InputError
 
 LENS = Lens(FOCAL_WIDTHS, shift_px=0.5)
@@ -70,7 +70,7 @@ def eyecandies_names(settings: DemoSettings) -> dict[str, str]:
     return found
 
 
-def render_lights(name: str, new_name: str, settings: DemoSettings) -> tuple[Scan, list[Photo]]:
+def render_lights(name: str, new_name: str, settings: DemoSettings) -> tuple[Scan, list[Rgb]]:
     """A scan of the demo through this lens, called `new_name`, and its image under each light."""
     scene = make_scene(name, settings, name.split("/")[2], LENS)
     images = []

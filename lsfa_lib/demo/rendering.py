@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Shaped, UInt8
+from jaxtyping import Bool, Float, Float32, Shaped
 from numpy.random import Generator
 from scipy import fft
+
+from lsfa_lib.records import Points
 
 Grid = Float32[np.ndarray, "G G"]
 Colours = Float32[np.ndarray, "3 G G"]
 Mask = Bool[np.ndarray, "G G"]
-Photo = UInt8[np.ndarray, "H W 3"]
-Points = Float32[np.ndarray, "H W 3"]
 Cells = Float32[np.ndarray, "2 N"]
 Colour = tuple[float, ...]
 """Red, green and blue, linear."""

@@ -13,17 +13,8 @@ from numpy.random import Generator
 from scipy import ndimage
 
 from lsfa_lib.demo import rendering
-from lsfa_lib.demo.rendering import (
-    DEMO_LENS,
-    Colours,
-    Grid,
-    Hits,
-    Lens,
-    Photo,
-    Points,
-    Surface,
-    View,
-)
+from lsfa_lib.demo.rendering import DEMO_LENS, Colours, Grid, Hits, Lens, Surface, View
+from lsfa_lib.records import Points, Rgb
 
 PROJECTOR_SLOPE = 0.27
 """Sideways offset of the pattern projector over its distance; its shadows have no reading."""
@@ -69,7 +60,7 @@ def draw_view(size: int, capture: Capture, rng: Generator, lens: Lens = DEMO_LEN
     )
 
 
-def photograph(surface: Surface, view: View, hits: Hits, rng: Generator) -> Photo:
+def photograph(surface: Surface, view: View, hits: Hits, rng: Generator) -> Rgb:
     """Colours of the frame: shaded surface, vignetting, lens blur, exposure and sensor noise."""
     shaded = _shade(surface, view)
     # In strips, whose temporary arrays fit into the processor's cache.
