@@ -19,7 +19,6 @@ FIELD_SHARE = 0.5
 """A raw scan's readings span more of the frame than this; a cut-out part's usually do not."""
 PLANE_SHARE = 0.25
 """A background plane holds at least this share of the border's readings."""
-TRIPLE = 3
 BORDER_POINTS = 4000
 """Border readings sampled for the plane: with 0.3 mm of noise, within a few micrometres."""
 FIRST_POINTS, FINALISTS = 200, 20
@@ -40,7 +39,7 @@ def plane_of(scan: Scan, config: PreprocessConfig) -> Plane:
     reach = config.ransac_distance_m
     draw = np.random.default_rng(0)
     points = draw.permutation(_border_points(scan, config))[:BORDER_POINTS]
-    sizes = (config.ransac_points, TRIPLE)
+    sizes = (config.ransac_points, 3)
     samples = [draw.integers(len(points), size=(config.ransac_iterations, n)) for n in sizes]
     planes = np.concatenate([_fit(points[sample]) for sample in samples])
     first = _loss(points[:FIRST_POINTS], planes, reach)

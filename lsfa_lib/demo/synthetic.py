@@ -8,13 +8,12 @@ scans can be written in any order, and more scans of one kind do not change the 
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +82,7 @@ class Scene:
 
 
 def write_demo(root: Path, settings: DemoSettings = STANDARD, workers: int | None = None) -> None:
-    """Writes the demo data of `settings` under `root`; equal settings give equal bytes.
+    """Writes the demo data of `settings` under `root`; equal settings produce equal bytes.
 
     Complete data of the same settings is kept, interrupted data is completed, data of other
     settings is replaced. Raises InputError if `root` holds anything else.
@@ -108,7 +107,7 @@ def write_demo(root: Path, settings: DemoSettings = STANDARD, workers: int | Non
     calibration |= {"width": settings.size, "height": settings.size}
     for category in settings.categories:
         _write_json(root / category / "calibration" / "camera_parameters.json", calibration)
-    _write_json(root / MANIFEST, {**_manifest(settings), "complete": True})
+    _write_json(root / MANIFEST, _manifest(settings, complete=True))
 
 
 def for_each(write: Callable[[str], None], names: Sequence[str], workers: int | None) -> None:
@@ -124,7 +123,7 @@ def for_each(write: Callable[[str], None], names: Sequence[str], workers: int | 
 
 def demo_is_complete(root: Path, settings: DemoSettings = STANDARD) -> bool:
     """Whether `write_demo` has finished a data set of exactly these settings."""
-    return _read_manifest(root) == {**_manifest(settings), "complete": True}
+    return _read_manifest(root) == _manifest(settings, complete=True)
 
 
 def demo_names(settings: DemoSettings) -> Iterator[str]:
@@ -185,7 +184,7 @@ def _grey_levels(defect: Bool[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
 
 def _claim(root: Path, settings: DemoSettings) -> None:
     """Marks `root` as an incomplete demo of these settings, without scans of other settings."""
-    old, new = _read_manifest(root), {**_manifest(settings), "complete": False}
+    old, new = _read_manifest(root), _manifest(settings, complete=False)
     if old is None and root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise InputError(
             f"{root}: holds files that are not a demo of this library; choose an empty folder"
@@ -196,9 +195,10 @@ def _claim(root: Path, settings: DemoSettings) -> None:
     _write_json(root / MANIFEST, new)
 
 
-def _manifest(settings: DemoSettings) -> dict[str, Any]:
-    """The settings after a round trip through JSON."""
-    return json.loads(json.dumps({"generator": GENERATOR, **dataclasses.asdict(settings)}))
+def _manifest(settings: DemoSettings, complete: bool) -> dict[str, Any]:
+    """The manifest of a data set after a round trip through JSON."""
+    content = {"generator": GENERATOR, **asdict(settings), "complete": complete}
+    return json.loads(json.dumps(content))
 
 
 def _read_manifest(root: Path) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from lsfa_lib.pretraining.solids import Camera, Points, Solid
 WINDOW_MM = (24.0, 130.0)
 """Smallest and largest window; the spacing between points follows, from 0.4 to 2.3 mm."""
 MOST_NOISE = 0.15
-"""Standard deviation of a reading along its ray, over the distance between points."""
+"""Largest standard deviation of a reading along its ray, over the spacing between points."""
 FEWEST_POINTS = 512
 ATTEMPTS = 50
 
