@@ -52,13 +52,7 @@ def ellipsoid(radii: Sequence[float]) -> Solid:
 def box(half: Sequence[float], rounding: float = 0.0) -> Solid:
     """A box with these half sides, its edges and corners rounded by that radius."""
     inner = np.asarray(half, np.float32) - np.float32(rounding)
-
-    def distance(p: Points) -> Values:
-        q = np.abs(p) - inner
-        inside = np.minimum(q.max(axis=1), 0)
-        return np.linalg.norm(np.maximum(q, 0), axis=1) + inside - np.float32(rounding)
-
-    return distance
+    return lambda p: _distance_of_faces(np.abs(p) - inner) - np.float32(rounding)
 
 
 def prism(sides: int, radius: float, half_height: float, rounding: float = 0.0) -> Solid:
@@ -69,10 +63,14 @@ def prism(sides: int, radius: float, half_height: float, rounding: float = 0.0) 
     def distance(p: Points) -> Values:
         across = np.linalg.norm(p[:, :2], axis=1) if sides == 0 else (p[:, :2] @ facing).max(axis=1)
         q = np.stack([across - radius, np.abs(p[:, 2]) - half_height], axis=1) + rounding
-        outside = np.linalg.norm(np.maximum(q, 0), axis=1)
-        return (outside + np.minimum(q.max(axis=1), 0) - rounding).astype(np.float32)
+        return (_distance_of_faces(q) - rounding).astype(np.float32)
 
     return distance
+
+
+def _distance_of_faces(q: Float32[np.ndarray, "N F"]) -> Values:
+    """Distance to a solid from those to its F faces, which meet at right angles."""
+    return np.linalg.norm(np.maximum(q, 0), axis=1) + np.minimum(q.max(axis=1), 0)
 
 
 def cone(lower: float, upper: float, half_height: float) -> Solid:
