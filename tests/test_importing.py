@@ -172,6 +172,10 @@ def test_unlabelled_scans_need_no_mask(source: Path, camera: Path, tmp_path: Pat
         (lambda s: (s / "a.png").unlink(), r"a_depth\.png: no colour image a\.png next to it"),
         (lambda s: (s / "a.pcd").write_text(""), r"a_depth\.png: there is a cloud a too"),
         (
+            lambda s: [(s / f"a{suffix}").write_text("") for suffix in (".pcd", ".ply")],
+            r"a\.ply: a\.pcd is the same scan's cloud; keep one",
+        ),
+        (
             lambda s: Image.fromarray(colours()).save(s / "a_rgb.jpg"),
             r"a_rgb\.jpg: a\.png is the same scan's colour; keep one",
         ),

@@ -93,6 +93,9 @@ def test_intrinsics_that_lack_a_value_are_named(tmp_path: Path) -> None:
     path.write_text("<rgb></rgb>")
     with pytest.raises(InputError, match=r"\.xml: no number focal_length_x, .* under <depth>"):
         read_intrinsics(path)
+    path.write_text("<depth><focal_length_x>wide</focal_length_x></depth>")
+    with pytest.raises(InputError, match=r"not readable as XML \(could not convert .* 'wide'\)"):
+        read_intrinsics(path)
     path.write_text("<depth>")
     with pytest.raises(InputError, match=r"camera\.xml: not readable as XML"):
         read_intrinsics(path)
