@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import html
 import zlib
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 from plotly.colors import sample_colorscale
 
 from lsfa_lib.config import Config
-from lsfa_lib.explorer.evidence import Confusion, Reason, middle_of
-from lsfa_lib.explorer.inspection import Inspection, Why, farther
+from lsfa_lib.explorer.evidence import Reason, middle_of
+from lsfa_lib.explorer.inspection import Inspection, Why, farther, prepared
 from lsfa_lib.figures.image_grid import SCORE_TICKS
 from lsfa_lib.figures.scan_images import COLORSCALE, TOP, Photo, pixels_of, relief, uri
 from lsfa_lib.figures.style import DEFECTIVE, GOOD, LABELS, round_ticks
@@ -25,32 +26,7 @@ CROP = 14
 """Patches across a close-up."""
 DOT = 'r="4.5" stroke="white" stroke-width="1"'
 RING = 'r="8" stroke="var(--jp-ui-font-color1, #1d2733)" stroke-width="3"'
-STYLE = """<style>
-.lsfa { font: 13px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif;
-  color: var(--jp-ui-font-color1, #1d2733); }
-.lsfa p { margin: 0 0 6px; }
-.lsfa .soft { color: var(--jp-ui-font-color2, #5b6672); }
-.lsfa .lead { font-size: 15px; }
-.lsfa .error { border-left: 3px solid #D55E00; padding: 4px 10px; }
-.lsfa svg { display: block; width: 100%; overflow: visible; }
-.lsfa svg text { font-size: 11px; fill: var(--jp-ui-font-color2, #5b6672); }
-.lsfa .counts { display: flex; gap: 8px 28px; flex-wrap: wrap; margin: 2px 0 0; }
-.lsfa .counts b { font-size: 20px; font-weight: 650; margin-right: 4px; }
-.lsfa .counts i { display: inline-block; width: 9px; height: 9px; border-radius: 50%;
-  margin-right: 6px; }
-.lsfa.legend { display: flex; flex-wrap: wrap; gap: 2px 24px; align-items: flex-start; }
-.lsfa.legend > div { flex: 1 1 220px; max-width: 320px; }
-.lsfa.legend > p { flex: 2 1 320px; font-size: 12px; line-height: 1.4; margin: 0; }
-.lsfa .bar { height: 9px; border-radius: 2px; }
-.lsfa .reasons { display: grid; gap: 14px 28px;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); }
-.lsfa h4 { margin: 0; font-size: 13px; font-weight: 650; }
-.lsfa .images { display: grid; grid-template-columns: repeat(3, minmax(0, 120px)); gap: 8px;
-  margin: 6px 0 4px; }
-.lsfa figure { margin: 0; }
-.lsfa figure img { width: 100%; display: block; border-radius: 3px; margin: 0; }
-.lsfa figcaption { font-size: 12px; line-height: 1.3; padding-top: 3px; overflow-wrap: anywhere; }
-</style>"""
+STYLE = f"<style>\n{Path(__file__).with_name('explore.css').read_text('utf-8')}</style>"
 
 
 def note(text: str, error: bool = False) -> str:
@@ -80,7 +56,7 @@ def setting(name: str, value: str) -> str:
 
 def verdict_html(inspection: Inspection) -> str:
     """How the scan is classified, and what it is."""
-    kind = inspection.fitted.evidence.kinds[inspection.scan]
+    kind = inspection.fitted.evidence.entries[inspection.scan].kind
     truths = {
         None: "it is unlabelled",
         False: "it is good",
@@ -89,18 +65,17 @@ def verdict_html(inspection: Inspection) -> str:
     return f'<div class="lsfa lead">{inspection.verdict}; {truths[is_defective(kind)]}.</div>'
 
 
-def counts_html(counts: Confusion) -> str:
-    """Test parts found, missed, rejected and passed."""
-    groups = (
-        ("defective", DEFECTIVE, (("found", counts.found), ("missed", counts.missed))),
-        ("good", GOOD, (("rejected", counts.rejected), ("passed", counts.passed))),
-    )
+def counts_html(counts: tuple[int, int, int, int]) -> str:
+    """Test parts found, missed, rejected and passed; `counts` are those of `Inspection`."""
+    found, bad, rejected, good = counts
+    groups = ((True, bad, found, "found", "missed"), (False, good, rejected, "rejected", "passed"))
     shown = []
-    for name, color, numbers in groups:
-        total = sum(count for _, count in numbers)
-        words = " &nbsp; ".join(f"<b>{count}</b>{word}" for word, count in numbers)
-        dot = f'<i style="background:{color}"></i>'
-        shown.append(f'<div><div class="soft">{dot}{total} {name}</div><div>{words}</div></div>')
+    for defective, total, above, word, other in groups:
+        name, color = LABELS[defective]
+        shown.append(
+            f'<div><div class="soft"><i style="background:{color}"></i>{total} {name}</div>'
+            f"<div><b>{above}</b>{word} &nbsp; <b>{total - above}</b>{other}</div></div>"
+        )
     return f'<div class="lsfa"><div class="counts">{"".join(shown)}</div></div>'
 
 
@@ -116,13 +91,13 @@ def strip_html(inspection: Inspection) -> str:
         return 2 + 96 * (value - low) / (high - low)
 
     dots = []
-    for i, (name, score) in enumerate(zip(evidence.names, scores.tolist(), strict=True)):
-        known = is_defective(evidence.kinds[i])
+    for i, (entry, score) in enumerate(zip(evidence.entries, scores.tolist(), strict=True)):
+        known = is_defective(entry.kind)
         # A height of its own for each name keeps equal scores apart, always the same way.
-        height = (20 if known else 54) + zlib.crc32(name.encode()) % 23 - 11
+        height = (20 if known else 54) + zlib.crc32(entry.name.encode()) % 23 - 11
         own = i == inspection.scan
         place = f'cx="{at(score):.2f}%" cy="{height}" fill="{LABELS[known][1]}"'
-        title = f"<title>{html.escape(name)}: {score:.2f}</title>"
+        title = f"<title>{html.escape(entry.name)}: {score:.2f}</title>"
         dots.append((own, f"<circle {place} {RING if own else DOT}>{title}</circle>"))
     line = at(inspection.threshold)
     ticks = "".join(
@@ -149,26 +124,23 @@ def why_html(why: Why, inspection: Inspection) -> str:
             "<p>Click on the part.</p></div>"
         )
     level = f"{why.level} %" if why.level < TOP else f"≥ {TOP} %"
-    cards = [
-        _card(reason, source, why, inspection)
-        for reason, source in zip(why.reasons, why.sources, strict=True)
-    ]
+    cards = "".join(_card(reason, why, inspection) for reason in why.reasons)
     return (
         f'<div class="lsfa"><p class="lead"><b>Why {level}</b> at {place}? '
         '<span class="soft">The closest normal patches the detector remembers:</span></p>'
-        f'<div class="reasons">{"".join(cards)}</div></div>'
+        f'<div class="reasons">{cards}</div></div>'
     )
 
 
-def _card(reason: Reason, source: str, why: Why, inspection: Inspection) -> str:
+def _card(reason: Reason, why: Why, inspection: Inspection) -> str:
     config = inspection.fitted.config
     here = _image(inspection.sample, reason.modality)
-    there = _image(inspection.source(reason), reason.modality)
+    there = _image(prepared(reason.source, config), reason.modality)
     place = middle_of(reason.patch, config)
     images = (
         (closeup(here, (why.row, why.column), config), "this part"),
         (closeup(there, place, config), "closest normal"),
-        (overview(there, place, config), f"in {source.split('/', 1)[-1]}"),
+        (overview(there, place, config), f"in {reason.source.name.split('/', 1)[-1]}"),
     )
     shown = "".join(
         f'<figure><img src="{uri(image)}" alt=""><figcaption class="soft">{html.escape(text)}'

@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 from lsfa_lib.config import Config
 from lsfa_lib.datasets.entry import Entry
 from lsfa_lib.explorer import evidence
-from lsfa_lib.explorer.evidence import Confusion, Reason, blended, blended_threshold
+from lsfa_lib.explorer.evidence import Reason, blended, blended_threshold
 from lsfa_lib.explorer.fitted import Fitted
 from lsfa_lib.features.lazy_scan import read_sample
 from lsfa_lib.figures.scan_figures import scan_figure
@@ -32,15 +32,12 @@ POSITIONS: dict[Mode, float] = {"rgb": 0.0, "rgb+3d": 0.5, "3d": 1.0}
 class Why:
     """One pixel of a test scan, and the normal patches closest to its patch."""
 
-    scan: str
     row: int
     column: int
     level: int
     """Score on the page's scale, per cent."""
     reasons: tuple[Reason, ...]
     """Empty off the part."""
-    sources: tuple[str, ...]
-    """Name of the training scan of each reason."""
 
 
 class Inspection:
@@ -76,10 +73,14 @@ class Inspection:
         return min(found), max(found)
 
     @property
-    def counts(self) -> Confusion:
-        """Test parts found, missed, rejected and passed at position and threshold."""
-        known, defective = self.fitted.evidence.labelled, self.fitted.evidence.defective
-        return evidence.confusion(self.scores[known], defective[known], self.threshold)
+    def counts(self) -> tuple[int, int, int, int]:
+        """(defective parts found, defective parts, good parts rejected, good parts).
+
+        Of the test split, at position and threshold; `findings.counts` returns those of a run.
+        """
+        above, known_as = self.scores > self.threshold, self.fitted.evidence.known_as
+        bad, good = above[known_as(defective=True)], above[known_as(defective=False)]
+        return int(bad.sum()), len(bad), int(good.sum()), len(good)
 
     @property
     def name(self) -> str:
@@ -98,11 +99,7 @@ class Inspection:
     @property
     def sample(self) -> Sample:
         """The scan as the encoders saw it."""
-        return prepared(self.fitted.test[self.scan], self.fitted.config)
-
-    def source(self, reason: Reason) -> Sample:
-        """The training scan of a reason."""
-        return prepared(self.fitted.train[reason.source], self.fitted.config)
+        return prepared(self.fitted.evidence.entries[self.scan], self.fitted.config)
 
     def choose(self, scan: int | str) -> None:
         """Switches to a test scan, by number or by the end of its name, and to its worst pixel."""
@@ -132,9 +129,8 @@ class Inspection:
                 f"{side - 1}"
             )
         patch = evidence.patch_at(row, column, fitted.config)
-        found = evidence.reasons(fitted.evidence, self.scan, patch, fitted.detector, fitted.good)
-        names = tuple(fitted.train[reason.source].name for reason in found)
-        return Why(self.name, row, column, int(self.level[row, column]), tuple(found), names)
+        found = evidence.reasons(fitted.evidence, self.scan, patch, fitted.detector, fitted.train)
+        return Why(row, column, int(self.level[row, column]), tuple(found))
 
     def figure(self) -> go.Figure:
         """The scan as reports draw it: cloud, photo, ground truth and maps of RGB, 3D and both."""
@@ -158,19 +154,18 @@ class Inspection:
 
     def answer(self) -> str:
         """Why the scan is classified as it is, from the numbers, as Markdown."""
-        why, counts = self.why(), self.counts
+        found, bad, rejected, good = self.counts
         lines = [re.sub("</?b>", "**", self.verdict) + ".\n"]
         words = {"rgb": "In colour (RGB)", "3d": "In shape (3D)"}
-        for reason, source in zip(why.reasons, why.sources, strict=True):
+        for reason in self.why().reasons:
             lines.append(
                 f"- **{words[reason.modality]}** its most unusual patch is {reason.distance:.2f} "
-                f"from the closest normal patch, which is in {html.escape(source)}; "
+                f"from the closest normal patch, which is in {html.escape(reason.source.name)}; "
                 f"{farther(reason)}."
             )
         lines.append(
-            f"- At this threshold {counts.found} of {counts.found + counts.missed} defective test "
-            f"parts are found and {counts.rejected} of {counts.rejected + counts.passed} good ones "
-            "rejected."
+            f"- At this threshold {found} of {bad} defective test parts are found and "
+            f"{rejected} of {good} good ones rejected."
         )
         return "\n".join(lines)
 
@@ -213,7 +208,7 @@ def prepared(entry: Entry, config: Config) -> Sample:
 def _good_surface(fitted: Fitted) -> dict[Modality, Float[np.ndarray, " n"]]:
     """Standardised map values of all pixels of good test parts; of all parts where none is good."""
     found = fitted.evidence
-    good = np.flatnonzero(found.labelled & ~found.defective).tolist()
+    good = np.flatnonzero(found.known_as(defective=False)).tolist()
     surfaces: dict[Modality, list[np.ndarray]] = {}
     for i in good or range(len(found.names)):
         for m, level in evidence.standardised_maps(found, i, fitted.detector).items():

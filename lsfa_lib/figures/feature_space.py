@@ -114,7 +114,7 @@ def load(
     scans = good_features(some, encoders, config)
     directions: dict[Key, Directions] = {}
     for space, detector in detectors.items():
-        in_space = [_in_space(features, detector) for features in scans]
+        in_space = [adapt(detector.adaptors, features) for features in scans]
         for m in MODALITIES:
             directions[space, m] = fit_directions([rows_of(one, m) for one in in_space])
     return Spaces(config, encoders, detectors, directions, some.entries)
@@ -133,7 +133,7 @@ def fit_directions(scans: list[Float[np.ndarray, "_ D"]]) -> Directions:
 def look(spaces: Spaces, entry: Entry) -> View:
     """The scan of an entry with its features, cached ones where they exist."""
     scan = lazy_scan(entry, spaces.encoders, spaces.config)
-    features = {s: _in_space(scan.features, d) for s, d in spaces.detectors.items()}
+    features = {s: adapt(d.adaptors, scan.features) for s, d in spaces.detectors.items()}
     return View(scan.sample, features)
 
 
@@ -249,10 +249,6 @@ def _separated(spaces: Spaces, view: View) -> dict[Key, float]:
             both = bool(labels.any()) and not bool(labels.all())
             found[space, m] = auroc(distances, labels) if both else float("nan")
     return found
-
-
-def _in_space(features: PatchFeatures, detector: Detector) -> PatchFeatures:
-    return features if detector.adaptors is None else adapt(detector.adaptors, features)
 
 
 def _depth(mask: Bool[np.ndarray, "g g"]) -> Float[np.ndarray, "g g"]:

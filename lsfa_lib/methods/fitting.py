@@ -46,12 +46,10 @@ class Fitted:
         return getattr(self.predict, "report", {"training": None, "finetuned": None, "banks": {}})
 
 
-def fit_detector(
-    category: str, config: Config, seed: int, clock: Stopwatch | None = None
-) -> Learned:
+def fit_detector(category: str, config: Config, seed: int) -> Learned:
     """LSFA fitted to a category, as `run_category` fits it."""
     with fixed_threads(config.threads):
-        fitted = fit_method(METHODS["lsfa"], category, config, seed, clock or Stopwatch())
+        fitted = fit_method(METHODS["lsfa"], category, config, seed, Stopwatch())
     assert isinstance(fitted.predict, Learned)
     return fitted.predict
 
