@@ -3,8 +3,7 @@
 import html
 import re
 
-from lsfa_lib.figures.names import GLOSSARY
-from lsfa_lib.pages.glossary import explained
+from lsfa_lib.pages.glossary import GLOSSARY, explained
 
 
 def terms(page: str) -> list[str]:

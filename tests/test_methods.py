@@ -424,7 +424,7 @@ def test_wrong_names_are_reported_with_the_nearest(tmp_path: Path) -> None:
         find_method(str(tmp_path / "nowhere.py"))
     empty = tmp_path / "empty.py"
     empty.write_text("METHODS = {}\n")
-    with pytest.raises(InputError, match=r"empty.py has 0 entries in METHODS, wanted one"):
+    with pytest.raises(InputError, match=r"empty.py has 0 entries in METHODS, expected one"):
         find_method(str(empty))
 
 

@@ -33,20 +33,20 @@ def prepare(scan: Scan, config: PreprocessConfig) -> Sample:
     if config.rgb_background == "masked":
         rgb = rgb * _colour_mask(part, readings_of(scan.xyz))[..., None]
     side = config.image_size
-    colour = Image.fromarray(_squared(rgb)).resize((side, side), Image.Resampling.BICUBIC)
+    colour = Image.fromarray(squared(rgb)).resize((side, side), Image.Resampling.BICUBIC)
     normalised = (np.asarray(colour, np.float32) / 255 - IMAGENET_MEAN) / IMAGENET_STD
-    valid = _nearest(_squared(part), side)
+    valid = _nearest(squared(part), side)
     if not valid.any():
         raise InputError(
             f"{scan.path}: the part of {part.sum()} readings vanishes at {side} px; "
             "raise image_size or crop the scan around the part"
         )
-    xyz = np.where(valid[..., None], _nearest(_squared(scan.xyz), side), np.float32(0))
+    xyz = np.where(valid[..., None], _nearest(squared(scan.xyz), side), np.float32(0))
     return Sample(
         rgb=_channels_first(normalised),
         xyz=_channels_first(xyz),
         valid=torch.from_numpy(valid),
-        defect=torch.from_numpy(_nearest(_squared(scan.defect), side)),
+        defect=torch.from_numpy(_nearest(squared(scan.defect), side)),
         name=scan.name,
         kind=scan.kind,
     )
@@ -130,8 +130,8 @@ def _colour_mask(
     return part | (enclosed & ~readings)
 
 
-def _squared(image: Shaped[np.ndarray, "H W *c"]) -> Shaped[np.ndarray, "L L *c"]:
-    """`image` with zeros around it, centred."""
+def squared(image: Shaped[np.ndarray, "H W *c"]) -> Shaped[np.ndarray, "L L *c"]:
+    """The image, centred on zeros in a square as wide as its longer side."""
     height, width = image.shape[:2]
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2

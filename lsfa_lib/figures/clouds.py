@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Bool, Float, Shaped, UInt8
-from PIL import Image
 from plotly.colors import get_colorscale
 
-from lsfa_lib.figures.scan_images import COLORSCALE, TOP, Pixels, photo_axes
+from lsfa_lib.figures.scan_images import COLORSCALE, TOP, Pixels, main_colors, photo_axes
 from lsfa_lib.figures.style import DEFECTIVE, adapt_to_phones
 
 CLOUD_POINTS = 12_000
@@ -52,11 +51,10 @@ def cloud(points: Float[np.ndarray, "N 3"], coloring: Coloring) -> dict[str, Any
 
 def by_photo(photo: UInt8[np.ndarray, "N 3"]) -> Coloring:
     """Points in the colours of the photo, one byte each: the 250 main colours."""
-    picture = Image.fromarray(photo[None]).quantize(TOP, dither=Image.Dither.NONE)
-    colors = np.array(picture.getpalette(), dtype=int).reshape(-1, 3)
+    index, colors = main_colors(photo[None], TOP)
     colors = np.pad(colors, ((0, max(0, 2 - len(colors))), (0, 0)), mode="edge")
     palette = [(i / (len(colors) - 1), f"rgb({r},{g},{b})") for i, (r, g, b) in enumerate(colors)]
-    return _coloring(np.asarray(picture)[0], palette, PLACE, len(colors) - 1)
+    return _coloring(index[0], palette, PLACE, len(colors) - 1)
 
 
 def by_truth(defect: Bool[np.ndarray, " N"]) -> Coloring:

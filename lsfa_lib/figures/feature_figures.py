@@ -17,7 +17,7 @@ from lsfa_lib.figures.clouds import add_cloud, by_photo, by_truth, spread_points
 from lsfa_lib.figures.feature_space import Key, Spaces, View, colors
 from lsfa_lib.figures.image_grid import ImageRow, image_grid
 from lsfa_lib.figures.names import mode_label
-from lsfa_lib.figures.scan_images import Mask, Photo, box_around, indexed, marked, pixels_of
+from lsfa_lib.figures.scan_images import Mask, Photo, indexed, main_colors, marked, pixels_of
 from lsfa_lib.figures.style import (
     DASHED,
     DOTTED,
@@ -52,7 +52,7 @@ def feature_scan(view: View, spaces: Spaces, title: str) -> go.Figure:
     features, on every scan of the page.
     """
     pixels = pixels_of(view.sample)
-    box, size = box_around(pixels.valid | pixels.defect), pixels.valid.shape
+    box, size = pixels.box, pixels.valid.shape
     points = spread_points(pixels.valid)
     images: dict[str, Any] = {"photo": box.cut(pixels.photo)}
     choices = {"photo": by_photo(pixels.photo[points])}
@@ -225,10 +225,9 @@ def _adapted_sentence(spaces: Spaces, separated: pd.DataFrame) -> str:
 
 def _clear(image: Photo, valid: Mask) -> Image.Image:
     """The image in its 255 main colours, clear off the part."""
-    reduced = Image.fromarray(image).quantize(_CLEAR, dither=Image.Dither.NONE)
-    colors = np.array(reduced.getpalette(), np.uint8).reshape(-1, 3)[:_CLEAR]
-    palette = np.concatenate((colors, np.zeros((256 - len(colors), 3), np.uint8)))
-    return indexed(np.where(valid, np.asarray(reduced), _CLEAR).astype(np.uint8), palette, _CLEAR)
+    index, colors = main_colors(image, _CLEAR)
+    palette = np.pad(colors, ((0, 256 - len(colors)), (0, 0)))
+    return indexed(np.where(valid, index, _CLEAR).astype(np.uint8), palette, _CLEAR)
 
 
 def _row_names(kinds: Any) -> list[str]:

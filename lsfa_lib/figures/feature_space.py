@@ -6,12 +6,12 @@ A *space* is `frozen`, features of the frozen backbones, or `adapted`, after tra
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, UInt8
-from scipy import ndimage
 from sklearn.decomposition import PCA
 from torch import Tensor
 
@@ -23,6 +23,9 @@ from lsfa_lib.detection.detector import Detector, search
 from lsfa_lib.evaluation.metrics import auroc
 from lsfa_lib.features.extract import Encoders, distinct_rows, load_encoders, patch_valid
 from lsfa_lib.features.lazy_scan import few_shot, good_features, lazy_scan
+from lsfa_lib.figures.findings import grouped
+from lsfa_lib.figures.scan_images import depth_in
+from lsfa_lib.figures.style import spread_out
 from lsfa_lib.methods.fitting import fit_detector
 from lsfa_lib.records import MODALITIES, Modality, PatchFeatures, Sample
 from lsfa_lib.storage.files import InputError, progress
@@ -109,8 +112,7 @@ def load(
         space: fit_detector(category, some, seed).detector for space, some in configs.items()
     }
     train = few_shot(split_of(config.data, category, "train"), config.shots, seed)
-    places = np.linspace(0, len(train) - 1, min(fit_scans, len(train))).round().astype(int)
-    some = Split(tuple(train.entries[i] for i in places.tolist()))
+    some = Split(tuple(train.entries[i] for i in spread_out(len(train), fit_scans)))
     scans = good_features(some, encoders, config)
     directions: dict[Key, Directions] = {}
     for space, detector in detectors.items():
@@ -185,7 +187,7 @@ def reference_patches(view: View, pixel: tuple[int, ...] = ()) -> dict[str, int]
     """
     features, grid = view.features["frozen"], view.grid
     valid = features.valid.view(features.grid).cpu().numpy()
-    depth = _depth(valid)
+    depth = depth_in(valid)
     found: dict[str, int] = {}
     if pixel:
         row, column = (int(p) // (len(view.sample.valid) // grid) for p in pixel)
@@ -214,9 +216,7 @@ def separation(spaces: Spaces, category: str, scans: int = 0) -> pd.DataFrame:
     alone, 1 where every patch that holds a pixel of the defect is farther than every other. NaN
     where no patch of the part holds one. `scans` limits the scans of each kind; 0 takes all.
     """
-    kinds: dict[str, list[Entry]] = {}
-    for entry in split_of(spaces.config.data, category, "test").entries:
-        kinds.setdefault(entry.kind, []).append(entry)
+    kinds = grouped(split_of(spaces.config.data, category, "test").entries, attrgetter("kind"))
     kinds.pop("good", None)
     chosen = [entry for some in kinds.values() for entry in some[: scans or None]]
     rows = []
@@ -251,14 +251,9 @@ def _separated(spaces: Spaces, view: View) -> dict[Key, float]:
     return found
 
 
-def _depth(mask: Bool[np.ndarray, "g g"]) -> Float[np.ndarray, "g g"]:
-    """Patches to the outside of the mask, which begins beyond the grid's edge too."""
-    return ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-
-
 def _deepest(mask: Bool[np.ndarray, "g g"]) -> int:
     """The patch farthest from the mask's outside, of equal ones the nearest to its middle."""
-    depth, middle = _depth(mask), np.argwhere(mask).mean(axis=0)
+    depth, middle = depth_in(mask), np.argwhere(mask).mean(axis=0)
     rows, columns = np.nonzero(depth == depth.max())
     best = np.hypot(rows - middle[0], columns - middle[1]).argmin()
     return int(rows[best] * len(mask) + columns[best])

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
-from PIL import Image
+from PIL import Image, ImageColor
 from plotly.colors import sample_colorscale, unlabel_rgb
 from scipy import ndimage
 
@@ -26,7 +26,7 @@ TOP = 250
 """Per cent at which colours end; of the 8-bit levels above it two are used: outline and clear."""
 OUTLINE, CLEAR = 254, 255
 COLORSCALE = "Viridis"
-DEFECT_RGB = np.array(tuple(bytes.fromhex(DEFECTIVE[1:])), np.uint8)
+DEFECT_RGB = np.array(ImageColor.getrgb(DEFECTIVE), np.uint8)
 
 Mask = Bool[np.ndarray, "H W"]
 Level = UInt8[np.ndarray, "H W"]
@@ -45,6 +45,11 @@ class Pixels:
     """Millimetres; zero where not valid."""
     valid: Mask
     defect: Mask
+
+    @property
+    def box(self) -> Box:
+        """The square around part and defect."""
+        return box_around(self.valid | self.defect)
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,20 @@ def percent(
     """Map values on the page's scale, rounded to per cent from 0 to 250."""
     low, high = bounds
     return np.clip(np.rint(100 * (anomaly_map - low) / (high - low)), 0, TOP).astype(np.uint8)
+
+
+def depth_in(mask: Mask) -> Float[np.ndarray, "H W"]:
+    """Pixels from each True pixel to the nearest outside the mask, which ends at the edge too."""
+    return ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+
+
+def main_colors(
+    photo: Photo, most: int
+) -> tuple[UInt8[np.ndarray, "H W"], UInt8[np.ndarray, "n 3"]]:
+    """The photo in at most `most` colours: the number of each pixel's colour, and the colours."""
+    reduced = Image.fromarray(photo).quantize(most, dither=Image.Dither.NONE)
+    colors = np.array(reduced.getpalette(), np.uint8).reshape(-1, 3)
+    return np.asarray(reduced), colors[:most]
 
 
 def relief(xyz: Float[np.ndarray, "H W 3"], valid: Mask) -> Level:

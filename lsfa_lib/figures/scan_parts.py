@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import html
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float, Shaped
-from PIL import Image
+from PIL import Image, ImageColor
 
+from lsfa_lib.datasets.preprocess import squared
 from lsfa_lib.figures import clouds
 from lsfa_lib.figures.data_report import percent
 from lsfa_lib.figures.image_grid import ColorBar, ImageRow, image_grid
-from lsfa_lib.figures.scan_images import Box, Picture, indexed, marked, photo_axes, shades
+from lsfa_lib.figures.scan_images import Box, Level, Picture, indexed, marked, photo_axes, shades
 from lsfa_lib.figures.scan_statistics import REGIONS, Measured, Region
 from lsfa_lib.figures.style import adapt_to_phones, round_ticks, styled
 
@@ -30,30 +32,41 @@ NAMES: dict[Region, str] = {
 }
 MOST_PX = 300
 CLOUD_POINTS = 9000
-_CLEAR = 0
 
 
 def image_figure(measured: Measured) -> go.Figure:
     """Photo with the defect marked, what became of each pixel, and the height above the plane."""
-    scan, side = measured.scan, max(measured.height_mm.shape)
-    box, images = Box(0, 0, side), {"photo": scan.rgb}
+    scan, rise, side = measured.scan, measured.rise_mm, max(measured.height_mm.shape)
+    box, top = Box(0, 0, side), max(1.0, rise)
+
+    def drawn(image: Shaped[np.ndarray, "H W *c"], nearest: bool = False) -> Any:
+        return box.cut(squared(image), MOST_PX, nearest)
+
+    region = np.argmax([measured.regions[region] for region in REGIONS], axis=0) + 1
+    height = np.nan_to_num(np.clip(measured.height_mm / top, 0, 1) * 254 + 1).round()
+    shown: dict[str, Picture] = {"photo": drawn(scan.rgb)}
     if scan.defect.any():
-        images["ground truth"] = marked(scan.rgb, scan.defect)
-    top = max(1.0, float(np.nanpercentile(measured.height_mm[measured.regions["part"]], 99.5)))
-    shown: dict[str, Picture] = {n: box.cut(_square(i), MOST_PX) for n, i in images.items()}
-    shown["what is kept"] = _region_image(measured, box)
-    shown["height above the plane"] = _height_image(measured, box, top)
+        shown["ground truth"] = drawn(marked(scan.rgb, scan.defect))
+    shown["what is kept"] = _numbered(
+        drawn(region.astype(np.uint8), nearest=True),
+        np.array([ImageColor.getrgb(COLORS[region]) for region in REGIONS]),
+    )
+    shown["height above the plane"] = _numbered(
+        drawn(height.astype(np.uint8), nearest=True), shades(255)
+    )
     keys = [
         f'<span style="color:{COLORS[region]}">■</span> {NAMES[region]} {percent(mask.mean())}'
         for region, mask in measured.regions.items()
     ]
-    rise = np.percentile(measured.height_mm[measured.regions["part"]], 99.5)
-    tilt = np.degrees(np.arccos(min(1.0, abs(measured.plane[2]))))
-    ticks = {tick: f"{tick:g}" for tick in round_ticks(0.0, top)}
     return image_grid(
         [ImageRow("   ".join(keys), shown, box, narrow_title="<br>".join(keys))],
-        f"<b>{html.escape(scan.name)}</b> rises {rise:.1f} mm above a plane tilted by {tilt:.1f}°",
-        ColorBar("height above the background plane, mm", ticks, top),
+        f"<b>{html.escape(scan.name)}</b> rises {rise:.1f} mm above a plane tilted by "
+        f"{measured.tilt_deg:.1f}°",
+        ColorBar(
+            "height above the background plane, mm",
+            {tick: f"{tick:g}" for tick in round_ticks(0.0, top)},
+            top,
+        ),
         columns=(4, 2),
     )
 
@@ -136,26 +149,6 @@ def _level(measured: Measured) -> Float[np.ndarray, "H W 3"]:
     return np.concatenate((flat, measured.height_mm[..., None]), axis=2)
 
 
-def _region_image(measured: Measured, box: Box) -> Image.Image:
-    """Each region in its colour."""
-    index = np.zeros(measured.height_mm.shape, np.uint8)
-    for number, region in enumerate(REGIONS, 1):
-        index[measured.regions[region]] = number
-    colors = np.zeros((len(REGIONS) + 1, 3), np.uint8)
-    colors[1:] = [tuple(bytes.fromhex(COLORS[region][1:])) for region in REGIONS]
-    return indexed(box.cut(_square(index), MOST_PX, nearest=True), colors, _CLEAR)
-
-
-def _height_image(measured: Measured, box: Box, top: float) -> Image.Image:
-    """Heights from 0 to `top` in the colour scale, clear where nothing was read."""
-    level = np.clip(measured.height_mm / top, 0, 1) * 254 + 1
-    index = np.nan_to_num(level, nan=_CLEAR).round().astype(np.uint8)
-    colors = np.concatenate((np.zeros((1, 3), np.uint8), shades(255)))
-    return indexed(box.cut(_square(index), MOST_PX, nearest=True), colors, _CLEAR)
-
-
-def _square(image: Shaped[np.ndarray, "H W *c"]) -> Shaped[np.ndarray, "L L *c"]:
-    """The image, padded with zeros to a square."""
-    side = max(image.shape[:2])
-    margins = [((side - n) // 2, side - n - (side - n) // 2) for n in image.shape[:2]]
-    return np.pad(image, margins + [(0, 0)] * (image.ndim - 2))
+def _numbered(numbers: Level, colors: Shaped[np.ndarray, "n 3"]) -> Image.Image:
+    """Each number from 1 in its colour, clear where the number is 0."""
+    return indexed(numbers, np.pad(colors, ((1, 0), (0, 0))).astype(np.uint8), clear=0)

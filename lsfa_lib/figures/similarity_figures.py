@@ -13,7 +13,7 @@ from lsfa_lib.figures.clouds import add_buttons
 from lsfa_lib.figures.feature_figures import names_of
 from lsfa_lib.figures.feature_space import Spaces, View, reference_patches, similarity
 from lsfa_lib.figures.image_grid import ColorBar, ImageRow, image_grid
-from lsfa_lib.figures.scan_images import TOP, box_around, map_image, pixels_of, uri
+from lsfa_lib.figures.scan_images import TOP, map_image, pixels_of, uri
 
 COSINES = ColorBar(
     "cosine similarity to the ringed patch",
@@ -79,7 +79,7 @@ def similarity_sentence(closest: dict[str, dict[str, float]]) -> str:
 def _row(view: View, asked: tuple[View, int], spaces: Spaces) -> ImageRow:
     """Photo and similarity maps of a view; a ring marks the patch in its own view's photo."""
     pixels, patch_px = pixels_of(view.sample), len(view.sample.valid) // view.grid
-    box = box_around(pixels.valid | pixels.defect)
+    box = pixels.box
     valid, defect = box.cut(pixels.valid), box.cut(pixels.defect)
     images: dict[str, Any] = {"photo": box.cut(pixels.photo)}
     for key, name in names_of(spaces).items():

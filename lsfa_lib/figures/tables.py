@@ -52,8 +52,8 @@ def marked(
 
 
 def _best(numbers: pd.Series[float], best: Best | None) -> pd.Series[bool]:
-    wanted = numbers.min() if best == "min" else numbers.max()
-    return numbers.eq(wanted) & (numbers.nunique() > 1)
+    extreme = numbers.min() if best == "min" else numbers.max()
+    return numbers.eq(extreme) & (numbers.nunique() > 1)
 
 
 def _cell(cell: Any, digits: int) -> str:

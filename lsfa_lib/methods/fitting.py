@@ -79,8 +79,7 @@ def fit_method(
     train, validation = (
         [lazy_scan(entry, encoders, config) for entry in part.entries] for part in (split, held)
     )
-    tunes = config.finetune.method != "none"
-    features = bool(method.modalities) and not tunes
+    features = bool(method.modalities) and config.finetune.method == "none"
     with clock("features of train and validation"):
         for _ in loaded([*train, *validation], samples=not features, features=features):
             pass
