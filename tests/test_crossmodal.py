@@ -95,7 +95,7 @@ def test_the_loss_is_that_of_a_loop_over_all_patches_of_the_batch() -> None:
 
 def test_residuals_and_their_product_are_those_of_a_loop() -> None:
     features = scan(4)
-    crossmodal = Crossmodal(new_mappings({"3d": 10, "rgb": 6}, 5), {"3d": 10, "rgb": 6}, ())
+    crossmodal = Crossmodal(new_mappings({"3d": 10, "rgb": 6}, 5), ())
     found = residuals(crossmodal, features)
     for p in range(36):
         if not features.valid[p]:
@@ -116,7 +116,7 @@ def test_the_map_on_the_image_grid_is_the_smoothed_product() -> None:
     """As published: one patch a pixel, Gaussian of sigma 4.7 at 224 px, score the largest pixel."""
     features = scan(6, grid=48)
     config = replace(TINY, preprocess=replace(TINY.preprocess, image_size=48))
-    crossmodal = Crossmodal(new_mappings({"3d": 10, "rgb": 6}, 5), {"3d": 10, "rgb": 6}, ())
+    crossmodal = Crossmodal(new_mappings({"3d": 10, "rgb": 6}, 5), ())
     found = predict_crossmodal(crossmodal, features, config)
     product = aggregate(residuals(crossmodal, features), "product").view(48, 48).numpy()
     smoothed = ndimage.gaussian_filter(product, 4.7 * 48 / 224, mode="mirror", truncate=4)
@@ -127,7 +127,7 @@ def test_the_map_on_the_image_grid_is_the_smoothed_product() -> None:
 def test_the_released_scales_are_three_of_one_map() -> None:
     features = scan(6, grid=48)
     config = replace(TINY, preprocess=replace(TINY.preprocess, image_size=48))
-    crossmodal = Crossmodal(new_mappings({"3d": 10, "rgb": 6}, 5), {"3d": 10, "rgb": 6}, ())
+    crossmodal = Crossmodal(new_mappings({"3d": 10, "rgb": 6}, 5), ())
     anomaly = residual_map(crossmodal, features, config)
     inside = anomaly[anomaly != 0].mean()
     found = predict_released(crossmodal, features, config)

@@ -29,7 +29,7 @@ from lsfa_lib.explorer.inspection import POSITIONS, Inspection, prepared
 from lsfa_lib.features.cache import extract
 from lsfa_lib.features.extract import load_encoders
 from lsfa_lib.features.lazy_scan import read_sample
-from lsfa_lib.figures.scan_images import percent, score_ranges
+from lsfa_lib.figures.scan_images import level_of, score_ranges
 from lsfa_lib.notebooks.find import find_notebook
 from lsfa_lib.notebooks.run import execute
 from lsfa_lib.storage.files import InputError
@@ -88,7 +88,7 @@ def test_colours_mean_what_they_mean_on_a_report(inspection: Inspection, config:
         inspection.blend(position)
         assert inspection.bounds(position) == pytest.approx(ranges[mode], rel=1e-5)
         anomaly = modes[mode][inspection.scan].anomaly_map.numpy()
-        expected = percent(anomaly, ranges[mode]).astype(int)
+        expected = level_of(anomaly, ranges[mode]).astype(int)
         assert np.abs(inspection.level.astype(int) - expected).max() <= 1
 
 

@@ -9,7 +9,6 @@ import html
 import zlib
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageDraw
 from plotly.colors import sample_colorscale
 
@@ -159,9 +158,9 @@ def closeup(picture: Photo, place: tuple[int, int], config: Config) -> Image.Ima
     px = config.projection.patch_px
     half, zoom = CROP * px // 2, max(1, 240 // (CROP * px))
     top, left = (at // px * px + px // 2 - half for at in place)
-    padded = np.pad(picture, ((half, half), (half, half), (0, 0)))
-    crop = padded[top + half : top + 3 * half, left + half : left + 3 * half]
-    image = Image.fromarray(crop).resize((2 * half * zoom,) * 2, Image.Resampling.BICUBIC)
+    # Black where the close-up extends beyond the image.
+    crop = Image.fromarray(picture).crop((left, top, left + 2 * half, top + 2 * half))
+    image = crop.resize((2 * half * zoom,) * 2, Image.Resampling.BICUBIC)
     _frame(image, (half - px // 2) * zoom, (half - px // 2) * zoom, px * zoom)
     return image
 

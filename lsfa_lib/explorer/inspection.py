@@ -20,7 +20,7 @@ from lsfa_lib.explorer.evidence import Reason, blended, blended_threshold
 from lsfa_lib.explorer.fitted import Fitted
 from lsfa_lib.features.lazy_scan import read_sample
 from lsfa_lib.figures.scan_figures import scan_figure
-from lsfa_lib.figures.scan_images import percent, range_of
+from lsfa_lib.figures.scan_images import level_of, range_of
 from lsfa_lib.records import MODES, Modality, Mode, Prediction, Sample
 from lsfa_lib.storage.files import InputError
 
@@ -90,7 +90,7 @@ class Inspection:
     @property
     def level(self) -> UInt8[np.ndarray, "S S"]:
         """The scan's map at the position on the page's scale, per cent."""
-        return percent(self._map_at(self.position), self.bounds(self.position))
+        return level_of(self._map_at(self.position), self.bounds(self.position))
 
     def bounds(self, position: float) -> tuple[float, float]:
         """Map values of 0 % and 100 %: median and 99.9th percentile of good test surface."""

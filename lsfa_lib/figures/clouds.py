@@ -82,18 +82,21 @@ def add_cloud(
     figure.add_scatter3d(**cloud(points, next(iter(choices.values()))))
     view = scene(points)
     figure.update_layout(scene=view)
-    last = len(figure.data) - 1
-    add_buttons(figure, {label: recolored(c, last) for label, c in choices.items()})
+    add_colorings(figure, choices)
     adapt_to_phones(figure, {**farther("scene", view), "updatemenus[0].font.size": 11})
 
 
-def recolored(coloring: Coloring, trace: int) -> list[Any]:
-    """Arguments of plotly's restyle that give a trace another colouring."""
-    # restyle spreads a list over the traces: each value is wrapped.
-    change = {f"marker.{key}": [value] for key, value in coloring["marker"].items()}
-    # plotly turns arrays of traces into bytes by itself, but not those of buttons.
-    change["marker.color"] = [_packed(coloring["marker"]["color"], "u1")]
-    return [{**change, "hovertemplate": coloring["hovertemplate"]}, [trace]]
+def add_colorings(figure: go.Figure, choices: dict[str, Coloring]) -> None:
+    """Buttons that recolour the last trace."""
+    buttons = {}
+    for label, coloring in choices.items():
+        # restyle spreads a list over the traces: each value is wrapped.
+        change = {f"marker.{key}": [value] for key, value in coloring["marker"].items()}
+        # plotly turns arrays of traces into bytes by itself, but not those of buttons.
+        change["marker.color"] = [_packed(coloring["marker"]["color"], "u1")]
+        change["hovertemplate"] = coloring["hovertemplate"]
+        buttons[label] = [change, [len(figure.data) - 1]]
+    add_buttons(figure, buttons)
 
 
 def add_buttons(figure: go.Figure, choices: dict[str, list[Any]]) -> None:

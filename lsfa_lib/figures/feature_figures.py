@@ -112,28 +112,7 @@ def separation_figure(separated: pd.DataFrame) -> go.Figure:
     figure, means = go.Figure(), means_by_kind(separated)
     order = means.max(axis=1).sort_values(ascending=False).index
     for key, scans in separated.dropna().groupby(["space", "modality"], sort=False):
-        space, m = map(str, key)
-        adapted, name = space == "adapted", _name(space, m)
-        symbol = SYMBOLS.get(m, "diamond") + ("-open" if adapted else "")
-        marker = {"color": LINES.get(m, DASHED)["color"], "symbol": symbol}
-        if not adapted:
-            figure.add_scatter(
-                x=scans["auroc"].round(4),
-                y=_row_names(scans["kind"]),
-                text=[html.escape(str(scan)) for scan in scans["name"]],
-                mode="markers",
-                marker={**marker, "size": 7, "opacity": 0.35},
-                showlegend=False,
-                hovertemplate="%{text}<br>" + name + " %{x:.3f}<extra></extra>",
-            )
-        figure.add_scatter(
-            x=means.loc[order, (space, m)].round(4),
-            y=_row_names(order),
-            name=name,
-            mode="markers",
-            marker={**marker, "size": 14, "line": {"width": 2}},
-            hovertemplate=f"mean of %{{y}}<br>{name} %{{x:.3f}}<extra></extra>",
-        )
+        _add_dots(figure, key, scans, means.loc[order, key])
     add_reference(figure, 0.5, "chance")
     lowest = float(separated["auroc"].min()) if len(order) else 0.5
     styled(figure, separation_sentence(separated), "patch AUROC within a scan", margin={"t": 70})
@@ -142,6 +121,32 @@ def separation_figure(separated: pd.DataFrame) -> go.Figure:
     adapt_to_phones(figure, {"xaxis.dtick": 0.2})
     legend = {"orientation": "h", "x": 0, "y": 1.06, "yanchor": "bottom"}
     return figure.update_layout(legend=legend, height=190 + 42 * len(order))
+
+
+def _add_dots(figure: go.Figure, key: Any, scans: pd.DataFrame, means: Any) -> None:
+    """Small dots for the scans of a frozen modality, and large ones for the means of the kinds."""
+    space, m = key
+    name, adapted = _name(space, m), space == "adapted"
+    symbol = SYMBOLS.get(m, "diamond") + ("-open" if adapted else "")
+    marker = {"color": LINES.get(m, DASHED)["color"], "symbol": symbol}
+    if not adapted:
+        figure.add_scatter(
+            x=scans["auroc"].round(4),
+            y=_row_names(scans["kind"]),
+            text=[html.escape(str(scan)) for scan in scans["name"]],
+            mode="markers",
+            marker={**marker, "size": 7, "opacity": 0.35},
+            showlegend=False,
+            hovertemplate="%{text}<br>" + name + " %{x:.3f}<extra></extra>",
+        )
+    figure.add_scatter(
+        x=means.round(4),
+        y=_row_names(means.index),
+        name=name,
+        mode="markers",
+        marker={**marker, "size": 14, "line": {"width": 2}},
+        hovertemplate=f"mean of %{{y}}<br>{name} %{{x:.3f}}<extra></extra>",
+    )
 
 
 def answer(spaces: Spaces, separated: pd.DataFrame, similar: dict[str, dict[str, float]]) -> str:

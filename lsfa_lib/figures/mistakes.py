@@ -91,14 +91,9 @@ class Judged:
 
 def judged(run: Run, mode: str = "") -> list[Judged]:
     """Every labelled test scan of a run as `mode` judges it, highest score first."""
-    mode, modes = mode or lead(run.result), run.result["modes"]
-    if mode not in modes:
-        raise InputError(
-            f"mode {mode!r} is not in this run; it answers in {', '.join(modes)} (disagreement "
-            "needs a training with alignment)"
-        )
-    thresholds = {m: number(values["threshold"]) for m, values in modes.items()}
-    sources = tuple(m for m in modes if "+" not in m)
+    mode = _known_mode(run, mode)
+    thresholds = {m: number(v["threshold"]) for m, v in run.result["modes"].items()}
+    sources = tuple(m for m in thresholds if "+" not in m)
     place = {scan["name"]: i for i, scan in enumerate(run.result["scans"])}
     scans = [scan for scan in ranked(run.result, mode) if scan["defective"] is not None]
     found = []
@@ -124,6 +119,17 @@ def judged(run: Run, mode: str = "") -> list[Judged]:
             )
         )
     return found
+
+
+def _known_mode(run: Run, mode: str) -> Mode:
+    """The mode, or the one the run is shown by. InputError where the run does not have it."""
+    mode, modes = mode or lead(run.result), run.result["modes"]
+    if mode not in modes:
+        raise InputError(
+            f"mode {mode!r} is not in this run; it answers in {', '.join(modes)} (disagreement "
+            "needs a training with alignment)"
+        )
+    return mode
 
 
 def peak_of(anomaly: Float[np.ndarray, "S S"], sample: Sample, config: Config) -> Peak:

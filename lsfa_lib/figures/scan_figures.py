@@ -165,7 +165,7 @@ def map_row(run: Run, scan: Judged, ranges: Ranges) -> ImageRow:
 def _levels(predictions: dict[Mode, Prediction], ranges: Ranges) -> dict[Mode, scan_images.Level]:
     """The maps in per cent."""
     return {
-        mode: scan_images.percent(found.anomaly_map.cpu().numpy(), ranges[mode])
+        mode: scan_images.level_of(found.anomaly_map.cpu().numpy(), ranges[mode])
         for mode, found in predictions.items()
     }
 

@@ -135,7 +135,7 @@ def range_of(surface: Float[np.ndarray, " n"]) -> tuple[float, float]:
     return low, high if high > low else low + 1.0
 
 
-def percent(
+def level_of(
     anomaly_map: Float[np.ndarray, "*shape"], bounds: tuple[float, float]
 ) -> UInt8[np.ndarray, "*shape"]:
     """Map values on the page's scale, rounded to per cent from 0 to 250."""

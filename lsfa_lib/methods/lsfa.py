@@ -81,7 +81,7 @@ def fit(good: Good) -> Learned:
     config, encoders, tuned = good.config, good.encoders, None
     if config.finetune.method != "none":
         tuned = _tuned(good, encoders)
-        trained, encoders = tuned.trained, tuned.encoders
+        encoders = tuned.encoders
         with good.timed("features of train and validation"):
             train, validation = (
                 [extract(scan.sample, encoders, config) for scan in scans]
@@ -91,7 +91,8 @@ def fit(good: Good) -> Learned:
         train = [scan.features for scan in good.train]
         validation = [scan.features for scan in good.validation]
         with good.timed("train adaptors"):
-            trained = trained_adaptors(train, config, good.seed, good.folder)
+            adapted = trained_adaptors(train, config, good.seed, good.folder)
+    trained = tuned.trained if tuned else adapted
     with good.timed("fit banks"):
         adaptors = trained.adaptors if trained else None
         fitted = detector.fit(train, validation, config, good.seed, adaptors)
