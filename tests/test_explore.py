@@ -322,6 +322,10 @@ def test_data_folder_is_shown_relative_to_the_working_directory(
     monkeypatch.chdir(demo_root / "seal")
     panel.open()
     assert panel.choices.root.value == str(demo_root)
+    for module in ("storage.files", "explorer.explore_choices"):
+        monkeypatch.setattr(f"lsfa_lib.{module}.CHECKOUT", demo_root.parent)
+    panel.open()
+    assert panel.choices.root.value == demo_root.name
 
 
 def test_first_category_is_taken_where_none_is_named(demo_root: Path, config: Config) -> None:

@@ -18,7 +18,6 @@ from lsfa_lib.config import Config, configure
 from lsfa_lib.datasets.layouts import categories
 from lsfa_lib.explorer.fitted import Fitted, fitted
 from lsfa_lib.explorer.inspection import Inspection, Why
-from lsfa_lib.storage.files import located
 
 
 class Explorer:
@@ -58,7 +57,7 @@ class Explorer:
     @property
     def categories(self) -> list[str]:
         """Those of the data set."""
-        return categories(located(Path(self.config.data.root)))
+        return categories(Path(self.config.data.root))
 
     def open(self) -> Inspection:
         """Fits what was chosen, or reads what was fitted before."""

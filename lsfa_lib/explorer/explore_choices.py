@@ -12,7 +12,7 @@ from lsfa_lib.config import PRESETS
 from lsfa_lib.datasets.layouts import categories
 from lsfa_lib.explorer import explore_html as html
 from lsfa_lib.explorer.explore import Explorer
-from lsfa_lib.storage.files import InputError, located, progress_reported_to
+from lsfa_lib.storage.files import CHECKOUT, InputError, located, progress_reported_to
 
 LOSSES = {"IFC and CLC": "both", "only IFC": "IFC", "only CLC": "CLC", "none": "none"}
 STAGES = {
@@ -89,9 +89,14 @@ class Status:
 
 
 def relative_folder(folder: str) -> str:
-    """The folder relative to the working directory where it lies beneath it, else unchanged."""
-    path, here = Path(folder).absolute(), Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else folder
+    """The folder relative to the working directory or the checkout, if it is found by that name."""
+    path = Path(folder).absolute()
+    for base in (Path.cwd(), CHECKOUT):
+        if path.is_relative_to(base):
+            shown = path.relative_to(base)
+            if located(shown).absolute() == path:
+                return str(shown)
+    return folder
 
 
 def _data_roots() -> list[str]:

@@ -14,7 +14,7 @@ from plotly.colors import sample_colorscale
 
 from lsfa_lib.config import Config
 from lsfa_lib.explorer.evidence import Reason, middle_of
-from lsfa_lib.explorer.inspection import Inspection, Why, farther, prepared
+from lsfa_lib.explorer.inspection import Inspection, Why, prepared, rank_text
 from lsfa_lib.figures.image_grid import SCORE_TICKS
 from lsfa_lib.figures.scan_images import COLORSCALE, TOP, Photo, pixels_of, relief, uri
 from lsfa_lib.figures.style import DEFECTIVE, GOOD, LABELS, round_ticks
@@ -148,28 +148,28 @@ def _card(reason: Reason, why: Why, inspection: Inspection) -> str:
     )
     return (
         f"<div><h4>{TITLES[reason.modality]}: distance {reason.distance:.2f}</h4>"
-        f'<div class="images">{shown}</div>{_gauge(reason)}<p>{farther(reason).capitalize()}.</p>'
+        f'<div class="images">{shown}</div>{_gauge(reason)}<p>{rank_text(reason).capitalize()}.</p>'
         "</div>"
     )
 
 
-def closeup(picture: Photo, place: tuple[int, int], config: Config) -> Image.Image:
+def closeup(full: Photo, place: tuple[int, int], config: Config) -> Image.Image:
     """The surroundings of a pixel, its patch framed."""
     px = config.projection.patch_px
     half, zoom = CROP * px // 2, max(1, 240 // (CROP * px))
     top, left = (at // px * px + px // 2 - half for at in place)
     # Black where the close-up extends beyond the image.
-    crop = Image.fromarray(picture).crop((left, top, left + 2 * half, top + 2 * half))
+    crop = Image.fromarray(full).crop((left, top, left + 2 * half, top + 2 * half))
     image = crop.resize((2 * half * zoom,) * 2, Image.Resampling.BICUBIC)
     _frame(image, (half - px // 2) * zoom, (half - px // 2) * zoom, px * zoom)
     return image
 
 
-def overview(picture: Photo, place: tuple[int, int], config: Config) -> Image.Image:
+def overview(full: Photo, place: tuple[int, int], config: Config) -> Image.Image:
     """The complete scan, the surroundings of a pixel framed."""
     size, (row, column) = CROP * config.projection.patch_px, place
-    zoom = max(1, round(240 / len(picture)))
-    image = Image.fromarray(picture).resize((len(picture) * zoom,) * 2, Image.Resampling.BICUBIC)
+    zoom = max(1, round(240 / len(full)))
+    image = Image.fromarray(full).resize((len(full) * zoom,) * 2, Image.Resampling.BICUBIC)
     _frame(image, (row - size // 2) * zoom, (column - size // 2) * zoom, size * zoom)
     return image
 

@@ -6,7 +6,6 @@ import html
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 import plotly.graph_objects as go
@@ -57,7 +56,7 @@ class Inspection:
     @property
     def scores(self) -> Float[np.ndarray, " N"]:
         """Image score of each test scan at the position."""
-        return self._scores_at(self.position)
+        return self._blended(self.fitted.evidence.scores, self.position)
 
     @property
     def own_threshold(self) -> float:
@@ -67,10 +66,11 @@ class Inspection:
     @property
     def reach(self) -> tuple[float, float]:
         """Lowest and highest of scores and of the detector's thresholds, in any of its modes."""
-        found = [blended_threshold(self.fitted.detector, p) for p in POSITIONS.values()]
-        for position in POSITIONS.values():
-            found += self._scores_at(position).tolist()
-        return min(found), max(found)
+        found, positions = self.fitted, POSITIONS.values()
+        ends = [blended_threshold(found.detector, position) for position in positions]
+        for position in positions:
+            ends += self._blended(found.evidence.scores, position).tolist()
+        return min(ends), max(ends)
 
     @property
     def counts(self) -> tuple[int, int, int, int]:
@@ -90,11 +90,11 @@ class Inspection:
     @property
     def level(self) -> UInt8[np.ndarray, "S S"]:
         """The scan's map at the position on the page's scale, per cent."""
-        return level_of(self._map_at(self.position), self.bounds(self.position))
+        return level_of(self._blended(self._maps, self.position), self.bounds(self.position))
 
     def bounds(self, position: float) -> tuple[float, float]:
         """Map values of 0 % and 100 %: median and 99.9th percentile of good test surface."""
-        return range_of(blended(self._surface, position, self._fusion))
+        return range_of(self._blended(self._surface, position))
 
     @property
     def sample(self) -> Sample:
@@ -108,7 +108,7 @@ class Inspection:
             self.fitted.evidence, self.scan, self.fitted.detector
         )
         inside = self.fitted.evidence.valid[self.scan]
-        found = np.where(inside, self._map_at(self.position), -np.inf)
+        found = np.where(inside, self._blended(self._maps, self.position), -np.inf)
         row, column = np.unravel_index(found.argmax(), found.shape)
         self.pixel = int(row), int(column)
 
@@ -136,10 +136,11 @@ class Inspection:
         """The scan as reports draw it: cloud, photo, ground truth and maps of RGB, 3D and both."""
         predictions, ranges = {}, {}
         for mode in MODES:
-            anomaly = torch.from_numpy(self._map_at(POSITIONS[mode]))
-            score = float(self._scores_at(POSITIONS[mode])[self.scan])
+            position = POSITIONS[mode]
+            anomaly = torch.from_numpy(self._blended(self._maps, position))
+            score = float(self._blended(self.fitted.evidence.scores, position)[self.scan])
             predictions[mode] = Prediction(anomaly, score)
-            ranges[mode] = self.bounds(POSITIONS[mode])
+            ranges[mode] = self.bounds(position)
         return scan_figure(self.sample, predictions, ranges, self.verdict)
 
     @property
@@ -161,7 +162,7 @@ class Inspection:
             lines.append(
                 f"- **{words[reason.modality]}** its most unusual patch is {reason.distance:.2f} "
                 f"from the closest normal patch, which is in {html.escape(reason.source.name)}; "
-                f"{farther(reason)}."
+                f"{rank_text(reason)}."
             )
         lines.append(
             f"- At this threshold {found} of {bad} defective test parts are found and "
@@ -169,15 +170,8 @@ class Inspection:
         )
         return "\n".join(lines)
 
-    @property
-    def _fusion(self) -> Literal["mean", "sum", "product"]:
-        return self.fitted.detector.config.detector.fusion
-
-    def _scores_at(self, position: float) -> Float[np.ndarray, " N"]:
-        return blended(self.fitted.evidence.scores, position, self._fusion)
-
-    def _map_at(self, position: float) -> Float[np.ndarray, "S S"]:
-        return blended(self._maps, position, self._fusion)
+    def _blended(self, parts: dict[Modality, np.ndarray], position: float) -> np.ndarray:
+        return blended(parts, position, self.fitted.detector.config.detector.fusion)
 
     def _place(self, name: str) -> int:
         names = self.fitted.evidence.names
@@ -190,7 +184,7 @@ class Inspection:
         return found[0]
 
 
-def farther(reason: Reason) -> str:
+def rank_text(reason: Reason) -> str:
     """Where a distance ranks among those of good patches, in words."""
     share = 100 * reason.nearer
     if share == 100:

@@ -83,7 +83,7 @@ def add_cloud(
     view = scene(points)
     figure.update_layout(scene=view)
     add_colorings(figure, choices)
-    adapt_to_phones(figure, {**farther("scene", view), "updatemenus[0].font.size": 11})
+    adapt_to_phones(figure, {**phone_camera("scene", view), "updatemenus[0].font.size": 11})
 
 
 def add_colorings(figure: go.Figure, choices: dict[str, Coloring]) -> None:
@@ -137,7 +137,7 @@ def linked(points: Places, choices: list[str], lead: str) -> dict[str, Any]:
 
 
 def _packed(values: Shaped[np.ndarray, " N"], dtype: str) -> dict[str, str]:
-    """Whole numbers as plotly writes arrays: little-endian bytes in base64."""
+    """Integers as plotly writes arrays: little-endian bytes in base64."""
     data = values.astype(f"<{dtype}").tobytes()
     return {"dtype": dtype, "bdata": base64.b64encode(data).decode()}
 
@@ -170,6 +170,6 @@ def scene(points: Float[np.ndarray, "N 3"]) -> dict[str, Any]:
     }
 
 
-def farther(name: str, view: dict[str, Any]) -> dict[str, float]:
-    """On a phone a part is as wide as its scene and is seen from farther away."""
+def phone_camera(name: str, view: dict[str, Any]) -> dict[str, float]:
+    """Changes on a phone, where a part fills the width of its scene: the camera moves away."""
     return {f"{name}.camera.eye.{a}": round(1.3 * view["camera"]["eye"][a], 4) for a in "xyz"}

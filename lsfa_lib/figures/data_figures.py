@@ -22,9 +22,9 @@ from lsfa_lib.figures.data_report import defects_of, patch_mm, percent, short_na
 from lsfa_lib.figures.image_grid import ColorBar, ImageRow, image_grid
 from lsfa_lib.figures.scan_images import (
     TOP,
+    AnyImage,
     Box,
     Mask,
-    Picture,
     indexed,
     level_of,
     map_image,
@@ -137,7 +137,7 @@ def image_figure(measured: Measured) -> go.Figure:
     level = level_of(np.nan_to_num(measured.height_mm), (0.0, 100 * top / TOP))
     region = np.argmax([measured.regions[region] for region in REGIONS], axis=0) + 1
     colors = [(0, 0, 0), *(ImageColor.getrgb(COLORS[region]) for region in REGIONS)]
-    shown: dict[str, Picture] = {"photo": drawn(scan.rgb)}
+    shown: dict[str, AnyImage] = {"photo": drawn(scan.rgb)}
     if scan.defect.any():
         shown["ground truth"] = drawn(marked(scan.rgb, scan.defect))
     kept = drawn(region.astype(np.uint8), nearest=True)
@@ -212,8 +212,8 @@ def _lay_out(figure: go.Figure, measured: Measured, points: Float[np.ndarray, "H
         "scene2.domain": {"x": [0, 1], "y": [0, 0.42]},
         "legend.y": 1,
         "legend.yanchor": "top",
-        **clouds.farther("scene", before),
-        **clouds.farther("scene2", after),
+        **clouds.phone_camera("scene", before),
+        **clouds.phone_camera("scene2", after),
     }
     name, kept = html.escape(measured.scan.name), part.sum() / readings.sum()
     styled(

@@ -31,7 +31,7 @@ from lsfa_lib.figures.style import (
 from lsfa_lib.records import MODALITIES
 
 CLEAR_AUROC = 0.7
-"""Patch AUROC from which on a modality is said to separate a kind of defect."""
+"""Smallest patch AUROC at which a modality counts as separating a kind of defect."""
 SYMBOLS = {"3d": "square", "rgb": "circle"}
 _CLEAR = 255
 

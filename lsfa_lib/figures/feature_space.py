@@ -24,7 +24,6 @@ from lsfa_lib.evaluation.metrics import auroc
 from lsfa_lib.features.extract import Encoders, distinct_rows, load_encoders, patch_valid
 from lsfa_lib.features.lazy_scan import few_shot, good_features, lazy_scan
 from lsfa_lib.figures.findings import grouped
-from lsfa_lib.figures.scan_images import depth_in
 from lsfa_lib.figures.style import spread_out
 from lsfa_lib.methods.fitting import fit_detector
 from lsfa_lib.records import MODALITIES, Modality, PatchFeatures, Sample
@@ -180,41 +179,13 @@ def similarity(
     return patches
 
 
-def reference_patches(view: View, pixel: tuple[int, ...] = ()) -> dict[str, int]:
-    """Patches to compare with: a pixel's, the defect's middle, the part's middle, its rim.
-
-    Raises InputError for a pixel (row, column) that is not on the part.
-    """
-    features, grid = view.features["frozen"], view.grid
-    valid = features.valid.view(features.grid).cpu().numpy()
-    depth = depth_in(valid)
-    found: dict[str, int] = {}
-    if pixel:
-        row, column = (int(p) // (len(view.sample.valid) // grid) for p in pixel)
-        if not (0 <= row < grid and 0 <= column < grid and valid[row, column]):
-            raise InputError(
-                f"pixel {tuple(pixel)} (row, column) is not on the part of {view.sample.name}; "
-                "choose one on it"
-            )
-        found["chosen"] = row * grid + column
-    touched = view.touched.view(features.grid).cpu().numpy()
-    if touched.any():
-        found["defect"] = _deepest(touched)
-    found["middle"] = int(depth.argmax())
-    rim = np.flatnonzero((depth.ravel() > 0) & (depth.ravel() <= depth[valid].min()))
-    # Away from the middle: the rim's patch that lies farthest from it.
-    rows, columns = np.divmod(rim, grid)
-    middle = np.divmod(found["middle"], grid)
-    found["rim"] = int(rim[np.hypot(rows - middle[0], columns - middle[1]).argmax()])
-    return found
-
-
 def separation(spaces: Spaces, category: str, scans: int = 0) -> pd.DataFrame:
     """How well the distance to normal patches separates a defect's patches from the part's others.
 
     A row for each defective test scan, space and modality: `auroc` over the patches of that scan
-    alone, 1 where every patch that holds a pixel of the defect is farther than every other. NaN
-    where no patch of the part holds one. `scans` limits the scans of each kind; 0 takes all.
+    alone, 1 where every patch that holds a pixel of the defect has a larger distance than any
+    other; NaN where no patch of the part holds one. `scans` limits the scans of each kind; 0 takes
+    all.
     """
     kinds = grouped(split_of(spaces.config.data, category, "test").entries, attrgetter("kind"))
     kinds.pop("good", None)
@@ -249,11 +220,3 @@ def _separated(spaces: Spaces, view: View) -> dict[Key, float]:
             both = bool(labels.any()) and not bool(labels.all())
             found[space, m] = auroc(distances, labels) if both else float("nan")
     return found
-
-
-def _deepest(mask: Bool[np.ndarray, "g g"]) -> int:
-    """The patch farthest from the mask's outside, of equal ones the nearest to its middle."""
-    depth, middle = depth_in(mask), np.argwhere(mask).mean(axis=0)
-    rows, columns = np.nonzero(depth == depth.max())
-    best = np.hypot(rows - middle[0], columns - middle[1]).argmin()
-    return int(rows[best] * len(mask) + columns[best])

@@ -193,22 +193,22 @@ def settings(result: Result) -> list[str]:
     """
     config, preset = dict(flat(result["config"])), str(result["preset"])
     start = fields_of(PRESETS[preset]) if preset in PRESETS else {}
-    said = [preset]
+    words = [preset]
     if size := config.get("preprocess.image_size"):
-        said.append(f"{size} px")
+        words.append(f"{size} px")
     other = config.get("method", "lsfa") != "lsfa"
     if other:
         # A run that is only planned has a config and no result yet.
-        said.insert(1, str(result.get("method", {}).get("title", Path(config["method"]).stem)))
+        words.insert(1, str(result.get("method", {}).get("title", Path(config["method"]).stem)))
     elif (losses := _losses(config)) != (_losses(start) if start else "both"):
-        said.append("no training" if losses == "none" else f"only {losses}")
+        words.append("no training" if losses == "none" else f"only {losses}")
     if shots := config.get("shots"):
-        said.append("1 shot" if shots == 1 else f"{shots} shots")
+        words.append("1 shot" if shots == 1 else f"{shots} shots")
     # What a method changes in every config says nothing about this run.
     kept = ("crossmodal.", "projection.") if other else ""
     names = [name for name in _changed(config, start) if name.startswith(kept)]
     changed = [f"{name} {shown(config[name])}" for name in names]
-    return said + changed[:2] + ([f"{len(changed) - 2} more"] if changed[2:] else [])
+    return words + changed[:2] + ([f"{len(changed) - 2} more"] if changed[2:] else [])
 
 
 def _losses(config: dict[str, Any]) -> str:

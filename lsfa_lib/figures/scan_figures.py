@@ -93,7 +93,7 @@ def scan_figure(
     title: str = "",
     max_points: int = clouds.CLOUD_POINTS,
 ) -> go.Figure:
-    """Rotatable cloud beside photo, relief, ground truth and the maps, the defect outlined.
+    """Rotatable cloud next to photo, relief, ground truth and the maps, the defect outlined.
 
     Buttons colour the cloud by photo, ground truth or the score of a mode. Coordinates are
     millimetres from the part's middle along the photo's axes, height towards the camera.

@@ -31,7 +31,7 @@ DEFECT_RGB = np.array(ImageColor.getrgb(DEFECTIVE), np.uint8)
 Mask = Bool[np.ndarray, "H W"]
 Level = UInt8[np.ndarray, "H W"]
 Photo = UInt8[np.ndarray, "H W 3"]
-Picture = Image.Image | UInt8[np.ndarray, "*shape"]
+AnyImage = Image.Image | UInt8[np.ndarray, "*shape"]
 Ranges = dict[Mode, tuple[float, float]]
 """Map values that are 0 % and 100 % in each mode."""
 
@@ -84,7 +84,7 @@ def pixels_of(sample: Sample) -> Pixels:
 
 
 def box_around(mask: Mask) -> Box:
-    """The square around all True pixels, with a margin of 3 % of the image where there is room.
+    """The square around all True pixels, with a margin of 3 % of the image if it fits.
 
     The complete image where there are none.
     """
@@ -101,7 +101,7 @@ def box_around(mask: Mask) -> Box:
 
 def images_of(
     pixels: Pixels, levels: Mapping[str, Level], box: Box, most: int = 0
-) -> dict[str, Picture]:
+) -> dict[str, AnyImage]:
     """Photo, relief, ground truth and named maps, each the content of a box (see `Box.cut`)."""
     valid, defect = box.cut(pixels.valid, most), box.cut(pixels.defect, most)
     maps = {n: map_image(box.cut(level, most), valid, defect) for n, level in levels.items()}
@@ -221,9 +221,9 @@ def indexed(index: Level, colors: UInt8[np.ndarray, "_ 3"], clear: int) -> Image
     return image
 
 
-def uri(image: Picture) -> str:
+def uri(image: AnyImage) -> str:
     """The image as data URI: PNG with a palette, else JPEG."""
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    form, file = ("png" if picture.mode == "P" else "jpeg"), io.BytesIO()
-    picture.save(file, form, quality=88, optimize=True)
+    drawn = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    form, file = ("png" if drawn.mode == "P" else "jpeg"), io.BytesIO()
+    drawn.save(file, form, quality=88, optimize=True)
     return f"data:image/{form};base64,{base64.b64encode(file.getvalue()).decode()}"

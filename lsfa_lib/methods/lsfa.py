@@ -79,9 +79,10 @@ def fit(good: Good) -> Learned:
     """A detector: adaptors or backbones if a loss has a weight, then banks, scales, thresholds."""
     assert good.encoders is not None
     config, encoders, tuned = good.config, good.encoders, None
+    trained: Trained | None
     if config.finetune.method != "none":
         tuned = _tuned(good, encoders)
-        encoders = tuned.encoders
+        trained, encoders = tuned.trained, tuned.encoders
         with good.timed("features of train and validation"):
             train, validation = (
                 [extract(scan.sample, encoders, config) for scan in scans]
@@ -91,8 +92,7 @@ def fit(good: Good) -> Learned:
         train = [scan.features for scan in good.train]
         validation = [scan.features for scan in good.validation]
         with good.timed("train adaptors"):
-            adapted = trained_adaptors(train, config, good.seed, good.folder)
-    trained = tuned.trained if tuned else adapted
+            trained = trained_adaptors(train, config, good.seed, good.folder)
     with good.timed("fit banks"):
         adaptors = trained.adaptors if trained else None
         fitted = detector.fit(train, validation, config, good.seed, adaptors)
