@@ -3,7 +3,8 @@
 import html
 import re
 
-from lsfa_lib.pages.glossary import GLOSSARY, explained
+from lsfa_lib.figures.names import GLOSSARY
+from lsfa_lib.pages.glossary import explained
 
 
 def terms(page: str) -> list[str]:

@@ -131,11 +131,9 @@ def _colour_mask(
 
 
 def squared(image: Shaped[np.ndarray, "H W *c"]) -> Shaped[np.ndarray, "L L *c"]:
-    """The image, centred on zeros in a square as wide as its longer side."""
-    height, width = image.shape[:2]
-    side = max(height, width)
-    top, left = (side - height) // 2, (side - width) // 2
-    margins = [(top, side - height - top), (left, side - width - left)]
+    """`image` padded with zeros to a square, centred."""
+    side = max(image.shape[:2])
+    margins = [((side - n) // 2, side - n - (side - n) // 2) for n in image.shape[:2]]
     return np.pad(image, margins + [(0, 0)] * (image.ndim - 2))
 
 

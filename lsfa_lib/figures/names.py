@@ -1,9 +1,12 @@
-"""What metrics and modes are called, once for figures, pages, studies and the command line.
+"""What metrics, modes and terms are called, once for figures, pages, studies and the command line.
 
-Keys are those of result.json.
+Keys are those of result.json; terms are written as they are shown.
 """
 
 from __future__ import annotations
+
+import tomllib
+from pathlib import Path
 
 METRICS: dict[str, str] = {
     "i_auroc": "I-AUROC",
@@ -28,6 +31,10 @@ SHORT_MODES: dict[str, str] = {
     "rgb+3d+disagreement": "all three",
 }
 """For legends, buttons and narrow columns."""
+GLOSSARY: dict[str, str] = tomllib.loads(
+    Path(__file__).with_name("glossary.toml").read_text("utf-8")
+)
+"""Term -> explanation, in the order of the list at the end of a page."""
 
 
 def metric_label(key: str) -> str:

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import html
 import re
-import tomllib
 from html.parser import HTMLParser
-from pathlib import Path
 
 from lsfa_lib.config import PRESETS
+from lsfa_lib.figures.names import GLOSSARY
 
-GLOSSARY: dict[str, str] = tomllib.loads(
-    Path(__file__).with_name("glossary.toml").read_text("utf-8")
-)
-"""Term -> explanation, in the order of the list."""
 LIST, OFF, ON = "glossary", "glossary off", "glossary on"
 """Comments in a template: the list of the terms used so far; between the others none is marked."""
 _STARTS = {"table", "h1", "h2", "h3", "p", "li", "dl", "figcaption"}
