@@ -84,12 +84,12 @@ def scored(
     good = [found for _, found, _ in _searched(validation, detector, encoders, config)]
     masks, searched, scores = zip(*_searched(test, detector, encoders, config), strict=True)
     return Evidence(
-        test.entries,
-        np.stack([mask.cpu().numpy() for mask in masks]),
-        {m: np.stack([f[m].distances.float().cpu().numpy() for f in searched]) for m in MODALITIES},
-        {m: np.stack([f[m].nearest.int().cpu().numpy() for f in searched]) for m in MODALITIES},
-        {m: np.array([own[m] for own in scores]) for m in MODALITIES},
-        {m: np.sort(_of_patches([found[m] for found in good])) for m in MODALITIES},
+        entries=test.entries,
+        valid=_stacked(masks),
+        distances={m: _stacked([f[m].distances.float() for f in searched]) for m in MODALITIES},
+        nearest={m: _stacked([f[m].nearest.int() for f in searched]) for m in MODALITIES},
+        scores={m: np.array([own[m] for own in scores]) for m in MODALITIES},
+        good={m: np.sort(_of_patches([found[m] for found in good])) for m in MODALITIES},
     )
 
 
@@ -103,6 +103,10 @@ def _searched(
         found = search(detector.banks, adapt(detector.adaptors, features), detector.config)
         alone = standardise(predictions_of(found, features, config), detector.scales)
         yield sample.valid, found, {m: prediction.image_score for m, prediction in alone.items()}
+
+
+def _stacked(tensors: Sequence[torch.Tensor]) -> np.ndarray:
+    return torch.stack(tuple(tensors)).cpu().numpy()
 
 
 def _of_patches(searched: list[Searched]) -> Float[np.ndarray, " n"]:
@@ -120,8 +124,8 @@ def read_evidence(path: Path, test: tuple[Entry, ...], side: int) -> Evidence | 
     except SafetensorError:
         return None
     valid = np.unpackbits(kept["valid"], axis=-1, count=side).astype(bool)
-    parts = ({m: kept[f"{m}.{part}"] for m in MODALITIES} for part in BY_MODALITY)
-    return Evidence(test, valid, *parts)
+    parts = {part: {m: kept[f"{m}.{part}"] for m in MODALITIES} for part in BY_MODALITY}
+    return Evidence(test, valid, **parts)
 
 
 def write_evidence(path: Path, evidence: Evidence) -> None:

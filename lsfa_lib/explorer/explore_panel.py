@@ -72,9 +72,9 @@ class Panel:
         choices = self.choices
         acts: dict[w.Widget, Callable[[Any], None]] = {
             choices.root: self._root_changed,
-            **dict.fromkeys(
-                (choices.category, choices.preset, choices.losses), self._recipe_changed
-            ),
+            choices.category: self._recipe_changed,
+            choices.preset: self._recipe_changed,
+            choices.losses: self._recipe_changed,
             choices.scan: self._scan_changed,
             self._blend: self._blended,
             self._threshold: self._threshold_moved,

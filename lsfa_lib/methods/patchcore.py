@@ -35,12 +35,11 @@ def distances_of(
 
 def fit_banks(good: Good, views: Sequence[RowsOf], mode: Mode) -> Predict:
     """PatchCore with a bank for each view of the features; maps and scores are added."""
-    distances = distances_of(good, views)
+    distances, config = distances_of(good, views), good.config
 
     def predict(scan: LazyScan) -> dict[Mode, Prediction]:
         patches, scores = distances(scan.features)
-        total = patches.sum(1), sum(scores)
-        return {mode: prediction_of(*total, scan.features, good.config)}
+        return {mode: prediction_of(patches.sum(1), sum(scores), scan.features, config)}
 
     return predict
 
