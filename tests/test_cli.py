@@ -149,12 +149,12 @@ def test_settings_that_cannot_be_used_are_found_before_anything_runs(
     ("text", "expected"),
     [
         ("preset: [tiny", "is not a readable YAML file"),
-        ("just words", "holds str, wanted fields such as `preset:`"),
+        ("just words", "holds str, expected fields such as `preset:`"),
         ("preset: tinny", "preset 'tinny' does not exist; the nearest of"),
         ("preset: tiny\ntraning:\n  steps: 3", "there is no field traning; the nearest is train"),
         (
             "preset: tiny\ntraining:\n  steps: many",
-            "training.steps is 'many', wanted a valid integer",
+            "training.steps is 'many', expected a valid integer",
         ),
         ("preset: tiny\nshots: 9", "9 shots of 6 scans; ask for 1 to 6"),
     ],

@@ -155,7 +155,7 @@ def test_data_of_the_checkout_is_found_from_a_folder_below(
 ) -> None:
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
-    for module in ("storage.files", "config.build"):
+    for module in ("storage.files", "config.resolve"):
         monkeypatch.setattr(f"lsfa_lib.{module}.CHECKOUT", tmp_path)
     below = replace(config, data=DataConfig("data"), cache="cache/new")
     found = fitted("seal", below, 0)

@@ -268,7 +268,7 @@ def test_a_cut_of_a_convolutional_model_takes_earlier_stages_once(
     [
         (
             {"image_encoder.blocks": [12]},
-            "image_encoder.blocks has 12, wanted 0 to 11 for 'vit_tiny_patch16_224'",
+            "image_encoder.blocks has 12, expected 0 to 11 for 'vit_tiny_patch16_224'",
         ),
         (
             {"image_encoder.blocks": [0], "image_encoder.stages": [2]},
@@ -276,7 +276,7 @@ def test_a_cut_of_a_convolutional_model_takes_earlier_stages_once(
         ),
         (
             {"point_encoder.taps": [1, 6]},
-            "point_encoder.taps has 6, wanted 0 to 5 for 'point_mae_small'",
+            "point_encoder.taps has 6, expected 0 to 5 for 'point_mae_small'",
         ),
     ],
 )

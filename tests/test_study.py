@@ -214,7 +214,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "config value": (
         {"cells": {"a": {"fields": {"training.steps": "many"}}}},
-        "cell 'a': training.steps is 'many', wanted a valid integer",
+        "cell 'a': training.steps is 'many', expected a valid integer",
     ),
     "loss": ({"cells": {"a": {"only": "IFCC"}}}, "cell 'a': there is no loss 'IFCC'; .* is IFC"),
     "recipe": ({"cells": {"a": {"recipe": "publish"}}}, "cell 'a': .*'publish'; .* is published"),
@@ -289,7 +289,7 @@ def test_what_is_wrong_is_said_with_the_way_out(
     "text, message",
     [
         ("cells: {a: {only: none}", "is not a readable YAML file .*; fix it"),
-        ("- a\n- b\n", "holds list, wanted fields such as `preset:`"),
+        ("- a\n- b\n", "holds list, expected fields such as `preset:`"),
         ("", "holds no fields; a study has at least `cells:`"),
         ("cells:\n  a: {only: none}\n  a: {only: IFC}\n", "'a' occurs twice from line 2"),
         ("preset: dmo\ncells: {a: {}}\n", "preset: there is no preset 'dmo'; the nearest is demo"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,8 @@ def _tuned(good: Good, encoders: Encoders) -> Finetuned:
     """The backbones trained on the good scans together with the heads, and saved."""
     with good.timed("finetune"):
         samples = [scan.sample for scan in good.train]
-        tuned = finetune(samples, encoders, good.config, good.seed)
+        with _checkpoint(good.folder) as file:
+            tuned = finetune(samples, encoders, good.config, good.seed, file)
     if good.folder:
         save_encoders(tuned, good.folder / "backbones.safetensors")
     return tuned
@@ -114,24 +116,33 @@ def _tuned(good: Good, encoders: Encoders) -> Finetuned:
 def trained_adaptors(
     train: list[PatchFeatures], config: Config, seed: int, folder: Path | None = None
 ) -> Trained | None:
-    """Trained adaptors, saved to the folder; None if the config trains none.
+    """Trained adaptors, saved to the folder; None if the config trains none."""
+    if not any(asdict(config.training.weights).values()):
+        return None
+    with _checkpoint(folder) as file:
+        trained = train_adaptors(train, config, seed, file)
+    if folder:
+        save_adaptors(trained.adaptors, folder / "adaptors.safetensors")
+    return trained
+
+
+@contextmanager
+def _checkpoint(folder: Path | None) -> Iterator[Path | None]:
+    """File of the checkpoints in the folder, removed once the training is done.
 
     A training that has to stop saves its last good adaptors there.
     """
-    if not any(asdict(config.training.weights).values()):
-        return None
     if folder is None:
-        return train_adaptors(train, config, seed)
-    checkpoint = folder / "checkpoint.pt"
+        yield None
+        return
+    file = folder / "checkpoint.pt"
     try:
-        trained = train_adaptors(train, config, seed, checkpoint)
+        yield file
     except TrainingStopped as stop:
         kept = folder / "adaptors-last-good.safetensors"
         save_adaptors(stop.trained.adaptors, kept)
         raise InputError(f"{stop} (the last good adaptors: {kept})") from stop
-    save_adaptors(trained.adaptors, folder / "adaptors.safetensors")
-    checkpoint.unlink(missing_ok=True)
-    return trained
+    file.unlink(missing_ok=True)
 
 
 def unadapted(config: Config) -> Config:
