@@ -21,7 +21,7 @@ _SOFT = re.compile(r"(\[[-+−–\d., %]+\]|±\s*[-–\d.]+)")
 
 def marked(
     frame: pd.DataFrame,
-    values: pd.DataFrame,
+    values: pd.DataFrame | None = None,
     best: Best | Mapping[str, Best] = "max",
     digits: int = 3,
     caption: str = "",
@@ -30,7 +30,7 @@ def marked(
 
     `frame` holds the cells as they are read ("0.934 [0.901, 0.960]"; numbers get `digits`
     decimals, NaN is a dash). `values`, of the same index, holds for each column that is to be
-    marked the numbers that decide: the largest where `best` is "max", the smallest where it is
+    marked the numbers that decide (none: nothing is marked): the largest where `best` is "max", the smallest where it is
     "min", by column where `best` is a mapping (a column it leaves out is judged by "max"). NaN
     takes no part. Cells that agree to `digits` decimals share the mark; a column whose numbers all
     agree has none. Intervals in brackets and `±` are set in soft type. All text is escaped.
@@ -39,6 +39,7 @@ def marked(
         cells = pd.DataFrame({"I-AUROC": ["0.81 [0.78, 0.84]", "0.84 [0.82, 0.86]"]}, rows)
         marked(cells, pd.DataFrame({"I-AUROC": [0.81, 0.84]}, rows))
     """
+    values = pd.DataFrame(index=frame.index) if values is None else values
     asked = best if isinstance(best, Mapping) else dict.fromkeys(values.columns, best)
     is_best = pd.DataFrame(False, frame.index, frame.columns)
     for column in values.columns:

@@ -33,12 +33,6 @@ def day(created: datetime | str) -> str:
     return f"{moment.day} {moment:%b %Y}"
 
 
-_environment = Environment(
-    loader=FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
-)
-_environment.filters |= {"counted": counted, "day": day, "three_digits": three_digits}
-
-
 def page_text(
     template: str, styles: tuple[str, ...], scripts: tuple[str, ...], **values: Any
 ) -> str:
@@ -70,6 +64,18 @@ def packed(text: str) -> str:
 def without_folders(text: str) -> str:
     """The text with private folders of this machine as `…`: `…/007.tiff`."""
     return _FOLDERS.sub("…/", text)
+
+
+def last_line(traceback: str) -> str:
+    """The last line of a traceback, without folders of this machine."""
+    return without_folders(traceback.strip().rpartition("\n")[2].strip())
+
+
+_environment = Environment(
+    loader=FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
+)
+for function in (counted, day, three_digits, last_line):
+    _environment.filters[function.__name__] = function
 
 
 def _content(names: tuple[str, ...]) -> Markup:

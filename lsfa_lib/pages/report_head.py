@@ -19,8 +19,8 @@ from lsfa_lib.figures.findings import (
     training_sentence,
 )
 from lsfa_lib.figures.names import METRICS, mode_label
-from lsfa_lib.pages.gallery_data import StudyEntry
 from lsfa_lib.pages.page import counted, day
+from lsfa_lib.storage.study_record import StudyRecord
 
 Rows = list[tuple[str, str]]
 _LOSSES = ("loss", "LA", "GA", "LC", "GC")
@@ -58,7 +58,7 @@ def run_head(result: Result) -> dict[str, Any]:
     }
 
 
-def study_head(study: StudyEntry) -> dict[str, Any]:
+def study_head(study: StudyRecord) -> dict[str, Any]:
     """The head of a study's page: its finding, how much was run, its runs and failures."""
     settings_run = counted(len(study.cells), "setting")
     failed = len(study.failed)

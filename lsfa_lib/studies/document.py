@@ -12,7 +12,7 @@ from lsfa_lib.figures.findings import labelled
 from lsfa_lib.figures.names import METRICS, MODES
 from lsfa_lib.storage.files import InputError, atomic_write
 from lsfa_lib.studies.study_figures import selection_cells
-from lsfa_lib.studies.study_report import answer, comparison_cells, cost_cells
+from lsfa_lib.studies.study_report import answer, comparison, cost_table
 from lsfa_lib.studies.study_table import StudyRuns, config_of, load, table
 
 HEAD = """# How much each component contributes
@@ -51,10 +51,10 @@ def _section(study: StudyRuns) -> Iterator[str]:
     lines, about = table(study), study.about
     config = config_of(study, study.cells[0])
     encoders = f"{config['image_encoder']['model']} and {config['point_encoder']['model']}"
-    yield f"## {about['title']} ({config['preprocess']['image_size']} px)\n"
-    tests = ", ".join(f"{name} {_test_scans(study, name)}" for name in about["categories"])
-    points = len(about.get("grid", [{}]))
-    seeds = f"{len(about['seeds'])} training seeds" + f" x {points} coreset seeds" * (points > 1)
+    yield f"## {about.title} ({config['preprocess']['image_size']} px)\n"
+    tests = ", ".join(f"{name} {_test_scans(study, name)}" for name in about.categories)
+    points = len(about.grid)
+    seeds = f"{len(about.seeds)} training seeds" + f" x {points} coreset seeds" * (points > 1)
     yield f"Features: {encoders}. {seeds}. Test scans: {tests}.\n"
     yield answer(study, lines) + "\n"
     if "selection" in lines:
@@ -66,8 +66,8 @@ def _section(study: StudyRuns) -> Iterator[str]:
         )
         yield found.to_markdown(index=False, floatfmt=".3f") + "\n"
     for mode in study.modes:
-        yield comparison_cells(study, lines, mode).to_markdown() + "\n"
-    yield cost_cells(study).to_markdown(floatfmt=".1f") + "\n"
+        yield comparison(study, lines, mode).data.to_markdown() + "\n"
+    yield cost_table(study).data.to_markdown(floatfmt=".1f") + "\n"
 
 
 def _test_scans(study: StudyRuns, category: str) -> str:
@@ -81,10 +81,10 @@ def _references(studies: list[StudyRuns]) -> pd.DataFrame:
     """Each study's reference in every mode: what the image size alone contributes, say."""
     rows = {}
     for study in studies:
-        reference = study.about["reference"]
+        reference = study.about.reference
         lines = table(study)
         size = config_of(study, study.cells[0])["preprocess"]["image_size"]
-        rows[f"{study.about['name']}, {size} px: {reference}"] = {
+        rows[f"{study.about.name}, {size} px: {reference}"] = {
             f"{MODES[mode]} {METRICS[metric]}": value
             for metric in (AREA, "aupro_30")
             for mode, value in lines[lines["row"] == reference].set_index("mode")[metric].items()

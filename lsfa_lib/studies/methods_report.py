@@ -53,7 +53,7 @@ def methods_table(study: StudyRuns, lines: pd.DataFrame, with_others: bool = Tru
             **{label: _digits(cost) for label, cost in costs(study, cell).items()},
         }
         values[cell] = {label: line[metric] for metric, label in ACCURACY.items()}
-    for cell, why in study.about.get("unavailable", {}).items():
+    for cell, why in study.about.unavailable.items():
         rows[cell] = {ACCURACY[AREA]: why}
     for name, row in _others(covered) if with_others else ():
         rows.setdefault(name, row)
@@ -95,7 +95,7 @@ def pareto_figure(study: StudyRuns, lines: pd.DataFrame, over: str = "ms") -> go
     """
     points = _points(study, lines, over)
     best = points[points[AREA] > points[AREA].cummax().shift(fill_value=-1.0)]
-    named = points["row"].isin([*best["row"], study.about["reference"]])
+    named = points["row"].isin([*best["row"], study.about.reference])
     figure = px.scatter(
         points.assign(text=points["row"].where(named, "").map(html.escape)),
         x="cost",
@@ -155,7 +155,7 @@ def answer(study: StudyRuns, lines: pd.DataFrame) -> str:
             f"- {html.escape(ms['row'][0])} is fastest, {ms['cost'][0]:.0f} ms/scan; "
             f"{html.escape(light['row'])} uses the least memory, {light['cost']:.0f} MB."
         )
-    reference = html.escape(study.about["reference"])
+    reference = html.escape(study.about.reference)
     for word, better in (("confirmed", "Better"), ("worse", "Worse")):
         rows = [html.escape(str(line["row"])) for line in there if verdict(line) == word]
         if rows:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cache
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from lsfa_lib.evaluation.bootstrap import Measured, draws, resampled, with_interval
 from lsfa_lib.figures.findings import Result, labelled, number
+from lsfa_lib.storage.study_record import Key, StudyRecord
 
 Sample = tuple[float, Float[np.ndarray, " B"]]
 """A mean, and its value in each resample."""
@@ -23,30 +24,25 @@ class Means:
     as coreset seeds, for all.
     """
 
-    def __init__(self, about: dict[str, Any], results: dict[Any, Result], seed: int) -> None:
-        self.results, self.categories = results, list(about["categories"])
-        self.cells = list(about["cells"])
-        seeds, points = about["seeds"], range(len(about.get("grid", [{}])))
+    def __init__(self, about: StudyRecord, results: dict[Key, Result], seed: int) -> None:
+        self.results, self.categories, self.cells = results, about.categories, list(about.cells)
+        seeds, points = about.seeds, range(len(about.grid))
         self.trials = [[(s, p) for p in points] for s in seeds]
         if len(points) == 1:
             self.trials = [[(s, 0) for s in seeds]]
-        self.count = sum(map(len, self.trials))
+        self.count = len(seeds) * len(points)
         self.drawn = draws([self._defective(category) for category in self.categories], seed)
         self.measured = cache(self._measured)
         self.of = cache(self._of)
 
     def complete(self, cell: str, mode: str) -> tuple[str, ...]:
         """Categories in which the cell was finished with every seed, and has the mode."""
-        nothing: Result = {"modes": {}}
-        return tuple(
+        found = Counter(
             category
-            for category in self.categories
-            if all(
-                mode in self.results.get((cell, category, *trial), nothing)["modes"]
-                for same in self.trials
-                for trial in same
-            )
+            for (own, category, *_), result in self.results.items()
+            if own == cell and mode in result["modes"]
         )
+        return tuple(category for category in self.categories if found[category] == self.count)
 
     def _of(self, cell: str, mode: str, metric: str, categories: tuple[str, ...]) -> Sample:
         """The cell's mean over these categories."""

@@ -14,10 +14,10 @@ from typing import Any
 
 from lsfa_lib.pages import gallery
 from lsfa_lib.storage.files import InputError, atomic_write
-from lsfa_lib.storage.results import now
+from lsfa_lib.storage.results import SCHEMA, now
 from lsfa_lib.studies.study import Study
 from lsfa_lib.studies.study_runs import Run, runs_of, settings_of
-from lsfa_lib.studies.study_table import SCHEMA, write_tables
+from lsfa_lib.studies.study_table import write_tables
 from lsfa_lib.studies.sweep_cluster import crew
 from lsfa_lib.studies.sweep_worker import Job, Outcome, failed, finished
 from lsfa_lib.studies.watch import Watch

@@ -15,9 +15,8 @@ from distributed import get_worker
 from tqdm import tqdm
 
 from lsfa_lib.storage.files import InputError, Listener, atomic_write, locked, progress_reported_to
-from lsfa_lib.storage.results import read_result, reset_peak_memory
+from lsfa_lib.storage.results import SCHEMA, read_result, reset_peak_memory
 
-SCHEMA = 1
 FAILED, TRACEBACK = "notebook-failed.ipynb", "error.txt"
 TOPIC, EVERY_S = "lsfa-progress", 1.0
 """Of dask's events: where a run is, at most once a second."""
