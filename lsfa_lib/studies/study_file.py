@@ -60,7 +60,7 @@ class StudyFile:
 
 
 _NAMES = [each.name for each in dataclasses.fields(StudyFile)]
-_WANTED = {
+_EXPECTED = {
     "categories": "`all` or a list of names",
     "seeds": "a list such as [0, 1, 2]",
     "include": "a list of study files",
@@ -95,7 +95,7 @@ def read_file(path: Path) -> StudyFile:
 
 
 def _sentence(values: Fields, error: Any) -> str:
-    """What is wrong with the field that pydantic names, and what is wanted instead."""
+    """What is wrong with the field that pydantic names, and what is expected instead."""
     first, *inner = map(str, error["loc"])
     name = ".".join([first, *inner[:1]]) if first == "published" else first
     if error["type"] == "unexpected_keyword_argument":
@@ -107,15 +107,15 @@ def _sentence(values: Fields, error: Any) -> str:
     if first == "cells" and inner:
         given = values["cells"][error["loc"][1]]
         return (
-            f"cell {inner[0]!r} is {given!r}, wanted parameters such as {{only: IFC}}, or {{}} for "
+            f"cell {inner[0]!r} is {given!r}, expected parameters such as {{only: IFC}}, or {{}} for "
             "none"
         )
     if first == "grid" and inner:
         return (
-            f"grid {inner[0]} is {values['grid'][error['loc'][1]]!r}, wanted a list of its values"
+            f"grid {inner[0]} is {values['grid'][error['loc'][1]]!r}, expected a list of its values"
         )
     value = error["input"] if first == "published" else values[first]
-    return f"{name} is {value!r}, wanted {_WANTED.get(name, 'text')}"
+    return f"{name} is {value!r}, expected {_EXPECTED.get(name, 'text')}"
 
 
 def require_distinct(path: Path, name: str, values: Iterable[Any]) -> None:
