@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from lsfa_lib.storage.files import InputError, nearest
 
@@ -23,14 +24,12 @@ def methods() -> None:
 
 
 def presets(
-    names: Annotated[
-        list[str] | None, typer.Argument(help="Presets to show; all where none is named.")
-    ] = None,
+    names: Annotated[list[str] | None, Argument(help="Presets to show; default: all.")] = None,
     differing: Annotated[
-        bool, typer.Option("--differing", help="Only the fields that differ between them.")
+        bool, Option("--differing", help="Only the fields that differ between them.")
     ] = False,
     yaml: Annotated[
-        str, typer.Option(help="Write this preset as YAML, to change and give to `run --config`.")
+        str, Option(help="Write this preset as YAML, to change and give to `run --config`.")
     ] = "",
 ) -> None:
     """Show every field of the presets; `*` marks those that differ between them."""
@@ -61,10 +60,9 @@ def presets(
 
 def _print_table(rows: list[list[str]]) -> None:
     """The rows with their columns aligned."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        typer.echo("  ".join(cells).rstrip())
+    from tabulate import tabulate
+
+    typer.echo(tabulate(rows, tablefmt="plain", disable_numparse=True))
 
 
 def _as_yaml(config: Config) -> str:
@@ -88,14 +86,12 @@ def _short(value: Any) -> str:
 
 
 def cache(
-    folder: Annotated[Path, typer.Option("--cache", help="Folder of the cache.")] = Path(
-        "data/cache"
-    ),
+    folder: Annotated[Path, Option("--cache", help="Folder of the cache.")] = Path("data/cache"),
     prune: Annotated[
-        str, typer.Option(help="Delete the features of this key, or `all`; they can be rebuilt.")
+        str, Option(help="Delete the features of this key, or `all`; they can be rebuilt.")
     ] = "",
 ) -> None:
-    """Show which extracted features are stored, and delete those no longer wanted."""
+    """Show which extracted features are stored, and delete those no longer needed."""
     from lsfa_lib.features.cache import cache_entries
 
     entries = cache_entries(folder)

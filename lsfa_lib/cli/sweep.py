@@ -6,40 +6,31 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
-from lsfa_lib.cli.options import (
-    DataRoot,
-    Device,
-    ImageSize,
-    Reports,
-    Workers,
-    check_names,
-    chosen_fields,
-)
+from lsfa_lib.cli import options
 from lsfa_lib.storage.files import InputError
 
 
 def sweep(
-    study: Annotated[Path, typer.Argument(help="Study file, such as studies/components.yaml.")],
+    study: Annotated[Path, Argument(help="Study file, such as studies/components.yaml.")],
     preset: Annotated[
-        str, typer.Option(help="Replaces the study's own.", show_default="the study's")
+        str, Option(help="Replaces the study's own.", show_default="the study's")
     ] = "",
-    data_root: DataRoot = "",
+    data_root: options.DataRoot = "",
     categories: Annotated[
-        str, typer.Option(help="Comma-separated, or `all`.", show_default="the study's")
+        str, Option(help="Comma-separated, or `all`.", show_default="the study's")
     ] = "",
-    seeds: Annotated[str, typer.Option(help="Comma-separated.", show_default="the study's")] = "",
-    workers: Workers = 2,
+    seeds: Annotated[str, Option(help="Comma-separated.", show_default="the study's")] = "",
+    workers: options.Workers = 2,
     scheduler: Annotated[
-        str, typer.Option(help="Address of a dask scheduler, tcp://..., whose workers run it.")
+        str, Option(help="Address of a dask scheduler, tcp://..., whose workers run it.")
     ] = "",
-    device: Device = "auto",
-    image_size: ImageSize = 0,
-    force: Annotated[bool, typer.Option("--force", help="Repeat finished runs too.")] = False,
-    reports: Reports = Path("reports"),
-    document: Annotated[
-        str, typer.Option(help="Also write the tables to this Markdown file.")
-    ] = "",
+    device: options.Device = "auto",
+    image_size: options.ImageSize = 0,
+    force: Annotated[bool, Option("--force", help="Repeat finished runs too.")] = False,
+    reports: options.Reports = Path("reports"),
+    document: Annotated[str, Option(help="Also write the tables to this Markdown file.")] = "",
 ) -> None:
     """Execute every run of a STUDY that is not finished, then write its table and its page.
 
@@ -52,10 +43,10 @@ def sweep(
         preset=preset,
         categories=tuple(filter(None, categories.split(","))),
         seeds=_numbers(seeds),
-        fields=chosen_fields(data_root, device, image_size),
+        fields=options.chosen_fields(data_root, device, image_size),
     )
     studies = read_studies(study, choices)
-    check_names(studies, 0 if scheduler else workers)
+    options.check_names(studies, 0 if scheduler else workers)
     from lsfa_lib.studies.sweep import run_sweep
 
     try:

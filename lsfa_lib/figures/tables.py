@@ -30,7 +30,7 @@ def marked(
 
     `frame` holds the cells as they are read ("0.934 [0.901, 0.960]"; numbers get `digits`
     decimals, NaN is a dash). `values`, of the same index, holds for each column that is to be
-    marked the numbers that decide (none: nothing is marked): the largest where `best` is "max", the smallest where it is
+    marked the numbers that decide: the largest where `best` is "max", the smallest where it is
     "min", by column where `best` is a mapping (a column it leaves out is judged by "max"). NaN
     takes no part. Cells that agree to `digits` decimals share the mark; a column whose numbers all
     agree has none. Intervals in brackets and `±` are set in soft type. All text is escaped.

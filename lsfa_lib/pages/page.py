@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from lsfa_lib.figures.findings import three_digits
+from lsfa_lib.figures.names import metric_label
 from lsfa_lib.pages.glossary import explained
 from lsfa_lib.storage.files import atomic_write
 
@@ -74,7 +75,7 @@ def last_line(traceback: str) -> str:
 _environment = Environment(
     loader=FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
-for function in (counted, day, three_digits, last_line):
+for function in (counted, day, last_line, metric_label, three_digits):
     _environment.filters[function.__name__] = function
 
 

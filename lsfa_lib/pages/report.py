@@ -19,8 +19,8 @@ from plotly.offline import get_plotlyjs
 from lsfa_lib.pages.gallery import write_index as write_index
 from lsfa_lib.pages.gallery_data import DAMAGE
 from lsfa_lib.pages.notebook_html import body_html, contents, question, thumbnail
-from lsfa_lib.pages.page import packed, page_text, write_text
-from lsfa_lib.pages.report_head import provenance, run_head, study_head
+from lsfa_lib.pages.page import day, packed, page_text, write_text
+from lsfa_lib.pages.report_head import provenance, run_head
 from lsfa_lib.storage.files import InputError, atomic_write, progress
 from lsfa_lib.storage.results import read_result
 from lsfa_lib.storage.study_record import read_study
@@ -87,7 +87,8 @@ def _head(notebook: nbformat.NotebookNode, folder: Path) -> dict[str, Any]:
         rows = list(provenance(notebook, None))
         if study.exists():
             about = read_study(study)
-            return {"title": about.title, **study_head(about), "provenance": rows}
+            eyebrow = [f"{about.preset} preset", day(about.created)]
+            return {"title": about.title, "study": about, "eyebrow": eyebrow, "provenance": rows}
         return {"title": question(notebook) or folder.name, "eyebrow": [], "provenance": rows}
     except InputError:
         raise

@@ -67,6 +67,10 @@ _EXPECTED = {
     **dict.fromkeys(("parameters", "cells", "grid", "published"), "indented fields"),
     "published.rows": "indented fields",
 }
+_EXPECTED_INSIDE = {
+    "cells": ("cell {!r}", "parameters such as {only: IFC}, or {} for none"),
+    "grid": ("grid {}", "a list of its values"),
+}
 
 
 def read_file(path: Path) -> StudyFile:
@@ -104,18 +108,14 @@ def _sentence(values: Fields, error: Any) -> str:
         return (
             f"there is no field {name}; the nearest is {prefix}{nearest(error['loc'][-1], known)}"
         )
-    if first == "cells" and inner:
-        given = values["cells"][error["loc"][1]]
-        return (
-            f"cell {inner[0]!r} is {given!r}, expected parameters such as {{only: IFC}}, or {{}} for "
-            "none"
-        )
-    if first == "grid" and inner:
-        return (
-            f"grid {inner[0]} is {values['grid'][error['loc'][1]]!r}, expected a list of its values"
-        )
-    value = error["input"] if first == "published" else values[first]
-    return f"{name} is {value!r}, expected {_EXPECTED.get(name, 'text')}"
+    value, expected = values[first], _EXPECTED.get(name, "text")
+    if first == "published":
+        value = error["input"]
+    elif first in _EXPECTED_INSIDE and inner:
+        value = value[error["loc"][1]]
+        name, expected = _EXPECTED_INSIDE[first]
+        name = name.format(inner[0])
+    return f"{name} is {value!r}, expected {expected}"
 
 
 def require_distinct(path: Path, name: str, values: Iterable[Any]) -> None:

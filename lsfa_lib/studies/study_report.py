@@ -18,14 +18,7 @@ from lsfa_lib.pages.page import counted
 from lsfa_lib.records import MODALITIES
 from lsfa_lib.studies import study_table
 from lsfa_lib.studies.published import COLUMNS, published_file, published_values
-from lsfa_lib.studies.study_table import (
-    StudyRuns,
-    config_of,
-    finding,
-    records,
-    spread,
-    spreads,
-)
+from lsfa_lib.studies.study_table import StudyRuns, config_of, finding, records, spread, spreads
 
 STAGES = {
     "train, s": ("train adaptors", "finetune"),
