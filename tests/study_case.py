@@ -102,7 +102,7 @@ def record(cells: Iterable[str], reference: str = "") -> StudyRecord:
         preset="demo",
         finding="",
         created=datetime(2026, 11, 22, tzinfo=UTC),
-        cells=dict.fromkeys(cells, {}),
+        cells={cell: {} for cell in cells},
         categories=["seal"],
         seeds=[0],
         runs=[],

@@ -93,8 +93,8 @@ def test_the_quickstart_is_swept_with_the_numbers_of_a_plain_run(
     swept: Small, demo_root: Path, tmp_path: Path
 ) -> None:
     reports = swept[1].index.parent
-    (run,) = (run for run in runs_of(swept[0]["components"]) if run.cell == "IFC")
-    folder = reports / "runs" / "sweep" / run.folder
+    (run,) = (run for run in runs_of(swept[0]["components"], reports) if run.cell == "IFC")
+    folder = run.folder
     result = read_result(folder / "result.json")
     assert (folder / "adaptors.safetensors").exists() and (folder / "thumbnail.png").exists()
     assert list((reports.parent / "data" / "cache").glob("*/*.safetensors"))

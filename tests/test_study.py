@@ -50,9 +50,10 @@ def test_seeds_are_outermost_then_cells_then_categories(demo_root: Path, tmp_pat
         "seed": 3,
         "preset": "tiny",
         "fields": {"data.root": str(demo_root), "only": "none"},
+        "out": str(first.folder),
     }
     assert first.notebook == ROOT / "notebooks" / "00_quickstart.ipynb"
-    assert first.folder == f"biscuit-tiny-96_px-no_training-s3-{first.key[:8]}"
+    assert first.folder.name == f"biscuit-tiny-96_px-no_training-s3-{first.key[:8]}"
     assert len({run.key for run in runs}) == len({run.folder for run in runs}) == 8
 
 
@@ -63,7 +64,7 @@ def test_a_grid_is_every_combination_and_names_its_cells(demo_root: Path, tmp_pa
     assert runs[0].cell == "only IFC, shots 3, training.temperature 0.03"
     last = {"data.root": str(demo_root), "only": "both", "shots": 5, "training.temperature": 0.3}
     assert runs[-1].parameters["fields"] == last
-    assert "only_IFC-3_shots-training.temperature_0.03" in runs[0].folder
+    assert "only_IFC-3_shots-training.temperature_0.03" in runs[0].folder.name
     assert cell_name({"fields": {}, "only": ""}) == "no fields, only –"
     # As earlier study files wrote it.
     nested = {k: v for k, v in grid.items() if "." not in k}
@@ -134,9 +135,10 @@ def test_a_notebook_beside_the_study_counts_its_parameters_and_its_cells(
     cells = {"a": {"word": "x"}, "b": {"word": "<y>/.."}}
     path = write(tmp_path, run="own.ipynb", cells=cells, categories=["seal"])
     runs = expanded(path, demo_root)
-    assert runs[0].parameters == {"category": "seal", "seed": 0, "word": "x"}
+    out = str(runs[0].folder)
+    assert runs[0].parameters == {"category": "seal", "seed": 0, "out": out, "word": "x"}
     assert runs[0].key != runs[1].key
-    assert runs[1].folder == f"seal-tiny-word_y_..-s0-{runs[1].key[:8]}"
+    assert runs[1].folder.name == f"seal-tiny-word_y_..-s0-{runs[1].key[:8]}"
     with pytest.raises(
         InputError, match=r"training.steps needs a parameter `fields` in own\.ipynb"
     ):
@@ -153,7 +155,7 @@ def test_presets_may_be_files_found_from_the_study_file(demo_root: Path, tmp_pat
     cells = {"mine": {"preset": "mine.yaml"}, "theirs": {}}
     runs = expanded(write(tmp_path, cells=cells, categories=["seal"]), demo_root)
     assert [run.parameters["preset"] for run in runs] == [str(mine), "tiny"]
-    assert runs[0].folder.startswith("seal-mine-96_px-")
+    assert runs[0].folder.name.startswith("seal-mine-96_px-")
     path = write(tmp_path, "both", preset="mine.yaml", categories=["seal"])
     (study,) = read_studies(path, Choices(fields={"data.root": str(demo_root)}))
     assert (study.preset, study.folder) == (str(mine), "both-mine")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
+from lsfa_lib.cli import options
 from lsfa_lib.storage.files import InputError, nearest
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def methods() -> None:
     from lsfa_lib.methods import METHODS
 
     found = sorted(METHODS.items())
-    _print_table([[name, m.title, m.source, m.missing] for name, m in found])
+    options.print_table([[name, m.title, m.source, m.missing] for name, m in found])
 
 
 def presets(
@@ -55,14 +56,7 @@ def presets(
         differs = any(value != values[0] for value in values)
         if field != "preset" and (differs or not differing):
             rows.append(["*" if differs else "", field, *map(_short, values)])
-    _print_table(rows)
-
-
-def _print_table(rows: list[list[str]]) -> None:
-    """The rows with their columns aligned."""
-    from tabulate import tabulate
-
-    typer.echo(tabulate(rows, tablefmt="plain", disable_numparse=True))
+    options.print_table(rows)
 
 
 def _as_yaml(config: Config) -> str:

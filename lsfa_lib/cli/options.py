@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from typer import Option
 
 from lsfa_lib.storage.files import InputError
@@ -23,7 +24,7 @@ Device = Annotated[str, Option(help="auto: CUDA if available, else CPU; cpu; cud
 ImageSize = Annotated[
     int, Option(help="Side of the image the encoders see, px; 0 keeps the preset's.")
 ]
-Reports = Annotated[Path, Option("--reports", help="Folder the reports are written to.")]
+Reports = Annotated[Path, Option("--reports", help="Folder of the reports.")]
 Workers = Annotated[int, Option(min=1, help="Parallel runs; they share the cores.")]
 
 
@@ -52,3 +53,10 @@ def check_names(studies: Iterable[Study], workers: int) -> None:
         from lsfa_lib.studies import prefork
 
         prefork.begin(workers)
+
+
+def print_table(rows: list[list[str]]) -> None:
+    """The rows with their columns aligned."""
+    from tabulate import tabulate
+
+    typer.echo(tabulate(rows, tablefmt="plain", disable_numparse=True))

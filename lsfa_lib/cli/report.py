@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
+from lsfa_lib.cli import options
 from lsfa_lib.storage.files import InputError
 
 
@@ -22,7 +23,7 @@ def report(
         str, Option(help="Zip file for the gallery with all pages and tables, to share.")
     ] = "",
     study: Annotated[str, Option(help="Bundle only this study and its runs.")] = "",
-    reports: Annotated[Path, Option("--reports", help="Folder of the reports.")] = Path("reports"),
+    reports: options.Reports = Path("reports"),
 ) -> None:
     """Rewrite all pages and the gallery, or write one page to mail or a zip to share.
 

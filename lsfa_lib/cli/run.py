@@ -20,7 +20,7 @@ def run(
     categories: Annotated[list[str], Argument(help="Or `all`.", metavar="CATEGORY...")],
     data_root: options.DataRoot = "",
     preset: Annotated[
-        str, Option(help="demo, tiny; ours, published, released (download).", show_default="demo")
+        str, Option(help="demo, tiny; downloads: ours, published, released.", show_default="demo")
     ] = "",
     config: Annotated[str, Option(help="YAML file: a preset and the fields to change.")] = "",
     only: Annotated[str, Option(help="Train with IFC, CLC, LA, GA, LC, GC, both or none.")] = "",
@@ -86,11 +86,10 @@ def _execute(study: Study, workers: int, reports: Path) -> None:
     options.check_names([study], workers)
     from lsfa_lib.pages import gallery
     from lsfa_lib.studies.study_runs import runs_of
-    from lsfa_lib.studies.sweep import job_of
     from lsfa_lib.studies.sweep_cluster import crew
     from lsfa_lib.studies.watch import Watch
 
-    jobs = [job_of(study, run, reports.resolve()) for run in runs_of(study)]
+    jobs = runs_of(study, reports.resolve())
     failures, finished = list[str](), list[Path]()
     try:
         with crew(min(workers, len(jobs)), "", Watch(len(jobs))) as run_all:
@@ -123,17 +122,15 @@ def _print_numbers(folders: list[Path], seeds: int) -> None:
 
     results = [read_result(folder / "result.json") for folder in folders]
     metrics = ("i_auroc", "aupro_30", "p_auroc")
-    names = "  ".join(f"{METRICS[metric]:>10}" for metric in metrics)
-    typer.echo(f"{'':<28}{names}  defects found  false alarms")
+    rows = [["", *(METRICS[metric] for metric in metrics), "defects found", "false alarms"]]
     for result in results:
         mode = lead(result)
         found, bad, rejected, good = counts(result)
         label = f"{result['category']}, {MODES[mode]}"
         label += f", seed {result['seed']}" if seeds > 1 else ""
         values = [three_digits(result["modes"][mode][metric]) for metric in metrics]
-        numbers = "  ".join(f"{value:>10}" for value in values)
-        shares = f"{f'{found} of {bad}':>13}  {f'{rejected} of {good}':>12}"
-        typer.echo(f"{label:<28}{numbers}  {shares}")
+        rows.append([label, *values, f"{found} of {bad}", f"{rejected} of {good}"])
+    options.print_table(rows)
     if seeds > 1:
         typer.echo("mean ± standard deviation [95 % interval of the mean] over seeds")
         for line in seed_lines(results):

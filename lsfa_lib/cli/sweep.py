@@ -77,22 +77,21 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _table_lines(folder: Path) -> list[str]:
     """A study's table in short: each cell in the mode that reports lead with."""
-    import json
-
     import pandas as pd
 
     from lsfa_lib.figures.findings import BOTH
     from lsfa_lib.figures.names import METRICS, MODES
+    from lsfa_lib.storage.study_record import read_study
     from lsfa_lib.studies import study_table
 
     if not (folder / "table.parquet").exists():
         return []
-    about = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-    lines = [f"{about['title']} ({about['preset']}, {MODES[BOTH]})"]
+    about = read_study(folder / "study.json")
+    lines = [f"{about.title} ({about.preset}, {MODES[BOTH]})"]
     for line in study_table.lead_lines(pd.read_parquet(folder / "table.parquet")):
         only = "" if line["mode"] == BOTH else f", {MODES[line['mode']]}"
         said = [f"{METRICS[m]} {study_table.spread(line, m)}" for m in study_table.METRICS]
         failed = f"   {line['missing']} of its runs failed" if line["missing"] else ""
         lines.append(f"  {line['row'] + only:<24} {'   '.join(said)}{failed}")
-    lines += [f"  {cell}: {why}" for cell, why in about["unavailable"].items()]
-    return [*lines, f"  {about['finding']}", f"  {folder}"]
+    lines += [f"  {cell}: {why}" for cell, why in about.unavailable.items()]
+    return [*lines, f"  {about.finding}", f"  {folder}"]

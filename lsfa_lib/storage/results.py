@@ -99,9 +99,15 @@ def as_json(value: Any) -> Any:
 def write_result(result: dict[str, Any], folder: Path) -> Path:
     """Writes `folder/result.json` atomically and returns its path."""
     path = Path(folder) / "result.json"
-    with atomic_write(path) as file:
-        file.write_text(json.dumps(as_json(result), indent=1, allow_nan=False), encoding="utf-8")
+    write_json(path, as_json(result))
     return path
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Writes `values`, which hold no NaN, atomically."""
+    text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
+    with atomic_write(path) as file:
+        file.write_text(text, encoding="utf-8")
 
 
 def read_result(path: Path) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from distributed.scheduler import KilledWorker
 
 from lsfa_lib.storage.files import InputError
 from lsfa_lib.studies import prefork
-from lsfa_lib.studies.sweep_worker import TOPIC, Job, Outcome, failed, lost, perform, tidy
+from lsfa_lib.studies.study_runs import Job
+from lsfa_lib.studies.sweep_worker import TOPIC, Outcome, failed, lost, perform, tidy
 from lsfa_lib.studies.watch import Watch
 
 DEATHS = 3

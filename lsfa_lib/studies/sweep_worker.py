@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import time
 import traceback
 from contextlib import chdir, suppress
@@ -13,33 +11,15 @@ from typing import Any
 
 from distributed import get_worker
 from tqdm import tqdm
+from typer import unstyle
 
 from lsfa_lib.storage.files import InputError, Listener, atomic_write, locked, progress_reported_to
-from lsfa_lib.storage.results import SCHEMA, read_result, reset_peak_memory
+from lsfa_lib.storage.results import SCHEMA, read_json, read_result, reset_peak_memory, write_json
+from lsfa_lib.studies.study_runs import Job
 
 FAILED, TRACEBACK = "notebook-failed.ipynb", "error.txt"
 TOPIC, EVERY_S = "lsfa-progress", 1.0
 """Of dask's events: where a run is, at most once a second."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A notebook to execute in a folder."""
-
-    notebook: Path
-    folder: Path
-    parameters: dict[str, Any]
-    key: str = ""
-    """Of a run; "" for what is executed each time, such as the page of a study."""
-    title: str = ""
-    wait_for_lock: bool = False
-    """Waits for another sweep that executes this run."""
-    again: bool = False
-    """Executes it even if it is finished."""
-    has_numbers: bool = True
-    """A run whose notebook writes result.json."""
-    place: str = ""
-    """Working folder that relative paths start from, "" for the worker's own."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +40,7 @@ def perform(job: Job) -> Outcome | None:
     None where another sweep executes it and the job does not wait; a job that waits finds it done.
     """
     try:
-        with locked(job.folder, wait=job.wait_for_lock), chdir(job.place or "."):
+        with locked(job.folder, wait=job.wait_for_lock), chdir(job.place):
             if job.key and not job.again and (before := finished(job)):
                 return before
             return _execute(job)
@@ -85,7 +65,10 @@ def _execute(job: Job) -> Outcome:
     report.render(page, job.folder / "report.html", title=job.title)
     seconds = time.perf_counter() - start
     if job.key:
-        _mark(job, seconds)
+        about = {"schema": SCHEMA, "key": job.key, "notebook": job.notebook.stem}
+        about |= {"parameters": job.parameters, "seconds": seconds}
+        # Last of all: with it the run is finished.
+        write_json(job.folder / "run.json", about)
     return Outcome(seconds=seconds)
 
 
@@ -118,24 +101,16 @@ def _reporter(run: str) -> Listener:
     return listen
 
 
-def _mark(job: Job, seconds: float) -> None:
-    """Writes run.json, last of all: with it the run is finished."""
-    about = {"schema": SCHEMA, "key": job.key, "notebook": job.notebook.stem}
-    about |= {"parameters": job.parameters, "seconds": seconds}
-    with atomic_write(job.folder / "run.json") as file:
-        file.write_text(json.dumps(about, indent=1), encoding="utf-8")
-
-
 def finished(job: Job) -> Outcome | None:
     """The outcome of a run, if it was finished in its folder."""
     try:
-        about = json.loads((job.folder / "run.json").read_text(encoding="utf-8"))
-        if about["schema"] != SCHEMA or about["key"] != job.key:
+        about = read_json(job.folder / "run.json", "is damaged", "it is executed again")
+        if about["key"] != job.key:
             return None
         if job.has_numbers:
             read_result(job.folder / "result.json")
         return Outcome(seconds=float(about["seconds"]), reused=True)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None  # Half-written, damaged or of another version: it is executed again.
 
 
@@ -143,12 +118,12 @@ def failed(folder: Path, error: BaseException) -> Outcome:
     """Writes error.txt with the traceback; the outcome carries its sentence."""
     reason = error.__cause__ if isinstance(error, InputError) else None
     sentence = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-    sentence = " ".join(plain(sentence).split())
+    sentence = " ".join(unstyle(sentence).split())
     # papermill's exceptions have the traceback of the notebook.
     lines = getattr(reason, "traceback", None) or traceback.format_exception(error)
     trace = "\n".join(map(str.rstrip, lines))
     with suppress(InputError, OSError), atomic_write(folder / TRACEBACK) as file:
-        file.write_text(f"{sentence}\n\n{plain(trace)}\n", encoding="utf-8")
+        file.write_text(f"{sentence}\n\n{unstyle(trace)}\n", encoding="utf-8")
     return Outcome(sentence)
 
 
@@ -173,11 +148,6 @@ def clear(folder: Path, patterns: tuple[str, ...]) -> None:
     for pattern in patterns:
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
-
-
-def plain(text: str) -> str:
-    """`text` without a terminal's colours."""
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def tidy(folder: Path) -> None:
