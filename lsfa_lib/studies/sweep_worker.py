@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import traceback
 from contextlib import chdir, suppress
@@ -11,7 +12,6 @@ from typing import Any
 
 from distributed import get_worker
 from tqdm import tqdm
-from typer import unstyle
 
 from lsfa_lib.storage.files import InputError, Listener, atomic_write, locked, progress_reported_to
 from lsfa_lib.storage.results import SCHEMA, read_json, read_result, reset_peak_memory, write_json
@@ -118,12 +118,12 @@ def failed(folder: Path, error: BaseException) -> Outcome:
     """Writes error.txt with the traceback; the outcome carries its sentence."""
     reason = error.__cause__ if isinstance(error, InputError) else None
     sentence = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-    sentence = " ".join(unstyle(sentence).split())
+    sentence = " ".join(plain(sentence).split())
     # papermill's exceptions have the traceback of the notebook.
     lines = getattr(reason, "traceback", None) or traceback.format_exception(error)
     trace = "\n".join(map(str.rstrip, lines))
     with suppress(InputError, OSError), atomic_write(folder / TRACEBACK) as file:
-        file.write_text(f"{sentence}\n\n{unstyle(trace)}\n", encoding="utf-8")
+        file.write_text(f"{sentence}\n\n{plain(trace)}\n", encoding="utf-8")
     return Outcome(sentence)
 
 
@@ -148,6 +148,11 @@ def clear(folder: Path, patterns: tuple[str, ...]) -> None:
     for pattern in patterns:
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
+
+
+def plain(text: str) -> str:
+    """`text` without a terminal's colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def tidy(folder: Path) -> None:
