@@ -57,6 +57,6 @@ def check_names(studies: Iterable[Study], workers: int) -> None:
 
 def print_table(rows: list[list[str]]) -> None:
     """The rows with their columns aligned."""
-    from tabulate import tabulate
+    from tabulate import tabulate  # type: ignore[import-untyped]
 
     typer.echo(tabulate(rows, tablefmt="plain", disable_numparse=True))

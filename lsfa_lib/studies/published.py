@@ -28,7 +28,9 @@ def published_values(about: dict[str, Any] | None, cell: str) -> dict[str, float
 
     `about` has the table's name, and rows by cell.
     """
-    for row in published_file(ABLATIONS) if about and cell in about["rows"] else ():
+    if about is None or cell not in about["rows"]:
+        return {}
+    for row in published_file(ABLATIONS):
         if (row["table"], row["setting"]) == (about["table"], about["rows"][cell]):
             return {ours: float(row[name]) for ours, name in COLUMNS.items() if row[name]}
     return {}
