@@ -79,17 +79,16 @@ def render(
 def _head(notebook: nbformat.NotebookNode, folder: Path) -> dict[str, Any]:
     """Title, head and provenance of the page, from the files in the notebook's folder."""
     result, study = folder / "result.json", folder / "study.json"
+    run = read_result(result) if result.exists() else None
+    head: dict[str, Any] = {"title": question(notebook) or folder.name, "eyebrow": []}
     try:
-        if result.exists():
-            run = read_result(result)
-            rows = list(provenance(notebook, run))
-            return {"title": str(run["category"]), **run_head(run), "provenance": rows}
-        rows = list(provenance(notebook, None))
-        if study.exists():
+        if run:
+            head = {"title": str(run["category"]), **run_head(run)}
+        elif study.exists():
             about = read_study(study)
             eyebrow = [f"{about.preset} preset", day(about.created)]
-            return {"title": about.title, "study": about, "eyebrow": eyebrow, "provenance": rows}
-        return {"title": question(notebook) or folder.name, "eyebrow": [], "provenance": rows}
+            head = {"title": about.title, "study": about, "eyebrow": eyebrow}
+        return head | {"provenance": list(provenance(notebook, run))}
     except InputError:
         raise
     except DAMAGE as error:
