@@ -69,6 +69,12 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"lsfa {version('lsfa_lib')}\n"
 
 
+def test_a_removed_command_names_the_one_to_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert lsfa("study", "--workers", "2") == 2
+    said = capsys.readouterr().err
+    assert said == "lsfa: `lsfa study` was removed; run `lsfa sweep studies/in_depth.yaml`\n"
+
+
 SHORT = (("--help",), ("--version",), ("methods",), ("presets",))
 MISSPELT = {
     "category": ("run", "bagle"),
