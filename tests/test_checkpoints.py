@@ -96,7 +96,7 @@ def test_a_missing_or_misshapen_entry_is_named(tmp_path, name):
         load_point_mae(model(2), path)
     content["base_model"][f"module.MAE_encoder.{name}"] = entry[:-1]
     saved(content, path)
-    with pytest.raises(InputError, match=f"part.pth: '{name}' has shape .* wanted"):
+    with pytest.raises(InputError, match=f"part.pth: '{name}' has shape .* expected"):
         load_point_mae(model(2), path)
 
 
@@ -132,7 +132,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path):
     with pytest.raises(InputError, match=r"evil.pth: .* not run"):
         load_point_mae(model(), path)
     assert not marker.exists()
-    with pytest.raises(InputError, match=r"evil.pth: its sha256 is [0-9a-f]{64}, wanted 00"):
+    with pytest.raises(InputError, match=r"evil.pth: its sha256 is [0-9a-f]{64}, expected 00"):
         load_point_mae(model(), path, "0" * 64)
     assert not marker.exists()
     torch.load(path, weights_only=False)

@@ -69,6 +69,12 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"lsfa {version('lsfa_lib')}\n"
 
 
+def test_a_removed_command_names_the_one_to_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert lsfa("study", "--workers", "2") == 2
+    said = capsys.readouterr().err
+    assert said == "lsfa: `lsfa study` was removed; run `lsfa sweep studies/in_depth.yaml`\n"
+
+
 SHORT = (("--help",), ("--version",), ("methods",), ("presets",))
 MISSPELT = {
     "category": ("run", "bagle"),
@@ -149,12 +155,12 @@ def test_settings_that_cannot_be_used_are_found_before_anything_runs(
     ("text", "expected"),
     [
         ("preset: [tiny", "is not a readable YAML file"),
-        ("just words", "holds str, wanted fields such as `preset:`"),
+        ("just words", "holds str, expected fields such as `preset:`"),
         ("preset: tinny", "preset 'tinny' does not exist; the nearest of"),
         ("preset: tiny\ntraning:\n  steps: 3", "there is no field traning; the nearest is train"),
         (
             "preset: tiny\ntraining:\n  steps: many",
-            "training.steps is 'many', wanted a valid integer",
+            "training.steps is 'many', expected a valid integer",
         ),
         ("preset: tiny\nshots: 9", "9 shots of 6 scans; ask for 1 to 6"),
     ],

@@ -66,25 +66,25 @@ def test_hash_changes_with_any_field() -> None:
             {"training.temprature": 1},
             r"no field training\.temprature; the nearest is training\.temperature",
         ),
-        ("demo", {"bank": 3}, "bank is 3, wanted its fields"),
+        ("demo", {"bank": 3}, "bank is 3, expected its fields"),
         ("demo", {"only": "IFK"}, r"there is no loss 'IFK'; the nearest of .* is IFC"),
         ("demo", {"recipe": "publised"}, r"no recipe 'publised'; the nearest of .* is published"),
-        ("demo", {"shots": "3"}, "shots is '3', wanted a valid integer; write it without quotes"),
-        ("demo", {"shots": 2.5}, r"shots is 2\.5, wanted a valid integer"),
-        ("demo", {"shots": True}, "shots is True, wanted a valid integer"),
-        ("demo", {"training.temperature": "hot"}, "temperature is 'hot', wanted a valid number"),
-        ("demo", {"bank.keep_ratio_rgb": "x"}, "keep_ratio_rgb is 'x', wanted a valid number"),
-        ("demo", {"training.betas": [0.9]}, r"training\.betas\S* is .*, wanted"),
-        ("demo", {"image_encoder.stages": [1.5]}, r"image_encoder\.stages\.0 is 1\.5, wanted"),
+        ("demo", {"shots": "3"}, "shots is '3', expected a valid integer; write it without quotes"),
+        ("demo", {"shots": 2.5}, r"shots is 2\.5, expected a valid integer"),
+        ("demo", {"shots": True}, "shots is True, expected a valid integer"),
+        ("demo", {"training.temperature": "hot"}, "temperature is 'hot', expected a valid number"),
+        ("demo", {"bank.keep_ratio_rgb": "x"}, "keep_ratio_rgb is 'x', expected a valid number"),
+        ("demo", {"training.betas": [0.9]}, r"training\.betas\S* is .*, expected"),
+        ("demo", {"image_encoder.stages": [1.5]}, r"image_encoder\.stages\.0 is 1\.5, expected"),
         (
             "demo",
             {"detector.fusion": "men"},
-            r"detector\.fusion is 'men', wanted one of mean, sum, product; the nearest is mean",
+            r"detector\.fusion is 'men', expected one of mean, sum, product; the nearest is mean",
         ),
         (
             "demo",
             {"finetune.modalities": ["rbg"]},
-            r"finetune\.modalities holds 'rbg', wanted some of 3d, rgb; the nearest is rgb",
+            r"finetune\.modalities holds 'rbg', expected some of 3d, rgb; the nearest is rgb",
         ),
         (
             "published",
@@ -102,7 +102,7 @@ def test_a_wrong_name_or_value_is_named_with_the_nearest_right_one(
 
 def test_values_that_are_not_plain_are_taken_as_text_or_refused(tmp_path: Path) -> None:
     assert configure("demo", {"data.root": tmp_path}).data.root == str(tmp_path)
-    with pytest.raises(InputError, match=r"shots is .*, wanted a valid integer"):
+    with pytest.raises(InputError, match=r"shots is .*, expected a valid integer"):
         configure("demo", {"shots": {1, 2}})
 
 
@@ -212,8 +212,8 @@ def test_a_changed_preset_may_not_keep_its_name(tmp_path: Path) -> None:
     [
         (b"preset: tny\n", r"file\.yaml: preset 'tny' does not exist; the nearest of .* is tiny"),
         (b"shts: 4\n", r"file\.yaml: there is no field shts; the nearest is shots"),
-        (b"shots: '4'\n", r"file\.yaml: shots is '4', wanted a valid integer"),
-        (b"- tiny\n", r"file\.yaml holds list, wanted fields such as `preset:`"),
+        (b"shots: '4'\n", r"file\.yaml: shots is '4', expected a valid integer"),
+        (b"- tiny\n", r"file\.yaml holds list, expected fields such as `preset:`"),
         (b"a: [", r"(?s)file\.yaml is not a readable YAML file .*; fix it"),
         (b"\xff\xfe\x00", r"file\.yaml is not a readable YAML file .*; fix it"),
         (None, r"file\.yaml is not a readable YAML file .*No such file"),

@@ -211,9 +211,9 @@ def test_blocks_after_the_last_tap_are_left_out():
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ({"blocks": 0}, r"blocks is 0, wanted 1 to 3, the blocks of (vit_tiny|point_mae)"),
-        ({"blocks": 4}, r"blocks is 4, wanted 1 to 3"),
-        ({"method": "lora", "rank": 0}, r"rank is 0, wanted at least 1"),
+        ({"blocks": 0}, r"blocks is 0, expected 1 to 3, the blocks of (vit_tiny|point_mae)"),
+        ({"blocks": 4}, r"blocks is 4, expected 1 to 3"),
+        ({"method": "lora", "rank": 0}, r"rank is 0, expected at least 1"),
         ({"modalities": ()}, r"modalities is empty; name rgb, 3d or both"),
     ],
 )

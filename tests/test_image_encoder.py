@@ -173,7 +173,7 @@ def test_weights_from_a_file_are_loaded_strictly(tmp_path, suffix):
     [
         (ImageEncoderConfig("resnet18", "random"), 96, "'resnet18' has no patch tokens"),
         (ImageEncoderConfig("swin_tiny_patch4_window7_224", "random"), 224, "no patch tokens"),
-        (ImageEncoderConfig("resnet18", "random", (1, 5)), 96, "stages has 5, wanted 0 to 4 for"),
+        (ImageEncoderConfig("resnet18", "random", (1, 5)), 96, "stages has 5, expected 0 to 4 for"),
         (ImageEncoderConfig("resnet18", "random", (-1,)), 96, "has -1"),
         (VIT, 100, "100 is not a multiple of 16, .* choose 96"),
         (ImageEncoderConfig("wide_resnet_50", "random"), 96, "'wide_resnet_50' is unknown"),

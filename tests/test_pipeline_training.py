@@ -2,15 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from lsfa_lib.adaptation.adaptors import adapt, disagreement, load_adaptors
-from lsfa_lib.adaptation.finetune import load_finetuned
+from lsfa_lib.adaptation.finetune import finetune, load_finetuned
 from lsfa_lib.adaptation.training import train_adaptors
 from lsfa_lib.config import Config, configure, with_losses
 from lsfa_lib.datasets.layouts import read_split
+from lsfa_lib.datasets.preprocess import prepare
 from lsfa_lib.detection.detector import evidence, predict
 from lsfa_lib.detection.saved import load, save
 from lsfa_lib.features.extract import load_encoders
@@ -126,10 +128,15 @@ def test_one_shot_trains_local_alignment_alone(cached: Config) -> None:
     assert learned(with_losses(one, "LA")).trained is not None
 
 
+TUNED = {"finetune.method": "last_blocks", "finetune.modalities": ["rgb"], "training.steps": 2}
+
+
+@pytest.mark.parametrize("fields", [{}, TUNED], ids=["adaptors", "backbones"])
 def test_a_training_that_stops_leaves_its_last_good_adaptors(
-    cached: Config, tmp_path: Path
+    cached: Config, tmp_path: Path, fields: dict[str, Any]
 ) -> None:
-    wild = replace(cached, training=replace(cached.training, learning_rate=1e18, steps=20))
+    fields = {**fields, "training.learning_rate": 1e18, "training.steps": 20}
+    wild = configure(cached, fields)
     with pytest.raises(InputError, match=r"step \d+ of 20: .*adaptors-last-good\.safetensors"):
         fitted(wild, folder=tmp_path)
     kept = load_adaptors(tmp_path / "adaptors-last-good.safetensors", CPU)
@@ -153,8 +160,7 @@ def test_an_interrupted_run_resumes_from_its_checkpoint(cached: Config, tmp_path
 def test_a_config_may_train_the_backbone_instead_of_an_adaptor(
     tiny: Config, tmp_path: Path
 ) -> None:
-    how = {"finetune.method": "last_blocks", "finetune.modalities": ["rgb"], "training.steps": 2}
-    config = configure(tiny, how)
+    config = configure(tiny, TUNED)
     found = run_category("seal", config, 1, tmp_path / "run")
     tuned = found.result["finetuned"]
     assert tuned["drift"]["3d"] == 0.0 and 0.0 < tuned["drift"]["rgb"] < 1.0
@@ -172,6 +178,22 @@ def test_a_config_may_train_the_backbone_instead_of_an_adaptor(
     frozen = run_category("seal", with_losses(tiny, "none"), seed=1).result
     assert frozen["finetuned"] is None
     assert frozen["scans"][0]["scores"]["rgb"] != found.result["scans"][0]["scores"]["rgb"]
+
+
+def test_an_interrupted_fine_tuning_resumes_from_its_checkpoint(
+    cached: Config, tmp_path: Path
+) -> None:
+    config = configure(cached, {**TUNED, "training.checkpoint_every": 1})
+    kept = tmp_path / "checkpoint.pt"
+    scans = read_split(Path(config.data.root), "seal", "train")
+    samples = [prepare(scan, config.preprocess) for scan in scans]
+    finetune(samples, load_encoders(config, CPU), config, 0, kept)
+    content = torch.load(kept, weights_only=True)
+    content["history"][0]["mark"] = 1.0
+    torch.save(content, kept)
+    found = fitted(config, folder=tmp_path).predict
+    assert found.trained.history[0]["mark"] == 1.0
+    assert not kept.exists()
 
 
 def run_weights(config: Config) -> dict:

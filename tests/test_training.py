@@ -282,7 +282,7 @@ def test_one_scan_serves_local_alignment_alone() -> None:
     [
         (replace(QUICK, weights=parts()), "linear", "weights are all 0"),
         (replace(QUICK, weights=parts(lc=1.0)), "none", "train with --only CLC"),
-        (replace(QUICK, accumulate=5), "linear", "accumulate is 5, wanted 1 to 4"),
+        (replace(QUICK, accumulate=5), "linear", "accumulate is 5, expected 1 to 4"),
         (replace(QUICK, instances=11), "linear", "K = 11 instance features .* 10 distinct"),
     ],
 )

@@ -100,7 +100,7 @@ def _require_weights(samples: list[Sample], encoders: Encoders, how: FinetuneCon
             "point_encoder.model point_mae"
         )
     if how.method in trainable.LOW_RANK and how.rank < 1:
-        raise InputError(f"finetune.rank is {how.rank}, wanted at least 1")
+        raise InputError(f"finetune.rank is {how.rank}, expected at least 1")
 
 
 def _copies(encoders: Encoders, modalities: Iterable[Modality]) -> nn.ModuleDict:

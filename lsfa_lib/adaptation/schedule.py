@@ -53,7 +53,7 @@ def fitted_schedule(config: TrainingConfig, scans: int) -> tuple[TrainingConfig,
         config = replace(config, batch=scans)
     if not 1 <= config.accumulate <= config.batch:
         raise InputError(
-            f"training.accumulate is {config.accumulate}, wanted 1 to {config.batch}, the batch"
+            f"training.accumulate is {config.accumulate}, expected 1 to {config.batch}, the batch"
         )
     if config.epochs:
         config = replace(config, steps=config.epochs * (scans // config.batch))

@@ -45,7 +45,7 @@ def open_weights(
             return add_low_rank(backbone, targets, how, steps)
     if not 1 <= how.blocks <= len(blocks):
         raise InputError(
-            f"finetune.blocks is {how.blocks}, wanted 1 to {len(blocks)}, the blocks of {model} "
+            f"finetune.blocks is {how.blocks}, expected 1 to {len(blocks)}, the blocks of {model} "
             "that its features pass through"
         )
     for block in blocks[-how.blocks :]:

@@ -7,8 +7,6 @@ from lsfa_lib.config.build import (
     fields_of,
     flat,
     from_dict,
-    resolve_device,
-    resolve_paths,
     structured,
     with_losses,
 )
@@ -40,3 +38,4 @@ from lsfa_lib.config.presets import (
     TINY,
     replaced,
 )
+from lsfa_lib.config.resolve import resolve_device, resolve_paths

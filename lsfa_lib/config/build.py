@@ -9,16 +9,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 
 from lsfa_lib.config.fields import MODALITIES, Config, LossWeights
 from lsfa_lib.config.presets import LOSSES, PRESETS
-from lsfa_lib.storage.files import CHECKOUT, InputError, located, nearest
-
-if TYPE_CHECKING:
-    import torch
+from lsfa_lib.config.resolve import resolve_paths
+from lsfa_lib.storage.files import InputError, nearest
 
 T = TypeVar("T")
 _NUMBER = re.compile(r"[-+\d.]+e[-+]?\d+")
@@ -112,7 +110,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         reason = " ".join(str(error).split())
         raise InputError(f"{path} is not a readable YAML file ({reason}); fix it") from error
     if values is not None and not isinstance(values, dict):
-        raise InputError(f"{path} holds {type(values).__name__}, wanted fields such as `preset:`")
+        raise InputError(f"{path} holds {type(values).__name__}, expected fields such as `preset:`")
     return values or {}
 
 
@@ -135,11 +133,11 @@ def structured(base: T, changes: Mapping[str, Any]) -> T:
     if error["type"] == "literal_error":
         choices = re.findall("'(.*?)'", error["ctx"]["expected"])
         raise InputError(
-            f"{name} is {value!r}, wanted one of {', '.join(choices)}; the nearest is "
+            f"{name} is {value!r}, expected one of {', '.join(choices)}; the nearest is "
             f"{nearest(value, choices)}"
         )
-    wanted = error["msg"].removeprefix("Input should be ").lower()
-    raise InputError(f"{name} is {value!r}, wanted {wanted}; write it without quotes")
+    expected = error["msg"].removeprefix("Input should be ").lower()
+    raise InputError(f"{name} is {value!r}, expected {expected}; write it without quotes")
 
 
 def _merged(base: dict[str, Any], changes: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -154,7 +152,7 @@ def _merged(base: dict[str, Any], changes: Mapping[str, Any], prefix: str) -> di
             raise InputError(f"there is no field {prefix}{name}; the nearest is {prefix}{near}")
         if isinstance(base[name], dict):
             if not isinstance(value, Mapping):
-                raise InputError(f"{prefix}{name} is {value!r}, wanted its fields, indented")
+                raise InputError(f"{prefix}{name} is {value!r}, expected its fields, indented")
             value = _merged(base[name], value, f"{prefix}{name}.")
         elif isinstance(value, str) and isinstance(base[name], float) and _NUMBER.fullmatch(value):
             value = float(value)
@@ -240,42 +238,10 @@ def checked(config: Config) -> Config:
     for name in config.finetune.modalities:
         if name not in MODALITIES:
             raise InputError(
-                f"finetune.modalities holds {name!r}, wanted some of {', '.join(MODALITIES)}; the "
-                f"nearest is {nearest(name, MODALITIES)}"
+                f"finetune.modalities holds {name!r}, expected some of {', '.join(MODALITIES)}; "
+                f"the nearest is {nearest(name, MODALITIES)}"
             )
     return config
-
-
-def resolve_paths(config: Config) -> Config:
-    """`config` with paths that also work in a subfolder of the checkout, such as notebooks/.
-
-    Data not found relative to that folder are read from the checkout, whose cache is used.
-    """
-    data = replace(config.data, root=str(located(Path(config.data.root))))
-    inside = CHECKOUT in Path.cwd().parents
-    cache = str(CHECKOUT / config.cache) if config.cache and inside else config.cache
-    return replace(config, data=data, cache=cache)
-
-
-def resolve_device(name: str) -> torch.device:
-    """The torch device of `auto`, `cpu`, `cuda` or `cuda:<index>`."""
-    import torch
-
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise InputError(f"device {name!r} is not known; choose auto, cpu or cuda")
-    count = torch.cuda.device_count()
-    if name == "cpu" or (name == "auto" and not count):
-        return torch.device("cpu")
-    if not count:
-        raise InputError(
-            f"device {name} was requested but torch sees none; use --device cpu or auto"
-        )
-    index = int(name.partition(":")[2] or 0)
-    if index >= count:
-        raise InputError(f"device {name} does not exist; torch sees cuda:0 to cuda:{count - 1}")
-    # TF32 convolutions would change features by 1e-3, so scores would differ from those on the CPU.
-    torch.backends.cudnn.allow_tf32 = False
-    return torch.device(name if ":" in name else "cuda")
 
 
 def fields_of(config: Config) -> dict[str, Any]:

@@ -89,9 +89,10 @@ def _nearest(
     useful = True
     for start in range(0, len(bank), chunk):
         at = slice(start, start + chunk)
+        norms = sketch.squared_norms[at]
         if useful:
             # At (query, i, j): the sketch of row start + i * columns + j.
-            parts = _parts(short, sketch.rows[at], sketch.squared_norms[at])
+            parts = _parts(_products(short, sketch.rows[at], norms))
             columns = parts.shape[2]
             least = parts.amin(1)
             j = least.argmin(1)
@@ -104,12 +105,7 @@ def _nearest(
         if useful:
             _compare(queries, bank, query[hit], start + i * columns + j[hit], best, index)
         else:
-            products = torch.addmm(
-                sketch.squared_norms[at],
-                queries - sketch.centre,
-                (bank[at] - sketch.centre).T,
-                alpha=-2,
-            )
+            products = _products(queries - sketch.centre, bank[at] - sketch.centre, norms)
             distances = products.amin(1) + squares
             closer = (distances < best).nonzero().squeeze(1)
             best[closer] = distances[closer]
@@ -117,13 +113,17 @@ def _nearest(
     return index
 
 
-def _parts(
+def _products(
     queries: Float[Tensor, "r L"], rows: Float[Tensor, "m L"], norms: Float[Tensor, " m"]
-) -> Float[Tensor, "r s c"]:
-    """||row||^2 - 2 query.row in STRIDE parts, infinite beyond the last row."""
-    products = torch.addmm(norms, queries, rows.T, alpha=-2)
-    products = F.pad(products, (0, -len(rows) % STRIDE), value=torch.inf)
-    return products.view(len(queries), STRIDE, -1)
+) -> Float[Tensor, "r m"]:
+    """||row||^2 - 2 query.row, from the squared norms of the rows."""
+    return torch.addmm(norms, queries, rows.T, alpha=-2)
+
+
+def _parts(products: Float[Tensor, "r m"]) -> Float[Tensor, "r s c"]:
+    """The products in STRIDE parts, infinite beyond the last row."""
+    products = F.pad(products, (0, -products.shape[1] % STRIDE), value=torch.inf)
+    return products.view(len(products), STRIDE, -1)
 
 
 def _compare(

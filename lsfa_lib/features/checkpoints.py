@@ -116,7 +116,7 @@ def _misfits(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Itera
             yield f"lacks {name!r}, has {len(state)} of {len(wanted)} entries"
         elif state[name].shape != tensor.shape:
             found, own = tuple(state[name].shape), tuple(tensor.shape)
-            yield f"{name!r} has shape {found}, wanted {own}"
+            yield f"{name!r} has shape {found}, expected {own}"
     for name in sorted(set(state) - set(wanted)):
         yield f"holds {name!r}, which this model does not have"
 
@@ -151,7 +151,7 @@ def _check_hash(path: Path, sha256: str) -> None:
     seen = sha256_of(path)
     if seen != sha256.lower():
         raise InputError(
-            f"{path}: its sha256 is {seen}, wanted {sha256}; download it again, or set "
+            f"{path}: its sha256 is {seen}, expected {sha256}; download it again, or set "
             "point_encoder.sha256 to the file's own (empty accepts any)"
         )
 

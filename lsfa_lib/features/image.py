@@ -215,7 +215,7 @@ def require_layers(field: str, asked: tuple[int, ...], count: int, model: str) -
     """Raises InputError where `field` names a layer other than 0 to `count` - 1."""
     outside = [number for number in asked if not 0 <= number < count]
     if outside:
-        raise InputError(f"{field} has {outside[0]}, wanted 0 to {count - 1} for {model!r}")
+        raise InputError(f"{field} has {outside[0]}, expected 0 to {count - 1} for {model!r}")
 
 
 def lite0_file() -> Path:

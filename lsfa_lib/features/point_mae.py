@@ -93,7 +93,7 @@ class PointMAE(nn.Module):
         points in every group. Raises ValueError for an empty one.
         """
         if points.shape[0] == 0:
-            raise ValueError("a cloud of 0 points was given to Point-MAE, wanted at least 1")
+            raise ValueError("a cloud of 0 points was given to Point-MAE, expected at least 1")
         placed, index, neighbourhoods = placed_groups(
             points, self.groups, self.group_size, self.mode
         )

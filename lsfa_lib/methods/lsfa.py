@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -76,65 +77,72 @@ class Learned:
 
 
 def fit(good: Good) -> Learned:
-    """A detector: adaptors if a loss has a weight, then banks, scales and thresholds."""
+    """A detector: adaptors or backbones if a loss has a weight, then banks, scales, thresholds."""
     assert good.encoders is not None
-    if good.config.finetune.method != "none":
-        return _fit_tuned(good, good.encoders)
-    train = [scan.features for scan in good.train]
-    validation = [scan.features for scan in good.validation]
-    with good.timed("train adaptors"):
-        trained = trained_adaptors(train, good.config, good.seed, good.folder)
+    config, encoders, tuned = good.config, good.encoders, None
+    trained: Trained | None
+    if config.finetune.method != "none":
+        tuned = _tuned(good, encoders)
+        trained, encoders = tuned.trained, tuned.encoders
+        with good.timed("features of train and validation"):
+            train, validation = (
+                [extract(scan.sample, encoders, config) for scan in scans]
+                for scans in (good.train, good.validation)
+            )
+    else:
+        train = [scan.features for scan in good.train]
+        validation = [scan.features for scan in good.validation]
+        with good.timed("train adaptors"):
+            trained = trained_adaptors(train, config, good.seed, good.folder)
     with good.timed("fit banks"):
         adaptors = trained.adaptors if trained else None
-        fitted = detector.fit(train, validation, good.config, good.seed, adaptors)
-    return Learned(fitted, good.encoders, _file(good, good.encoders), trained)
+        fitted = detector.fit(train, validation, config, good.seed, adaptors)
+    entries = [scan.entry for scan in (*good.train, *good.validation) if scan.entry]
+    file = detector_file(entries, config, good.seed, encoders)
+    return Learned(fitted, encoders, file, trained, tuned)
 
 
-def _fit_tuned(good: Good, encoders: Encoders) -> Learned:
-    """A detector on features of backbones that are trained here, together with the heads."""
-    config = good.config
+def _tuned(good: Good, encoders: Encoders) -> Finetuned:
+    """The backbones trained on the good scans together with the heads, and saved."""
     with good.timed("finetune"):
         samples = [scan.sample for scan in good.train]
-        tuned = finetune(samples, encoders, config, good.seed)
+        with _checkpoint(good.folder) as file:
+            tuned = finetune(samples, encoders, good.config, good.seed, file)
     if good.folder:
         save_encoders(tuned, good.folder / "backbones.safetensors")
-    with good.timed("features of train and validation"):
-        train, validation = (
-            [extract(scan.sample, tuned.encoders, config) for scan in scans]
-            for scans in (good.train, good.validation)
-        )
-    with good.timed("fit banks"):
-        adaptors = tuned.trained.adaptors
-        fitted = detector.fit(train, validation, config, good.seed, adaptors)
-    return Learned(fitted, tuned.encoders, _file(good, tuned.encoders), tuned.trained, tuned)
-
-
-def _file(good: Good, encoders: Encoders) -> str:
-    entries = [scan.entry for scan in (*good.train, *good.validation) if scan.entry]
-    return detector_file(entries, good.config, good.seed, encoders)
+    return tuned
 
 
 def trained_adaptors(
     train: list[PatchFeatures], config: Config, seed: int, folder: Path | None = None
 ) -> Trained | None:
-    """Trained adaptors, saved to the folder; None if the config trains none.
+    """Trained adaptors, saved to the folder; None if the config trains none."""
+    if not any(asdict(config.training.weights).values()):
+        return None
+    with _checkpoint(folder) as file:
+        trained = train_adaptors(train, config, seed, file)
+    if folder:
+        save_adaptors(trained.adaptors, folder / "adaptors.safetensors")
+    return trained
+
+
+@contextmanager
+def _checkpoint(folder: Path | None) -> Iterator[Path | None]:
+    """File of the checkpoints in the folder, removed once the training is done.
 
     A training that has to stop saves its last good adaptors there.
     """
-    if not any(asdict(config.training.weights).values()):
-        return None
     if folder is None:
-        return train_adaptors(train, config, seed)
-    checkpoint = folder / "checkpoint.pt"
+        yield None
+        return
+    file = folder / "checkpoint.pt"
     try:
-        trained = train_adaptors(train, config, seed, checkpoint)
+        yield file
     except TrainingStopped as stop:
         kept = folder / "adaptors-last-good.safetensors"
         save_adaptors(stop.trained.adaptors, kept)
         raise InputError(f"{stop} (the last good adaptors: {kept})") from stop
-    save_adaptors(trained.adaptors, folder / "adaptors.safetensors")
-    checkpoint.unlink(missing_ok=True)
-    return trained
+    file.unlink(missing_ok=True)
 
 
 def unadapted(config: Config) -> Config:
