@@ -45,13 +45,13 @@ def rows() -> list[Row]:
 
 def _row(config: Config) -> Row:
     ways, bank = {}, 0
-    for candidate in candidates(config):
-        if candidate.title == LEFT_OUT:
+    for title, (method, start) in candidates(config).items():
+        if title == LEFT_OUT:
             continue
-        own = candidate.method.call("config", candidate.config)
-        fitted = fit_method(candidate.method, "seal", own, 0, Stopwatch())
+        own = method.call("config", start)
+        fitted = fit_method(method, "seal", own, 0, Stopwatch())
         scan = ready(fitted)
-        ways[candidate.title] = partial(fitted.predict, scan)
+        ways[title] = partial(fitted.predict, scan)
         bank = bank or round(
             own.bank.keep_ratio * SETTINGS.counts.train * int(scan.features.valid.sum())
         )

@@ -35,13 +35,60 @@ LABELLED, SHOWN = (5, 10, 20, 40, 80), 40
 """Numbers of labelled scans the probe is trained on, and the one whose classes are shown."""
 OWN = DEMO.point_encoder
 FPFH = replace(OWN, model="fpfh", weights="")
-LIMITS = """## Limits
+CARD_TEXT = """# The small Point-MAE of this package
+
+Written by `make card` on {date} ({cpu}); all numbers are generated.
+
+`lsfa_lib/features/point_mae_small.safetensors`: {parameters_m:.2f} M parameters in half
+precision, {size_mb:.1f} MB. Point-MAE (arXiv 2203.06604) with
+{network.depth} blocks of width {network.dim}; features from blocks
+{taps} (counted from 0). It is the demo's 3D encoder; any
+configuration can use it with `point_encoder.model: point_mae_small`.
+
+## Training
+
+`lsfa pretrain-points --steps {steps} --seed {config.seed}`: {steps:,} steps of
+{config.batch} shapes, {shapes:,} shapes in all, none repeated. They are
+generated during training (`lsfa_lib/pretraining/shapes.py`): single, joined, pierced, filleted and
+rough solids and landscapes, with dents and bumps, seen from one side by a scanner with noise and
+gaps, in windows of {window[0]:.0f} to {window[1]:.0f} mm. No demo product is among them.
+{config.hidden_share:.0%} of {config.groups} groups of {config.group_size} points are masked and
+reconstructed from the others; the loss is the Chamfer distance in squares of each group's radius.
+
+![Loss over the steps](images/point_mae_small.svg)
+
+## What its features encode: a probe of local shape
+
+Balanced accuracy of a linear probe for {classes}, on scans of polyhedra
+that are not in the training set, by the number of labelled scans it is trained on. Random features
+catch up when labels are plentiful:
+
+{accuracies}
+
+With {shown} labelled scans, by class:
+
+{recalls}
+
+## Scaling of point groups
+
+Two trainings of {short_steps} steps each with groups of 32 points, and the same probe with {shown}
+labelled scans. The first row is the default, chosen for its score:
+
+{norms}
+
+## On the demo data
+
+Unadapted features, one seed, mean over the products. Best in 3D I-AUROC: {best}.
+
+{demo}
+
+## Limits
 
 - Trained on generated shapes only. Real parts have textures, specular gaps and fixtures that it has
   not seen; no public data set was available to measure this.
 - It was trained on single views, as a scanner takes them, not on clouds of all sides.
 - Groups are scaled to one radius, so the features do not depend on absolute size. Within one
-  product and one camera nothing is lost; across cameras this invariance is wanted.
+  product and one camera nothing is lost; across cameras this invariance is desired.
 - Dents shallower than the simulated sensor noise of the training shapes (up to {noise} of the
   distance between points) are noise to it.
 """
@@ -122,69 +169,42 @@ def card(
     demo: Mapping[str, Mapping[str, float]],
 ) -> str:
     """The complete document."""
-    config = PretrainConfig(**about["config"])
-    encoder = load_points(OWN)
-    parameters = sum(p.numel() for p in encoder.parameters())
-    known = {
+    config, network = PretrainConfig(**about["config"]), load_points(OWN)
+    three = {name: values["3D I-AUROC"] for name, values in demo.items()}
+    return CARD_TEXT.format(
+        date=now()[:10],
+        cpu=machine(torch.device("cpu"))["cpu"],
+        parameters_m=sum(p.numel() for p in network.parameters()) / 1e6,
+        size_mb=PACKAGE_POINTS.stat().st_size / 1e6,
+        network=network.architecture,
+        taps=", ".join(map(str, network.architecture.taps)),
+        config=config,
+        steps=about["steps"],
+        shapes=about["steps"] * config.batch,
+        window=WINDOW_MM,
+        noise=MOST_NOISE,
+        classes=", ".join(CLASSES),
+        shown=SHOWN,
+        short_steps=SHORT_STEPS,
+        accuracies=_table(_accuracies(probed)),
+        recalls=_table({name: by_count[SHOWN] for name, by_count in probed.items()}),
+        norms=_table(norms),
+        best=max(three, key=lambda name: three[name]),
+        demo=_table(demo),
+    )
+
+
+def _accuracies(
+    probed: Mapping[str, Mapping[int, Mapping[str, float]]],
+) -> dict[str, dict[str, float]]:
+    """Balanced accuracy by number of labelled scans, and the gain over random weights."""
+    found = {
         name: {f"{n} scans": values["balanced accuracy"] for n, values in by_count.items()}
         for name, by_count in probed.items()
     }
-    known["these minus random"] = {
-        count: value - known["random weights"][count]
-        for count, value in known["these weights"].items()
-    }
-    recalls = {name: by_count[SHOWN] for name, by_count in probed.items()}
-    three = {name: values["3D I-AUROC"] for name, values in demo.items()}
-    best = max(three, key=lambda name: three[name])
-    here = machine(torch.device("cpu"))
-    return f"""# The small Point-MAE of this package
-
-Written by `make card` on {now()[:10]} ({here["cpu"]}); all numbers are generated.
-
-`lsfa_lib/features/point_mae_small.safetensors`: {parameters / 1e6:.2f} M parameters in half
-precision, {PACKAGE_POINTS.stat().st_size / 1e6:.1f} MB. Point-MAE (arXiv 2203.06604) with
-{encoder.architecture.depth} blocks of width {encoder.architecture.dim}; features from blocks
-{", ".join(map(str, encoder.architecture.taps))} (counted from 0). It is the demo's 3D encoder; any
-configuration can use it with `point_encoder.model: point_mae_small`.
-
-## Training
-
-`lsfa pretrain-points --steps {about["steps"]} --seed {config.seed}`: {about["steps"]:,} steps of
-{config.batch} shapes, {about["steps"] * config.batch:,} shapes in all, none repeated. They are
-generated during training (`lsfa_lib/pretraining/shapes.py`): single, joined, pierced, filleted and
-rough solids and landscapes, with dents and bumps, seen from one side by a scanner with noise and
-gaps, in windows of {WINDOW_MM[0]:.0f} to {WINDOW_MM[1]:.0f} mm. No demo product is among them.
-{config.hidden_share:.0%} of {config.groups} groups of {config.group_size} points are masked and
-reconstructed from the others; the loss is the Chamfer distance in squares of each group's radius.
-
-![Loss over the steps](images/point_mae_small.svg)
-
-## What its features encode: a probe of local shape
-
-Balanced accuracy of a linear probe for {", ".join(CLASSES)}, on scans of polyhedra
-that are not in the training set, by the number of labelled scans it is trained on. Random features
-catch up when labels are plentiful:
-
-{_table(known)}
-
-With {SHOWN} labelled scans, by class:
-
-{_table(recalls)}
-
-## Scaling of point groups
-
-Two trainings of {SHORT_STEPS} steps each with groups of 32 points, and the same probe with {SHOWN}
-labelled scans. The first row is the default, chosen for its score:
-
-{_table(norms)}
-
-## On the demo data
-
-Unadapted features, one seed, mean over the products. Best in 3D I-AUROC: {best}.
-
-{_table(demo)}
-
-{LIMITS.format(noise=MOST_NOISE)}"""
+    random = found["random weights"]
+    found["these minus random"] = {n: v - random[n] for n, v in found["these weights"].items()}
+    return found
 
 
 def _table(rows: Mapping[str, Mapping[str, float]]) -> str:

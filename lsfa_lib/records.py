@@ -11,6 +11,9 @@ from torch import Tensor
 
 from lsfa_lib.config.fields import MODALITIES as MODALITIES
 
+Rgb = UInt8[np.ndarray, "H W 3"]
+Points = Float32[np.ndarray, "H W 3"]
+Mask = Bool[np.ndarray, "H W"]
 Modality = str
 """One of MODALITIES."""
 Evidence = str
@@ -37,9 +40,9 @@ class Scan:
     `defect` marks defective pixels and is read by metrics and figures only.
     """
 
-    rgb: UInt8[np.ndarray, "H W 3"]
-    xyz: Float32[np.ndarray, "H W 3"]
-    defect: Bool[np.ndarray, "H W"]
+    rgb: Rgb
+    xyz: Points
+    defect: Mask
     name: str
     """`<category>/<split>/<kind>/<stem>`, unique in a data set."""
     kind: str

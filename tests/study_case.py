@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from sklearn.metrics import roc_auc_score
 
 from lsfa_lib.config import DEMO, Config
 from lsfa_lib.storage.results import as_json, write_result
+from lsfa_lib.storage.study_record import StudyRecord
 from lsfa_lib.studies.study import Choices, Study, read_studies
 
 CATEGORIES = ("cap", "ring")
@@ -89,6 +91,23 @@ def write_results(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.json").write_text(json.dumps(study), encoding="utf-8")
     return folder
+
+
+def record(cells: Iterable[str], reference: str = "") -> StudyRecord:
+    """A study of these cells without any run."""
+    return StudyRecord(
+        folder=Path("studies/made-up"),
+        name="made-up",
+        title="Which?",
+        preset="demo",
+        finding="",
+        created=datetime(2026, 11, 22, tzinfo=UTC),
+        cells={cell: {} for cell in cells},
+        categories=["seal"],
+        seeds=[0],
+        runs=[],
+        reference=reference,
+    )
 
 
 def _result(

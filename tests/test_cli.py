@@ -69,6 +69,12 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"lsfa {version('lsfa_lib')}\n"
 
 
+def test_a_removed_command_names_the_one_to_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert lsfa("study", "--workers", "2") == 2
+    said = capsys.readouterr().err
+    assert said == "lsfa: `lsfa study` was removed; run `lsfa sweep studies/in_depth.yaml`\n"
+
+
 SHORT = (("--help",), ("--version",), ("methods",), ("presets",))
 MISSPELT = {
     "category": ("run", "bagle"),
@@ -333,13 +339,13 @@ SPOILED = {
         "train/good",
         "xyz",
         lambda p: tifffile.imwrite(p, np.ones((200, 200, 2), np.float32), photometric="minisblack"),
-        "float32 (height, width, 3) is wanted",
+        "expected float32 (height, width, 3)",
     ),
     "grey": (
         "train/good",
         "rgb",
         lambda p: Image.open(p).convert("L").save(p),
-        "RGB with 8 bits a channel is wanted",
+        "expected RGB with 8 bits per channel",
     ),
     "other size": (
         "train/good",

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,13 +16,11 @@ from lsfa_lib.methods.crossmodal import (
     aggregate,
     batch_loss,
     drawn,
-    load_crossmodal,
     new_mappings,
     predict_crossmodal,
     predict_released,
     residual_map,
     residuals,
-    save_crossmodal,
     train_crossmodal,
 )
 from lsfa_lib.records import ModalityFeatures, PatchFeatures
@@ -98,7 +95,7 @@ def test_the_loss_is_that_of_a_loop_over_all_patches_of_the_batch() -> None:
 
 def test_residuals_and_their_product_are_those_of_a_loop() -> None:
     features = scan(4)
-    crossmodal = Crossmodal(new_mappings({"3d": 10, "rgb": 6}, 5), {"3d": 10, "rgb": 6}, ())
+    crossmodal = Crossmodal(new_mappings({"3d": 10, "rgb": 6}, 5), ())
     found = residuals(crossmodal, features)
     for p in range(36):
         if not features.valid[p]:
@@ -119,7 +116,7 @@ def test_the_map_on_the_image_grid_is_the_smoothed_product() -> None:
     """As published: one patch a pixel, Gaussian of sigma 4.7 at 224 px, score the largest pixel."""
     features = scan(6, grid=48)
     config = replace(TINY, preprocess=replace(TINY.preprocess, image_size=48))
-    crossmodal = Crossmodal(new_mappings({"3d": 10, "rgb": 6}, 5), {"3d": 10, "rgb": 6}, ())
+    crossmodal = Crossmodal(new_mappings({"3d": 10, "rgb": 6}, 5), ())
     found = predict_crossmodal(crossmodal, features, config)
     product = aggregate(residuals(crossmodal, features), "product").view(48, 48).numpy()
     smoothed = ndimage.gaussian_filter(product, 4.7 * 48 / 224, mode="mirror", truncate=4)
@@ -130,7 +127,7 @@ def test_the_map_on_the_image_grid_is_the_smoothed_product() -> None:
 def test_the_released_scales_are_three_of_one_map() -> None:
     features = scan(6, grid=48)
     config = replace(TINY, preprocess=replace(TINY.preprocess, image_size=48))
-    crossmodal = Crossmodal(new_mappings({"3d": 10, "rgb": 6}, 5), {"3d": 10, "rgb": 6}, ())
+    crossmodal = Crossmodal(new_mappings({"3d": 10, "rgb": 6}, 5), ())
     anomaly = residual_map(crossmodal, features, config)
     inside = anomaly[anomaly != 0].mean()
     found = predict_released(crossmodal, features, config)
@@ -190,20 +187,6 @@ def test_drawn_patches_are_as_many_as_asked_for_and_of_the_scan() -> None:
     # Both modalities of the same patch.
     torch.testing.assert_close(pairs, own[taken])
     assert len(drawn(features, 1000, generator_of(1))["3d"].index) == int(features.valid.sum())
-
-
-def test_saved_mappings_predict_the_same(tmp_path: Path) -> None:
-    features = scan(1)
-    trained = train_crossmodal([scan(2)], CrossmodalConfig(epochs=1), 0)
-    save_crossmodal(trained, tmp_path / "cfm.safetensors")
-    loaded = load_crossmodal(tmp_path / "cfm.safetensors", CPU)
-    assert loaded.losses == trained.losses
-    for m in ("3d", "rgb"):
-        assert torch.equal(residuals(loaded, features)[m], residuals(trained, features)[m])
-    other = tmp_path / "other.safetensors"
-    other.write_bytes(b"nothing of the kind")
-    with pytest.raises(InputError, match=r"other.safetensors is not a saved crossmodal mapping"):
-        load_crossmodal(other, CPU)
 
 
 def test_scans_without_a_valid_patch_are_left_out_and_none_at_all_is_said() -> None:

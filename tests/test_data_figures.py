@@ -12,7 +12,7 @@ from PIL import Image
 from scan_case import PITCH_MM, SIZE, box_scan
 
 from lsfa_lib.config import OURS
-from lsfa_lib.figures import data_figures, data_report, scan_parts, scan_statistics
+from lsfa_lib.figures import data_figures, data_report, scan_statistics
 from lsfa_lib.figures.scan_statistics import REGIONS, Measured
 
 CONFIG = replace(OURS, preprocess=replace(OURS.preprocess, image_size=120))
@@ -52,7 +52,7 @@ def image_of(figure: go.Figure, name: str) -> Image.Image:
 
 def test_shares_of_the_frame_are_stacked_to_one(facts: pd.DataFrame) -> None:
     figure = data_figures.share_figure(facts)
-    assert [bar.name for bar in figure.data] == [scan_parts.NAMES[r] for r in REGIONS]
+    assert [bar.name for bar in figure.data] == [data_figures.NAMES[r] for r in REGIONS]
     assert list(figure.data[0].x) == [0.2, 0.3, 0.4]
     assert list(figure.data[0].y) == ["bolt ", "&lt;script&gt;x ", "nut "]
     np.testing.assert_allclose(sum(np.array(bar.x) for bar in figure.data), 1)
@@ -87,15 +87,15 @@ def test_more_kinds_than_styles_start_again(facts: pd.DataFrame) -> None:
 
 
 def test_clouds_hold_every_sort_of_reading_level_with_the_plane(measured: Measured) -> None:
-    figure = scan_parts.cloud_figure(measured, most=3000)
+    figure = data_figures.cloud_figure(measured, most=3000)
     *before, after = figure.data
     assert [trace.scene for trace in figure.data] == ["scene"] * 3 + ["scene2"]
     readings = (~measured.regions["missing"]).sum()
     for trace, region in zip(before, REGIONS[:3], strict=True):
         share = measured.regions[region].sum() / readings
-        assert trace.name == f"{scan_parts.NAMES[region]}, {data_report.percent(share)}"
+        assert trace.name == f"{data_figures.NAMES[region]}, {data_report.percent(share)}"
         assert len(trace.x) == pytest.approx(3000 * share, abs=1)
-        assert trace.marker.color == scan_parts.COLORS[region]
+        assert trace.marker.color == data_figures.COLORS[region]
         assert trace.visible is True
     ground, box = before[1], before[0]
     # The ground is level in the figure, though the camera saw it tilted.
@@ -115,7 +115,7 @@ def test_clouds_hold_every_sort_of_reading_level_with_the_plane(measured: Measur
 
 
 def test_lengths_are_those_of_the_scan(measured: Measured) -> None:
-    ground = scan_parts.cloud_figure(measured, most=50_000).data[1]
+    ground = data_figures.cloud_figure(measured, most=50_000).data[1]
     across = SIZE[1] - 1
     assert np.ptp(ground.x) == pytest.approx(across * PITCH_MM / np.cos(np.radians(3)), abs=0.05)
     assert np.ptp(ground.y) == pytest.approx((SIZE[0] - 1) * PITCH_MM, abs=0.05)
@@ -124,13 +124,13 @@ def test_lengths_are_those_of_the_scan(measured: Measured) -> None:
 def test_a_sort_without_points_is_left_out_of_the_view(measured: Measured) -> None:
     joined = {**measured.regions, "loose": np.zeros_like(measured.regions["loose"])}
     good = replace(measured.scan, defect=np.zeros_like(measured.scan.defect))
-    figure = scan_parts.cloud_figure(replace(measured, regions=joined, scan=good), most=500)
+    figure = data_figures.cloud_figure(replace(measured, regions=joined, scan=good), most=500)
     assert [trace.visible for trace in figure.data] == [True, True, "legendonly", None]
     assert len(figure.layout.updatemenus) == 0 and "menus" not in str(figure.layout.meta)
 
 
 def test_scenes_lie_beside_each_other_and_on_a_phone_below(measured: Measured) -> None:
-    layout = scan_parts.cloud_figure(measured, most=500).to_plotly_json()["layout"]
+    layout = data_figures.cloud_figure(measured, most=500).to_plotly_json()["layout"]
     assert layout["scene"]["domain"]["x"][1] <= layout["scene2"]["domain"]["x"][0]
     narrow = layout["meta"]["narrow"]
     assert narrow["scene.domain"]["y"][0] > narrow["updatemenus[0].y"]
@@ -138,10 +138,10 @@ def test_scenes_lie_beside_each_other_and_on_a_phone_below(measured: Measured) -
 
 
 def test_pictures_show_what_became_of_each_pixel(measured: Measured) -> None:
-    figure = scan_parts.image_figure(measured)
+    figure = data_figures.image_figure(measured)
     kept = np.asarray(image_of(figure, "what is kept").convert("RGB"))
     assert kept.shape == (240, 240, 3)
-    colors = {r: tuple(bytes.fromhex(c[1:])) for r, c in scan_parts.COLORS.items()}
+    colors = {r: tuple(bytes.fromhex(c[1:])) for r, c in data_figures.COLORS.items()}
     # 240 x 180 px lie in the middle of a square of 240.
     for region, (row, column) in {
         "part": (80, 80),
@@ -157,7 +157,7 @@ def test_pictures_show_what_became_of_each_pixel(measured: Measured) -> None:
     assert bar.cmax == pytest.approx(20, abs=0.3) and list(bar.colorbar.tickvals)[:3] == [0, 5, 10]
     shares = {r: measured.regions[r].mean() for r in REGIONS}
     keys = figure.layout.annotations[0].text
-    assert all(f"{scan_parts.NAMES[r]} {data_report.percent(shares[r])}" in keys for r in REGIONS)
+    assert all(f"{data_figures.NAMES[r]} {data_report.percent(shares[r])}" in keys for r in REGIONS)
     narrow = figure.layout.meta["narrow"]
     assert narrow["annotations[0].text"].count("<br>") == 3
     assert "rises 20.1 mm above a plane tilted by 3.0°" in figure.layout.title.text
@@ -166,6 +166,6 @@ def test_pictures_show_what_became_of_each_pixel(measured: Measured) -> None:
 
 def test_a_good_scan_has_no_truth_to_show(measured: Measured) -> None:
     good = replace(measured.scan, defect=np.zeros_like(measured.scan.defect))
-    figure = scan_parts.image_figure(replace(measured, scan=good))
+    figure = data_figures.image_figure(replace(measured, scan=good))
     names = [note.text for note in figure.layout.annotations][1:]
     assert names == ["photo", "what is kept", "height above the plane"]

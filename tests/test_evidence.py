@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,13 +14,13 @@ from lsfa_lib.detection.detector import fuse, predict
 from lsfa_lib.explorer.evidence import (
     blended,
     blended_threshold,
-    confusion,
     middle_of,
     patch_at,
     reasons,
     standardised_maps,
 )
 from lsfa_lib.explorer.fitted import Fitted, fitted
+from lsfa_lib.explorer.inspection import Inspection
 from lsfa_lib.features.cache import extract
 from lsfa_lib.features.extract import load_encoders
 from lsfa_lib.features.lazy_scan import read_sample
@@ -75,11 +74,11 @@ def test_reason_is_the_closest_of_all_bank_rows_and_names_where_it_came_from(
     inside = np.flatnonzero(seal.evidence.nearest[modality][scan] >= 0)
     for patch in inside[:: len(inside) // 12].tolist():
         every = [float(np.sqrt(((queries[patch] - row) ** 2).sum())) for row in bank]
-        found = reasons(seal.evidence, scan, patch, seal.detector, seal.good)
+        found = reasons(seal.evidence, scan, patch, seal.detector, seal.train)
         (reason,) = [reason for reason in found if reason.modality == modality]
         assert reason.distance == pytest.approx(min(every), rel=1e-3)
         # The patch of the training scan that the reason names has exactly this feature.
-        source = rows_of(seal.train[reason.source].name, config, encoders, seal, modality)
+        source = rows_of(reason.source.name, config, encoders, seal, modality)
         again = float(np.linalg.norm(queries[patch] - source[reason.patch]))
         assert again == pytest.approx(min(every), rel=1e-3)
 
@@ -94,11 +93,11 @@ def test_good_distances_are_those_of_every_valid_patch_of_validation(
         rows = rows_of(entry.name, config, encoders, seal, modality)
         valid = features_of(entry.name, config, encoders).valid.numpy()
         found += [min(np.linalg.norm(bank - row, axis=1)) for row in rows[valid]]
-    np.testing.assert_allclose(seal.good[modality], sorted(found), rtol=2e-3, atol=1e-4)
+    np.testing.assert_allclose(seal.evidence.good[modality], sorted(found), rtol=2e-3, atol=1e-4)
     patch = int(np.flatnonzero(seal.evidence.nearest[modality][0] >= 0)[7])
-    chosen = reasons(seal.evidence, 0, patch, seal.detector, seal.good)
+    chosen = reasons(seal.evidence, 0, patch, seal.detector, seal.train)
     (reason,) = [reason for reason in chosen if reason.modality == modality]
-    nearer = sum(d < reason.distance for d in seal.good[modality].tolist()) / len(found)
+    nearer = sum(d < reason.distance for d in seal.evidence.good[modality].tolist()) / len(found)
     assert reason.nearer == pytest.approx(nearer)
     assert reason.median == pytest.approx(np.median(found), rel=2e-3)
     assert reason.usual == pytest.approx(np.quantile(found, 0.99), rel=2e-3)
@@ -107,7 +106,7 @@ def test_good_distances_are_those_of_every_valid_patch_of_validation(
 def test_no_reason_off_the_part(seal: Fitted) -> None:
     # The corner of a seal's picture is background.
     assert not seal.evidence.valid[0][:4, :4].any()
-    assert reasons(seal.evidence, 0, 0, seal.detector, seal.good) == []
+    assert reasons(seal.evidence, 0, 0, seal.detector, seal.train) == []
 
 
 def test_pixels_lie_in_the_patch_they_are_counted_to(config: Config) -> None:
@@ -165,28 +164,13 @@ def test_threshold_is_the_detectors_in_its_own_modes(seal: Fitted) -> None:
     assert blended_threshold(seal.detector, 0.8) == pytest.approx(expected)
 
 
-def test_confusion_counts_parts_above_the_threshold(seal: Fitted) -> None:
-    scores = blended(seal.evidence.scores, 0.5, "mean")
-    defective = seal.evidence.defective
-    assert defective.tolist() == ["/good/" not in name for name in seal.evidence.names]
-    for threshold in (-1e9, *scores.tolist(), 1e9):
-        found = confusion(scores, defective, threshold)
-        above = [score > threshold for score in scores.tolist()]
-        pairs = list(zip(above, defective.tolist(), strict=True))
-        assert found.found == pairs.count((True, True))
-        assert found.missed == pairs.count((False, True))
-        assert found.rejected == pairs.count((True, False))
-        assert found.passed == pairs.count((False, False))
-    threshold = seal.detector.thresholds["rgb+3d"]
-    result = {
-        "modes": {"rgb+3d": {"threshold": threshold}},
-        "scans": [
-            {"name": name, "defective": bad, "scores": {"rgb+3d": score}}
-            for name, bad, score in zip(
-                seal.evidence.names, defective.tolist(), scores.tolist(), strict=True
-            )
-        ],
-    }
-    mine = SimpleNamespace(**vars(confusion(scores, defective, threshold)))
-    reported = (mine.found, mine.found + mine.missed, mine.rejected, mine.rejected + mine.passed)
-    assert counts(result) == reported
+def test_counts_are_those_of_a_result_at_every_threshold(seal: Fitted) -> None:
+    inspection, mode = Inspection(seal), "rgb+3d"
+    for threshold in (-1e9, *inspection.scores.tolist(), inspection.own_threshold, 1e9):
+        inspection.threshold = threshold
+        scans = [
+            {"name": name, "defective": "/good/" not in name, "scores": {mode: score}}
+            for name, score in zip(seal.evidence.names, inspection.scores.tolist(), strict=True)
+        ]
+        result = {"modes": {mode: {"threshold": threshold}}, "scans": scans}
+        assert inspection.counts == counts(result)

@@ -25,11 +25,11 @@ from lsfa_lib.explorer.explore_html import (
 )
 from lsfa_lib.explorer.explore_panel import STEPS, Panel
 from lsfa_lib.explorer.fitted import Fitted, fitted
-from lsfa_lib.explorer.inspection import POSITIONS, Inspection
+from lsfa_lib.explorer.inspection import POSITIONS, Inspection, prepared
 from lsfa_lib.features.cache import extract
 from lsfa_lib.features.extract import load_encoders
 from lsfa_lib.features.lazy_scan import read_sample
-from lsfa_lib.figures.scan_images import percent, score_ranges
+from lsfa_lib.figures.scan_images import level_of, score_ranges
 from lsfa_lib.notebooks.find import find_notebook
 from lsfa_lib.notebooks.run import execute
 from lsfa_lib.storage.files import InputError
@@ -61,8 +61,9 @@ def explorer(config: Config, monkeypatch: pytest.MonkeyPatch) -> Explorer:
 
 def shown(panel: Panel) -> dict[str, str]:
     """The texts of the panel, without tags."""
-    names = ("_verdict", "_counts", "_why", "_message", "_limit", "_share")
-    return {name[1:]: re.sub("<[^>]*>", "", getattr(panel, name).value) for name in names}
+    names = ("_verdict", "_counts", "_why", "_limit", "_share")
+    found = {name[1:]: getattr(panel, name) for name in names} | {"message": panel.status.message}
+    return {name: re.sub("<[^>]*>", "", widget.value) for name, widget in found.items()}
 
 
 def click(widget, trace: int, **points) -> None:
@@ -79,7 +80,7 @@ def click(widget, trace: int, **points) -> None:
 
 def test_colours_mean_what_they_mean_on_a_report(inspection: Inspection, config: Config) -> None:
     seal, encoders = inspection.fitted, load_encoders(config, torch.device("cpu"))
-    samples = [read_sample(entry, config) for entry in seal.test]
+    samples = [read_sample(entry, config) for entry in seal.evidence.entries]
     found = [predict(seal.detector, extract(sample, encoders, config)) for sample in samples]
     modes = {mode: [one[mode] for one in found] for mode in POSITIONS}
     ranges = score_ranges(samples, modes)
@@ -87,7 +88,7 @@ def test_colours_mean_what_they_mean_on_a_report(inspection: Inspection, config:
         inspection.blend(position)
         assert inspection.bounds(position) == pytest.approx(ranges[mode], rel=1e-5)
         anomaly = modes[mode][inspection.scan].anomaly_map.numpy()
-        expected = percent(anomaly, ranges[mode]).astype(int)
+        expected = level_of(anomaly, ranges[mode]).astype(int)
         assert np.abs(inspection.level.astype(int) - expected).max() <= 1
 
 
@@ -125,9 +126,9 @@ def test_why_names_the_training_scans_and_refuses_pixels_outside(inspection: Ins
     why = inspection.why()
     assert (why.row, why.column) == inspection.pixel
     assert [reason.modality for reason in why.reasons] == ["rgb", "3d"]
-    for reason, source in zip(why.reasons, why.sources, strict=True):
-        assert source == f"seal/train/good/{reason.source:03}"
-        assert inspection.source(reason).name == source
+    for reason in why.reasons:
+        assert reason.source in inspection.fitted.train
+        assert prepared(reason.source, inspection.fitted.config).name == reason.source.name
     with pytest.raises(InputError, match=r"pixel \(96, 0\) is outside .*0 to 95"):
         inspection.why(96, 0)
     assert inspection.why(0, 0).reasons == ()
@@ -135,16 +136,17 @@ def test_why_names_the_training_scans_and_refuses_pixels_outside(inspection: Ins
 
 
 def test_texts_hold_the_numbers(inspection: Inspection) -> None:
-    why, counts = inspection.why(), inspection.counts
+    why, (caught, bad, rejected, good) = inspection.why(), inspection.counts
     text, answer = why_html(why, inspection), inspection.answer()
-    for reason, source in zip(why.reasons, why.sources, strict=True):
+    for reason in why.reasons:
+        source = reason.source.name
         assert f"distance {reason.distance:.2f}" in text
         assert f"half up to {reason.median:.2f}, 99 % up to {reason.usual:.2f}" in text
         assert source.removeprefix("seal/") in text
         assert f"{reason.distance:.2f} from the closest normal patch" in answer
         assert source in answer
-    assert f"{counts.found} of {counts.found + counts.missed} defective" in answer
-    assert f"{counts.rejected} of {counts.rejected + counts.passed} good" in answer
+    assert f"{caught} of {bad} defective" in answer
+    assert f"{rejected} of {good} good" in answer
     inspection.threshold = -1e9
     assert inspection.answer().startswith(f"**{inspection.name} is called defective**: score ")
     inspection.threshold = 1e9
@@ -217,19 +219,19 @@ def test_widgets_follow_scan_blend_and_threshold(explorer: Explorer) -> None:
     assert explorer.problem is None and shown(panel)["message"] == ""
     inspection, before = explorer.inspection, shown(panel)
     names = inspection.fitted.evidence.names
-    assert [label for label, _ in panel._scan.options] == [
+    assert [label for label, _ in panel.choices.scan.options] == [
         " ".join(name.split("/")[2:]) for name in names
     ]
-    panel._scan.value = names.index("seal/test/good/001")
+    panel.choices.scan.value = names.index("seal/test/good/001")
     assert shown(panel)["verdict"].startswith("seal/test/good/001 is called")
     assert shown(panel)["why"] != before["why"]
     panel._threshold.value = 0
     low = inspection.reach[0]
     assert inspection.threshold == low and "yours" in shown(panel)["limit"]
-    assert inspection.counts.missed + inspection.counts.passed <= 1
-    found = inspection.counts
-    assert f"{found.found}found" in shown(panel)["counts"]
-    assert f"{found.rejected}rejected" in shown(panel)["counts"]
+    found, bad, rejected, good = inspection.counts
+    assert bad - found + good - rejected <= 1
+    for text in (f"{found}found", f"{bad - found}missed", f"{rejected}rejected"):
+        assert text in shown(panel)["counts"]
     panel._blend.value = 100
     assert inspection.position == 1.0 and inspection.threshold == low
     assert shown(panel)["share"].endswith("0 % colour, 100 % shape")
@@ -274,15 +276,15 @@ def test_errors_are_one_sentence_and_the_view_stays(explorer: Explorer, tmp_path
     panel = Panel(explorer)
     panel.open()
     verdict = shown(panel)["verdict"]
-    panel._root.value = str(tmp_path / "nowhere")
+    panel.choices.root.value = str(tmp_path / "nowhere")
     text = shown(panel)["message"]
     assert "nowhere: no such folder" in text and "\n" not in text
     assert isinstance(explorer.problem, InputError)
     assert shown(panel)["verdict"] == verdict and panel._view.layout.display is None
     # Widgets still work, and the next good choice takes the sentence away.
-    panel._scan.value = 0
+    panel.choices.scan.value = 0
     assert shown(panel)["verdict"] != verdict
-    panel._losses.value = "none"
+    panel.choices.losses.value = "none"
     assert shown(panel)["message"] == "" and explorer.only == "none"
     assert explorer.inspection.fitted.detector.adaptors is None
 
@@ -301,11 +303,29 @@ def test_another_category_starts_with_its_own_highest_score(explorer: Explorer) 
     panel = Panel(explorer)
     panel.open()
     seal = explorer.inspection
-    panel._category.value = "biscuit"
+    panel.choices.category.value = "biscuit"
     assert explorer.inspection.name.startswith("biscuit/test/")
     assert shown(panel)["verdict"].startswith("biscuit/test/")
-    panel._category.value = "seal"
+    panel.choices.category.value = "seal"
     assert explorer.inspection.fitted is seal.fitted  # in memory, not fitted again
+
+
+def test_data_folder_is_shown_relative_to_the_working_directory(
+    demo_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explorer = Explorer("zebra", preset="tiny", data_root=str(demo_root))
+    panel = Panel(explorer)
+    monkeypatch.chdir(demo_root.parent)
+    panel.open()
+    assert panel.choices.root.value == demo_root.name
+    assert explorer.data_root == str(demo_root)
+    monkeypatch.chdir(demo_root / "seal")
+    panel.open()
+    assert panel.choices.root.value == str(demo_root)
+    for module in ("storage.files", "explorer.explore_choices"):
+        monkeypatch.setattr(f"lsfa_lib.{module}.CHECKOUT", demo_root.parent)
+    panel.open()
+    assert panel.choices.root.value == demo_root.name
 
 
 def test_first_category_is_taken_where_none_is_named(demo_root: Path, config: Config) -> None:
@@ -314,7 +334,7 @@ def test_first_category_is_taken_where_none_is_named(demo_root: Path, config: Co
     panel = Panel(Explorer("zebra", preset="tiny", data_root=str(demo_root)))
     panel.open()
     assert "zebra: no such category" in shown(panel)["message"]
-    assert panel._category.value is None and panel._view.layout.display == "none"
+    assert panel.choices.category.value is None and panel._view.layout.display == "none"
 
 
 def test_explorer_answers_without_widgets(explorer: Explorer) -> None:

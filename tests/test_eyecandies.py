@@ -13,7 +13,7 @@ from PIL import Image
 from lsfa_lib.config import TINY, DataConfig, configure
 from lsfa_lib.datasets import mvtec3d, tree_check
 from lsfa_lib.datasets.entry import SPLITS
-from lsfa_lib.datasets.eyecandies import LIGHTS, camera, read_normals
+from lsfa_lib.datasets.eyecandies import LIGHTS, camera
 from lsfa_lib.datasets.layouts import categories, entries, read_scan, read_split, split_of
 from lsfa_lib.demo.eyecandies_demo import (
     KINDS,
@@ -129,7 +129,11 @@ def test_a_light_that_is_none_is_said(tree: Path) -> None:
 
 def test_normals_are_those_of_the_points(tree: Path) -> None:
     entry = entries(tree, "seal", "train")[0]
-    read, expected = read_normals(entry), normals_of(read_scan(entry).xyz)
+    expected = normals_of(read_scan(entry).xyz)
+    image = Image.open(entry.xyz.with_name(entry.xyz.name.replace("_depth", "_normals")))
+    # The image's axes point up and towards the camera.
+    coded = (np.asarray(image, np.float32) / 127.5 - 1) * [1, -1, -1]
+    read = coded / np.linalg.norm(coded, axis=-1, keepdims=True)
     np.testing.assert_allclose(np.linalg.norm(read, axis=-1), 1, atol=1e-5)
     angle = np.degrees(np.arccos(np.clip((read * expected).sum(-1), -1, 1)))
     assert np.median(angle) < 0.5
@@ -197,7 +201,7 @@ def test_a_broken_file_is_named(one: Path, file: str, spoil: str | None, message
 def test_depth_in_8_bits_of_another_size_or_without_a_reading_is_refused(one: Path) -> None:
     root = one.parents[2]
     for depth, message in [
-        (np.ones((160, 160), np.uint8), "one channel of 16 bits is wanted"),
+        (np.ones((160, 160), np.uint8), "expected one channel of 16 bits"),
         (np.ones((80, 160), np.uint16), r"160 x 160 px, but .*depth\.png is 160 x 80 px"),
         (np.zeros((160, 160), np.uint16), "every depth is 0"),
     ]:

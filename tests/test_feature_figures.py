@@ -124,7 +124,7 @@ def test_variance_is_drawn_cumulated(spaces: Spaces, frozen: Spaces) -> None:
 
 def test_buttons_move_the_ring_and_change_the_maps(spaces: Spaces, hole: View, good: View) -> None:
     figure = similarity_figures.similarity_figure(hole, good, spaces, [])
-    places = feature_space.reference_patches(hole)
+    places = similarity_figures.reference_patches(hole)
     (menu,) = figure.layout.updatemenus
     assert [button.label for button in menu.buttons] == list(places)
     box = box_around((hole.sample.valid | hole.sample.defect).numpy())
@@ -150,7 +150,7 @@ def test_buttons_move_the_ring_and_change_the_maps(spaces: Spaces, hole: View, g
 
 def test_maps_are_the_cosines(frozen: Spaces, hole: View, good: View) -> None:
     figure = similarity_figures.similarity_figure(hole, good, frozen, [])
-    patch = feature_space.reference_patches(hole)["defect"]
+    patch = similarity_figures.reference_patches(hole)["defect"]
     found = feature_space.similarity(frozen, (hole, patch), good, ("frozen", "rgb"))
     images = [t.source for t in figure.data if t.type == "image"][:6]
     seen = Image.open(io.BytesIO(base64.b64decode(images[5].partition("base64,")[2])))
@@ -164,7 +164,7 @@ def test_maps_are_the_cosines(frozen: Spaces, hole: View, good: View) -> None:
 def test_closest_patches_and_their_sentence(frozen: Spaces, hole: View, good: View) -> None:
     found = similarity_figures.closest_patches(hole, good, frozen)
     assert list(found) == ["the defect", "the part's middle", "the part's rim"]
-    patch = feature_space.reference_patches(hole)["rim"]
+    patch = similarity_figures.reference_patches(hole)["rim"]
     for m, name in (("3d", "3D"), ("rgb", "RGB")):
         cosines = feature_space.similarity(frozen, (hole, patch), good, ("frozen", m))
         assert found["the part's rim"][name] == pytest.approx(np.nanmax(cosines))

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from lsfa_lib.adaptation.monitors import effective_rank
 from lsfa_lib.config import TINY, Config, DataConfig, with_losses
 from lsfa_lib.datasets.layouts import entries
-from lsfa_lib.figures import feature_space
+from lsfa_lib.figures import feature_space, similarity_figures
 from lsfa_lib.figures.feature_space import Spaces, View
 from lsfa_lib.records import MODALITIES
 from lsfa_lib.storage.files import InputError
@@ -95,7 +95,7 @@ def test_rows_are_those_of_the_valid_patches(hole: View) -> None:
 @pytest.mark.parametrize("space", ["frozen", "adapted"])
 def test_similarity_is_the_cosine_about_the_mean(spaces: Spaces, hole: View, space) -> None:
     good = feature_space.look(spaces, spaces.train[0])
-    patch = feature_space.reference_patches(hole)["middle"]
+    patch = similarity_figures.reference_patches(hole)["middle"]
     for m in MODALITIES:
         directions = spaces.directions[space, m]
         found = feature_space.similarity(spaces, (hole, patch), good, (space, m))
@@ -114,7 +114,7 @@ def test_similarity_is_the_cosine_about_the_mean(spaces: Spaces, hole: View, spa
 def test_reference_patches_lie_where_they_say(hole: View) -> None:
     features, px = hole.features["frozen"], 4
     grid = features.grid[0]
-    places = feature_space.reference_patches(hole)
+    places = similarity_figures.reference_patches(hole)
     assert list(places) == ["defect", "middle", "rim"]
     assert all(bool(features.valid[patch]) for patch in places.values())
     row, column = divmod(places["defect"], grid)
@@ -126,19 +126,19 @@ def test_reference_patches_lie_where_they_say(hole: View) -> None:
     row, column = divmod(places["middle"], grid)
     assert valid[row - 1 : row + 2, column - 1 : column + 2].all()
     pixel = (row * px + 1, column * px + 2)
-    chosen = feature_space.reference_patches(hole, pixel)
+    chosen = similarity_figures.reference_patches(hole, pixel)
     assert next(iter(chosen)) == "chosen" and chosen["chosen"] == places["middle"]
 
 
 @pytest.mark.parametrize("pixel", [(0, 0), (-1, 40), (5000, 2)])
 def test_a_pixel_off_the_part_is_refused(hole: View, pixel: tuple[int, int]) -> None:
     with pytest.raises(InputError, match="is not on the part of seal/test/hole/000"):
-        feature_space.reference_patches(hole, pixel)
+        similarity_figures.reference_patches(hole, pixel)
 
 
 def test_a_good_scan_has_no_defect_to_compare(spaces: Spaces) -> None:
     good = feature_space.look(spaces, spaces.train[0])
-    assert list(feature_space.reference_patches(good)) == ["middle", "rim"]
+    assert list(similarity_figures.reference_patches(good)) == ["middle", "rim"]
 
 
 def test_separation_is_the_auroc_of_the_nearest_distances(spaces: Spaces, hole: View) -> None:

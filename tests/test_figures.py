@@ -187,7 +187,7 @@ def test_score_scale_is_the_median_and_one_in_a_thousand_of_good_surface(case: C
         low, high = np.quantile(pixels, 0.5), np.quantile(pixels, 0.999)
         assert ranges[mode] == pytest.approx((low, high), rel=1e-6)
     values = np.array([1.0, 2.0, 3.0, 6.0, 99.0, -5.0])
-    assert scan_images.percent(values, (1.0, 3.0)).tolist() == [0, 50, 100, 250, 250, 0]
+    assert scan_images.level_of(values, (1.0, 3.0)).tolist() == [0, 50, 100, 250, 250, 0]
 
 
 def test_cloud_is_the_sample_in_millimetres_seen_as_in_the_photo(

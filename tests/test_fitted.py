@@ -14,7 +14,7 @@ from lsfa_lib.explorer.fitted import Fitted, fitted
 from lsfa_lib.features.cache import cache_entries
 from lsfa_lib.pipeline import run_category
 from lsfa_lib.records import MODALITIES
-from lsfa_lib.storage.files import InputError
+from lsfa_lib.storage.files import InputError, progress_reported_to
 
 FIT, SCORE = "fit banks", "score test scans"
 
@@ -44,7 +44,8 @@ def config(features: Path, demo_root: Path, tmp_path: Path) -> Config:
 
 def opened(config: Config, seed: int = 0) -> tuple[Fitted, list[str]]:
     stages: list[str] = []
-    return fitted("seal", config, seed, stages.append), stages
+    with progress_reported_to(lambda label, done, total: stages.append(label)):
+        return fitted("seal", config, seed), stages
 
 
 def kept(config: Config, name: str) -> Path:
@@ -58,7 +59,7 @@ def same(one: Fitted, other: Fitted) -> None:
     for m in MODALITIES:
         assert torch.equal(one.detector.banks[m].rows, other.detector.banks[m].rows)
         assert torch.equal(one.detector.banks[m].source, other.detector.banks[m].source)
-        assert np.array_equal(one.good[m], other.good[m])
+        assert np.array_equal(one.evidence.good[m], other.evidence.good[m])
         for part in ("distances", "nearest", "scores"):
             values = (getattr(f.evidence, part)[m] for f in (one, other))
             assert np.array_equal(*values)
@@ -110,8 +111,8 @@ def test_the_detector_that_a_run_has_kept_is_taken(
 
 def test_a_changed_test_scan_is_scored_anew_by_the_same_detector(config: Config) -> None:
     first, _ = opened(config)
-    entry = first.test[0]
-    other = first.test[-1]
+    entry = first.evidence.entries[0]
+    other = first.evidence.entries[-1]
     shutil.copyfile(other.rgb, entry.rgb)
     shutil.copyfile(other.xyz, entry.xyz)
     again, stages = opened(config)
@@ -154,11 +155,11 @@ def test_data_of_the_checkout_is_found_from_a_folder_below(
 ) -> None:
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
-    for module in ("storage.files", "config.build"):
+    for module in ("storage.files", "config.resolve"):
         monkeypatch.setattr(f"lsfa_lib.{module}.CHECKOUT", tmp_path)
     below = replace(config, data=DataConfig("data"), cache="cache/new")
     found = fitted("seal", below, 0)
-    assert found.test[0].rgb.exists() and (tmp_path / "cache" / "new").is_dir()
+    assert found.evidence.entries[0].rgb.exists() and (tmp_path / "cache" / "new").is_dir()
     assert list((tmp_path / "notebooks").iterdir()) == []
 
 

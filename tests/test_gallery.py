@@ -58,6 +58,13 @@ def test_every_run_has_a_card_with_its_numbers_and_links(reports: Path, case: Ca
     assert "4 finished runs and 1 study" in reader.words
 
 
+def test_a_run_without_its_page_says_so(reports: Path) -> None:
+    said = "The report is not written yet."
+    assert index(reports).count(said) == 4
+    (reports / "runs/quickstart/cookie-demo-s0/report.html").touch()
+    assert index(reports).count(said) == 3
+
+
 def test_settings_are_kept_where_runs_differ(reports: Path) -> None:
     (data,) = Reader(index(reports)).specs
     assert data["settings"] == ["category", "shots"]

@@ -169,8 +169,12 @@ def test_unlabelled_scans_need_no_mask(source: Path, camera: Path, tmp_path: Pat
     ("change", "message"),
     [
         (lambda s: (s / "a_depth.png").unlink(), r"a\.png: no depth image a_depth\.png"),
-        (lambda s: (s / "a.png").unlink(), r"a_depth\.png: no colour image a\.png beside it"),
+        (lambda s: (s / "a.png").unlink(), r"a_depth\.png: no colour image a\.png next to it"),
         (lambda s: (s / "a.pcd").write_text(""), r"a_depth\.png: there is a cloud a too"),
+        (
+            lambda s: [(s / f"a{suffix}").write_text("") for suffix in (".pcd", ".ply")],
+            r"a\.ply: a\.pcd is the same scan's cloud; keep one",
+        ),
         (
             lambda s: Image.fromarray(colours()).save(s / "a_rgb.jpg"),
             r"a_rgb\.jpg: a\.png is the same scan's colour; keep one",
@@ -185,7 +189,7 @@ def test_unlabelled_scans_need_no_mask(source: Path, camera: Path, tmp_path: Pat
             lambda s: Image.fromarray(np.zeros(SIZE, np.uint16)).save(s / "a_depth.png"),
             r"a_depth\.png: no reading at all",
         ),
-        (lambda s: Image.fromarray(colours()).save(s / "a_depth.png"), "wanted one channel"),
+        (lambda s: Image.fromarray(colours()).save(s / "a_depth.png"), "expected one channel"),
     ],
 )
 def test_a_wrong_source_is_named(
@@ -208,7 +212,7 @@ def test_wrong_targets_and_missing_intrinsics_are_said(source: Path, tmp_path: P
     with pytest.raises(InputError, match="no such folder"):
         import_scans(tmp_path / "nowhere", Target(root, "bracket", "train"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"no scans in here; wanted NAME\.png with"):
+    with pytest.raises(InputError, match=r"no scans in here; expected NAME\.png with"):
         import_scans(tmp_path / "empty", Target(root, "bracket", "train"))
 
 
@@ -236,14 +240,14 @@ def test_open3ds_intrinsics_and_a_unit_are_read(tmp_path: Path) -> None:
         read_intrinsics(path)
 
 
-def test_an_exr_of_several_channels_wants_one_called_z(tmp_path: Path, camera: Path) -> None:
+def test_an_exr_of_several_channels_needs_one_called_z(tmp_path: Path, camera: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     Image.fromarray(colours()).save(source / "a.png")
     channels = {name: np.ones(SIZE, np.float32) for name in ("left.R", "left.G")}
     path = source / "a_depth.exr"
     OpenEXR.File({"type": OpenEXR.scanlineimage}, channels).write(str(path))
-    with pytest.raises(InputError, match=r"a_depth\.exr: channels .* wanted one called Z"):
+    with pytest.raises(InputError, match=r"a_depth\.exr: channels .* expected one called Z"):
         import_scans(source, Target(tmp_path / "mine", "part", "train"), camera)
 
 
@@ -265,7 +269,8 @@ def test_a_real_kinect_frame_is_imported_as_the_document_says(tmp_path: Path) ->
     seen = (scan.xyz != 0).any(-1) & (cloud != 0).any(-1)
     assert seen.sum() > 200_000
     assert np.linalg.norm(scan.xyz - cloud, axis=-1)[seen].max() < 0.002
-    assert [s.stem for s in find_scans(source)] == [FRAME]
+    target = Target(root, "desk", "train")
+    assert [s.name for s in find_scans(source, target)] == [f"desk/train/good/{FRAME}"]
     document = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
     measured = (scan.xyz != 0).any(-1)
     assert f"{measured.sum():,} of its {measured.size:,} pixels" in document

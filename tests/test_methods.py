@@ -424,7 +424,7 @@ def test_wrong_names_are_reported_with_the_nearest(tmp_path: Path) -> None:
         find_method(str(tmp_path / "nowhere.py"))
     empty = tmp_path / "empty.py"
     empty.write_text("METHODS = {}\n")
-    with pytest.raises(InputError, match=r"empty.py has 0 entries in METHODS, wanted one"):
+    with pytest.raises(InputError, match=r"empty.py has 0 entries in METHODS, expected one"):
         find_method(str(empty))
 
 
@@ -473,6 +473,8 @@ def test_residuals_of_good_parts_are_smaller_after_training(good: Good) -> None:
 
 
 def test_costs_are_medians_of_runs() -> None:
+    from study_case import record
+
     from lsfa_lib.studies.methods_report import costs
     from lsfa_lib.studies.study_table import StudyRuns
 
@@ -484,7 +486,7 @@ def test_costs_are_medians_of_runs() -> None:
         }
 
     found = {("x", "seal", i, 0): result(0.01 * i, 0.1 * i, float(i), 100.0 * i) for i in (1, 2, 4)}
-    table = costs(StudyRuns({"cells": {"x": {}}}, found), "x")
+    table = costs(StudyRuns(record(["x"]), found), "x")
     expected = {"learn, s": 2, "load, ms": 30, "features, ms": 300, "detect, ms": 200, "MB": 200}
     assert table == pytest.approx(pd.Series(expected).to_dict())
 

@@ -241,7 +241,7 @@ def test_files_cut_short_are_refused(root, role, share):
         Image.fromarray(noise).save(path)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    assert str(path) in refuses("is empty|cannot be decoded|is wanted", read_scan, entry)
+    assert str(path) in refuses("is empty|cannot be decoded|expected", read_scan, entry)
 
 
 def test_a_damaged_tiff_header_never_gives_another_error(root):
@@ -270,10 +270,13 @@ def test_a_file_removed_meanwhile_is_named(root):
 @pytest.mark.parametrize(
     ("xyz", "match"),
     [
-        (np.ones((*SIZE, 2), np.float32), r"float32 \(30, 36, 2\), float32 \(height, width, 3\)"),
-        (np.ones(SIZE, np.float32), r"float32 \(30, 36\), float32"),
-        (np.ones((*SIZE, 3), np.float64), "float64 .* is wanted"),
-        (np.ones((*SIZE, 3), np.uint16), "uint16 .* is wanted"),
+        (
+            np.ones((*SIZE, 2), np.float32),
+            r"\(30, 36, 2\), expected float32 \(height, width, 3\)",
+        ),
+        (np.ones(SIZE, np.float32), r"float32 \(30, 36\), expected float32"),
+        (np.ones((*SIZE, 3), np.float64), "float64 .* expected float32"),
+        (np.ones((*SIZE, 3), np.uint16), "uint16 .* expected float32"),
         (np.zeros((*SIZE, 3), np.float32), "every coordinate is 0"),
         (
             np.where(np.arange(3) > 1, np.float32(np.nan), np.ones((*SIZE, 3), np.float32)),
@@ -298,14 +301,14 @@ def test_coordinates_of_another_form_are_refused(root, xyz, match):
         ("L", "L with 8 bits"),
         ("RGBA", "RGBA with 8 bits"),
         ("I;16", "I;16 with 16 bits"),
-        ("P", "a picture in P"),
+        ("P", "an image in P"),
     ],
 )
-def test_pictures_of_another_form_are_refused(root, mode, match):
+def test_images_of_another_form_are_refused(root, mode, match):
     entry = entries(root, "bagel", "train")[0]
     Image.new(mode, SIZE[::-1]).save(entry.rgb)
     message = refuses(match, read_scan, entry)
-    assert "RGB with 8 bits a channel is wanted" in message
+    assert "expected RGB with 8 bits per channel" in message
 
 
 def test_colour_with_16_bits_is_refused_although_pillow_would_read_it(root):
@@ -335,7 +338,7 @@ def png_16_bit(height, width):
 def test_coloured_ground_truth_is_refused(root):
     entry = entries(root, "bagel", "train")[0]
     Image.new("RGB", SIZE[::-1]).save(entry.gt)
-    refuses("RGB with 8 bits a channel, L", read_scan, entry)
+    refuses("RGB with 8 bits per channel, expected L", read_scan, entry)
 
 
 # The check of a whole tree
@@ -388,7 +391,7 @@ def test_defect_6_data_processed_in_place_is_recognised(root):
         tifffile.imwrite(path, xyz, photometric="rgb")
     (problem,) = check_tree(root).problems
     assert problem.startswith(f"{root / 'tire'}: 5 of 8 scans have no reading along the border")
-    assert "in place by another tool, it seems: restore the original files" in problem
+    assert "in place by another tool; restore the original files" in problem
 
 
 def test_the_check_tells_distances_and_doubts_coordinates_that_are_no_metres(root):

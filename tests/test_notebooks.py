@@ -74,8 +74,9 @@ def test_first_cell_asks_and_last_cell_answers_from_the_numbers(
 def test_quickstart_runs_and_writes_its_numbers(demo_root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "quickstart" / "seal-tiny-s0"
     fields = {"data.root": str(demo_root)}
-    parameters = {"category": "seal", "preset": "tiny", "fields": fields}
-    page = report.run_page("00_quickstart", folder, {**parameters, "out": str(folder)})
+    parameters = {"category": "seal", "preset": "tiny", "fields": fields, "out": str(folder)}
+    executed = execute(find_notebook("00_quickstart"), folder, parameters)
+    page = report.render(executed, folder / "report.html")
     result = read_result(folder / "result.json")
     assert (result["category"], result["preset"], result["counts"]["train"]) == ("seal", "tiny", 6)
     auroc = f"{result['modes']['rgb+3d']['i_auroc']:.3f}"

@@ -47,9 +47,9 @@ def test_organised_pcd_keeps_its_rows_and_zeroes_what_was_not_read(tmp_path: Pat
 
 
 def test_clouds_without_rows_or_colours_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"flat\.pcd: 6 points of 6 x 1, wanted an organised"):
+    with pytest.raises(InputError, match=r"flat\.pcd: 6 points of 6 x 1, expected an organised"):
         read_organised_cloud(write_pcd(tmp_path / "flat.pcd", width=6, height=1))
-    with pytest.raises(InputError, match=r"grey\.pcd: no colour field, wanted rgb or rgba"):
+    with pytest.raises(InputError, match=r"grey\.pcd: no colour field, expected rgb or rgba"):
         read_organised_cloud(write_pcd(tmp_path / "grey.pcd", width=3, height=2, colour=False))
     (tmp_path / "mesh.ply").write_text("ply\nformat ascii 1.0\n")
     with pytest.raises(InputError, match=r"mesh\.ply: no num_cols in its header"):
@@ -81,17 +81,20 @@ def test_depth_in_metres_may_mark_holes_with_nan(tmp_path: Path) -> None:
 def test_a_colour_image_is_no_depth_image(tmp_path: Path) -> None:
     path = tmp_path / "rgb.png"
     Image.new("RGB", (4, 2)).save(path)
-    with pytest.raises(InputError, match=r"rgb\.png: an image of shape \(2, 4, 3\), wanted one"):
+    with pytest.raises(InputError, match=r"rgb\.png: an image of shape \(2, 4, 3\), expected one"):
         read_depth(path, CAMERA)
 
 
 def test_intrinsics_that_lack_a_value_are_named(tmp_path: Path) -> None:
     path = tmp_path / "camera.xml"
     path.write_text("<depth><focal_length_x>500</focal_length_x></depth>")
-    with pytest.raises(InputError, match=r"camera\.xml: no focal_length_y, principal_point_x"):
+    with pytest.raises(InputError, match=r"\.xml: no number focal_length_y, principal_point_x"):
         read_intrinsics(path)
     path.write_text("<rgb></rgb>")
-    with pytest.raises(InputError, match=r"camera\.xml: no focal_length_x, .* under <depth>"):
+    with pytest.raises(InputError, match=r"\.xml: no number focal_length_x, .* under <depth>"):
+        read_intrinsics(path)
+    path.write_text("<depth><focal_length_x>wide</focal_length_x></depth>")
+    with pytest.raises(InputError, match=r"not readable as XML \(could not convert .* 'wide'\)"):
         read_intrinsics(path)
     path.write_text("<depth>")
     with pytest.raises(InputError, match=r"camera\.xml: not readable as XML"):

@@ -319,10 +319,10 @@ def shake(xyz: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("change", "config", "message"),
     [
-        (clear, CONFIG, "all 57600 points have z = 0, wanted depths in metres"),
-        (spoil, CONFIG, "2 points have NaN or infinite coordinates, wanted numbers"),
+        (clear, CONFIG, "all 57600 points have z = 0, expected depths in metres"),
+        (spoil, CONFIG, "2 points have NaN or infinite coordinates, expected numbers"),
         (clear_border, CONFIG, "as if another tool had removed the background in place; restore"),
-        (shake, CONFIG, "no background plane, only .% of the border's readings .* wanted 25%"),
+        (shake, CONFIG, "no background plane, only .% of the border's readings .* expected 25%"),
         (
             lambda xyz: None,
             replace(CONFIG, plane_distance_m=0.05),

@@ -16,7 +16,7 @@ from lsfa_lib.features.checkpoints import load_point_mae
 from lsfa_lib.features.extract import load_points
 from lsfa_lib.features.point_mae import SMALL, PointMAE, group_points, placed_groups
 from lsfa_lib.pretraining import pretrain as pretraining
-from lsfa_lib.pretraining.masked import GroupedCloud, MaskedPointMAE, chamfer, draw_hidden
+from lsfa_lib.pretraining.masked import GroupedCloud, MaskedPointMAE, chamfer, random_mask
 from lsfa_lib.pretraining.pretrain import Clouds, PretrainConfig, export, pretrain
 from lsfa_lib.pretraining.probe import (
     CLASSES,
@@ -62,18 +62,18 @@ def test_chamfer_is_the_sum_of_both_mean_squared_ways() -> None:
 
 
 def test_as_many_groups_are_hidden_in_each_cloud_and_others_each_time() -> None:
-    hidden = draw_hidden(50, 64, 0.6, generator())
+    hidden = random_mask(50, 64, 0.6, generator())
     assert (hidden.sum(1) == 38).all()
     assert len({tuple(row.tolist()) for row in hidden}) == 50
     share = hidden.float().mean(0)
     assert 0.35 < share.min() < share.max() < 0.85
     for share in (0.0, 1.0, 0.001):
         with pytest.raises(InputError, match="groups; choose another"):
-            draw_hidden(2, 64, share, generator())
+            random_mask(2, 64, share, generator())
 
 
 def test_the_hidden_groups_are_not_seen_but_their_places_are(model: MaskedPointMAE) -> None:
-    cloud, hidden = grouped(), draw_hidden(2, 16, 0.6, generator())
+    cloud, hidden = grouped(), random_mask(2, 16, 0.6, generator())
     drawn = model(cloud, hidden)
     assert drawn.shape == (2, 10, 8, 3)
     spoilt = cloud.neighbourhoods.clone()
@@ -89,7 +89,7 @@ def test_the_hidden_groups_are_not_seen_but_their_places_are(model: MaskedPointM
 
 def test_a_hidden_groups_points_are_drawn_in_its_own_row(model: MaskedPointMAE) -> None:
     """Swapping the places of two hidden groups swaps what is drawn for them."""
-    cloud, hidden = grouped(1), draw_hidden(1, 16, 0.6, generator())
+    cloud, hidden = grouped(1), random_mask(1, 16, 0.6, generator())
     first, second = hidden[0].nonzero()[:2, 0].tolist()
     swapped = cloud.centres.clone()
     swapped[0, [first, second]] = swapped[0, [second, first]]
@@ -100,7 +100,7 @@ def test_a_hidden_groups_points_are_drawn_in_its_own_row(model: MaskedPointMAE) 
 
 
 def test_the_loss_does_not_ask_for_the_size_of_the_groups(model: MaskedPointMAE) -> None:
-    cloud, hidden = grouped(), draw_hidden(2, 16, 0.6, generator())
+    cloud, hidden = grouped(), random_mask(2, 16, 0.6, generator())
     drawn = model(cloud, hidden).detach()
     true = cloud.neighbourhoods[hidden].view(2, 10, 8, 3)
     size = true.square().sum(-1).mean(-1).sqrt()[..., None, None]
@@ -269,7 +269,7 @@ def test_scans_of_the_probe_hold_every_class_and_lie_on_their_polyhedron() -> No
         counts += np.bincount(labels[labels >= 0], minlength=len(CLASSES))
         centre = np.array([0, 0, scan.camera.distance_mm], np.float32)
         gap = np.abs(scan.polyhedron.solid(scan.points - centre))
-        assert np.median(gap) < 0.2 * scan.spacing
+        assert np.median(gap) < 0.2 * scan.camera.spacing_mm
     assert (counts > 20).all()
     np.testing.assert_array_equal(labelled_scan(0, 5).points, labelled_scan(0, 5).points)
 

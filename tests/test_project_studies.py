@@ -11,7 +11,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from study_case import SOURCE
+from study_case import SOURCE, record
 
 from lsfa_lib.config import TINY, DataConfig, configure
 from lsfa_lib.figures import findings
@@ -65,16 +65,16 @@ def test_no_run_fails_and_equal_runs_are_run_once(swept: Small) -> None:
 def test_the_page_answers_from_the_tables(swept: Small, name: str) -> None:
     folder = folder_of(swept, name)
     study, lines = read(swept, name)
-    assert study.about["finding"] == study_table.finding(study, lines)
-    assert list(study.about["cells"]) == study.cells
+    assert study.about.finding == study_table.finding(study, lines)
+    assert list(study.about.cells) == study.cells
     notebook = nbformat.read(folder / "notebook.ipynb", 4)
     report = methods_report if name == "methods" else study_report
     text = notebook.cells[-1].outputs[-1].data["text/markdown"]
     assert text == report.answer(study, lines)
     if name not in ("methods", "components_in_depth"):
-        assert "One seed" in text and study.about["finding"] in text
+        assert "One seed" in text and study.about.finding in text
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert study.about["title"] in page
+    assert study.about.title in page
     drawn = [o for c in notebook.cells for o in c.get("outputs", []) if "plotly" in str(o.data)]
     assert drawn and all(list(o.data) == ["application/vnd.plotly.v1+json"] for o in drawn)
 
@@ -93,8 +93,8 @@ def test_the_quickstart_is_swept_with_the_numbers_of_a_plain_run(
     swept: Small, demo_root: Path, tmp_path: Path
 ) -> None:
     reports = swept[1].index.parent
-    (run,) = (run for run in runs_of(swept[0]["components"]) if run.cell == "IFC")
-    folder = reports / "runs" / "sweep" / run.folder
+    (run,) = (run for run in runs_of(swept[0]["components"], reports) if run.cell == "IFC")
+    folder = run.folder
     result = read_result(folder / "result.json")
     assert (folder / "adaptors.safetensors").exists() and (folder / "thumbnail.png").exists()
     assert list((reports.parent / "data" / "cache").glob("*/*.safetensors"))
@@ -154,7 +154,7 @@ def test_the_table_has_every_method_and_every_published_number(
 ) -> None:
     table = methods_report.methods_table(*read(swept, "methods")).data
     study, _ = read(swept, "methods")
-    for cell in study.about["cells"]:
+    for cell in study.about.cells:
         assert re.match(r"0\.\d{3}|1\.000", table.loc[cell, "I-AUROC"]), cell
         assert float(table.loc[cell, "MB"]) > 0
         assert float(table.loc[cell, "detect, ms"]) > 0
@@ -197,7 +197,7 @@ def test_the_line_joins_what_none_beats() -> None:
         }
         for cell, (ms, _) in cells.items()
     }
-    study = study_table.StudyRuns({"cells": dict.fromkeys(cells), "reference": "beaten"}, results)
+    study = study_table.StudyRuns(record(cells, "beaten"), results)
     lines = pd.DataFrame(
         [{"row": cell, "mode": "rgb", "i_auroc": area} for cell, (_, area) in cells.items()]
     )

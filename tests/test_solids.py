@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lsfa_lib.pretraining.shapes import FAMILIES, Mark, rotation, scanned, shape, with_mark
+from lsfa_lib.pretraining.families import FAMILIES, rotation
+from lsfa_lib.pretraining.shapes import Mark, scanned, shape, with_mark
 from lsfa_lib.pretraining.solids import (
     Camera,
     blended,

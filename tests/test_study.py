@@ -50,9 +50,10 @@ def test_seeds_are_outermost_then_cells_then_categories(demo_root: Path, tmp_pat
         "seed": 3,
         "preset": "tiny",
         "fields": {"data.root": str(demo_root), "only": "none"},
+        "out": str(first.folder),
     }
     assert first.notebook == ROOT / "notebooks" / "00_quickstart.ipynb"
-    assert first.folder == f"biscuit-tiny-96_px-no_training-s3-{first.key[:8]}"
+    assert first.folder.name == f"biscuit-tiny-96_px-no_training-s3-{first.key[:8]}"
     assert len({run.key for run in runs}) == len({run.folder for run in runs}) == 8
 
 
@@ -63,7 +64,7 @@ def test_a_grid_is_every_combination_and_names_its_cells(demo_root: Path, tmp_pa
     assert runs[0].cell == "only IFC, shots 3, training.temperature 0.03"
     last = {"data.root": str(demo_root), "only": "both", "shots": 5, "training.temperature": 0.3}
     assert runs[-1].parameters["fields"] == last
-    assert "only_IFC-3_shots-training.temperature_0.03" in runs[0].folder
+    assert "only_IFC-3_shots-training.temperature_0.03" in runs[0].folder.name
     assert cell_name({"fields": {}, "only": ""}) == "no fields, only –"
     # As earlier study files wrote it.
     nested = {k: v for k, v in grid.items() if "." not in k}
@@ -134,9 +135,10 @@ def test_a_notebook_beside_the_study_counts_its_parameters_and_its_cells(
     cells = {"a": {"word": "x"}, "b": {"word": "<y>/.."}}
     path = write(tmp_path, run="own.ipynb", cells=cells, categories=["seal"])
     runs = expanded(path, demo_root)
-    assert runs[0].parameters == {"category": "seal", "seed": 0, "word": "x"}
+    out = str(runs[0].folder)
+    assert runs[0].parameters == {"category": "seal", "seed": 0, "out": out, "word": "x"}
     assert runs[0].key != runs[1].key
-    assert runs[1].folder == f"seal-tiny-word_y_..-s0-{runs[1].key[:8]}"
+    assert runs[1].folder.name == f"seal-tiny-word_y_..-s0-{runs[1].key[:8]}"
     with pytest.raises(
         InputError, match=r"training.steps needs a parameter `fields` in own\.ipynb"
     ):
@@ -153,7 +155,7 @@ def test_presets_may_be_files_found_from_the_study_file(demo_root: Path, tmp_pat
     cells = {"mine": {"preset": "mine.yaml"}, "theirs": {}}
     runs = expanded(write(tmp_path, cells=cells, categories=["seal"]), demo_root)
     assert [run.parameters["preset"] for run in runs] == [str(mine), "tiny"]
-    assert runs[0].folder.startswith("seal-mine-96_px-")
+    assert runs[0].folder.name.startswith("seal-mine-96_px-")
     path = write(tmp_path, "both", preset="mine.yaml", categories=["seal"])
     (study,) = read_studies(path, Choices(fields={"data.root": str(demo_root)}))
     assert (study.preset, study.folder) == (str(mine), "both-mine")
@@ -201,10 +203,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "`parameters`: there is no field or parameter 'shot'; the nearest is shots",
     ),
     "parameter": ({"cells": {"a": {"scan": 1}}}, "no field or parameter 'scan'; .* is scans"),
-    "type": ({"cells": {"a": {"scans": "five"}}}, "cell 'a': scans is 'five', wanted int"),
-    "flag for a number": ({"parameters": {"scans": True}}, "scans is True, wanted int"),
+    "type": ({"cells": {"a": {"scans": "five"}}}, "cell 'a': scans is 'five', expected int"),
+    "flag for a number": ({"parameters": {"scans": True}}, "scans is True, expected int"),
     "type of a field": ({"cells": {"a": {"shots": "five"}}}, "cell 'a': shots is 'five', wanted"),
-    "nested fields": ({"cells": {"a": {"fields": 3}}}, "cell 'a': fields is 3, wanted indented"),
+    "nested fields": ({"cells": {"a": {"fields": 3}}}, "cell 'a': fields is 3, expected indented"),
     "owned": ({"cells": {"a": {"seed": 3}}}, "cell 'a': seed is set by the sweep; write `seeds:`"),
     "former root": ({"parameters": {"data_root": "x"}}, "'data_root'; the nearest is data.root"),
     "shared preset": ({"parameters": {"preset": "demo"}}, "gives preset; write it as `preset:`"),
@@ -225,10 +227,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "category": ({"categories": ["seel"]}, "seel: no such category; .* the nearest is seal"),
     "category twice": ({"categories": ["seal", "seal"]}, "categories lists 'seal' twice; remove"),
-    "categories": ({"categories": 3}, "categories is 3, wanted `all` or a list"),
+    "categories": ({"categories": 3}, "categories is 3, expected `all` or a list"),
     "seed twice": ({"seeds": [0, 1, 0]}, "seeds lists 0 twice; remove one"),
-    "seed": ({"seeds": [-1]}, r"seeds is \[-1\], wanted a list such as \[0, 1, 2\]"),
-    "no seeds": ({"seeds": []}, r"seeds is \[\], wanted a list"),
+    "seed": ({"seeds": [-1]}, r"seeds is \[-1\], expected a list such as \[0, 1, 2\]"),
+    "no seeds": ({"seeds": []}, r"seeds is \[\], expected a list"),
     "shots": ({"cells": {"a": {"shots": 7}}}, "cell 'a': .*7 shots of 6 scans; ask for 1 to 6"),
     "one shot": ({"cells": {"a": {"shots": 1}}}, "cell 'a': 1 training scan, but LC and GC need"),
     "same cells": (
@@ -240,12 +242,12 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"cells": CELLS, "grid": {"onyl": ["IFC"]}},
         "grid: there is no field or parameter 'onyl'; the nearest is only",
     ),
-    "grid of none": ({"grid": {"only": []}}, r"grid only is \[\], wanted a list of its values"),
-    "grid of a word": ({"grid": {"only": "IFC"}}, "grid only is 'IFC', wanted a list"),
+    "grid of none": ({"grid": {"only": []}}, r"grid only is \[\], expected a list of its values"),
+    "grid of a word": ({"grid": {"only": "IFC"}}, "grid only is 'IFC', expected a list"),
     "grid twice": ({"grid": {"shots": [3, 3]}}, "grid shots lists 3 twice; remove one"),
-    "cell": ({"cells": {"a": "IFC"}}, "cell 'a' is 'IFC', wanted parameters such as {only: IFC}"),
-    "cells as a list": ({"cells": ["a"]}, r"cells is \['a'\], wanted indented fields"),
-    "title": ({"title": ["a"]}, r"title is \['a'\], wanted text"),
+    "cell": ({"cells": {"a": "IFC"}}, "cell 'a' is 'IFC', expected parameters such as {only: IFC}"),
+    "cells as a list": ({"cells": ["a"]}, r"cells is \['a'\], expected indented fields"),
+    "title": ({"title": ["a"]}, r"title is \['a'\], expected text"),
     "reference": ({"reference": "nothing"}, "reference: there is no cell 'nothing'; .* is none"),
     "control": ({"control": "IFK"}, "control: there is no cell 'IFK'; the nearest is IFC"),
     "table": (

@@ -134,6 +134,9 @@ def test_what_is_not_a_study_says_so(tmp_path: Path) -> None:
     folder = write_results(tmp_path / "studies" / "parts-demo", about={"schema": 0})
     with pytest.raises(InputError, match="has schema 0, this version reads 1; sweep the study"):
         study_table.load(folder)
+    (folder / "study.json").write_text("{", encoding="utf-8")
+    with pytest.raises(InputError, match=r"study\.json is damaged; start the sweep of that study"):
+        study_table.load(folder)
     folder = write_results(tmp_path / "studies" / "mixed-demo")
     path = folder / "../../runs/sweep/ring-IFC-s1-p0/result.json"
     result = json.loads(path.read_text(encoding="utf-8"))

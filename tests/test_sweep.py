@@ -24,8 +24,9 @@ from lsfa_lib.cli.app import app
 from lsfa_lib.storage.files import InputError, locked
 from lsfa_lib.storage.results import read_result
 from lsfa_lib.studies.study import Choices, read_studies
+from lsfa_lib.studies.study_runs import Job
 from lsfa_lib.studies.sweep import Swept, run_sweep
-from lsfa_lib.studies.sweep_worker import Job, finished, perform
+from lsfa_lib.studies.sweep_worker import finished, perform
 
 LSFA = [sys.executable, "-c", "from lsfa_lib.cli.app import main; main()"]
 CELLS: dict[str, Any] = {f"c{i}": {"value": 0.5 + i / 10} for i in range(3)}

@@ -115,12 +115,12 @@ def test_a_dome_is_met_where_geometry_says():
     centre = DISTANCE_MM + radius - top
     a, b, c = (ray**2).sum(-1), ray[..., 2] * centre, centre**2 - radius**2
     root = b**2 - a * c
-    wanted = np.where(root > 0, (b - np.sqrt(np.maximum(root, 0))) / a, DISTANCE_MM)
-    wanted = np.minimum(wanted, DISTANCE_MM)
+    expected = np.where(root > 0, (b - np.sqrt(np.maximum(root, 0))) / a, DISTANCE_MM)
+    expected = np.minimum(expected, DISTANCE_MM)
     # Cells are 0.58 mm wide: the sphere sags by a few um between them, its foot is a kink.
-    body = wanted < DISTANCE_MM - 2
-    assert np.abs(depth - wanted)[body].max() < 0.02
-    assert np.abs(depth - wanted).max() < 0.58 * 1.74
+    body = expected < DISTANCE_MM - 2
+    assert np.abs(depth - expected)[body].max() < 0.02
+    assert np.abs(depth - expected).max() < 0.58 * 1.74
 
 
 def test_a_cliff_hides_what_lies_behind_it():
@@ -166,8 +166,8 @@ def test_bilinear_is_exact_on_a_plane():
     row, column = np.meshgrid(np.arange(9), np.arange(9), indexing="ij")
     field = np.stack([3 * row - column, row + 2 * column]).astype(np.float32)
     cell = rng(0).uniform(0, 8, (2, 50)).astype(np.float32)
-    wanted = np.stack([3 * cell[0] - cell[1], cell[0] + 2 * cell[1]])
-    np.testing.assert_allclose(bilinear(field, cell), wanted, atol=1e-4)
+    expected = np.stack([3 * cell[0] - cell[1], cell[0] + 2 * cell[1]])
+    np.testing.assert_allclose(bilinear(field, cell), expected, atol=1e-4)
 
 
 # Scans
@@ -220,7 +220,7 @@ def test_most_of_a_part_stands_clear_of_the_backdrop(product):
     assert 0.12 < surface.part.mean() * (142 / 125) ** 2 < 0.6
 
 
-def test_sensor_noise_has_the_wanted_deviation():
+def test_sensor_noise_has_the_requested_deviation():
     view = level_view(200, depth_noise_mm=0.15)
     surface = plain_surface(0 * grid_axes(200)[0])
     error = measure(surface, view, cast(surface, view), rng(0))[..., 2] * 1000 - DISTANCE_MM
@@ -390,7 +390,7 @@ def test_every_scan_is_its_own(demo):
 def test_an_interrupted_tree_is_completed_and_a_finished_one_left_alone(tmp_path):
     root, settings = tmp_path / "demo", replace(SMALL, categories=("biscuit",))
     write_demo(root, settings)
-    wanted = bytes_of(root)
+    expected = bytes_of(root)
     manifest = json.loads((root / "demo.json").read_text())
     (root / "demo.json").write_text(json.dumps({**manifest, "complete": False}))
     lost = root / "biscuit" / "test" / "cut" / "xyz" / "000.tiff"
@@ -398,7 +398,7 @@ def test_an_interrupted_tree_is_completed_and_a_finished_one_left_alone(tmp_path
     assert not demo_is_complete(root, settings)
     kept = (root / "biscuit" / "test" / "hole" / "xyz" / "000.tiff").stat().st_mtime_ns
     write_demo(root, settings)
-    assert bytes_of(root) == wanted and demo_is_complete(root, settings)
+    assert bytes_of(root) == expected and demo_is_complete(root, settings)
     assert (root / "biscuit" / "test" / "hole" / "xyz" / "000.tiff").stat().st_mtime_ns == kept
     lost.unlink()
     write_demo(root, settings)

@@ -189,8 +189,10 @@ def new_adaptors(train: Sequence[PatchFeatures], config: AdaptorConfig, seed: in
 
 
 @torch.inference_mode()
-def adapt(adaptors: Adaptors, features: PatchFeatures) -> PatchFeatures:
-    """The scan with adapted features; tokens become its distinct rows."""
+def adapt(adaptors: Adaptors | None, features: PatchFeatures) -> PatchFeatures:
+    """The scan with adapted features, whose tokens are its distinct rows; unchanged for None."""
+    if adaptors is None:
+        return features
     adapted = adaptors(scan_rows(features, adaptors.config))
     return replace(
         features,

@@ -22,7 +22,13 @@ class InOrder(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names of the commands."""
-        return sorted(self.commands, key=ORDER.index)
+        return list(ORDER)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name. Raises InputError for one that was removed."""
+        if cmd_name == "study":
+            raise InputError("`lsfa study` was removed; run `lsfa sweep studies/in_depth.yaml`")
+        return super().get_command(ctx, cmd_name)
 
 
 app = typer.Typer(
@@ -45,13 +51,13 @@ for command in (run.run, sweep.sweep, report.report, *(listing.methods, listing.
 app.command()(listing.cache)
 
 
-def _print_version(wanted: bool) -> bool:
+def _print_version(asked: bool) -> bool:
     from importlib.metadata import version
 
-    if wanted:
+    if asked:
         typer.echo(f"lsfa {version('lsfa_lib')}")
         raise typer.Exit
-    return wanted
+    return asked
 
 
 @app.callback()

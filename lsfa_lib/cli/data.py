@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from lsfa_lib.storage.files import InputError
 
@@ -14,21 +15,18 @@ app = typer.Typer(help="Make, download, import or check data.", no_args_is_help=
 
 @app.command()
 def demo(
-    root: Annotated[Path, typer.Option(help="Folder to write the categories to.")] = Path(
-        "data/demo"
-    ),
-    seed: Annotated[int, typer.Option(help="Another seed gives other parts.")] = 0,
-    size: Annotated[int, typer.Option(help="Side of the camera frame, px.")] = 400,
-    layout: Annotated[str, typer.Option(help="mvtec3d or eyecandies.")] = "mvtec3d",
+    root: Annotated[Path, Option(help="Folder to write to.")] = Path("data/demo"),
+    seed: Annotated[int, Option(help="Another seed gives other parts.")] = 0,
+    size: Annotated[int, Option(help="Side of the camera frame, px.")] = 400,
+    layout: Annotated[str, Option(help="mvtec3d or eyecandies.")] = "mvtec3d",
     study: Annotated[
-        bool,
-        typer.Option("--study", help="Those of studies/in_depth.yaml: 100 test scans at 448 px."),
+        bool, Option("--study", help="Those of studies/in_depth.yaml: 100 test scans at 448 px.")
     ] = False,
 ) -> None:
     """Write the demo data: four products with six kinds of defects, as MVTec 3D-AD stores them.
 
-    Complete data of the same settings are kept; anything else in the folder is left alone. With
-    `--layout eyecandies` the same products lie in that data set's files, under its six lights.
+    Existing data with the same settings is reused; other files in the folder are left alone. With
+    `--layout eyecandies` the products are stored as in that data set, under its six lights.
     """
     from lsfa_lib.demo.eyecandies_demo import write_eyecandies_demo
     from lsfa_lib.demo.synthetic import DemoCounts, DemoSettings, write_demo
@@ -46,20 +44,20 @@ def demo(
 
 @app.command()
 def download(
-    name: Annotated[str, typer.Argument(help="mvtec3d; eyecandies says how to get it by hand.")],
+    name: Annotated[str, Argument(help="mvtec3d; eyecandies says how to get it by hand.")],
     root: Annotated[
-        Path | None, typer.Option(help="Folder for the categories.", show_default="data/NAME")
+        Path | None, Option(help="Folder for the categories.", show_default="data/NAME")
     ] = None,
     accept_licence: Annotated[
-        bool, typer.Option("--accept-licence", help="You accept the data set's terms.")
+        bool, Option("--accept-licence", help="You accept the data set's terms.")
     ] = False,
     archive: Annotated[
-        Path | None, typer.Option(help="An archive you downloaded yourself, instead.")
+        Path | None, Option(help="An archive you downloaded yourself, instead.")
     ] = None,
 ) -> None:
     """Download a public data set, check its digest and unpack it.
 
-    Stopped, it goes on where it was when it is started again. Its terms are shown first.
+    Resumes if interrupted. The data set's terms are shown first.
     """
     from lsfa_lib.datasets.public import fetch_data
 
@@ -69,10 +67,10 @@ def download(
 
 
 @app.command()
-def check(path: Annotated[Path, typer.Argument(help="Folder that holds the categories.")]) -> None:
-    """Read every scan below PATH; say what is there and what is wrong.
+def check(path: Annotated[Path, Argument(help="Folder that holds the categories.")]) -> None:
+    """Read every scan below PATH; list what was found and what is wrong.
 
-    Ends with exit code 2 when something has to be mended before `lsfa run`.
+    The exit code is 2 if something must be fixed before `lsfa run`.
     """
     from lsfa_lib.datasets.tree_check import check_tree
 
@@ -95,18 +93,18 @@ def check(path: Annotated[Path, typer.Argument(help="Folder that holds the categ
 
 @app.command("import")
 def import_(
-    source: Annotated[Path, typer.Argument(help="Folder that holds the scans.")],
-    category: Annotated[str, typer.Argument(help="Name of the part; becomes a folder.")],
-    root: Annotated[Path, typer.Option(help="Folder of the categories.")] = Path("data/mine"),
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "train",
+    source: Annotated[Path, Argument(help="Folder that holds the scans.")],
+    category: Annotated[str, Argument(help="Name of the part; becomes a folder.")],
+    root: Annotated[Path, Option(help="Folder of the categories.")] = Path("data/mine"),
+    split: Annotated[str, Option(help="train, validation or test.")] = "train",
     kind: Annotated[
-        str, typer.Option(help="good, a defect's name, or unlabelled (the last two in test).")
+        str, Option(help="good, a defect's name, or unlabelled (the last two in test).")
     ] = "good",
     intrinsics: Annotated[
-        Path | None, typer.Option(help="JSON or XML with fx, fy, cx, cy; for depth images.")
+        Path | None, Option(help="JSON or XML with fx, fy, cx, cy; for depth images.")
     ] = None,
     depth_unit_m: Annotated[
-        float, typer.Option(help="Metres of one unit of depth; 0: as the intrinsics say, or 1 mm.")
+        float, Option(help="Metres per unit of depth; 0: from the intrinsics, else 1 mm.")
     ] = 0.0,
 ) -> None:
     """Bring scans of your own camera into the layout everything here reads.

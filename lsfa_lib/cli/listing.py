@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
+from lsfa_lib.cli import options
 from lsfa_lib.storage.files import InputError, nearest
 
 if TYPE_CHECKING:
@@ -19,18 +21,16 @@ def methods() -> None:
     from lsfa_lib.methods import METHODS
 
     found = sorted(METHODS.items())
-    _print_table([[name, m.title, m.source, m.missing] for name, m in found])
+    options.print_table([[name, m.title, m.source, m.missing] for name, m in found])
 
 
 def presets(
-    names: Annotated[
-        list[str] | None, typer.Argument(help="Presets to show; all where none is named.")
-    ] = None,
+    names: Annotated[list[str] | None, Argument(help="Presets to show; default: all.")] = None,
     differing: Annotated[
-        bool, typer.Option("--differing", help="Only the fields that differ between them.")
+        bool, Option("--differing", help="Only the fields that differ between them.")
     ] = False,
     yaml: Annotated[
-        str, typer.Option(help="Write this preset as YAML, to change and give to `run --config`.")
+        str, Option(help="Write this preset as YAML, to change and give to `run --config`.")
     ] = "",
 ) -> None:
     """Show every field of the presets; `*` marks those that differ between them."""
@@ -56,15 +56,7 @@ def presets(
         differs = any(value != values[0] for value in values)
         if field != "preset" and (differs or not differing):
             rows.append(["*" if differs else "", field, *map(_short, values)])
-    _print_table(rows)
-
-
-def _print_table(rows: list[list[str]]) -> None:
-    """The rows with their columns aligned."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        typer.echo("  ".join(cells).rstrip())
+    options.print_table(rows)
 
 
 def _as_yaml(config: Config) -> str:
@@ -88,14 +80,12 @@ def _short(value: Any) -> str:
 
 
 def cache(
-    folder: Annotated[Path, typer.Option("--cache", help="Folder of the cache.")] = Path(
-        "data/cache"
-    ),
+    folder: Annotated[Path, Option("--cache", help="Folder of the cache.")] = Path("data/cache"),
     prune: Annotated[
-        str, typer.Option(help="Delete the features of this key, or `all`; they can be rebuilt.")
+        str, Option(help="Delete the features of this key, or `all`; they can be rebuilt.")
     ] = "",
 ) -> None:
-    """Show which extracted features are stored, and delete those no longer wanted."""
+    """Show which extracted features are stored, and delete those no longer needed."""
     from lsfa_lib.features.cache import cache_entries
 
     entries = cache_entries(folder)

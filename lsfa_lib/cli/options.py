@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
 from lsfa_lib.storage.files import InputError
 
@@ -15,16 +16,16 @@ if TYPE_CHECKING:
 
 DataRoot = Annotated[
     str,
-    typer.Option(
+    Option(
         "--data", help="Folder that contains the categories.", show_default="that of the preset"
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto: CUDA if available, else CPU; cpu; cuda.")]
+Device = Annotated[str, Option(help="auto: CUDA if available, else CPU; cpu; cuda.")]
 ImageSize = Annotated[
-    int, typer.Option(help="Side of the image the encoders see, px; 0 keeps the preset's.")
+    int, Option(help="Side of the image the encoders see, px; 0 keeps the preset's.")
 ]
-Reports = Annotated[Path, typer.Option("--reports", help="Folder the reports are written to.")]
-Workers = Annotated[int, typer.Option(min=1, help="Parallel runs; they share the cores.")]
+Reports = Annotated[Path, Option("--reports", help="Folder of the reports.")]
+Workers = Annotated[int, Option(min=1, help="Parallel runs; they share the cores.")]
 
 
 def chosen_fields(data_root: str, device: str, image_size: int) -> dict[str, Any]:
@@ -52,3 +53,10 @@ def check_names(studies: Iterable[Study], workers: int) -> None:
         from lsfa_lib.studies import prefork
 
         prefork.begin(workers)
+
+
+def print_table(rows: list[list[str]]) -> None:
+    """The rows with their columns aligned."""
+    from tabulate import tabulate  # type: ignore[import-untyped]
+
+    typer.echo(tabulate(rows, tablefmt="plain", disable_numparse=True))

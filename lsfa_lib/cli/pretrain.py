@@ -6,24 +6,25 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from lsfa_lib.storage.files import InputError
 
 
 def pretrain_points(
-    out: Annotated[Path, typer.Option(help="File for the encoder.")] = Path(
+    out: Annotated[Path, Option(help="File for the encoder.")] = Path(
         "data/weights/point_mae_small.safetensors"
     ),
-    steps: Annotated[int, typer.Option(min=1, help="Batches of 16 shapes.")] = 10_000,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other shapes.")] = 0,
+    steps: Annotated[int, Option(min=1, help="Batches of 16 shapes.")] = 10_000,
+    seed: Annotated[int, Option(min=0, help="Another seed gives other shapes.")] = 0,
     norm: Annotated[
-        str, typer.Option(help="group_radius, or unit_sphere as Point-MAE was published.")
+        str, Option(help="group_radius, or unit_sphere as Point-MAE was published.")
     ] = "group_radius",
-    workers: Annotated[int, typer.Option(min=0, help="Processes that make shapes.")] = 1,
+    workers: Annotated[int, Option(min=0, help="Processes that make shapes.")] = 1,
 ) -> None:
-    """Pretrain the small Point-MAE on procedural shapes; stopped, it goes on where it was.
+    """Pretrain the small Point-MAE on procedural shapes. Resumes if interrupted.
 
-    Beside the file lie its checkpoint while it trains, and the loss curve in the file itself. Use
+    A checkpoint is kept next to the file while it trains; the file also holds the loss curve. Use
     the result by `point_encoder: {model: point_mae_small, weights: FILE}` in `run --config`.
     """
     import logging

@@ -6,25 +6,24 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
+from lsfa_lib.cli import options
 from lsfa_lib.storage.files import InputError
 
 
 def report(
     run: Annotated[
-        str,
-        typer.Argument(help="Run or study to save as one file: its folder or its name."),
+        str, Argument(help="Run or study to save as one file: its folder or its name.")
     ] = "",
     out: Annotated[
-        str, typer.Option(help="File for the page of RUN, with plotly.js inside, to send by mail.")
+        str, Option(help="File for the page of RUN, with plotly.js inside, to send by mail.")
     ] = "",
     bundle: Annotated[
-        str, typer.Option(help="Zip file for the gallery with all pages and tables, to share.")
+        str, Option(help="Zip file for the gallery with all pages and tables, to share.")
     ] = "",
-    study: Annotated[str, typer.Option(help="Bundle only this study and its runs.")] = "",
-    reports: Annotated[Path, typer.Option("--reports", help="Folder of the reports.")] = Path(
-        "reports"
-    ),
+    study: Annotated[str, Option(help="Bundle only this study and its runs.")] = "",
+    reports: options.Reports = Path("reports"),
 ) -> None:
     """Rewrite all pages and the gallery, or write one page to mail or a zip to share.
 

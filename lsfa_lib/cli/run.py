@@ -7,16 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
-from lsfa_lib.cli.options import (
-    DataRoot,
-    Device,
-    ImageSize,
-    Reports,
-    Workers,
-    check_names,
-    chosen_fields,
-)
+from lsfa_lib.cli import options
 from lsfa_lib.storage.files import InputError
 
 if TYPE_CHECKING:
@@ -24,44 +17,26 @@ if TYPE_CHECKING:
 
 
 def run(
-    categories: Annotated[
-        list[str], typer.Argument(help="Categories to run, or `all`.", metavar="CATEGORY...")
-    ],
-    data_root: DataRoot = "",
+    categories: Annotated[list[str], Argument(help="Or `all`.", metavar="CATEGORY...")],
+    data_root: options.DataRoot = "",
     preset: Annotated[
-        str,
-        typer.Option(
-            help="demo and tiny need no download; ours, published and released do.",
-            show_default="demo",
-        ),
+        str, Option(help="demo, tiny; downloads: ours, published, released.", show_default="demo")
     ] = "",
-    config: Annotated[
-        str, typer.Option(help="YAML file of a preset's name and the fields to change.")
-    ] = "",
-    only: Annotated[
-        str, typer.Option(help="Train with IFC, CLC, LA, GA, LC, GC, both or none.")
-    ] = "",
-    shots: Annotated[
-        int, typer.Option(help="Train on this many scans, drawn by the seed; 0: on all.")
-    ] = 0,
+    config: Annotated[str, Option(help="YAML file: a preset and the fields to change.")] = "",
+    only: Annotated[str, Option(help="Train with IFC, CLC, LA, GA, LC, GC, both or none.")] = "",
+    shots: Annotated[int, Option(help="Train on this many random scans; 0: on all.")] = 0,
     method: Annotated[
-        str,
-        typer.Option(
-            help="Another method of `lsfa methods`, or a .py file with one.", show_default="lsfa"
-        ),
+        str, Option(help="One of `lsfa methods`, or a .py file with one.", show_default="lsfa")
     ] = "",
     random_weights: Annotated[
-        bool,
-        typer.Option("--random-weights", help="Random weights, to test shapes, memory and speed."),
+        bool, Option("--random-weights", help="Random weights, to test shapes, memory and speed.")
     ] = False,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the coreset, of training and of drawn shots.")
-    ] = 0,
-    seeds: Annotated[int, typer.Option(min=1, help="Run with this many seeds from `seed` on.")] = 1,
-    device: Device = "auto",
-    image_size: ImageSize = 0,
-    workers: Workers = 2,
-    reports: Reports = Path("reports"),
+    seed: Annotated[int, Option(min=0, help="For the coreset, training and shots.")] = 0,
+    seeds: Annotated[int, Option(min=1, help="Run with this many seeds from `seed` on.")] = 1,
+    device: options.Device = "auto",
+    image_size: options.ImageSize = 0,
+    workers: options.Workers = 2,
+    reports: options.Reports = Path("reports"),
 ) -> None:
     """Learn the good parts of each CATEGORY, score its test scans and write a report page.
 
@@ -76,7 +51,7 @@ def run(
             f"--preset {preset} and --config {config} were both given; write `preset: {preset}` "
             "into the file"
         )
-    fields: dict[str, Any] = chosen_fields(data_root, device, image_size)
+    fields: dict[str, Any] = options.chosen_fields(data_root, device, image_size)
     fields |= dict(RANDOM_WEIGHTS) if random_weights else {}
     own = str(Path(method).resolve()) if method.endswith(".py") else method
     fields |= {n: v for n, v in {"only": only, "shots": shots, "method": own}.items() if v}
@@ -108,14 +83,13 @@ def run_name(preset: str, fields: dict[str, Any]) -> str:
 def _execute(study: Study, workers: int, reports: Path) -> None:
     """Executes the runs and prints their pages and numbers; raises InputError where one failed."""
     # Every mistake the user can have made is found before the first run starts.
-    check_names([study], workers)
+    options.check_names([study], workers)
     from lsfa_lib.pages import gallery
     from lsfa_lib.studies.study_runs import runs_of
-    from lsfa_lib.studies.sweep import job_of
     from lsfa_lib.studies.sweep_cluster import crew
     from lsfa_lib.studies.watch import Watch
 
-    jobs = [job_of(study, run, reports.resolve()) for run in runs_of(study)]
+    jobs = runs_of(study, reports.resolve())
     failures, finished = list[str](), list[Path]()
     try:
         with crew(min(workers, len(jobs)), "", Watch(len(jobs))) as run_all:
@@ -148,17 +122,15 @@ def _print_numbers(folders: list[Path], seeds: int) -> None:
 
     results = [read_result(folder / "result.json") for folder in folders]
     metrics = ("i_auroc", "aupro_30", "p_auroc")
-    names = "  ".join(f"{METRICS[metric]:>10}" for metric in metrics)
-    typer.echo(f"{'':<28}{names}  defects found  false alarms")
+    rows = [["", *(METRICS[metric] for metric in metrics), "defects found", "false alarms"]]
     for result in results:
         mode = lead(result)
         found, bad, rejected, good = counts(result)
         label = f"{result['category']}, {MODES[mode]}"
         label += f", seed {result['seed']}" if seeds > 1 else ""
         values = [three_digits(result["modes"][mode][metric]) for metric in metrics]
-        numbers = "  ".join(f"{value:>10}" for value in values)
-        shares = f"{f'{found} of {bad}':>13}  {f'{rejected} of {good}':>12}"
-        typer.echo(f"{label:<28}{numbers}  {shares}")
+        rows.append([label, *values, f"{found} of {bad}", f"{rejected} of {good}"])
+    options.print_table(rows)
     if seeds > 1:
         typer.echo("mean ± standard deviation [95 % interval of the mean] over seeds")
         for line in seed_lines(results):

@@ -6,40 +6,31 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
-from lsfa_lib.cli.options import (
-    DataRoot,
-    Device,
-    ImageSize,
-    Reports,
-    Workers,
-    check_names,
-    chosen_fields,
-)
+from lsfa_lib.cli import options
 from lsfa_lib.storage.files import InputError
 
 
 def sweep(
-    study: Annotated[Path, typer.Argument(help="Study file, such as studies/components.yaml.")],
+    study: Annotated[Path, Argument(help="Study file, such as studies/components.yaml.")],
     preset: Annotated[
-        str, typer.Option(help="Replaces the study's own.", show_default="the study's")
+        str, Option(help="Replaces the study's own.", show_default="the study's")
     ] = "",
-    data_root: DataRoot = "",
+    data_root: options.DataRoot = "",
     categories: Annotated[
-        str, typer.Option(help="Comma-separated, or `all`.", show_default="the study's")
+        str, Option(help="Comma-separated, or `all`.", show_default="the study's")
     ] = "",
-    seeds: Annotated[str, typer.Option(help="Comma-separated.", show_default="the study's")] = "",
-    workers: Workers = 2,
+    seeds: Annotated[str, Option(help="Comma-separated.", show_default="the study's")] = "",
+    workers: options.Workers = 2,
     scheduler: Annotated[
-        str, typer.Option(help="Address of a dask scheduler, tcp://..., whose workers run it.")
+        str, Option(help="Address of a dask scheduler, tcp://..., whose workers run it.")
     ] = "",
-    device: Device = "auto",
-    image_size: ImageSize = 0,
-    force: Annotated[bool, typer.Option("--force", help="Repeat finished runs too.")] = False,
-    reports: Reports = Path("reports"),
-    document: Annotated[
-        str, typer.Option(help="Also write the tables to this Markdown file.")
-    ] = "",
+    device: options.Device = "auto",
+    image_size: options.ImageSize = 0,
+    force: Annotated[bool, Option("--force", help="Repeat finished runs too.")] = False,
+    reports: options.Reports = Path("reports"),
+    document: Annotated[str, Option(help="Also write the tables to this Markdown file.")] = "",
 ) -> None:
     """Execute every run of a STUDY that is not finished, then write its table and its page.
 
@@ -52,10 +43,10 @@ def sweep(
         preset=preset,
         categories=tuple(filter(None, categories.split(","))),
         seeds=_numbers(seeds),
-        fields=chosen_fields(data_root, device, image_size),
+        fields=options.chosen_fields(data_root, device, image_size),
     )
     studies = read_studies(study, choices)
-    check_names(studies, 0 if scheduler else workers)
+    options.check_names(studies, 0 if scheduler else workers)
     from lsfa_lib.studies.sweep import run_sweep
 
     try:
@@ -86,22 +77,21 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _table_lines(folder: Path) -> list[str]:
     """A study's table in short: each cell in the mode that reports lead with."""
-    import json
-
     import pandas as pd
 
     from lsfa_lib.figures.findings import BOTH
     from lsfa_lib.figures.names import METRICS, MODES
+    from lsfa_lib.storage.study_record import read_study
     from lsfa_lib.studies import study_table
 
     if not (folder / "table.parquet").exists():
         return []
-    about = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-    lines = [f"{about['title']} ({about['preset']}, {MODES[BOTH]})"]
+    about = read_study(folder / "study.json")
+    lines = [f"{about.title} ({about.preset}, {MODES[BOTH]})"]
     for line in study_table.lead_lines(pd.read_parquet(folder / "table.parquet")):
         only = "" if line["mode"] == BOTH else f", {MODES[line['mode']]}"
         said = [f"{METRICS[m]} {study_table.spread(line, m)}" for m in study_table.METRICS]
         failed = f"   {line['missing']} of its runs failed" if line["missing"] else ""
         lines.append(f"  {line['row'] + only:<24} {'   '.join(said)}{failed}")
-    lines += [f"  {cell}: {why}" for cell, why in about["unavailable"].items()]
-    return [*lines, f"  {about['finding']}", f"  {folder}"]
+    lines += [f"  {cell}: {why}" for cell, why in about.unavailable.items()]
+    return [*lines, f"  {about.finding}", f"  {folder}"]

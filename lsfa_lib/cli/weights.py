@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from typer import Argument
 
 app = typer.Typer(
     help="""The public weights: DINO, Point-MAE and others. The demo needs none.
 
     LSFA_WEIGHTS names another folder for them, LSFA_MIRROR the address of a folder that holds them
-    under the names `list` tells, LSFA_OFFLINE=1 forbids the network.
+    under the names shown by `lsfa weights list`, LSFA_OFFLINE=1 forbids the network.
     """,
     no_args_is_help=True,
 )
-Name = Annotated[str, typer.Argument(help="As `lsfa weights list` tells, or timm's name.")]
+Name = Annotated[str, Argument(help="A name of `lsfa weights list`, or timm's name.")]
 
 
 @app.command("list")
@@ -40,7 +41,7 @@ def where() -> None:
 
 @app.command()
 def fetch(name: Name) -> None:
-    """Download weights and check them; stopped, it goes on where it was."""
+    """Download weights and check them. Resumes if interrupted."""
     from lsfa_lib.features.weights import named, ready
 
     typer.echo(ready(named(name)))
@@ -48,7 +49,7 @@ def fetch(name: Name) -> None:
 
 @app.command()
 def check(
-    name: Annotated[str, typer.Argument(help="One; without it, all that are here.")] = "",
+    name: Annotated[str, Argument(help="One; without it, all that are here.")] = "",
 ) -> None:
     """Read weights that are here and compare their digest."""
     from lsfa_lib.features import weights
@@ -62,6 +63,6 @@ def check(
         except InputError as error:
             problems.append(str(error))
     if not chosen:
-        typer.echo(f"{weights.folder()} holds none of them; `lsfa weights list` tells their names")
+        typer.echo(f"{weights.folder()} holds none of them; `lsfa weights list` shows their names")
     if problems:
         raise InputError("; ".join(problems))

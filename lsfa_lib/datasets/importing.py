@@ -1,7 +1,7 @@
-"""Your own camera's files into the MVTec 3D-AD layout, which everything here reads.
+"""Converts your own camera's files to the MVTec 3D-AD layout, which everything here reads.
 
 A scan is a colour image and a depth image with the same stem, or one organised cloud; a mask of
-its defect may come with it. The sources are read only.
+its defect may come with it. The sources are not changed.
 """
 
 from __future__ import annotations
@@ -10,40 +10,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from lsfa_lib.datasets.entry import SPLITS, SplitName, unreadable, visible
-from lsfa_lib.datasets.mvtec3d import read_gt, write_scan
+from lsfa_lib.datasets.entry import SPLITS, Entry, SplitName, visible
+from lsfa_lib.datasets.image_files import decoding, read_gt, require_size
+from lsfa_lib.datasets.mvtec3d import write_scan, xyz_file
 from lsfa_lib.datasets.own_camera import (
     Intrinsics,
     read_depth,
     read_intrinsics,
     read_organised_cloud,
 )
-from lsfa_lib.records import UNLABELLED, Scan
+from lsfa_lib.records import UNLABELLED, Mask, Scan
 from lsfa_lib.storage.files import InputError, progress
 
-CLOUDS = (".pcd", ".ply")
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-DEPTHS = (".png", ".tif", ".tiff", ".exr")
-ROLES = {
-    "colour": (("", "_rgb", "_color", "_colour"), ("rgb", "color", "colour"), PICTURES),
-    "depth": (("_depth",), ("depth",), DEPTHS),
-    "mask": (("_mask",), ("gt", "mask"), (".png",)),
+WORDS = {"rgb": "colour", "color": "colour", "colour": "colour", "depth": "depth"}
+WORDS |= {"mask": "mask", "gt": "mask"}
+"""Role of a file by its folder, or by the ending of its stem; a file without either is colour."""
+SUFFIXES = {
+    "colour": (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"),
+    "depth": (".png", ".tif", ".tiff", ".exr"),
+    "mask": (".png",),
+    "cloud": (".pcd", ".ply"),
 }
-"""Of each role: endings of its files' stems, names of folders that hold it, and file types."""
-
-
-@dataclass(frozen=True)
-class Sources:
-    """The files of one scan."""
-
-    stem: str
-    colour: Path
-    """The cloud, where it is one."""
-    depth: Path | None
-    mask: Path | None
 
 
 @dataclass(frozen=True)
@@ -60,20 +49,21 @@ class Target:
 def import_scans(
     source: Path, target: Target, camera: Path | None = None, depth_unit_m: float = 0.0
 ) -> list[str]:
-    """Names of the scans in `source`, each written under `target`; those there are left alone.
+    """Names of the scans in `source`, each written under `target`; existing ones are kept.
 
-    `camera` holds the intrinsics of depth images, `depth_unit_m` is the length of one unit of them
-    and 0 takes the camera file's, or 1 mm. Raises InputError naming the file and what is wanted.
+    `camera` holds the intrinsics of depth images. `depth_unit_m` is the length of one unit of
+    depth; 0 uses the camera file's, or 1 mm. Raises InputError naming the file and what is
+    expected.
     """
     _check(source, target)
-    found = find_scans(source)
+    found = find_scans(source, target)
     if not found:
         raise InputError(
-            f"{source}: no scans in here; wanted NAME.png with NAME_depth.png (or folders rgb and "
-            "depth), or organised NAME.pcd or NAME.ply"
+            f"{source}: no scans in here; expected NAME.png with NAME_depth.png (or folders rgb "
+            "and depth), or organised NAME.pcd or NAME.ply"
         )
     intrinsics = None
-    if any(scan.depth for scan in found):
+    if any(scan.rgb != scan.xyz for scan in found):
         if camera is None:
             raise InputError(
                 f"{source}: depth images need the camera's intrinsics; give their file by "
@@ -82,59 +72,56 @@ def import_scans(
         intrinsics = read_intrinsics(camera)
         if depth_unit_m:
             intrinsics = replace(intrinsics, metres=depth_unit_m)
-    folder = target.root / target.category / target.split / target.kind
-    names = []
-    for sources in progress(found, f"{target.category} {target.split}"):
-        name = "/".join([*folder.parts[-3:], sources.stem])
-        names.append(name)
-        if not (folder / "xyz" / f"{sources.stem}.tiff").exists():
-            write_scan(target.root, _read(sources, name, target.kind, intrinsics))
-    return names
+    for scan in progress(found, f"{target.category} {target.split}"):
+        if not xyz_file(target.root, scan.name).exists():
+            write_scan(target.root, _read(scan, intrinsics))
+    return [scan.name for scan in found]
 
 
-def find_scans(source: Path) -> list[Sources]:
-    """The scans in a folder by their stems. Raises InputError for one without all its files."""
-    clouds = [path for path in visible(source) if path.suffix.lower() in CLOUDS]
-    files = {role: _of_role(source, role) for role in ROLES}
-    found = [Sources(path.stem, path, None, files["mask"].pop(path.stem, None)) for path in clouds]
-    taken = {path.stem for path in clouds}
-    for stem, depth in files["depth"].items():
-        if stem not in files["colour"]:
+def find_scans(source: Path, target: Target) -> list[Entry]:
+    """The scans in a folder, named as in `target`; `rgb` and `xyz` of a cloud are the same file.
+
+    Raises InputError for a scan without all its files.
+    """
+    colours, depths, masks, clouds = _by_role(source).values()
+    for stem, depth in depths.items():
+        if stem not in colours:
             raise InputError(
-                f"{depth}: no colour image {stem}.png beside it; give both the same stem"
+                f"{depth}: no colour image {stem}.png next to it; give both the same stem"
             )
-        if stem in taken:
+        if stem in clouds:
             raise InputError(f"{depth}: there is a cloud {stem} too; keep one of them")
-        found.append(Sources(stem, files["colour"][stem], depth, files["mask"].get(stem)))
-        taken.add(stem)
-    # A picture beside a cloud of its name is a preview; one beside nothing is a mistake.
-    alone = [path for stem, path in files["colour"].items() if stem not in taken]
+    # An image next to a cloud of its name is a preview; one next to nothing is a mistake.
+    alone = [path for stem, path in colours.items() if stem not in clouds | depths]
     if alone:
         raise InputError(
-            f"{alone[0]}: no depth image {alone[0].stem}_depth.png or cloud beside it; "
+            f"{alone[0]}: no depth image {alone[0].stem}_depth.png or cloud next to it; "
             "give both the same stem"
         )
-    return sorted(found, key=lambda scan: scan.stem)
+    prefix = f"{target.category}/{target.split}/{target.kind}"
+    return [
+        Entry(f"{prefix}/{stem}", target.kind, (colours | clouds)[stem], xyz, masks.get(stem))
+        for stem, xyz in sorted((clouds | depths).items())
+    ]
 
 
-def _of_role(source: Path, role: str) -> dict[str, Path]:
-    """Files of a role by the stem of their scan. Raises InputError where two have the same."""
-    endings, folders, suffixes = ROLES[role]
-    others = [e for name, (each, _, _) in ROLES.items() if name != role for e in each if e]
-    stems = []
-    for path in visible(source):
-        ending = next((e for e in sorted(endings, reverse=True) if path.stem.endswith(e)), None)
-        if ending is not None and not any(path.stem.endswith(other) for other in others):
-            stems.append((path.stem.removesuffix(ending), path))
-    for folder in folders:
-        stems += [(path.stem, path) for path in visible(source / folder)]
-    found: dict[str, Path] = {}
-    for stem, path in stems:
-        if path.suffix.lower() not in suffixes:
+def _by_role(source: Path) -> dict[str, dict[str, Path]]:
+    """For each role the files by the stem of their scan. InputError if two have the same."""
+    found: dict[str, dict[str, Path]] = {role: {} for role in SUFFIXES}
+    for path in [p for folder in (source, *map(source.joinpath, WORDS)) for p in visible(folder)]:
+        role, stem = "colour", path.stem
+        start, _, ending = path.stem.rpartition("_")
+        if path.parent != source:
+            role = WORDS[path.parent.name]
+        elif path.suffix.lower() in SUFFIXES["cloud"]:
+            role = "cloud"
+        elif start and ending in WORDS:
+            role, stem = WORDS[ending], start
+        if path.suffix.lower() not in SUFFIXES[role]:
             continue
-        if stem in found:
-            raise InputError(f"{path}: {found[stem].name} is the same scan's {role}; keep one")
-        found[stem] = path
+        if other := found[role].get(stem):
+            raise InputError(f"{path}: {other.name} is the same scan's {role}; keep one")
+        found[role][stem] = path
     return found
 
 
@@ -152,42 +139,33 @@ def _check(source: Path, target: Target) -> None:
         )
 
 
-def _read(sources: Sources, name: str, kind: str, camera: Intrinsics | None) -> Scan:
-    if sources.depth is None:
-        rgb, xyz = read_organised_cloud(sources.colour)
+def _read(scan: Entry, camera: Intrinsics | None) -> Scan:
+    if scan.rgb == scan.xyz:
+        rgb, xyz = read_organised_cloud(scan.xyz)
     else:
         assert camera is not None
-        rgb, xyz = _read_colour(sources.colour), read_depth(sources.depth, camera)
-        if rgb.shape[:2] != xyz.shape[:2]:
-            raise InputError(
-                f"{sources.colour}: {rgb.shape[1]} x {rgb.shape[0]} px, but {sources.depth} is "
-                f"{xyz.shape[1]} x {xyz.shape[0]} px; register colour to depth first"
-            )
+        with decoding(scan.rgb), Image.open(scan.rgb) as image:
+            rgb = np.asarray(image.convert("RGB"))
+        xyz = read_depth(scan.xyz, camera)
+        require_size(scan.rgb, rgb, scan.xyz, xyz, "register colour to depth first")
     if not xyz.any():
-        raise InputError(f"{sources.depth or sources.colour}: no reading at all; leave it out")
-    return Scan(rgb, xyz, _defect(sources, kind, xyz), name, kind, sources.depth or sources.colour)
+        raise InputError(f"{scan.xyz}: no reading at all; leave it out")
+    return Scan(rgb, xyz, _defect(scan, xyz.shape[:2]), scan.name, scan.kind, scan.xyz)
 
 
-def _defect(sources: Sources, kind: str, xyz: Float32[np.ndarray, "H W 3"]) -> np.ndarray:
-    if kind in ("good", UNLABELLED):
-        return np.zeros(xyz.shape[:2], bool)
-    if sources.mask is None:
+def _defect(scan: Entry, size: tuple[int, ...]) -> Mask:
+    if scan.kind in ("good", UNLABELLED):
+        return np.zeros(size, bool)
+    if scan.gt is None:
         raise InputError(
-            f"{sources.colour}: a scan of kind {kind!r} needs a mask {sources.stem}_mask.png that "
-            f"marks its defect; draw one, or import it as --kind {UNLABELLED}"
+            f"{scan.rgb}: a scan of kind {scan.kind!r} needs a mask "
+            f"{Path(scan.name).name}_mask.png that marks its defect; draw one, or import it as "
+            f"--kind {UNLABELLED}"
         )
-    defect = read_gt(sources.mask)
-    if defect.shape != xyz.shape[:2] or not defect.any():
+    defect = read_gt(scan.gt)
+    if defect.shape != size or not defect.any():
         raise InputError(
-            f"{sources.mask}: marks {np.count_nonzero(defect)} pixels of {defect.shape[1]} x "
-            f"{defect.shape[0]}, wanted some of {xyz.shape[1]} x {xyz.shape[0]}; draw it again"
+            f"{scan.gt}: marks {np.count_nonzero(defect)} pixels of {defect.shape[1]} x "
+            f"{defect.shape[0]}, expected some of {size[1]} x {size[0]}; draw it again"
         )
     return defect
-
-
-def _read_colour(path: Path) -> UInt8[np.ndarray, "H W 3"]:
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise unreadable(path, error) from error

@@ -1,7 +1,7 @@
-"""Scans on disk, in whichever of the known layouts; nothing here changes a file.
+"""Scans on disk, in any of the known layouts; nothing here changes a file.
 
-A category is in the layout of Eyecandies where it has `train/data` or `test_public/data`, in that
-of MVTec 3D-AD where it has another `train` or `test` folder.
+A category is in the layout of Eyecandies if it has `train/data` or `test_public/data`, and in that
+of MVTec 3D-AD if it has any other `train` or `test` folder.
 """
 
 from __future__ import annotations
@@ -9,20 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import overload
+
+import numpy as np
 
 from lsfa_lib.config import DataConfig
 from lsfa_lib.datasets import eyecandies, mvtec3d
-from lsfa_lib.datasets.categories import EYECANDIES, MVTEC3D, categories, layout_of
+from lsfa_lib.datasets.categories import EYECANDIES, categories, layout_of
 from lsfa_lib.datasets.entry import Entry, SplitName
+from lsfa_lib.datasets.image_files import read_gt, read_rgb, require_size
 from lsfa_lib.records import Scan
 from lsfa_lib.storage.files import InputError
 
 
 @dataclass(frozen=True)
 class Split:
-    """The scans of one split, sorted by (kind, stem), each read from disk when it is asked for.
+    """The scans of one split, sorted by (kind, stem), each read from disk on access.
 
     A real category holds hundreds of frames of 10 MB; one is in memory at a time.
     """
@@ -51,7 +53,7 @@ def read_split(root: Path, category: str, split: SplitName, light: int = eyecand
 
 
 def split_of(data: DataConfig, category: str, split: SplitName) -> Split:
-    """The scans of one split of the data set a config names."""
+    """The scans of one split of the data set in a config."""
     return read_split(Path(data.root), category, split, data.light)
 
 
@@ -60,13 +62,13 @@ def entries(
 ) -> list[Entry]:
     """Names and files of one split sorted by (kind, stem), `good` in its alphabetical place.
 
-    `light` chooses among the pictures of Eyecandies. Raises InputError for an unknown category, an
-    empty split and a scan without all its files.
+    `light` selects one of the images of Eyecandies. Raises InputError for an unknown category, an
+    empty split and an incomplete scan.
     """
-    there = categories(root)
-    if category not in there:
+    known = categories(root)
+    if category not in known:
         raise InputError(
-            f"{root / category}: no such category; {root} holds {', '.join(there)}: choose one"
+            f"{root / category}: no such category; {root} holds {', '.join(known)}: choose one"
         )
     found, problems = pair_files(root, category, split, light)
     if problems:
@@ -78,23 +80,40 @@ def entries(
 def pair_files(
     root: Path, category: str, split: SplitName, light: int = eyecandies.LIGHT
 ) -> tuple[list[Entry], list[str]]:
-    """Complete entries of a split, and a sentence for each thing that keeps others from being so.
+    """The complete scans of a split, and a sentence for each problem with any other.
 
-    Files are paired by stem, so that one lost file cannot shift all that sort behind it.
+    Files are paired by stem, so that one lost file cannot shift all that sort after it.
     """
-    if layout(root / category) is eyecandies:
-        return eyecandies.pair_files(root, category, split, light)
-    return mvtec3d.pair_files(root, category, split)
+    if layout_of(root / category) == EYECANDIES:
+        items = list(eyecandies.pair_files(root, category, split, light))
+    else:
+        items = list(mvtec3d.pair_files(root, category, split))
+    found = [item for item in items if isinstance(item, Entry)]
+    problems = [item for item in items if isinstance(item, str)]
+    return sorted(found, key=lambda entry: (entry.kind, entry.name)), problems
 
 
 def read_scan(entry: Entry) -> Scan:
-    """The scan of `entry`. Raises InputError where a file is broken or not of the published form.
+    """The scan of `entry`. Raises InputError if a file is damaged or not in the published form."""
+    rgb = read_rgb(entry.rgb)
+    if entry.depth_bounds:
+        xyz = eyecandies.read_points(entry.xyz, entry.depth_bounds)
+    else:
+        xyz = mvtec3d.read_points(entry.xyz)
+    require_size(entry.rgb, rgb, entry.xyz, xyz)
+    defect = np.zeros(rgb.shape[:2], bool)
+    if entry.gt:
+        defect = read_gt(entry.gt)
+        require_size(entry.gt, defect, entry.xyz, xyz)
+    return Scan(rgb, xyz, defect, entry.name, entry.kind, entry.xyz)
 
-    Ground truth is True where the file is not 0: the values 253, 254 and 255 all occur.
-    """
-    return (eyecandies if entry.depth_bounds else mvtec3d).read_scan(entry)
 
-
-def layout(category: Path) -> ModuleType | None:
-    """The module that reads this category; None where the folder is none."""
-    return {EYECANDIES: eyecandies, MVTEC3D: mvtec3d}.get(layout_of(category))
+def odd_files(category: Path) -> list[Path]:
+    """Files of a category that belong to no scan."""
+    layout = eyecandies if layout_of(category) == EYECANDIES else mvtec3d
+    return [
+        path
+        for folder in layout.FOLDERS
+        for path in sorted((category / folder).rglob("*"))
+        if path.is_file() and not layout.is_scan_file(path, category)
+    ]

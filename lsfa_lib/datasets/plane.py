@@ -1,4 +1,4 @@
-"""Background plane of a scan, from the strips along the sides of what the camera read."""
+"""Background plane of a scan, from strips along the sides of the field the camera measured."""
 
 from __future__ import annotations
 
@@ -6,108 +6,116 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from lsfa_lib.config import PreprocessConfig
-from lsfa_lib.records import Scan
+from lsfa_lib.records import Mask, Points, Scan
 from lsfa_lib.storage.files import InputError
 
+Plane = Float[np.ndarray, "abcd=4"]
+Cloud = Float[np.ndarray, "M 3"]
 EDGE_SHARE = 0.05
-"""A row or column with fewer readings than this is beyond the camera's field of readings."""
+"""A row or column with fewer readings than this is outside the field that the camera measured."""
 BORDER_FILL = 0.25
 """A border strip of a raw scan has more readings than this; of a cut-out part, fewer."""
 FIELD_SHARE = 0.5
 """A raw scan's readings span more of the frame than this; a cut-out part's usually do not."""
 PLANE_SHARE = 0.25
 """A background plane holds at least this share of the border's readings."""
-TRIPLE = 3
 BORDER_POINTS = 4000
-"""Border readings drawn for the plane: at 0.3 mm of noise they place it to some micrometres."""
-GLANCE_POINTS, FINALISTS = 200, 20
-"""Planes are judged at a glance on a few border points, the finalists on all of them."""
+"""Border readings sampled for the plane: with 0.3 mm of noise, within a few micrometres."""
+FIRST_POINTS, FINALISTS = 200, 20
+"""All planes are compared on a few border points, the best of them on all points."""
 REFITS = 3
 BEHIND = 3.0
-"""Ground cannot be seen through: a reading behind it counts up to the square of this."""
+"""Nothing can be seen behind the ground: a reading there counts up to the square of this."""
 
 
-def plane_of(scan: Scan, config: PreprocessConfig) -> Float[np.ndarray, "abcd=4"]:
+def plane_of(scan: Scan, config: PreprocessConfig) -> Plane:
     """Background plane (a, b, c, d): a x + b y + c z + d is the height in metres, > 0 in front.
 
     RANSAC on the border strips, `ransac_iterations` planes through `ransac_points` points each
-    (least squares) and as many through three: the first average the noise out but want nearly the
-    whole border on the plane, the second stand a part that covers one or two of the strips.
+    (least squares) and as many through three: the first average out the noise but need nearly the
+    complete border on the plane, the second tolerate a part that covers one or two of the strips.
     The best is refitted on the points within `ransac_distance_m` of it.
     """
     reach = config.ransac_distance_m
     draw = np.random.default_rng(0)
     points = draw.permutation(_border_points(scan, config))[:BORDER_POINTS]
-    sizes = (config.ransac_points, TRIPLE)
+    sizes = (config.ransac_points, 3)
     samples = [draw.integers(len(points), size=(config.ransac_iterations, n)) for n in sizes]
     planes = np.concatenate([_fit(points[sample]) for sample in samples])
-    at_a_glance = _loss(points[:GLANCE_POINTS], planes, reach)
-    finalists = planes[np.argsort(at_a_glance)[:FINALISTS]]
+    first = _loss(points[:FIRST_POINTS], planes, reach)
+    finalists = planes[np.argsort(first)[:FINALISTS]]
     plane = finalists[_loss(points, finalists, reach).argmin()]
     share = _near(points, plane, reach).mean()
     if share < PLANE_SHARE:
         raise InputError(
             f"{scan.path}: no background plane, only {share:.0%} of the border's readings lie "
-            f"within {reach * 1000:g} mm of one, wanted {PLANE_SHARE:.0%}; "
-            "capture the part on a flat ground, or raise ransac_distance_m for a noisier camera"
+            f"within {reach * 1000:g} mm of one, expected {PLANE_SHARE:.0%}; "
+            "capture the part on a flat surface, or raise ransac_distance_m for a noisier camera"
         )
     for _ in range(REFITS):
         plane = _fit(points[None, _near(points, plane, reach)])[0]
     return plane
 
 
-def height_above(
-    xyz: Float[np.ndarray, "H W 3"], plane: Float[np.ndarray, "abcd=4"]
-) -> Float[np.ndarray, "H W"]:
+def height_above(xyz: Points, plane: Plane) -> Float[np.ndarray, "H W"]:
     """Signed distance of every point from `plane`, metres."""
     return xyz @ plane[:3].astype(xyz.dtype) + xyz.dtype.type(plane[3])
 
 
-def readings_of(xyz: Float[np.ndarray, "H W 3"]) -> Bool[np.ndarray, "H W"]:
+def readings_of(xyz: Points) -> Mask:
     """True where the camera measured something.
 
     The depth decides: (x, y, 0) is no reading whatever x and y say, while x = 0 or y = 0 is the
-    column or row through the optical axis, which a test of all three would cut out of every part.
+    column or row through the optical axis, which a test of all three would remove from every part.
     """
     return xyz[..., 2] != 0
 
 
-def _border_points(scan: Scan, config: PreprocessConfig) -> Float[np.ndarray, "M 3"]:
-    """Readings in the strips along the four sides of the camera's field of readings.
-
-    Depth cameras leave a dead margin, so the field is where the readings are and not the frame.
-    """
-    if not np.isfinite(scan.xyz).all():
-        broken = (~np.isfinite(scan.xyz).all(-1)).sum()
-        raise InputError(
-            f"{scan.path}: {broken} points have NaN or infinite coordinates, wanted numbers; "
-            "write (0, 0, 0) where there is no reading"
-        )
+def _border_points(scan: Scan, config: PreprocessConfig) -> Cloud:
+    """Readings in the strips along the four sides of the field that the camera measured."""
+    _require_readings(scan)
     readings = readings_of(scan.xyz)
-    if not readings.any():
-        raise InputError(
-            f"{scan.path}: all {readings.size} points have z = 0, wanted depths in metres; "
-            "the capture failed or the file was emptied, so leave it out or restore it"
-        )
-    rows = np.flatnonzero(readings.mean(1) >= EDGE_SHARE)
-    columns = np.flatnonzero(readings.mean(0) >= EDGE_SHARE)
-    strips = np.zeros_like(readings)
-    field = 0.0
-    if len(rows) and len(columns):
-        (top, bottom), (left, right) = rows[[0, -1]] + [0, 1], columns[[0, -1]] + [0, 1]
-        field = (bottom - top) * (right - left) / readings.size
-        width = config.border_px
-        strips[top:bottom, left:right] = True
-        strips[top + width : bottom - width, left + width : right - width] = False
+    field, strips = _field_and_strips(readings, config.border_px)
     border = readings & strips
     fill = border.sum() / max(strips.sum(), 1)
     if border.sum() < config.ransac_points or fill < BORDER_FILL or field < FIELD_SHARE:
         raise InputError(
-            f"{scan.path}: readings span {field:.0%} of the frame (wanted "
-            f"{FIELD_SHARE:.0%}) and fill {fill:.0%} of its border (wanted {BORDER_FILL:.0%}), as "
-            "if another tool had removed the background in place; restore the original file"
+            f"{scan.path}: readings span {field:.0%} of the frame (expected {FIELD_SHARE:.0%}) and "
+            f"fill {fill:.0%} of its border (expected {BORDER_FILL:.0%}), as if another tool had "
+            "removed the background in place; restore the original file"
         )
     return scan.xyz[border].astype(np.float64)
+
+
+def _require_readings(scan: Scan) -> None:
+    if not np.isfinite(scan.xyz).all():
+        broken = (~np.isfinite(scan.xyz).all(-1)).sum()
+        raise InputError(
+            f"{scan.path}: {broken} points have NaN or infinite coordinates, expected numbers; "
+            "write (0, 0, 0) where there is no reading"
+        )
+    if not scan.xyz[..., 2].any():
+        raise InputError(
+            f"{scan.path}: all {scan.defect.size} points have z = 0, expected depths in metres; "
+            "the capture failed or the file was emptied, so leave it out or restore it"
+        )
+
+
+def _field_and_strips(readings: Mask, width: int) -> tuple[float, Mask]:
+    """Share of the frame that the readings span, and strips of `width` px along its four sides.
+
+    Depth cameras have a margin without readings, so the strips lie along the readings' bounding
+    box and not along the frame.
+    """
+    strips = np.zeros_like(readings)
+    rows = np.flatnonzero(readings.mean(1) >= EDGE_SHARE)
+    columns = np.flatnonzero(readings.mean(0) >= EDGE_SHARE)
+    if not (len(rows) and len(columns)):
+        return 0.0, strips
+    (top, bottom), (left, right) = rows[[0, -1]] + [0, 1], columns[[0, -1]] + [0, 1]
+    strips[top:bottom, left:right] = True
+    strips[top + width : bottom - width, left + width : right - width] = False
+    return (bottom - top) * (right - left) / readings.size, strips
 
 
 def _fit(points: Float[np.ndarray, "N K 3"]) -> Float[np.ndarray, "N 4"]:
@@ -120,7 +128,7 @@ def _fit(points: Float[np.ndarray, "N K 3"]) -> Float[np.ndarray, "N 4"]:
 
 
 def _loss(
-    points: Float[np.ndarray, "M 3"], planes: Float[np.ndarray, "N abcd=4"], reach: float
+    points: Cloud, planes: Float[np.ndarray, "N abcd=4"], reach: float
 ) -> Float[np.ndarray, " N"]:
     """Mean squared distance, a point in front counting at most as one at `reach` (MSAC).
 
@@ -130,7 +138,5 @@ def _loss(
     return (np.clip(height, -BEHIND * reach, reach, out=height) ** 2).mean(0)
 
 
-def _near(
-    points: Float[np.ndarray, "M 3"], plane: Float[np.ndarray, "abcd=4"], reach: float
-) -> Bool[np.ndarray, " M"]:
+def _near(points: Cloud, plane: Plane, reach: float) -> Bool[np.ndarray, " M"]:
     return np.abs(points @ plane[:3] + plane[3]) < reach

@@ -1,19 +1,19 @@
-"""Scan -> Sample: background plane away, largest part kept, squared, resized, `valid` made.
+"""Scan -> Sample: remove the background plane, keep the largest part, pad, resize, make `valid`.
 
-Everything is computed from the raw scan and nothing is written back, so that twice is as once.
+Everything is computed from the raw scan and nothing is written back: repeating it is harmless.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Float, Shaped
 from PIL import Image
 from scipy import ndimage
 
 from lsfa_lib.config import PreprocessConfig
 from lsfa_lib.datasets.plane import height_above, plane_of, readings_of
-from lsfa_lib.records import Sample, Scan
+from lsfa_lib.records import Mask, Points, Sample, Scan
 from lsfa_lib.storage.files import InputError
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -21,39 +21,39 @@ IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 def prepare(scan: Scan, config: PreprocessConfig, colour_size: int = 0) -> Sample:
-    """The part of `scan` on black (or on its own colours) in a square of `image_size`.
+    """The part of `scan` on black (or on its own background) in a square of `image_size`.
 
-    Colour, in a square of `colour_size` (0: `image_size`): bicubic with antialiasing as PIL does
-    it, then ImageNet's mean and std. Points and
-    masks: nearest, at pixel centres like the colour. A defect thinner than one pixel of the square
-    can vanish, as in the published evaluations; the scan stays labelled by its folder.
-    Raises InputError naming the scan where it has no plane, no part, or no usable coordinates.
+    Colour, at `colour_size` px a side (0: `image_size`): PIL's antialiased bicubic interpolation,
+    then ImageNet's mean and std. Points and masks: nearest, at pixel centres like the colour. A
+    defect thinner than one pixel of the square can vanish, as in the published evaluations; the
+    scan keeps the label of its folder.
+    Raises InputError naming the scan if it has no plane, no part, or no usable coordinates.
     """
     part = part_mask(scan, config)
     rgb = scan.rgb
     if config.rgb_background == "masked":
         rgb = rgb * _colour_mask(part, readings_of(scan.xyz))[..., None]
     side, fine = config.image_size, colour_size or config.image_size
-    colour = Image.fromarray(_squared(rgb)).resize((fine, fine), Image.Resampling.BICUBIC)
+    colour = Image.fromarray(squared(rgb)).resize((fine, fine), Image.Resampling.BICUBIC)
     normalised = (np.asarray(colour, np.float32) / 255 - IMAGENET_MEAN) / IMAGENET_STD
-    valid = _nearest(_squared(part), side)
+    valid = _nearest(squared(part), side)
     if not valid.any():
         raise InputError(
             f"{scan.path}: the part of {part.sum()} readings vanishes at {side} px; "
             "raise image_size or crop the scan around the part"
         )
-    xyz = np.where(valid[..., None], _nearest(_squared(scan.xyz), side), np.float32(0))
+    xyz = np.where(valid[..., None], _nearest(squared(scan.xyz), side), np.float32(0))
     return Sample(
         rgb=_channels_first(normalised),
         xyz=_channels_first(xyz),
         valid=torch.from_numpy(valid),
-        defect=torch.from_numpy(_nearest(_squared(scan.defect), side)),
+        defect=torch.from_numpy(_nearest(squared(scan.defect), side)),
         name=scan.name,
         kind=scan.kind,
     )
 
 
-def part_mask(scan: Scan, config: PreprocessConfig) -> Bool[np.ndarray, "H W"]:
+def part_mask(scan: Scan, config: PreprocessConfig) -> Mask:
     """True at the readings of the largest component off the background plane."""
     height = height_above(scan.xyz, plane_of(scan, config))
     off_plane = readings_of(scan.xyz) & (np.abs(height) >= config.plane_distance_m)
@@ -62,22 +62,20 @@ def part_mask(scan: Scan, config: PreprocessConfig) -> Bool[np.ndarray, "H W"]:
     if not part.any():
         raise InputError(
             f"{scan.path}: nothing is left of {off_plane.sum()} readings farther than "
-            f"{config.plane_distance_m * 1000:g} mm from the background plane, wanted a part of "
-            f"{config.cluster_min_points}; check that there is a part in view, or lower "
+            f"{config.plane_distance_m * 1000:g} mm from the background plane, expected a "
+            f"part of {config.cluster_min_points}; check that there is a part in view, or lower "
             "plane_distance_m"
         )
     return part
 
 
-def _largest_component(
-    mask: Bool[np.ndarray, "H W"], xyz: Float[np.ndarray, "H W 3"], config: PreprocessConfig
-) -> Bool[np.ndarray, "H W"]:
+def _largest_component(mask: Mask, xyz: Points, config: PreprocessConfig) -> Mask:
     """DBSCAN's largest cluster, found on the pixel grid: lengths become pixels by the median pitch.
 
-    Dense pixels are joined across gaps of `cluster_gap_m`; readings within half a gap come along.
-    Seen from above a step in depth is one part, so that only gaps in the image part it.
+    Dense pixels are joined across gaps of `cluster_gap_m`; readings within half a gap are included.
+    Seen from above a step in depth is one part, so that only gaps in the image divide it.
     """
-    row, rows = mask[::4], xyz[::4]  # a quarter of the rows tells the pitch
+    row, rows = mask[::4], xyz[::4]  # a quarter of the rows suffices for the pitch
     steps = np.linalg.norm((rows[:, 1:] - rows[:, :-1])[row[:, 1:] & row[:, :-1]], axis=1)
     if len(steps) == 0:
         return np.zeros_like(mask)
@@ -94,24 +92,22 @@ def _largest_component(
     return part if part.sum() >= config.cluster_min_points else np.zeros_like(mask)
 
 
-def _crowded(mask: Bool[np.ndarray, "H W"], reach: int, at_least: int) -> Bool[np.ndarray, "H W"]:
+def _crowded(mask: Mask, reach: int, at_least: int) -> Mask:
     """True where the square of `reach` pixels around holds `at_least` True pixels."""
     side = 2 * reach + 1
     share = ndimage.uniform_filter(mask.astype(np.float32), side, mode="constant")
-    return share > (at_least - 0.5) / side**2  # half a pixel of room for rounding
+    return share > (at_least - 0.5) / side**2  # half a pixel of tolerance for rounding
 
 
-def _largest_cluster(
-    mask: Bool[np.ndarray, "H W"], xyz: Float[np.ndarray, "H W 3"], config: PreprocessConfig
-) -> Bool[np.ndarray, "H W"]:
-    """The largest cluster of DBSCAN in space, as the papers clean; its noise label never wins.
+def _largest_cluster(mask: Mask, xyz: Points, config: PreprocessConfig) -> Mask:
+    """The largest cluster of DBSCAN in space, as in the papers; its noise label never wins.
 
     With `noise_competes` it can, as in the released code, and the noise is then the part.
     """
     part = np.zeros_like(mask)
     if not mask.any():
         return part
-    from sklearn.cluster import DBSCAN  # slow to import, and seldom wanted
+    from sklearn.cluster import DBSCAN  # slow to import, and rarely needed
 
     clusters = DBSCAN(eps=config.cluster_gap_m, min_samples=config.cluster_min_points)
     labels = clusters.fit_predict(xyz[mask]) + 1  # noise becomes 0
@@ -122,21 +118,17 @@ def _largest_cluster(
     return part
 
 
-def _colour_mask(
-    part: Bool[np.ndarray, "H W"], readings: Bool[np.ndarray, "H W"]
-) -> Bool[np.ndarray, "H W"]:
+def _colour_mask(part: Mask, readings: Mask) -> Mask:
     """The part and the pixels without a reading inside it, whose colour is the part's."""
     regions = ndimage.label(np.pad(~part, 1, constant_values=True))[0]
     enclosed = regions[1:-1, 1:-1] != regions[0, 0]
     return part | (enclosed & ~readings)
 
 
-def _squared(image: Shaped[np.ndarray, "H W *c"]) -> Shaped[np.ndarray, "L L *c"]:
-    """`image` with zeros around it, centred."""
-    height, width = image.shape[:2]
-    side = max(height, width)
-    top, left = (side - height) // 2, (side - width) // 2
-    margins = [(top, side - height - top), (left, side - width - left)]
+def squared(image: Shaped[np.ndarray, "H W *c"]) -> Shaped[np.ndarray, "L L *c"]:
+    """`image` padded with zeros to a square, centred."""
+    side = max(image.shape[:2])
+    margins = [((side - n) // 2, side - n - (side - n) // 2) for n in image.shape[:2]]
     return np.pad(image, margins + [(0, 0)] * (image.ndim - 2))
 
 

@@ -1,4 +1,4 @@
-"""The public data sets: fetched where that is possible, else said how to do it by hand."""
+"""The public data sets: downloaded if possible, else with instructions for a manual download."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lsfa_lib.datasets.tree_check import PUBLISHED_COUNTS
 from lsfa_lib.storage.archive import unpack
-from lsfa_lib.storage.download import Remote, fetch, verify
+from lsfa_lib.storage.download import Remote, fetch
 from lsfa_lib.storage.files import InputError, require_room, unwritable
 
 
@@ -17,22 +17,22 @@ class PublicData:
 
     title: str
     licence: str
-    """Its terms in a sentence."""
+    """Its terms in one sentence."""
     home: str
     """Its publisher's page."""
     archive: Remote | None = None
-    """None where only a browser gets it."""
+    """None if only a browser can download it."""
     needed_bytes: int = 0
-    """Archive and scans together, about."""
+    """Approximate size of archive and scans together."""
     most_bytes: int = 0
-    """More than its scans come to: 4147 of 900 x 900 px with 16 bytes each."""
+    """Upper limit for its scans: 4147 of 900 x 900 px with 16 bytes each."""
 
 
 DATA = {
     "mvtec3d": PublicData(
         "MVTec 3D-AD",
-        "CC BY-NC-SA 4.0: for research, not for commercial use; name the authors; share what you "
-        "make of it under the same terms",
+        "CC BY-NC-SA 4.0: for research, not for commercial use; name the authors; share "
+        "derived work under the same terms",
         "https://www.mvtec.com/company/research/datasets/mvtec-3d-ad",
         Remote(
             "https://www.mydrive.ch/shares/45920/dd1eb345346df066c63b5c95676b961b/download/"
@@ -52,18 +52,18 @@ DATA = {
 
 
 def fetch_data(name: str, root: Path, accepted: bool, archive: Path | None = None) -> list[str]:
-    """Downloads and unpacks a public data set into `root`; the categories that are there now.
+    """Downloads and unpacks a public data set into `root`; returns the unpacked categories.
 
-    An interrupted download goes on where it broke off, and the archive is deleted once it is
-    unpacked. `archive` is one that was fetched by hand: checked the same way, and kept. Raises
-    InputError where the terms were not accepted, or the data set must be fetched by hand.
+    Interrupted downloads resume, and the archive is deleted after unpacking. An `archive`
+    downloaded by hand is checked the same way, and kept. Raises InputError if the terms were not
+    accepted, or the data set must be downloaded by hand.
     """
     if name not in DATA:
         raise InputError(f"{name} is no known data set; choose {' or '.join(DATA)}")
     about = DATA[name]
     if about.archive is None:
         raise InputError(
-            f"{about.title} is kept where only a browser gets it.\nBy hand: download its classes "
+            f"{about.title} can only be downloaded with a browser.\nBy hand: download its classes "
             f"from {about.home}\nand unpack each one to {root.absolute() / '<class>'}"
         )
     if not accepted:
@@ -76,13 +76,9 @@ def fetch_data(name: str, root: Path, accepted: bool, archive: Path | None = Non
     except OSError as error:
         raise unwritable(root, error) from error
     require_room(root, about.needed_bytes)
-    if archive is None:
-        packed = fetch(about.archive, root / about.archive.name)
-    else:
-        packed = archive
-        if not packed.is_file():
-            raise InputError(f"{packed}: no such archive; give the file you downloaded")
-        verify(packed, about.archive)
+    if archive is not None and not archive.is_file():
+        raise InputError(f"{archive}: no such archive; give the file you downloaded")
+    packed = fetch(about.archive, archive or root / about.archive.name)
     found = unpack(packed, root, about.most_bytes)
     if archive is None:
         packed.unlink()

@@ -1,8 +1,8 @@
 """Defects for a `Surface`: hole, crack, cut, bent, contamination and colour, of a given area.
 
-Every kind scores each cell of the part, higher away from the defect. The lowest scores up to the
-wanted area are the defect, so areas are exact for any shape. `colour` does not change the
-geometry, `bent` does not change the colours.
+Every kind scores each cell of the part, higher away from the defect. The cells with the lowest
+scores, as many as the drawn area has, are the defect, so areas are exact for any shape. `colour`
+does not change the geometry, `bent` does not change the colours.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
+from numpy.random import Generator
 from scipy import ndimage
 
-from lsfa_lib.demo.rendering import Colour, Grid, Mask, Surface, channels, noise
+from lsfa_lib.demo.rendering import Colour, Colours, Grid, Mask, Surface, channels, noise
 
 Range = tuple[float, float]
 
@@ -30,7 +31,7 @@ FOREIGN = (
 
 @dataclass(frozen=True)
 class Severity:
-    """Ranges from which the defects of one kind are drawn."""
+    """Ranges from which defects of one kind are drawn."""
 
     area_percent: Range
     """Of the part's area, log-uniform: small defects are as common as large ones."""
@@ -54,7 +55,7 @@ class Severities:
 
 @dataclass(frozen=True)
 class Draw:
-    """One defect to be made: its drawn severity, and the source of its randomness."""
+    """A defect to apply: its drawn severity, and the source of its randomness."""
 
     cells: int
     depth_mm: float
@@ -63,27 +64,19 @@ class Draw:
     """Albedo below the surface of the part."""
     mm: float
     """Width of a cell."""
-    rng: np.random.Generator
+    rng: Generator
 
     def noise(self, surface: Surface, shortest_mm: float, longest_mm: float) -> Grid:
         """A random texture with waves between two lengths."""
         return noise(self.rng, len(surface.part), shortest_mm / self.mm, longest_mm / self.mm)
 
 
-def draw(
-    severity: Severity, surface: Surface, inside: Colour, mm: float, rng: np.random.Generator
-) -> Draw:
+def draw(severity: Severity, surface: Surface, inside: Colour, mm: float, rng: Generator) -> Draw:
     """Area, depth and strength of one defect on `surface`, whose cells are `mm` wide."""
-    low, high = np.log(severity.area_percent)
-    share = np.exp(rng.uniform(low, high)) / 100
-    return Draw(
-        cells=max(1, round(share * np.count_nonzero(surface.part))),
-        depth_mm=rng.uniform(*severity.depth_mm),
-        strength=rng.uniform(*severity.strength),
-        inside=inside,
-        mm=mm,
-        rng=rng,
-    )
+    share = np.exp(rng.uniform(*np.log(severity.area_percent))) / 100
+    cells = max(1, round(share * np.count_nonzero(surface.part)))
+    depth_mm, strength = rng.uniform(*severity.depth_mm), rng.uniform(*severity.strength)
+    return Draw(cells, depth_mm, strength, inside, mm, rng)
 
 
 def hole(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
@@ -108,13 +101,13 @@ def crack(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
     mask = _lowest(score, surface.part, spec.cells)
     deep = spec.depth_mm * (1 - 0.7 * score / max(_edge(score, mask), 1.0))
     dug = np.where(mask, surface.height - np.maximum(deep, 0), surface.height)
-    # Little light leaves such a narrow gap.
+    # Little light gets out of such a narrow gap.
     dark = replace(spec, inside=tuple(0.3 * value for value in spec.inside))
     return _opened(surface, dug, mask, dark), mask
 
 
 def cut(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
-    """A slice taken off the rim by a slanted, slightly wavy blade.
+    """A slice removed from the rim by a slanted, slightly wavy blade.
 
     The blade is the plane c + slope * x: everything above it is removed; c follows from the area.
     """
@@ -131,7 +124,7 @@ def cut(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
 def bent(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
     """A smooth dent or bulge; the colours do not change."""
     mask, score = _blob(surface, spec, ragged=0.0)
-    # The deformation extends past the mark, where it has faded to 7 % of its depth.
+    # The deformation extends beyond the mask, at whose rim it has faded to 7 % of its depth.
     across = np.clip(score / (1.17 * _edge(score, mask)), 0, 1)
     shift = spec.depth_mm * (1 - across**2) ** 2 * spec.rng.choice([-1, 1])
     height = np.where(surface.part, np.maximum(surface.height + shift, 0.5), 0)
@@ -144,9 +137,7 @@ def contamination(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
     dome = np.where(mask, np.sqrt(np.clip(1 - score / _edge(score, mask), 0, 1)), 0)
     dome = dome * np.clip(0.8 + 0.3 * spec.noise(surface, 1.0, 8.0), 0.2, 1.5)
     height = surface.height + (spec.depth_mm * dome).astype(np.float32)
-    foreign = channels(FOREIGN[spec.rng.integers(len(FOREIGN))])
-    share = spec.strength * np.clip(dome / 0.35, 0, 1)
-    albedo = surface.albedo + share.astype(np.float32) * (foreign - surface.albedo)
+    albedo = _stained(surface, spec.strength * np.clip(dome / 0.35, 0, 1), spec)
     gloss = np.where(mask, np.float32(spec.rng.uniform(0, 0.4)), surface.gloss)
     return replace(surface, height=height, albedo=albedo, gloss=gloss), mask
 
@@ -155,9 +146,8 @@ def colour(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
     """A stain, scorch mark or bleached patch: different albedo, same geometry."""
     mask, score = _blob(surface, spec, ragged=0.3)
     soft = np.clip((_edge(score, mask) - score) / (0.4 * _edge(score, mask)), 0, 1)
-    share = np.where(mask, spec.strength * (0.25 + 0.75 * soft), 0).astype(np.float32)
-    foreign = channels(FOREIGN[spec.rng.integers(len(FOREIGN))])
-    return replace(surface, albedo=surface.albedo + share * (foreign - surface.albedo)), mask
+    share = np.where(mask, spec.strength * (0.25 + 0.75 * soft), 0)
+    return replace(surface, albedo=_stained(surface, share, spec)), mask
 
 
 DEFECTS = {make.__name__: make for make in (bent, colour, contamination, crack, cut, hole)}
@@ -169,7 +159,7 @@ def _lowest(score: Grid, part: Mask, count: int) -> Mask:
 
 
 def _edge(score: Grid, mask: Mask) -> float:
-    """Score at the rim of the defect."""
+    """The score at the rim of the defect."""
     return float(score[mask].max())
 
 
@@ -210,17 +200,20 @@ def _walk(start: np.ndarray, length_mm: float, spec: Draw) -> Float[np.ndarray, 
     return start + path - path[count // 2]
 
 
+def _stained(surface: Surface, share: Float[np.ndarray, "G G"], spec: Draw) -> Colours:
+    """The albedo with this share of a random foreign colour in each cell."""
+    foreign = channels(FOREIGN[spec.rng.integers(len(FOREIGN))])
+    return surface.albedo + share.astype(np.float32) * (foreign - surface.albedo)
+
+
 def _opened(surface: Surface, height: np.ndarray, mask: Mask, spec: Draw) -> Surface:
-    """`surface` with the new height: inner material where it is opened, backdrop in holes."""
+    """`surface` at the new height: inner material where it is opened, backdrop in holes."""
     gone = mask & (height < 0.4)
     bare = channels(spec.inside) * (1 + 0.08 * spec.noise(surface, 0.6, 3.0))
     depth = np.clip((surface.height - height) / 0.6, 0, 1)
     inner = surface.albedo + depth * (bare.clip(0, 1) - surface.albedo)
     albedo = np.where(mask, inner, surface.albedo)
-    albedo = np.where(gone, surface.backdrop, albedo)
-    return replace(
-        surface,
-        height=np.where(gone, 0, height).astype(np.float32),
-        albedo=albedo.astype(np.float32),
-        gloss=np.where(gone, np.float32(0), surface.gloss),
-    )
+    albedo = np.where(gone, surface.backdrop, albedo).astype(np.float32)
+    height = np.where(gone, 0, height).astype(np.float32)
+    gloss = np.where(gone, np.float32(0), surface.gloss)
+    return replace(surface, height=height, albedo=albedo, gloss=gloss)

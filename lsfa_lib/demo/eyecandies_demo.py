@@ -1,4 +1,4 @@
-"""The demo's products in the layout of Eyecandies: its camera, its lights, its files."""
+"""The demo's products with the camera, lights and files of Eyecandies."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, UInt8
 
 from lsfa_lib.datasets.eyecandies import FOCAL_WIDTHS, LIGHT, item_file, write_scan
 from lsfa_lib.demo.rendering import Direction, Lens
 from lsfa_lib.demo.sensor import measure, photograph
 from lsfa_lib.demo.synthetic import STANDARD, DemoSettings, demo_names, for_each, make_scene, stream
-from lsfa_lib.records import Scan
+from lsfa_lib.records import Points, Rgb, Scan
 from lsfa_lib.storage.files import InputError
 
 LENS = Lens(FOCAL_WIDTHS, shift_px=0.5)
@@ -26,7 +25,7 @@ LIGHTS: tuple[Direction, ...] = (
     (-_SIDE, 0.0, _UP),
     (0.05, 0.05, 0.9975),
 )
-"""Stand-ins for `eyecandies.LIGHTS`; the light box is a lamp straight above."""
+"""Stand-ins for `eyecandies.LIGHTS`; the light box is a lamp directly above."""
 KINDS = {
     "good": "good",
     "bent": "bumps",
@@ -39,16 +38,13 @@ KINDS = {
 """The kind of Eyecandies closest to each of the demo's defects."""
 
 
-def write_eyecandies_demo(
-    root: Path, settings: DemoSettings = STANDARD, workers: int | None = None
-) -> None:
+def write_eyecandies_demo(root: Path, settings: DemoSettings = STANDARD) -> None:
     """Writes the scans of `settings` under `root` in the layout of Eyecandies.
 
     Existing scans are kept. Raises InputError if `root` holds anything else.
     """
-    if root.is_dir() and any(
-        not (path.is_dir() and path.name in settings.categories) for path in root.iterdir()
-    ):
+    found = root.iterdir() if root.is_dir() else ()
+    if any(not path.is_dir() or path.name not in settings.categories for path in found):
         raise InputError(
             f"{root}: holds files that are not this demo's categories; choose an empty folder"
         )
@@ -59,7 +55,7 @@ def write_eyecandies_demo(
         write_scan(root, scan, images, normals_of(scan.xyz))
 
     missing = [n for n in names if not item_file(root, names[n], "depth.png").exists()]
-    for_each(write, missing, workers)
+    for_each(write, missing, None)
 
 
 def eyecandies_names(settings: DemoSettings) -> dict[str, str]:
@@ -74,30 +70,23 @@ def eyecandies_names(settings: DemoSettings) -> dict[str, str]:
     return found
 
 
-def render_lights(
-    name: str, new_name: str, settings: DemoSettings
-) -> tuple[Scan, list[UInt8[np.ndarray, "H W 3"]]]:
+def render_lights(name: str, new_name: str, settings: DemoSettings) -> tuple[Scan, list[Rgb]]:
     """A scan of the demo through this lens, called `new_name`, and its image under each light."""
     scene = make_scene(name, settings, name.split("/")[2], LENS)
-    images = [
-        # The stream is new each time, so the noise is the same under every light.
-        photograph(
-            scene.surface,
-            replace(scene.view, light=light),
-            scene.hits,
-            stream(name, settings.seed, "photo"),
-        )
-        for light in LIGHTS
-    ]
+    images = []
+    for light in LIGHTS:
+        # The stream restarts each time, so the noise is the same under every light.
+        rng, view = stream(name, settings.seed, "photo"), replace(scene.view, light=light)
+        images.append(photograph(scene.surface, view, scene.hits, rng))
     xyz = measure(scene.surface, scene.view, scene.hits, stream(name, settings.seed, "sensor"))
     kind, path = new_name.split("/")[2], item_file(Path(), new_name, "depth.png")
     return Scan(images[LIGHT], xyz, scene.defect, new_name, kind, path), images
 
 
-def normals_of(xyz: Float32[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "H W 3"]:
+def normals_of(xyz: Points) -> Points:
     """Unit normals towards the camera from differences between neighbouring points.
 
-    (0, 0, -1), straight at the camera, next to pixels without a reading.
+    (0, 0, -1), towards the camera, next to pixels without a reading.
     """
     points = np.where((xyz != 0).any(-1, keepdims=True), xyz, np.float32(np.nan))
     down, right = np.gradient(points, axis=(0, 1))

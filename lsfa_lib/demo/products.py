@@ -1,6 +1,6 @@
 """Four products as height fields with colours: biscuit, orange, seal, spindle. Lengths in mm.
 
-No two parts are alike: `Variation` sets how far size, outline, colour, texture and pose differ.
+No two parts are alike: `Variation` sets how much size, outline, colour, texture and pose differ.
 """
 
 from __future__ import annotations
@@ -9,18 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 from scipy import ndimage
 
-from lsfa_lib.demo.rendering import (
-    Colour,
-    Colours,
-    Grid,
-    Surface,
-    cell_mm,
-    channels,
-    grid_axes,
-    noise,
-)
+from lsfa_lib.demo import rendering
+from lsfa_lib.demo.rendering import Colour, Colours, Grid, Surface, channels
+
+Part = tuple[np.ndarray, np.ndarray]
+"""Height, not above 0 outside the part, and albedo."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,7 @@ class Variation:
 
 @dataclass(frozen=True)
 class Pose:
-    """Part coordinates of every cell, and what its random textures need."""
+    """Coordinates of every cell in the part's frame, and parameters of its random textures."""
 
     along: Grid
     across: Grid
@@ -54,19 +50,18 @@ class Pose:
         return np.hypot(self.along, self.across), np.arctan2(self.across, self.along)
 
     def noise(
-        self, rng: np.random.Generator, shortest_mm: float, longest_mm: float, slope: float = 1.0
+        self, rng: Generator, shortest_mm: float, longest_mm: float, slope: float = 1.0
     ) -> Grid:
         """A random texture of deviation `texture` with waves between two lengths."""
         waves = shortest_mm / self.cell, longest_mm / self.cell
-        return np.float32(self.texture) * noise(rng, len(self.along), *waves, slope)
+        return np.float32(self.texture) * rendering.noise(rng, len(self.along), *waves, slope)
 
 
 @dataclass(frozen=True)
 class Product:
-    """How one category is made."""
+    """The recipe of one category."""
 
-    make: Callable[[Pose, np.random.Generator], tuple[np.ndarray, np.ndarray]]
-    """Pose -> height, not above 0 outside the part, and albedo."""
+    make: Callable[[Pose, Generator], Part]
     turn_deg: float
     """Parts are rotated by up to this angle either way."""
     inside: Colour
@@ -77,20 +72,17 @@ class Product:
     gloss: float
 
 
-def make_part(
-    product: Product, size: int, variation: Variation, rng: np.random.Generator
-) -> Surface:
+def make_part(product: Product, size: int, variation: Variation, rng: Generator) -> Surface:
     """One good part on its backdrop, for a frame of `size` pixels."""
-    right, down = grid_axes(size)
+    right, down = rendering.grid_axes(size)
     angle = np.deg2rad(rng.uniform(-product.turn_deg, product.turn_deg))
     shift = rng.uniform(-variation.shift_mm, variation.shift_mm, 2)
     right, down = right - np.float32(shift[0]), down - np.float32(shift[1])
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     scale = 1 + variation.scale * float(np.clip(rng.standard_normal(), -2, 2))
     shade = 1 + variation.shade * float(np.clip(rng.standard_normal(), -2, 2))
-    pose = Pose(
-        cos * right + sin * down, cos * down - sin * right, scale, variation.texture, cell_mm(size)
-    )
+    along, across = cos * right + sin * down, cos * down - sin * right
+    pose = Pose(along, across, scale, variation.texture, rendering.cell_mm(size))
     height, albedo = product.make(pose, rng)
     height, albedo = np.maximum(height, 0).astype(np.float32), albedo.astype(np.float32)
     fibres = 0.7 * pose.noise(rng, 0.6, 2.5, 0.5) + 0.5 * pose.noise(rng, 8.0, 120.0)
@@ -102,7 +94,7 @@ def make_part(
     return Surface(height, albedo, gloss, backdrop, part)
 
 
-def biscuit(pose: Pose, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def biscuit(pose: Pose, rng: Generator) -> Part:
     """A scalloped, docked biscuit, 92 mm wide and 14 mm high, baked darker at the rim."""
     radius, angle = pose.polar
     scallops = 0.8 * np.cos(28 * angle)
@@ -126,7 +118,7 @@ def biscuit(pose: Pose, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarra
     return height, albedo * grit
 
 
-def orange(pose: Pose, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def orange(pose: Pose, rng: Generator) -> Part:
     """An orange of 80 mm with pitted peel and its stem end up; colour and blotches vary."""
     squash = 1 + 0.03 * float(np.clip(rng.standard_normal(), -2, 2))
     radius = np.hypot(pose.along * squash, pose.across / squash)
@@ -151,7 +143,7 @@ def orange(pose: Pose, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
     return height, albedo
 
 
-def seal(pose: Pose, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def seal(pose: Pose, rng: Generator) -> Part:
     """A black rubber shaft seal, 98 mm wide: outer bead, groove, ribbed inner lip; dusty."""
     radius, angle = pose.polar
     middle, half = 37.0 * pose.scale, 11.5
@@ -174,7 +166,7 @@ def seal(pose: Pose, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return height, albedo
 
 
-def spindle(pose: Pose, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def spindle(pose: Pose, rng: Generator) -> Part:
     """A turned steel spindle, 98 mm long: collar, grooves, knurled grip, chamfered ends."""
     at = np.clip(pose.along / pose.scale, -60, 60)
     profile = _turned(at, 0.25 * np.clip(rng.standard_normal(4), -2, 2))
@@ -208,8 +200,8 @@ def _turned(at: Grid, jitter: np.ndarray) -> Grid:
     """Radius of the spindle along its axis: ends, body, collar, grooves, chamfers."""
     radius = np.where(np.abs(at) < 36 + jitter[0], np.float32(19), np.float32(14.5))
     radius = np.where(np.abs(at + 6 + jitter[1]) < 5, np.float32(22), radius)
-    for place in (-28 + jitter[2], -22 + jitter[2], 33 + jitter[3]):
-        radius = np.where(np.abs(at - place) < 1.2, np.float32(17.3), radius)
+    for position in (-28 + jitter[2], -22 + jitter[2], 33 + jitter[3]):
+        radius = np.where(np.abs(at - position) < 1.2, np.float32(17.3), radius)
     radius = np.minimum(radius, 11.5 + np.clip(49 - np.abs(at), 0, 20))
     return np.where(np.abs(at) < 49, radius, 0).astype(np.float32)
 
@@ -224,8 +216,8 @@ def _dots(radius: Grid, angle: Grid, rings: list[tuple[int, float]], width: floa
     return dots
 
 
-def _stripes(rng: np.random.Generator, at: Grid) -> Grid:
-    """Turning marks: a random function of the place along the axis alone."""
+def _stripes(rng: Generator, at: Grid) -> Grid:
+    """Turning marks: a random function of the position along the axis alone."""
     line = ndimage.gaussian_filter1d(rng.standard_normal(480), 0.7)
     return np.interp(at, np.linspace(-60, 60, 480), line / line.std()).astype(np.float32)
 

@@ -1,7 +1,7 @@
-"""A height field seen by a pinhole camera: which point of it each pixel looks at.
+"""A height field seen by a pinhole camera: the point that each pixel sees.
 
 Lengths are millimetres. The surface is a height above a backdrop plane on a square grid of cells.
-The camera looks down on it from where it sees `FIELD_MM` of it, 0.45 m for the demo's own lens.
+The camera looks down from where it sees `FIELD_MM` of the backdrop, 0.45 m for the demo's lens.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Shaped
+from numpy.random import Generator
 from scipy import fft
+
+from lsfa_lib.records import Points
 
 Grid = Float32[np.ndarray, "G G"]
 Colours = Float32[np.ndarray, "3 G G"]
 Mask = Bool[np.ndarray, "G G"]
+Cells = Float32[np.ndarray, "2 N"]
 Colour = tuple[float, ...]
 """Red, green and blue, linear."""
 Direction = tuple[float, ...]
@@ -29,7 +33,7 @@ GRID_MM = 142.0
 
 @dataclass(frozen=True)
 class Lens:
-    """A pinhole camera, whatever the number of its pixels."""
+    """A pinhole camera, independent of the number of pixels."""
 
     focal: float
     """Focal length over the width of the frame."""
@@ -47,7 +51,7 @@ DEMO_LENS = Lens(3.6)
 
 @dataclass(frozen=True)
 class Surface:
-    """What lies in front of the camera, cell by cell."""
+    """The part and its backdrop, cell by cell."""
 
     height: Grid
     """Above the backdrop plane, mm; 0 outside the part."""
@@ -56,7 +60,7 @@ class Surface:
     gloss: Grid
     """Strength of the specular reflection; 0 for chalk."""
     backdrop: Colours
-    """Albedo of the plane below, which is visible where material is missing."""
+    """Albedo of the plane below the part, which is visible where material is missing."""
     part: Mask
 
 
@@ -69,7 +73,7 @@ class View:
     tilt: tuple[float, ...]
     """Slopes of the backdrop plane along x and y."""
     light: Direction
-    """Towards the key light."""
+    """Direction to the key light."""
     ambient: float
     """Fraction of the light that comes from all directions."""
     exposure: Colour
@@ -82,7 +86,7 @@ class View:
 
 @dataclass(frozen=True)
 class Hits:
-    """Where the ray of each pixel meets the surface."""
+    """The point where the ray of each pixel meets the surface."""
 
     cell: Float32[np.ndarray, "2 H W"]
     """Row and column on the grid."""
@@ -115,7 +119,7 @@ def camera_matrix(size: int, lens: Lens = DEMO_LENS) -> Float[np.ndarray, "3 3"]
 
 
 @lru_cache(maxsize=2)
-def rays(size: int, lens: Lens = DEMO_LENS) -> Float32[np.ndarray, "H W 3"]:
+def rays(size: int, lens: Lens = DEMO_LENS) -> Points:
     """Direction of each pixel, z = 1."""
     camera = camera_matrix(size, lens)
     line = ((np.arange(size) - camera[0, 2]) / camera[0, 0]).astype(np.float32)
@@ -123,9 +127,7 @@ def rays(size: int, lens: Lens = DEMO_LENS) -> Float32[np.ndarray, "H W 3"]:
     return np.stack([x, y, np.ones_like(x)], axis=-1)
 
 
-def noise(
-    rng: np.random.Generator, side: int, shortest: float, longest: float, slope: float = 1.0
-) -> Grid:
+def noise(rng: Generator, side: int, shortest: float, longest: float, slope: float = 1.0) -> Grid:
     """A random texture of mean 0 and deviation 1 with waves of `shortest` to `longest` cells.
 
     White noise filtered in Fourier space: the amplitude falls as frequency^-slope in the band.
@@ -166,7 +168,7 @@ def cast(surface: Surface, view: View, region: Mask | None = None) -> Hits:
         low[nearest(height, base_r + level * drift_r) >= level] = level
     met = (low > 0) | (nearest(height, base_r) > 0)
     ray, low, base_r, drift_r = ray[met], low[met], base_r[:, met], drift_r[:, met]
-    # The march looked at whole cells: the intersection may be one step before or after.
+    # The steps used complete cells: the intersection may be one step before or after.
     step = np.float32(top / steps)
     low, high = np.maximum(low - step, 0), np.maximum(low, 0) + 2 * step
     for _ in range(5):
@@ -180,10 +182,8 @@ def cast(surface: Surface, view: View, region: Mask | None = None) -> Hits:
     return Hits(base + t * drift, depth0 + t * depth1)
 
 
-def _passes_over(
-    region: Mask, start: Float32[np.ndarray, "2 N"], end: Float32[np.ndarray, "2 N"]
-) -> Bool[np.ndarray, " N"]:
-    """Whether a ray passes over the box around `region`, with a margin of one cell."""
+def _passes_over(region: Mask, start: Cells, end: Cells) -> Bool[np.ndarray, " N"]:
+    """Whether each ray passes over the box around `region`, with a margin of one cell."""
     rows, columns = (np.flatnonzero(region.any(axis))[[0, -1]] for axis in (1, 0))
     first, last = np.stack([rows, columns], axis=1)[..., None]
     inside = (np.minimum(start, end) <= last + 1) & (np.maximum(start, end) >= first - 1)
@@ -195,9 +195,9 @@ def bilinear(
 ) -> Float32[np.ndarray, "*channels *where"]:
     """`field` at fractional (row, column), interpolated between its four cells."""
     side = field.shape[-1]
-    whole = np.clip(cell.astype(np.int32), 0, side - 2)
-    down, right = cell - whole
-    at = whole[0] * side + whole[1]
+    corner = np.clip(cell.astype(np.int32), 0, side - 2)
+    down, right = cell - corner
+    at = corner[0] * side + corner[1]
     flat = field.reshape(*field.shape[:-2], -1)
     a, b, c, d = (flat.take(at + step, axis=-1) for step in (0, 1, side, side + 1))
     a += (b - a) * right

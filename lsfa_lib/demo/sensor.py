@@ -1,4 +1,4 @@
-"""Light and sensor: colours and coordinates of one frame, with the flaws of real ones.
+"""Light and sensor: colours and coordinates of one frame, with the flaws of real sensors.
 
 Lengths are millimetres, except for the returned coordinates, which are metres.
 """
@@ -8,23 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
+from numpy.random import Generator
 from scipy import ndimage
 
-from lsfa_lib.demo.rendering import (
-    DEMO_LENS,
-    Colours,
-    Grid,
-    Hits,
-    Lens,
-    Surface,
-    View,
-    bilinear,
-    cell_mm,
-    channels,
-    nearest,
-    rays,
-)
+from lsfa_lib.demo import rendering
+from lsfa_lib.demo.rendering import DEMO_LENS, Colours, Grid, Hits, Lens, Surface, View
+from lsfa_lib.records import Points, Rgb
 
 PROJECTOR_SLOPE = 0.27
 """Sideways offset of the pattern projector over its distance; its shadows have no reading."""
@@ -34,7 +24,7 @@ WALL_MM_PER_PX = 1.6
 
 @dataclass(frozen=True)
 class Capture:
-    """How much camera, light and sensor differ between scans."""
+    """How much camera, light and sensor vary between scans."""
 
     tilt_deg: float = 1.2
     """Standard deviation of the backdrop's tilt, each axis."""
@@ -50,9 +40,7 @@ class Capture:
     """Least and largest fraction of pixels without a reading for no visible reason."""
 
 
-def draw_view(
-    size: int, capture: Capture, rng: np.random.Generator, lens: Lens = DEMO_LENS
-) -> View:
+def draw_view(size: int, capture: Capture, rng: Generator, lens: Lens = DEMO_LENS) -> View:
     """Camera, light and sensor of one scan."""
     tilt = np.tan(np.deg2rad(capture.tilt_deg) * rng.standard_normal(2).clip(-2.5, 2.5))
     swing = np.deg2rad(capture.light_turn_deg) * rng.standard_normal(2).clip(-2, 2)
@@ -72,17 +60,15 @@ def draw_view(
     )
 
 
-def photograph(
-    surface: Surface, view: View, hits: Hits, rng: np.random.Generator
-) -> UInt8[np.ndarray, "H W 3"]:
+def photograph(surface: Surface, view: View, hits: Hits, rng: Generator) -> Rgb:
     """Colours of the frame: shaded surface, vignetting, lens blur, exposure and sensor noise."""
     shaded = _shade(surface, view)
     # In strips, whose temporary arrays fit into the processor's cache.
-    strips = [bilinear(shaded, cell) for cell in np.array_split(hits.cell, 8, axis=1)]
+    strips = [rendering.bilinear(shaded, cell) for cell in np.array_split(hits.cell, 8, axis=1)]
     colour = np.concatenate(strips, axis=1)
-    x, y, _ = np.moveaxis(rays(view.size, view.lens), -1, 0)
+    x, y, _ = np.moveaxis(rendering.rays(view.size, view.lens), -1, 0)
     fall = 5 * (view.lens.focal / DEMO_LENS.focal) ** 2
-    colour *= (1 - fall * (x**2 + y**2)) * channels(view.exposure)
+    colour *= (1 - fall * (x**2 + y**2)) * rendering.channels(view.exposure)
     blurred = ndimage.gaussian_filter(colour, (0, 0.55, 0.55))
     colour = np.ascontiguousarray(np.moveaxis(blurred, 0, -1))
     # Shot noise grows with the square root of the light, read noise does not.
@@ -91,9 +77,7 @@ def photograph(
     return (np.clip(colour, 0, 1) ** np.float32(1 / 2.2) * 255 + 0.5).astype(np.uint8)
 
 
-def measure(
-    surface: Surface, view: View, hits: Hits, rng: np.random.Generator
-) -> Float32[np.ndarray, "H W 3"]:
+def measure(surface: Surface, view: View, hits: Hits, rng: Generator) -> Points:
     """Coordinates of the frame in metres; (0, 0, 0) without a reading.
 
     Readings are missing in the projector's shadow, on most wall pixels and at random.
@@ -102,15 +86,15 @@ def measure(
     smooth = ndimage.gaussian_filter(rng.standard_normal(white.shape, dtype=np.float32), 1.5)
     # A Gaussian of sigma 1.5 reduces the deviation of white noise to 0.188.
     error = view.depth_noise_mm * (0.5 * white + 0.87 * smooth / 0.188)
-    xyz = rays(view.size, view.lens) * ((hits.depth + error) / 1000)[..., None]
+    xyz = rendering.rays(view.size, view.lens) * ((hits.depth + error) / 1000)[..., None]
 
     chance = rng.random(hits.depth.shape, dtype=np.float32)
     jump = ndimage.maximum_filter(hits.depth, 3) - ndimage.minimum_filter(hits.depth, 3)
     wall = jump > 2 * WALL_MM_PER_PX * 400 / view.size
     rows = surface.part.any(axis=1)  # The projector's shadows run along the rows of the grid.
     horizon = np.zeros_like(surface.height)
-    horizon[rows] = _horizon(surface.height[rows], cell_mm(view.size), (1.0, 0.0))
-    shadow = nearest(horizon, hits.cell) > 1 / PROJECTOR_SLOPE
+    horizon[rows] = _horizon(surface.height[rows], rendering.cell_mm(view.size), (1.0, 0.0))
+    shadow = rendering.nearest(horizon, hits.cell) > 1 / PROJECTOR_SLOPE
     lost = (chance < view.missing_share) | (wall & (chance < 0.85)) | shadow
     xyz[lost] = 0
     return xyz
@@ -121,7 +105,7 @@ def _shade(surface: Surface, view: View) -> Colours:
 
     Lambertian reflection of a dome and one soft key light, Blinn-Phong for the gloss.
     """
-    mm = cell_mm(view.size)
+    mm = rendering.cell_mm(view.size)
     slope_down, slope_right = np.gradient(surface.height, mm)
     up = 1 / np.sqrt(1 + slope_down**2 + slope_right**2)
     right, down, ahead = view.light
@@ -142,7 +126,7 @@ def _soft_shadow(height: Grid, view: View) -> Grid:
     across = float(np.hypot(right, down))
     towards = (right / across, down / across)
     half = np.ascontiguousarray(height[::2, ::2])
-    hidden = _horizon(half, 2 * cell_mm(view.size), towards) * across / up
+    hidden = _horizon(half, 2 * rendering.cell_mm(view.size), towards) * across / up
     # The lamp spans from 0.55 to 1.5 of its mean slope: penumbras widen away from the part.
     share = np.clip((1.5 - hidden) / 0.95, 0, 1)
     share *= share * (3 - 2 * share)

@@ -8,48 +8,39 @@ scans can be written in any order, and more scans of one kind do not change the 
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, UInt8
+from numpy.random import Generator
 from scipy import ndimage
 
 from lsfa_lib.datasets.mvtec3d import write_scan, xyz_file
+from lsfa_lib.demo import rendering
 from lsfa_lib.demo.defects import DEFECTS, Severities, draw
 from lsfa_lib.demo.products import PRODUCTS, Variation, make_part
-from lsfa_lib.demo.rendering import (
-    DEMO_LENS,
-    Hits,
-    Lens,
-    Surface,
-    View,
-    camera_matrix,
-    cast,
-    cell_mm,
-    nearest,
-)
+from lsfa_lib.demo.rendering import DEMO_LENS, Hits, Lens, Surface, View, cast
 from lsfa_lib.demo.sensor import Capture, draw_view, measure, photograph
 from lsfa_lib.records import Scan
 from lsfa_lib.storage.files import InputError, atomic_write, progress
 
 MANIFEST = "demo.json"
 GENERATOR = 1
-"""Increased when the same settings would give different scans."""
+"""Increased when the same settings would produce different scans."""
 PURPOSES = ("part", "view", "defect", "photo", "sensor")
-"""Of the random numbers of a scan: a defect must not change the noise of the sensor."""
+"""Random streams of a scan: a defect must not change the noise of the sensor."""
 
 
 @dataclass(frozen=True)
 class Difficulty:
-    """All that makes the demo easy or hard."""
+    """Everything that makes the demo easy or hard."""
 
     variation: Variation = field(default_factory=Variation)
     capture: Capture = field(default_factory=Capture)
@@ -82,7 +73,7 @@ STANDARD = DemoSettings()
 
 @dataclass(frozen=True)
 class Scene:
-    """What one scan captures."""
+    """The part in front of the camera, and the pixels that show its defect."""
 
     surface: Surface
     view: View
@@ -91,7 +82,7 @@ class Scene:
 
 
 def write_demo(root: Path, settings: DemoSettings = STANDARD, workers: int | None = None) -> None:
-    """Writes the demo data of `settings` under `root`; equal settings give equal bytes.
+    """Writes the demo data of `settings` under `root`; equal settings produce equal bytes.
 
     Complete data of the same settings is kept, interrupted data is completed, data of other
     settings is replaced. Raises InputError if `root` holds anything else.
@@ -111,12 +102,12 @@ def write_demo(root: Path, settings: DemoSettings = STANDARD, workers: int | Non
 
     missing = [name for name in demo_names(settings) if not xyz_file(root, name).is_file()]
     for_each(write, missing, workers)
-    camera = camera_matrix(settings.size)
+    camera = rendering.camera_matrix(settings.size)
     calibration = {"fx": camera[0, 0], "fy": camera[1, 1], "cx": camera[0, 2], "cy": camera[1, 2]}
     calibration |= {"width": settings.size, "height": settings.size}
     for category in settings.categories:
         _write_json(root / category / "calibration" / "camera_parameters.json", calibration)
-    _write_json(root / MANIFEST, {**_manifest(settings), "complete": True})
+    _write_json(root / MANIFEST, _manifest(settings, complete=True))
 
 
 def for_each(write: Callable[[str], None], names: Sequence[str], workers: int | None) -> None:
@@ -132,7 +123,7 @@ def for_each(write: Callable[[str], None], names: Sequence[str], workers: int | 
 
 def demo_is_complete(root: Path, settings: DemoSettings = STANDARD) -> bool:
     """Whether `write_demo` has finished a data set of exactly these settings."""
-    return _read_manifest(root) == {**_manifest(settings), "complete": True}
+    return _read_manifest(root) == _manifest(settings, complete=True)
 
 
 def demo_names(settings: DemoSettings) -> Iterator[str]:
@@ -169,15 +160,15 @@ def make_scene(name: str, settings: DemoSettings, kind: str, lens: Lens = DEMO_L
         hits = cast(surface, view)
         return Scene(surface, view, hits, np.zeros(hits.depth.shape, bool))
     severity = getattr(difficulty.severities, kind)
-    spec = draw(severity, surface, product.inside, cell_mm(settings.size), defect_rng)
+    spec = draw(severity, surface, product.inside, rendering.cell_mm(settings.size), defect_rng)
     damaged, mask = DEFECTS[kind](surface, spec)
-    # Marked are pixels that saw what is missing now, and those that see the changed place.
-    hits = cast(damaged, view)
-    defect = nearest(mask, cast(surface, view, mask).cell) | nearest(mask, hits.cell)
+    # Marked are pixels that saw material missing now, and those that see changed material.
+    before, hits = cast(surface, view, mask), cast(damaged, view)
+    defect = rendering.nearest(mask, before.cell) | rendering.nearest(mask, hits.cell)
     return Scene(damaged, view, hits, defect)
 
 
-def stream(name: str, seed: int, purpose: str) -> np.random.Generator:
+def stream(name: str, seed: int, purpose: str) -> Generator:
     """Random numbers that depend on the scan's name, the seed and one of `PURPOSES` alone."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     key = (PURPOSES.index(purpose),)
@@ -193,7 +184,7 @@ def _grey_levels(defect: Bool[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
 
 def _claim(root: Path, settings: DemoSettings) -> None:
     """Marks `root` as an incomplete demo of these settings, without scans of other settings."""
-    old, new = _read_manifest(root), {**_manifest(settings), "complete": False}
+    old, new = _read_manifest(root), _manifest(settings, complete=False)
     if old is None and root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise InputError(
             f"{root}: holds files that are not a demo of this library; choose an empty folder"
@@ -204,9 +195,10 @@ def _claim(root: Path, settings: DemoSettings) -> None:
     _write_json(root / MANIFEST, new)
 
 
-def _manifest(settings: DemoSettings) -> dict[str, Any]:
-    """The settings after a round trip through JSON."""
-    return json.loads(json.dumps({"generator": GENERATOR, **dataclasses.asdict(settings)}))
+def _manifest(settings: DemoSettings, complete: bool) -> dict[str, Any]:
+    """The manifest of a data set after a round trip through JSON."""
+    content = {"generator": GENERATOR, **asdict(settings), "complete": complete}
+    return json.loads(json.dumps(content))
 
 
 def _read_manifest(root: Path) -> dict[str, Any] | None:

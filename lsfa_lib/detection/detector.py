@@ -71,9 +71,7 @@ def fit(
     require_validation(len(validation))
     if config.detector.fusion == "product" and config.detector.calibrate:
         raise InputError("fusion product needs detector.calibrate false: z-scores can be negative")
-    if adaptors is not None:
-        train = [adapt(adaptors, features) for features in train]
-    banks = fit_banks(train, config, seed)
+    banks = fit_banks([adapt(adaptors, features) for features in train], config, seed)
     raw = [evidence(banks, adaptors, features, config) for features in validation]
     scales = scales_of(raw, validation, config)
     found = [fuse(standardise(each, scales), config.detector) for each in raw]
@@ -111,8 +109,7 @@ def evidence(
 
     Disagreement needs heads trained by alignment, and scales from validation/good scans.
     """
-    if adaptors is not None:
-        features = adapt(adaptors, features)
+    features = adapt(adaptors, features)
     found = predictions_of(search(banks, features, config), features, config)
     weights = config.training.weights
     wanted = config.detector.disagreement and config.detector.calibrate

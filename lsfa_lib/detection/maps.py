@@ -22,8 +22,13 @@ def prediction_of(
     anomaly = smooth_map(patches.view(features.grid), map_valid(features, config), config)
     if config.detector.image_score != "top_fraction":
         return Prediction(anomaly, largest)
-    count = max(1, round(config.detector.top_fraction * anomaly.numel()))
-    return Prediction(anomaly, float(anomaly.flatten().topk(count).values.mean()))
+    return Prediction(anomaly, top_mean(anomaly, config.detector.top_fraction))
+
+
+def top_mean(anomaly: Float[Tensor, "S S"], fraction: float) -> float:
+    """Mean of this share of the pixels, those with the largest values, at least one."""
+    count = max(1, round(fraction * anomaly.numel()))
+    return float(anomaly.flatten().topk(count).values.mean())
 
 
 def patch_map(values: Float[Tensor, " V"], features: PatchFeatures) -> Float[Tensor, " P"]:

@@ -6,31 +6,39 @@ modalities; maps, scores and threshold all follow it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError, safe_open
 
+from lsfa_lib.adaptation.adaptors import adapt
 from lsfa_lib.config import Config
-from lsfa_lib.detection.detector import Detector, standardise, threshold_of
+from lsfa_lib.datasets.entry import Entry
+from lsfa_lib.datasets.layouts import Split
+from lsfa_lib.detection.detector import Detector, predictions_of, search, standardise, threshold_of
 from lsfa_lib.detection.maps import smooth_map
 from lsfa_lib.detection.memory import Searched
-from lsfa_lib.features.extract import patch_valid
+from lsfa_lib.features.checkpoints import write_tensors
+from lsfa_lib.features.extract import Encoders, patch_valid
+from lsfa_lib.features.lazy_scan import lazy_scan
 from lsfa_lib.records import MODALITIES, Modality, Prediction, is_defective
+from lsfa_lib.storage.files import progress
 
 Value = TypeVar("Value", float, np.ndarray)
-Distances = dict[Modality, Float[np.ndarray, " N"]]
+BY_MODALITY = ("distances", "nearest", "scores", "good")
+"""Fields of Evidence that are stored once per modality."""
 
 
 @dataclass(frozen=True)
 class Evidence:
     """N test scans patch by patch, as one detector sees them."""
 
-    names: tuple[str, ...]
-    kinds: tuple[str, ...]
+    entries: tuple[Entry, ...]
     valid: Bool[np.ndarray, "N S S"]
     distances: dict[Modality, Float[np.ndarray, "N P"]]
     """To the nearest bank row; 0 off the part."""
@@ -38,16 +46,17 @@ class Evidence:
     """That row; -1 off the part."""
     scores: dict[Modality, Float[np.ndarray, " N"]]
     """Image scores, standardised."""
+    good: dict[Modality, Float[np.ndarray, " n"]]
+    """Distances of all patches of validation/good to the bank, in order."""
 
     @property
-    def defective(self) -> Bool[np.ndarray, " N"]:
-        """True for the scans that are known to have a defect."""
-        return np.array([is_defective(kind) is True for kind in self.kinds])
+    def names(self) -> list[str]:
+        """Names of the scans."""
+        return [entry.name for entry in self.entries]
 
-    @property
-    def labelled(self) -> Bool[np.ndarray, " N"]:
-        """True for the scans that are known to be good or defective."""
-        return np.array([is_defective(kind) is not None for kind in self.kinds])
+    def known_as(self, defective: bool) -> Bool[np.ndarray, " N"]:
+        """True for the scans that are known to be defective, or known to be good."""
+        return np.array([is_defective(entry.kind) is defective for entry in self.entries])
 
 
 @dataclass(frozen=True)
@@ -62,56 +71,73 @@ class Reason:
     """Their median distance."""
     usual: float
     """99th percentile of their distances."""
-    source: int
+    source: Entry
     """Training scan the normal patch came from."""
     patch: int
     """Its number on that scan's grid."""
 
 
-@dataclass(frozen=True)
-class Confusion:
-    """Test parts by what they are and how they are classified."""
-
-    found: int
-    missed: int
-    rejected: int
-    passed: int
-
-
-def gathered(
-    searched: Sequence[dict[Modality, Searched]],
-    valid: Sequence[Bool[torch.Tensor, "S S"]],
-    named: Sequence[tuple[str, str]],
-    scores: Sequence[dict[Modality, float]],
+def scored(
+    validation: Split, test: Split, detector: Detector, encoders: Encoders, config: Config
 ) -> Evidence:
-    """What was found of each scan, together; `named` are their (name, kind)."""
+    """Evidence on the test split, with the distances of the good validation parts."""
+    good = [found for _, found, _ in _searched(validation, detector, encoders, config)]
+    masks, searched, scores = zip(*_searched(test, detector, encoders, config), strict=True)
     return Evidence(
-        names=tuple(name for name, _ in named),
-        kinds=tuple(kind for _, kind in named),
-        valid=np.stack([mask.cpu().numpy() for mask in valid]),
-        distances={
-            m: np.stack([found[m].distances.float().cpu().numpy() for found in searched])
-            for m in MODALITIES
-        },
-        nearest={
-            m: np.stack([found[m].nearest.cpu().numpy() for found in searched]) for m in MODALITIES
-        },
+        entries=test.entries,
+        valid=_stacked(masks),
+        distances={m: _stacked([f[m].distances.float() for f in searched]) for m in MODALITIES},
+        nearest={m: _stacked([f[m].nearest.int() for f in searched]) for m in MODALITIES},
         scores={m: np.array([own[m] for own in scores]) for m in MODALITIES},
+        good={m: np.sort(_of_patches([found[m] for found in good])) for m in MODALITIES},
     )
 
 
-def good_distances(searched: Sequence[dict[Modality, Searched]]) -> Distances:
-    """Distances of all patches of good parts to the bank, in order."""
-    return {
-        m: np.sort(
-            torch.cat([f[m].distances[f[m].nearest >= 0] for f in searched]).float().cpu().numpy()
-        )
-        for m in MODALITIES
-    }
+def _searched(
+    split: Split, detector: Detector, encoders: Encoders, config: Config
+) -> Iterator[tuple[torch.Tensor, dict[Modality, Searched], dict[Modality, float]]]:
+    """Pixels of the part, the search of the banks, and the standardised scores, of each scan."""
+    for entry in progress(split.entries, "/".join(split.entries[0].name.split("/")[:2])):
+        scan = lazy_scan(entry, encoders, config)
+        sample, features = scan.sample, scan.features
+        found = search(detector.banks, adapt(detector.adaptors, features), detector.config)
+        alone = standardise(predictions_of(found, features, config), detector.scales)
+        yield sample.valid, found, {m: prediction.image_score for m, prediction in alone.items()}
+
+
+def _stacked(tensors: Sequence[torch.Tensor]) -> np.ndarray:
+    return torch.stack(tuple(tensors)).cpu().numpy()
+
+
+def _of_patches(searched: list[Searched]) -> Float[np.ndarray, " n"]:
+    """Distances of all patches that have features."""
+    return torch.cat([f.distances[f.nearest >= 0] for f in searched]).float().cpu().numpy()
+
+
+def read_evidence(path: Path, test: tuple[Entry, ...], side: int) -> Evidence | None:
+    """The kept evidence on `test`, of images of `side` px; None where it is missing or damaged."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="np") as file:
+            kept: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError:
+        return None
+    valid = np.unpackbits(kept["valid"], axis=-1, count=side).astype(bool)
+    parts = {part: {m: kept[f"{m}.{part}"] for m in MODALITIES} for part in BY_MODALITY}
+    return Evidence(test, valid, **parts)
+
+
+def write_evidence(path: Path, evidence: Evidence) -> None:
+    """Writes what `read_evidence` reads."""
+    tensors = {"valid": np.packbits(evidence.valid, axis=-1)}
+    for part in BY_MODALITY:
+        tensors |= {f"{m}.{part}": own for m, own in getattr(evidence, part).items()}
+    write_tensors(path, {name: torch.from_numpy(own) for name, own in tensors.items()})
 
 
 def reasons(
-    evidence: Evidence, scan: int, patch: int, detector: Detector, good: Distances
+    evidence: Evidence, scan: int, patch: int, detector: Detector, train: Sequence[Entry]
 ) -> list[Reason]:
     """The closest normal patch of a patch in RGB and in 3D; nothing off the part."""
     found = []
@@ -119,11 +145,11 @@ def reasons(
         row = int(evidence.nearest[m][scan, patch])
         if row < 0:
             continue
-        distance = float(evidence.distances[m][scan, patch])
+        distance, good = float(evidence.distances[m][scan, patch]), evidence.good[m]
         source, place = detector.banks[m].source[row].tolist()
-        median, usual = np.quantile(good[m], (0.5, 0.99)).tolist()
-        nearer = float(np.searchsorted(good[m], distance) / len(good[m]))
-        found.append(Reason(m, distance, nearer, median, usual, source, place))
+        median, usual = np.quantile(good, (0.5, 0.99)).tolist()
+        nearer = float(np.searchsorted(good, distance) / len(good))
+        found.append(Reason(m, distance, nearer, median, usual, train[source], place))
     return found
 
 
@@ -180,12 +206,3 @@ def blended_threshold(detector: Detector, position: float) -> float:
     rules = detector.config.detector
     scores = {m: np.array(detector.validation_scores[m]) for m in MODALITIES}
     return threshold_of(blended(scores, position, rules.fusion).tolist(), rules.false_alarm_rate)
-
-
-def confusion(
-    scores: Float[np.ndarray, " N"], defective: Bool[np.ndarray, " N"], threshold: float
-) -> Confusion:
-    """How many parts lie above the threshold, of those with a defect and of those without."""
-    above = scores > threshold
-    pairs = (above & defective, ~above & defective, above & ~defective, ~above & ~defective)
-    return Confusion(*(int(pair.sum()) for pair in pairs))

@@ -16,10 +16,8 @@ import plotly.graph_objects as go
 
 from lsfa_lib.config import Config, configure
 from lsfa_lib.datasets.layouts import categories
-from lsfa_lib.explorer.evidence import Confusion
-from lsfa_lib.explorer.fitted import Fitted, Told, fitted
+from lsfa_lib.explorer.fitted import Fitted, fitted
 from lsfa_lib.explorer.inspection import Inspection, Why
-from lsfa_lib.storage.files import located
 
 
 class Explorer:
@@ -59,13 +57,13 @@ class Explorer:
     @property
     def categories(self) -> list[str]:
         """Those of the data set."""
-        return categories(located(Path(self.config.data.root)))
+        return categories(Path(self.config.data.root))
 
-    def open(self, report: Told = lambda _: None) -> Inspection:
-        """Fits what was chosen, or reads what was fitted before; `report` hears of each stage."""
+    def open(self) -> Inspection:
+        """Fits what was chosen, or reads what was fitted before."""
         config, category = self.config, self.category or self.categories[0]
         if (category, config) not in self._kept:
-            self._kept[category, config] = fitted(category, config, self.seed, report)
+            self._kept[category, config] = fitted(category, config, self.seed)
         self._opened = Inspection(self._kept[category, config])
         if self.scan:
             self._opened.choose(self.scan)
@@ -77,8 +75,8 @@ class Explorer:
         return self._opened or self.open()
 
     @property
-    def counts(self) -> Confusion:
-        """Test parts found, missed, rejected and passed at the current blend and threshold."""
+    def counts(self) -> tuple[int, int, int, int]:
+        """(defective parts found, defective parts, good parts rejected, good parts) as shown."""
         return self.inspection.counts
 
     def why(self, row: int | None = None, column: int | None = None) -> Why:

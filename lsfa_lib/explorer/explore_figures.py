@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -29,23 +30,7 @@ class Width(anywidget.AnyWidget):
     """The width of its box, px; nothing to see. Figures in the box are resized with it."""
 
     width = traitlets.Int(0).tag(sync=True)
-    _esm = """
-    export default { render({ model, el }) {
-      const report = () => requestAnimationFrame(() => {
-        if (!el.clientWidth) return;
-        window.dispatchEvent(new Event("resize"));
-        model.set("width", el.clientWidth);
-        model.save_changes();
-      });
-      const observer = new ResizeObserver(report);
-      observer.observe(el);
-      document.addEventListener("plotlywidget-after-render", report);
-      return () => {
-        observer.disconnect();
-        document.removeEventListener("plotlywidget-after-render", report);
-      };
-    } };
-    """
+    _esm = Path(__file__).with_name("width.js")
 
 
 class Images:

@@ -1,20 +1,21 @@
 """The explorer's texts and small images as HTML; everything from data is escaped.
 
-Colours of text and lines are JupyterLab's own, so that dark themes stay readable.
+The HTML itself is in `explore.html.j2` and `explore.css`.
 """
 
 from __future__ import annotations
 
-import html
 import zlib
+from pathlib import Path
+from typing import Any
 
-import numpy as np
+from jinja2 import Environment, FileSystemLoader
 from PIL import Image, ImageDraw
 from plotly.colors import sample_colorscale
 
 from lsfa_lib.config import Config
-from lsfa_lib.explorer.evidence import Confusion, Reason, middle_of
-from lsfa_lib.explorer.inspection import Inspection, Why, farther
+from lsfa_lib.explorer.evidence import Reason, middle_of
+from lsfa_lib.explorer.inspection import Inspection, Why, prepared, rank_text
 from lsfa_lib.figures.image_grid import SCORE_TICKS
 from lsfa_lib.figures.scan_images import COLORSCALE, TOP, Photo, pixels_of, relief, uri
 from lsfa_lib.figures.style import DEFECTIVE, GOOD, LABELS, round_ticks
@@ -23,182 +24,104 @@ from lsfa_lib.records import Modality, Sample, is_defective
 TITLES: dict[Modality, str] = {"rgb": "Colour (RGB)", "3d": "Shape (3D)"}
 CROP = 14
 """Patches across a close-up."""
-DOT = 'r="4.5" stroke="white" stroke-width="1"'
-RING = 'r="8" stroke="var(--jp-ui-font-color1, #1d2733)" stroke-width="3"'
-STYLE = """<style>
-.lsfa { font: 13px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif;
-  color: var(--jp-ui-font-color1, #1d2733); }
-.lsfa p { margin: 0 0 6px; }
-.lsfa .soft { color: var(--jp-ui-font-color2, #5b6672); }
-.lsfa .lead { font-size: 15px; }
-.lsfa .error { border-left: 3px solid #D55E00; padding: 4px 10px; }
-.lsfa svg { display: block; width: 100%; overflow: visible; }
-.lsfa svg text { font-size: 11px; fill: var(--jp-ui-font-color2, #5b6672); }
-.lsfa .counts { display: flex; gap: 8px 28px; flex-wrap: wrap; margin: 2px 0 0; }
-.lsfa .counts b { font-size: 20px; font-weight: 650; margin-right: 4px; }
-.lsfa .counts i { display: inline-block; width: 9px; height: 9px; border-radius: 50%;
-  margin-right: 6px; }
-.lsfa.legend { display: flex; flex-wrap: wrap; gap: 2px 24px; align-items: flex-start; }
-.lsfa.legend > div { flex: 1 1 220px; max-width: 320px; }
-.lsfa.legend > p { flex: 2 1 320px; font-size: 12px; line-height: 1.4; margin: 0; }
-.lsfa .bar { height: 9px; border-radius: 2px; }
-.lsfa .reasons { display: grid; gap: 14px 28px;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); }
-.lsfa h4 { margin: 0; font-size: 13px; font-weight: 650; }
-.lsfa .images { display: grid; grid-template-columns: repeat(3, minmax(0, 120px)); gap: 8px;
-  margin: 6px 0 4px; }
-.lsfa figure { margin: 0; }
-.lsfa figure img { width: 100%; display: block; border-radius: 3px; margin: 0; }
-.lsfa figcaption { font-size: 12px; line-height: 1.3; padding-top: 3px; overflow-wrap: anywhere; }
-</style>"""
-
-
-def note(text: str, error: bool = False) -> str:
-    """A plain sentence."""
-    return f'<div class="lsfa{" error" if error else " soft"}">{html.escape(text)}</div>'
+STYLE = f"<style>\n{Path(__file__).with_name('explore.css').read_text('utf-8')}</style>"
+_FILES = FileSystemLoader(Path(__file__).parent)
+_PARTS: Any = (
+    Environment(loader=_FILES, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    .get_template("explore.html.j2", globals={"GOOD": GOOD, "DEFECTIVE": DEFECTIVE})
+    .module
+)
+note, setting = _PARTS.note, _PARTS.setting
+"""A plain sentence, of an error or not; the name and state of a slider."""
 
 
 def legend_html() -> str:
     """The one colour scale of map and cloud."""
-    shades = ", ".join(sample_colorscale(COLORSCALE, [i / 10 for i in range(11)]))
-    ticks = "".join(
-        f'<text x="{100 * t / TOP:g}%" y="22" text-anchor="{anchor}">{SCORE_TICKS[t]}</text>'
-        for t, anchor in ((0, "start"), (100, "middle"), (TOP, "end"))
-    )
-    return (
-        '<div class="lsfa legend"><div><div class="bar" style="background:linear-gradient(90deg,'
-        f'{shades})"></div><svg height="26" style="margin-top:-10px">{ticks}</svg></div>'
-        '<p class="soft">Anomaly score of map and cloud. 100 %: 99.9th percentile of pixels on '
-        "good test parts. Orange: the true defect. Ring: the pixel explained below.</p></div>"
-    )
-
-
-def setting(name: str, value: str) -> str:
-    """The name and state of a slider."""
-    return f'<div class="lsfa"><b>{name}</b> <span class="soft">{value}</span></div>'
+    anchors = {0: "start", 100: "middle", TOP: "end"}
+    ticks = [(f"{100 * t / TOP:g}", anchor, SCORE_TICKS[t]) for t, anchor in anchors.items()]
+    return _PARTS.legend(sample_colorscale(COLORSCALE, [i / 10 for i in range(11)]), ticks)
 
 
 def verdict_html(inspection: Inspection) -> str:
     """How the scan is classified, and what it is."""
-    kind = inspection.fitted.evidence.kinds[inspection.scan]
-    truths = {
-        None: "it is unlabelled",
-        False: "it is good",
-        True: f"it has a defect: {html.escape(kind)}",
-    }
-    return f'<div class="lsfa lead">{inspection.verdict}; {truths[is_defective(kind)]}.</div>'
+    kind = inspection.fitted.evidence.entries[inspection.scan].kind
+    truths = {None: "it is unlabelled", False: "it is good", True: f"it has a defect: {kind}"}
+    return _PARTS.verdict(inspection.verdict, truths[is_defective(kind)])
 
 
-def counts_html(counts: Confusion) -> str:
-    """Test parts found, missed, rejected and passed."""
-    groups = (
-        ("defective", DEFECTIVE, (("found", counts.found), ("missed", counts.missed))),
-        ("good", GOOD, (("rejected", counts.rejected), ("passed", counts.passed))),
-    )
-    shown = []
-    for name, color, numbers in groups:
-        total = sum(count for _, count in numbers)
-        words = " &nbsp; ".join(f"<b>{count}</b>{word}" for word, count in numbers)
-        dot = f'<i style="background:{color}"></i>'
-        shown.append(f'<div><div class="soft">{dot}{total} {name}</div><div>{words}</div></div>')
-    return f'<div class="lsfa"><div class="counts">{"".join(shown)}</div></div>'
+def counts_html(counts: tuple[int, int, int, int]) -> str:
+    """Test parts found, missed, rejected and passed; `counts` are those of `Inspection`."""
+    found, bad, rejected, good = counts
+    defective = LABELS[True], bad, found, "found", "missed"
+    return _PARTS.counts([defective, (LABELS[False], good, rejected, "rejected", "passed")])
 
 
 def strip_html(inspection: Inspection) -> str:
     """Every test scan at its score, defective ones above good ones; the threshold as a line."""
-    evidence, scores = inspection.fitted.evidence, inspection.scores
-    every = [*scores.tolist(), inspection.threshold]
-    low = min(every)
-    high = max(every) if max(every) > low else low + 1.0
+    entries, scores = inspection.fitted.evidence.entries, inspection.scores.tolist()
+    low = min(*scores, inspection.threshold)
+    high = max(*scores, inspection.threshold)
+    high = high if high > low else low + 1.0
 
-    def at(value: float) -> float:
+    def at(value: float) -> str:
         """Per cent of the width, a little off the edges."""
-        return 2 + 96 * (value - low) / (high - low)
+        return f"{2 + 96 * (value - low) / (high - low):.2f}"
 
     dots = []
-    for i, (name, score) in enumerate(zip(evidence.names, scores.tolist(), strict=True)):
-        known = is_defective(evidence.kinds[i])
+    for i, (entry, score) in enumerate(zip(entries, scores, strict=True)):
+        known = is_defective(entry.kind)
         # A height of its own for each name keeps equal scores apart, always the same way.
-        height = (20 if known else 54) + zlib.crc32(name.encode()) % 23 - 11
-        own = i == inspection.scan
-        place = f'cx="{at(score):.2f}%" cy="{height}" fill="{LABELS[known][1]}"'
-        title = f"<title>{html.escape(name)}: {score:.2f}</title>"
-        dots.append((own, f"<circle {place} {RING if own else DOT}>{title}</circle>"))
-    line = at(inspection.threshold)
-    ticks = "".join(
-        f'<text x="{at(tick):.2f}%" y="86" text-anchor="middle">{tick:g}</text>'
-        for tick in round_ticks(low, high)
-    )
-    return (
-        '<div class="lsfa"><svg height="90" role="img" aria-label="scores of all test scans">'
-        '<line x1="0" x2="100%" y1="70" y2="70" stroke="#8a94a0"/>'
-        f'<line x1="{line:.2f}%" x2="{line:.2f}%" y1="2" y2="70" '
-        'stroke="var(--jp-ui-font-color1, #1d2733)" stroke-width="2" stroke-dasharray="5 3"/>'
-        f"{''.join(dot for _, dot in sorted(dots))}{ticks}"
-        '</svg><p class="soft">Image scores of all test scans. The ring is this one, the dashed '
-        "line the threshold.</p></div>"
-    )
+        height = (20 if known else 54) + zlib.crc32(entry.name.encode()) % 23 - 11
+        title = f"{entry.name}: {score:.2f}"
+        place = {"x": at(score), "y": height, "color": LABELS[known][1]}
+        dots.append({**place, "title": title, "own": i == inspection.scan})
+    ticks = [(at(tick), f"{tick:g}") for tick in round_ticks(low, high)]
+    return _PARTS.strip(dots, ticks, at(inspection.threshold))
 
 
 def why_html(why: Why, inspection: Inspection) -> str:
     """Both modalities: this place, the closest normal patch, where it is, and typical distances."""
-    place = f"row {why.row}, column {why.column}"
-    if not why.reasons:
-        return (
-            f'<div class="lsfa"><p class="lead"><b>Nothing was measured at {place}.</b></p>'
-            "<p>Click on the part.</p></div>"
-        )
     level = f"{why.level} %" if why.level < TOP else f"≥ {TOP} %"
-    cards = [
-        _card(reason, source, why, inspection)
-        for reason, source in zip(why.reasons, why.sources, strict=True)
-    ]
-    return (
-        f'<div class="lsfa"><p class="lead"><b>Why {level}</b> at {place}? '
-        '<span class="soft">The closest normal patches the detector remembers:</span></p>'
-        f'<div class="reasons">{"".join(cards)}</div></div>'
-    )
+    cards = [_card(reason, why, inspection) for reason in why.reasons]
+    return _PARTS.why(f"row {why.row}, column {why.column}", level, cards)
 
 
-def _card(reason: Reason, source: str, why: Why, inspection: Inspection) -> str:
+def _card(reason: Reason, why: Why, inspection: Inspection) -> dict[str, Any]:
+    """What the page shows of a reason."""
     config = inspection.fitted.config
     here = _image(inspection.sample, reason.modality)
-    there = _image(inspection.source(reason), reason.modality)
-    place = middle_of(reason.patch, config)
+    there = _image(prepared(reason.source, config), reason.modality)
+    place, source = middle_of(reason.patch, config), reason.source.name.split("/", 1)[-1]
     images = (
         (closeup(here, (why.row, why.column), config), "this part"),
         (closeup(there, place, config), "closest normal"),
-        (overview(there, place, config), f"in {source.split('/', 1)[-1]}"),
+        (overview(there, place, config), f"in {source}"),
     )
-    shown = "".join(
-        f'<figure><img src="{uri(image)}" alt=""><figcaption class="soft">{html.escape(text)}'
-        "</figcaption></figure>"
-        for image, text in images
-    )
-    return (
-        f"<div><h4>{TITLES[reason.modality]}: distance {reason.distance:.2f}</h4>"
-        f'<div class="images">{shown}</div>{_gauge(reason)}<p>{farther(reason).capitalize()}.</p>'
-        "</div>"
-    )
+    return {
+        "reason": reason,
+        "title": TITLES[reason.modality],
+        "rank": rank_text(reason),
+        "images": [(uri(image), text) for image, text in images],
+    }
 
 
-def closeup(picture: Photo, place: tuple[int, int], config: Config) -> Image.Image:
+def closeup(full: Photo, place: tuple[int, int], config: Config) -> Image.Image:
     """The surroundings of a pixel, its patch framed."""
     px = config.projection.patch_px
     half, zoom = CROP * px // 2, max(1, 240 // (CROP * px))
     top, left = (at // px * px + px // 2 - half for at in place)
-    padded = np.pad(picture, ((half, half), (half, half), (0, 0)))
-    crop = padded[top + half : top + 3 * half, left + half : left + 3 * half]
-    image = Image.fromarray(crop).resize((2 * half * zoom,) * 2, Image.Resampling.BICUBIC)
+    # Black where the close-up extends beyond the image.
+    crop = Image.fromarray(full).crop((left, top, left + 2 * half, top + 2 * half))
+    image = crop.resize((2 * half * zoom,) * 2, Image.Resampling.BICUBIC)
     _frame(image, (half - px // 2) * zoom, (half - px // 2) * zoom, px * zoom)
     return image
 
 
-def overview(picture: Photo, place: tuple[int, int], config: Config) -> Image.Image:
+def overview(full: Photo, place: tuple[int, int], config: Config) -> Image.Image:
     """The complete scan, the surroundings of a pixel framed."""
     size, (row, column) = CROP * config.projection.patch_px, place
-    zoom = max(1, round(240 / len(picture)))
-    image = Image.fromarray(picture).resize((len(picture) * zoom,) * 2, Image.Resampling.BICUBIC)
+    zoom = max(1, round(240 / len(full)))
+    image = Image.fromarray(full).resize((len(full) * zoom,) * 2, Image.Resampling.BICUBIC)
     _frame(image, (row - size // 2) * zoom, (column - size // 2) * zoom, size * zoom)
     return image
 
@@ -216,19 +139,3 @@ def _image(sample: Sample, m: Modality) -> Photo:
     if m == "rgb":
         return pixels.photo
     return relief(pixels.xyz, pixels.valid)[..., None].repeat(3, axis=2)
-
-
-def _gauge(reason: Reason) -> str:
-    """The distance on a line that shades the range of 99 % of good patches."""
-    high = 1.12 * max(reason.distance, reason.usual)
-    usual, median, here = (100 * x / high for x in (reason.usual, reason.median, reason.distance))
-    return (
-        '<svg height="44" role="img" aria-label="distance compared with those of good patches">'
-        '<line x1="0" x2="100%" y1="12" y2="12" stroke="#8a94a0"/>'
-        f'<rect x="0" y="6" width="{usual:.1f}%" height="12" fill="{GOOD}" opacity="0.45"/>'
-        f'<line x1="{median:.1f}%" x2="{median:.1f}%" y1="6" y2="18" stroke="{GOOD}" '
-        'stroke-width="3"/>'
-        f'<circle cx="{here:.1f}%" cy="12" r="6" fill="{DEFECTIVE}" stroke="white"/>'
-        f'<text x="0" y="34">good patches: half up to {reason.median:.2f}, 99 % up to '
-        f"{reason.usual:.2f}</text></svg>"
-    )

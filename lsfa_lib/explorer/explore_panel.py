@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 import ipywidgets as w
 
-from lsfa_lib.config import PRESETS
-from lsfa_lib.datasets.layouts import categories
 from lsfa_lib.explorer import explore_html as html
 from lsfa_lib.explorer.explore import Explorer
+from lsfa_lib.explorer.explore_choices import Choices, Status, relative_folder
 from lsfa_lib.explorer.explore_figures import Cloud, Images, Width
 from lsfa_lib.explorer.inspection import Inspection
-from lsfa_lib.storage.files import InputError, located, progress_reported_to
+from lsfa_lib.storage.files import InputError
 
-LOSSES = {"IFC and CLC": "both", "only IFC": "IFC", "only CLC": "CLC", "none": "none"}
 STEPS = 200
 """Steps of the threshold's slider."""
-STAGES = {
-    "load encoders": "Loading the backbones",
-    "look for a fitted detector": "Looking for a fitted detector",
-    "features of train and validation": "Reading the good parts",
-    "train adaptors": "Training the adaptors",
-    "fit banks": "Choosing the patches of the memory bank",
-    "score test scans": "Scoring the test scans",
-}
-ROW = {"flex_flow": "row wrap", "grid_gap": "8px 28px"}
 
 
 class Panel:
@@ -36,57 +24,10 @@ class Panel:
 
     def __init__(self, explorer: Explorer) -> None:
         self._explorer = explorer
+        explorer.data_root = explorer.data_root or explorer.config.data.root
         self._inspection: Inspection | None = None
         self._quiet = False
-        self._make_choices()
-        self._make_view()
-        self.box = w.VBox(
-            [w.HTML(html.STYLE), self._choices, self._status, self._view],
-            layout=w.Layout(width="100%", overflow="hidden"),
-        ).add_class("lsfa-live")
-
-    def open(self) -> None:
-        """Fits or reads what was chosen, and shows it; an error becomes a sentence."""
-        with self._sentence():
-            names = self._explorer.categories
-            with self._silent():
-                self._category.options = names
-                category = self._explorer.category or names[0]
-                self._category.value = category if category in names else None
-            with self._busy():
-                self._inspection = self._explorer.open(self._stage)
-            self._fill()
-
-    def _make_choices(self) -> None:
-        explorer = self._explorer
-        explorer.data_root = explorer.data_root or explorer.config.data.root
-        self._root = w.Combobox(
-            value=explorer.data_root,
-            options=_data_roots(),
-            description="Data",
-            continuous_update=False,
-        )
-        self._category = w.Dropdown(description="Category", options=[])
-        self._preset = w.Dropdown(description="Recipe", options=list(PRESETS))
-        part = explorer.only or "both"
-        losses = LOSSES if part in LOSSES.values() else {f"only {part}": part, **LOSSES}
-        self._losses = w.Dropdown(description="Training", options=list(losses.items()))
-        self._scan = w.Dropdown(description="Test scan", options=[])
-        found = [self._root, self._category, self._scan, self._preset, self._losses]
-        for widget in found:
-            widget.style = {"description_width": "auto"}
-            widget.layout = w.Layout(width="auto", flex="1 1 130px", min_width="130px")
-        self._losses.layout.min_width = "175px"
-        self._choices = w.Box(found, layout=w.Layout(flex_flow="row wrap", grid_gap="4px 14px"))
-        self._preset.value, self._losses.value = explorer.preset, part
-        self._on(self._root, self._root_changed)
-        for widget in (self._category, self._preset, self._losses):
-            self._on(widget, self._recipe_changed)
-        self._on(self._scan, self._scan_changed)
-
-    def _make_view(self) -> None:
-        self._message, self._bar = w.HTML(), w.IntProgress(layout=w.Layout(width="220px"))
-        self._status = w.HBox([self._bar, self._message], layout=w.Layout(align_items="center"))
+        self.choices, self.status = Choices(explorer), Status()
         self._verdict, self._strip, self._counts, self._why = (w.HTML() for _ in range(4))
         self._share, self._limit = w.HTML(), w.HTML()
         self._images, self._cloud = Images(self._picked), Cloud(self._picked)
@@ -101,13 +42,19 @@ class Panel:
         self._reset = w.Button(
             description="Reset", tooltip="The threshold set on good parts", layout={"width": "70px"}
         )
-        self._on(self._blend, self._blended)
-        self._on(self._threshold, self._threshold_moved)
-        self._on(self._colors, lambda _: self._draw_cloud())
-        self._reset.on_click(lambda _: self._run(self._threshold_reset))
         self._view = w.VBox(self._rows(), layout=w.Layout(display="none", grid_gap="10px"))
+        self.box = w.VBox(
+            [w.HTML(html.STYLE), self.choices.box, self.status.box, self._view],
+            layout=w.Layout(width="100%", overflow="hidden"),
+        ).add_class("lsfa-live")
+        self._connect()
+
+    def open(self) -> None:
+        """Fits or reads what was chosen, and shows it; an error becomes a sentence."""
+        self._run(self._open_chosen)
 
     def _rows(self) -> list[w.Widget]:
+        """What is below the choices, row by row."""
         width = Width()
         width.observe(lambda change: self._images.fit(change["new"]), "width")
         images = _column([width, self._images.widget], "2 1 420px")
@@ -117,24 +64,47 @@ class Panel:
         threshold = w.HBox([self._threshold, self._reset])
         scores = _column([self._strip, self._counts], "3 1 340px")
         sliders = _column([self._share, blend, self._limit, threshold], "2 1 280px")
-        return [
-            self._verdict,
-            w.Box([images, cloud], layout=w.Layout(**ROW)),
-            w.HTML(html.legend_html()),
-            self._why,
-            w.Box([scores, sliders], layout=w.Layout(**ROW)),
-        ]
+        legend = w.HTML(html.legend_html())
+        return [self._verdict, _row(images, cloud), legend, self._why, _row(scores, sliders)]
 
-    def _fill(self) -> None:
-        """Everything, after another category or recipe was opened."""
-        inspection = self._open
+    def _connect(self) -> None:
+        """Widgets act on values that a user sets, not on those that the program sets."""
+        choices = self.choices
+        acts: dict[w.Widget, Callable[[Any], None]] = {
+            choices.root: self._root_changed,
+            choices.category: self._recipe_changed,
+            choices.preset: self._recipe_changed,
+            choices.losses: self._recipe_changed,
+            choices.scan: self._scan_changed,
+            self._blend: self._blended,
+            self._threshold: self._threshold_moved,
+            self._colors: lambda _: self._draw_cloud(),
+        }
+
+        def changed(change: dict[str, Any]) -> None:
+            if not self._quiet:
+                self._run(acts[change["owner"]], change["new"])
+
+        for widget in acts:
+            widget.observe(changed, "value")
+        self._reset.on_click(lambda _: self._run(self._threshold_reset))
+
+    def _open_chosen(self) -> None:
+        explorer, choices = self._explorer, self.choices
+        with self._silent():
+            choices.root.value = relative_folder(explorer.data_root)
+            choices.category.options = names = explorer.categories
+            category = explorer.category or names[0]
+            choices.category.value = category if category in names else None
+        with self.status.busy(), choices.disabled():
+            self._inspection = inspection = explorer.open()
         self._reach = inspection.reach
         with self._silent():
-            self._scan.options = [
+            choices.scan.options = [
                 (" ".join(name.split("/")[2:]), i)
                 for i, name in enumerate(inspection.fitted.evidence.names)
             ]
-            self._scan.value = inspection.scan
+            choices.scan.value = inspection.scan
             self._blend.value = round(100 * inspection.position)
         self._set_threshold()
         self._draw_scan()
@@ -188,13 +158,13 @@ class Panel:
         self.open()
 
     def _recipe_changed(self, _: str) -> None:
-        explorer = self._explorer
-        if explorer.category != self._category.value:
+        explorer, choices = self._explorer, self.choices
+        if explorer.category != choices.category.value:
             explorer.scan = ""
         elif self._inspection is not None:
             explorer.scan = self._inspection.name
-        explorer.category, explorer.preset = self._category.value, self._preset.value
-        explorer.only = self._losses.value
+        explorer.category, explorer.preset = choices.category.value, choices.preset.value
+        explorer.only = choices.losses.value
         self.open()
 
     def _scan_changed(self, scan: int) -> None:
@@ -202,9 +172,11 @@ class Panel:
         self._draw_scan()
 
     def _picked(self, row: int, column: int) -> None:
-        with self._sentence():
+        def act() -> None:
             self._open.pixel = row, column
             self._draw_pixel()
+
+        self._run(act)
 
     def _blended(self, percent: int) -> None:
         self._open.blend(percent / 100)
@@ -231,18 +203,13 @@ class Panel:
             raise InputError("nothing is open yet; choose a data folder and a category")
         return self._inspection
 
-    def _on(self, widget: w.Widget, act: Callable[[Any], None]) -> None:
-        """Acts on a new value that a user has set, not one that the program has."""
-
-        def changed(change: dict[str, Any]) -> None:
-            if not self._quiet:
-                self._run(lambda: act(change["new"]))
-
-        widget.observe(changed, "value")
-
-    def _run(self, act: Callable[[], None]) -> None:
-        with self._sentence():
-            act()
+    def _run(self, act: Callable[..., None], *values: Any) -> None:
+        """Acts; an error is shown as a sentence in the status line."""
+        try:
+            act(*values)
+        except Exception as error:
+            self._explorer.problem = error
+            self.status.report(error)
 
     @contextmanager
     def _silent(self) -> Iterator[None]:
@@ -253,40 +220,9 @@ class Panel:
         finally:
             self._quiet = before
 
-    @contextmanager
-    def _sentence(self) -> Iterator[None]:
-        """An error is shown as a sentence in the status line."""
-        try:
-            yield
-        except Exception as error:
-            self._explorer.problem = error
-            text = str(error)
-            if not isinstance(error, InputError):
-                text = f"This did not work: {type(error).__name__}: {error}"
-            self._message.value = html.note(text, error=True)
 
-    @contextmanager
-    def _busy(self) -> Iterator[None]:
-        """Choices are disabled while the bar shows progress."""
-        self._bar.layout.display = None
-        for widget in self._choices.children:
-            widget.disabled = True
-        try:
-            with progress_reported_to(self._progress):
-                yield
-            self._message.value = ""
-        finally:
-            self._bar.layout.display = "none"
-            for widget in self._choices.children:
-                widget.disabled = False
-
-    def _stage(self, name: str) -> None:
-        self._bar.bar_style, self._bar.value, self._bar.max = "info", 0, 1
-        self._message.value = html.note(f"{STAGES.get(name, name)} …")
-
-    def _progress(self, label: str, done: int, total: int) -> None:
-        if total:
-            self._bar.max, self._bar.value = total, done
+def _row(*columns: w.Widget) -> w.Box:
+    return w.Box(columns, layout=w.Layout(flex_flow="row wrap", grid_gap="8px 28px"))
 
 
 def _column(widgets: list[w.Widget], flex: str) -> w.VBox:
@@ -296,13 +232,3 @@ def _column(widgets: list[w.Widget], flex: str) -> w.VBox:
 
 def _label(text: str) -> w.HTML:
     return w.HTML(f'<span class="lsfa">{text}</span>')
-
-
-def _data_roots() -> list[str]:
-    """Folders next to the demo's that hold categories."""
-    found = []
-    for folder in sorted(located(Path("data")).glob("*/")):
-        with suppress(InputError):
-            categories(folder)
-            found.append(f"data/{folder.name}")
-    return found

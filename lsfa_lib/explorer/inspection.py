@@ -6,7 +6,6 @@ import html
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 import plotly.graph_objects as go
@@ -16,11 +15,11 @@ from jaxtyping import Float, UInt8
 from lsfa_lib.config import Config
 from lsfa_lib.datasets.entry import Entry
 from lsfa_lib.explorer import evidence
-from lsfa_lib.explorer.evidence import Confusion, Reason, blended, blended_threshold
+from lsfa_lib.explorer.evidence import Reason, blended, blended_threshold
 from lsfa_lib.explorer.fitted import Fitted
 from lsfa_lib.features.lazy_scan import read_sample
 from lsfa_lib.figures.scan_figures import scan_figure
-from lsfa_lib.figures.scan_images import percent, range_of
+from lsfa_lib.figures.scan_images import level_of, range_of
 from lsfa_lib.records import MODES, Modality, Mode, Prediction, Sample
 from lsfa_lib.storage.files import InputError
 
@@ -32,15 +31,12 @@ POSITIONS: dict[Mode, float] = {"rgb": 0.0, "rgb+3d": 0.5, "3d": 1.0}
 class Why:
     """One pixel of a test scan, and the normal patches closest to its patch."""
 
-    scan: str
     row: int
     column: int
     level: int
     """Score on the page's scale, per cent."""
     reasons: tuple[Reason, ...]
     """Empty off the part."""
-    sources: tuple[str, ...]
-    """Name of the training scan of each reason."""
 
 
 class Inspection:
@@ -60,7 +56,7 @@ class Inspection:
     @property
     def scores(self) -> Float[np.ndarray, " N"]:
         """Image score of each test scan at the position."""
-        return self._scores_at(self.position)
+        return self._blended(self.fitted.evidence.scores, self.position)
 
     @property
     def own_threshold(self) -> float:
@@ -70,16 +66,21 @@ class Inspection:
     @property
     def reach(self) -> tuple[float, float]:
         """Lowest and highest of scores and of the detector's thresholds, in any of its modes."""
-        found = [blended_threshold(self.fitted.detector, p) for p in POSITIONS.values()]
-        for position in POSITIONS.values():
-            found += self._scores_at(position).tolist()
-        return min(found), max(found)
+        found, positions = self.fitted, POSITIONS.values()
+        ends = [blended_threshold(found.detector, position) for position in positions]
+        for position in positions:
+            ends += self._blended(found.evidence.scores, position).tolist()
+        return min(ends), max(ends)
 
     @property
-    def counts(self) -> Confusion:
-        """Test parts found, missed, rejected and passed at position and threshold."""
-        known, defective = self.fitted.evidence.labelled, self.fitted.evidence.defective
-        return evidence.confusion(self.scores[known], defective[known], self.threshold)
+    def counts(self) -> tuple[int, int, int, int]:
+        """(defective parts found, defective parts, good parts rejected, good parts).
+
+        Of the test split, at position and threshold; `findings.counts` returns those of a run.
+        """
+        above, known_as = self.scores > self.threshold, self.fitted.evidence.known_as
+        bad, good = above[known_as(defective=True)], above[known_as(defective=False)]
+        return int(bad.sum()), len(bad), int(good.sum()), len(good)
 
     @property
     def name(self) -> str:
@@ -89,20 +90,16 @@ class Inspection:
     @property
     def level(self) -> UInt8[np.ndarray, "S S"]:
         """The scan's map at the position on the page's scale, per cent."""
-        return percent(self._map_at(self.position), self.bounds(self.position))
+        return level_of(self._blended(self._maps, self.position), self.bounds(self.position))
 
     def bounds(self, position: float) -> tuple[float, float]:
         """Map values of 0 % and 100 %: median and 99.9th percentile of good test surface."""
-        return range_of(blended(self._surface, position, self._fusion))
+        return range_of(self._blended(self._surface, position))
 
     @property
     def sample(self) -> Sample:
         """The scan as the encoders saw it."""
-        return prepared(self.fitted.test[self.scan], self.fitted.config)
-
-    def source(self, reason: Reason) -> Sample:
-        """The training scan of a reason."""
-        return prepared(self.fitted.train[reason.source], self.fitted.config)
+        return prepared(self.fitted.evidence.entries[self.scan], self.fitted.config)
 
     def choose(self, scan: int | str) -> None:
         """Switches to a test scan, by number or by the end of its name, and to its worst pixel."""
@@ -111,7 +108,7 @@ class Inspection:
             self.fitted.evidence, self.scan, self.fitted.detector
         )
         inside = self.fitted.evidence.valid[self.scan]
-        found = np.where(inside, self._map_at(self.position), -np.inf)
+        found = np.where(inside, self._blended(self._maps, self.position), -np.inf)
         row, column = np.unravel_index(found.argmax(), found.shape)
         self.pixel = int(row), int(column)
 
@@ -132,18 +129,18 @@ class Inspection:
                 f"{side - 1}"
             )
         patch = evidence.patch_at(row, column, fitted.config)
-        found = evidence.reasons(fitted.evidence, self.scan, patch, fitted.detector, fitted.good)
-        names = tuple(fitted.train[reason.source].name for reason in found)
-        return Why(self.name, row, column, int(self.level[row, column]), tuple(found), names)
+        found = evidence.reasons(fitted.evidence, self.scan, patch, fitted.detector, fitted.train)
+        return Why(row, column, int(self.level[row, column]), tuple(found))
 
     def figure(self) -> go.Figure:
         """The scan as reports draw it: cloud, photo, ground truth and maps of RGB, 3D and both."""
         predictions, ranges = {}, {}
         for mode in MODES:
-            anomaly = torch.from_numpy(self._map_at(POSITIONS[mode]))
-            score = float(self._scores_at(POSITIONS[mode])[self.scan])
+            position = POSITIONS[mode]
+            anomaly = torch.from_numpy(self._blended(self._maps, position))
+            score = float(self._blended(self.fitted.evidence.scores, position)[self.scan])
             predictions[mode] = Prediction(anomaly, score)
-            ranges[mode] = self.bounds(POSITIONS[mode])
+            ranges[mode] = self.bounds(position)
         return scan_figure(self.sample, predictions, ranges, self.verdict)
 
     @property
@@ -158,31 +155,23 @@ class Inspection:
 
     def answer(self) -> str:
         """Why the scan is classified as it is, from the numbers, as Markdown."""
-        why, counts = self.why(), self.counts
+        found, bad, rejected, good = self.counts
         lines = [re.sub("</?b>", "**", self.verdict) + ".\n"]
         words = {"rgb": "In colour (RGB)", "3d": "In shape (3D)"}
-        for reason, source in zip(why.reasons, why.sources, strict=True):
+        for reason in self.why().reasons:
             lines.append(
                 f"- **{words[reason.modality]}** its most unusual patch is {reason.distance:.2f} "
-                f"from the closest normal patch, which is in {html.escape(source)}; "
-                f"{farther(reason)}."
+                f"from the closest normal patch, which is in {html.escape(reason.source.name)}; "
+                f"{rank_text(reason)}."
             )
         lines.append(
-            f"- At this threshold {counts.found} of {counts.found + counts.missed} defective test "
-            f"parts are found and {counts.rejected} of {counts.rejected + counts.passed} good ones "
-            "rejected."
+            f"- At this threshold {found} of {bad} defective test parts are found and "
+            f"{rejected} of {good} good ones rejected."
         )
         return "\n".join(lines)
 
-    @property
-    def _fusion(self) -> Literal["mean", "sum", "product"]:
-        return self.fitted.detector.config.detector.fusion
-
-    def _scores_at(self, position: float) -> Float[np.ndarray, " N"]:
-        return blended(self.fitted.evidence.scores, position, self._fusion)
-
-    def _map_at(self, position: float) -> Float[np.ndarray, "S S"]:
-        return blended(self._maps, position, self._fusion)
+    def _blended(self, parts: dict[Modality, np.ndarray], position: float) -> np.ndarray:
+        return blended(parts, position, self.fitted.detector.config.detector.fusion)
 
     def _place(self, name: str) -> int:
         names = self.fitted.evidence.names
@@ -195,7 +184,7 @@ class Inspection:
         return found[0]
 
 
-def farther(reason: Reason) -> str:
+def rank_text(reason: Reason) -> str:
     """Where a distance ranks among those of good patches, in words."""
     share = 100 * reason.nearer
     if share == 100:
@@ -213,7 +202,7 @@ def prepared(entry: Entry, config: Config) -> Sample:
 def _good_surface(fitted: Fitted) -> dict[Modality, Float[np.ndarray, " n"]]:
     """Standardised map values of all pixels of good test parts; of all parts where none is good."""
     found = fitted.evidence
-    good = np.flatnonzero(found.labelled & ~found.defective).tolist()
+    good = np.flatnonzero(found.known_as(defective=False)).tolist()
     surfaces: dict[Modality, list[np.ndarray]] = {}
     for i in good or range(len(found.names)):
         for m, level in evidence.standardised_maps(found, i, fitted.detector).items():

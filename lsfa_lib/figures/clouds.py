@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Bool, Float, Shaped, UInt8
-from PIL import Image
 from plotly.colors import get_colorscale
 
-from lsfa_lib.figures.scan_images import COLORSCALE, TOP, Pixels, photo_axes
+from lsfa_lib.figures.scan_images import COLORSCALE, TOP, Pixels, main_colors, photo_axes
 from lsfa_lib.figures.style import DEFECTIVE, adapt_to_phones
 
 CLOUD_POINTS = 12_000
@@ -52,11 +51,10 @@ def cloud(points: Float[np.ndarray, "N 3"], coloring: Coloring) -> dict[str, Any
 
 def by_photo(photo: UInt8[np.ndarray, "N 3"]) -> Coloring:
     """Points in the colours of the photo, one byte each: the 250 main colours."""
-    picture = Image.fromarray(photo[None]).quantize(TOP, dither=Image.Dither.NONE)
-    colors = np.array(picture.getpalette(), dtype=int).reshape(-1, 3)
+    index, colors = main_colors(photo[None], TOP)
     colors = np.pad(colors, ((0, max(0, 2 - len(colors))), (0, 0)), mode="edge")
     palette = [(i / (len(colors) - 1), f"rgb({r},{g},{b})") for i, (r, g, b) in enumerate(colors)]
-    return _coloring(np.asarray(picture)[0], palette, PLACE, len(colors) - 1)
+    return _coloring(index[0], palette, PLACE, len(colors) - 1)
 
 
 def by_truth(defect: Bool[np.ndarray, " N"]) -> Coloring:
@@ -84,18 +82,21 @@ def add_cloud(
     figure.add_scatter3d(**cloud(points, next(iter(choices.values()))))
     view = scene(points)
     figure.update_layout(scene=view)
-    last = len(figure.data) - 1
-    add_buttons(figure, {label: recolored(c, last) for label, c in choices.items()})
-    adapt_to_phones(figure, {**farther("scene", view), "updatemenus[0].font.size": 11})
+    add_colorings(figure, choices)
+    adapt_to_phones(figure, {**phone_camera("scene", view), "updatemenus[0].font.size": 11})
 
 
-def recolored(coloring: Coloring, trace: int) -> list[Any]:
-    """Arguments of plotly's restyle that give a trace another colouring."""
-    # restyle spreads a list over the traces: each value is wrapped.
-    change = {f"marker.{key}": [value] for key, value in coloring["marker"].items()}
-    # plotly turns arrays of traces into bytes by itself, but not those of buttons.
-    change["marker.color"] = [_packed(coloring["marker"]["color"], "u1")]
-    return [{**change, "hovertemplate": coloring["hovertemplate"]}, [trace]]
+def add_colorings(figure: go.Figure, choices: dict[str, Coloring]) -> None:
+    """Buttons that recolour the last trace."""
+    buttons = {}
+    for label, coloring in choices.items():
+        # restyle spreads a list over the traces: each value is wrapped.
+        change = {f"marker.{key}": [value] for key, value in coloring["marker"].items()}
+        # plotly turns arrays of traces into bytes by itself, but not those of buttons.
+        change["marker.color"] = [_packed(coloring["marker"]["color"], "u1")]
+        change["hovertemplate"] = coloring["hovertemplate"]
+        buttons[label] = [change, [len(figure.data) - 1]]
+    add_buttons(figure, buttons)
 
 
 def add_buttons(figure: go.Figure, choices: dict[str, list[Any]]) -> None:
@@ -136,7 +137,7 @@ def linked(points: Places, choices: list[str], lead: str) -> dict[str, Any]:
 
 
 def _packed(values: Shaped[np.ndarray, " N"], dtype: str) -> dict[str, str]:
-    """Whole numbers as plotly writes arrays: little-endian bytes in base64."""
+    """Integers as plotly writes arrays: little-endian bytes in base64."""
     data = values.astype(f"<{dtype}").tobytes()
     return {"dtype": dtype, "bdata": base64.b64encode(data).decode()}
 
@@ -169,6 +170,6 @@ def scene(points: Float[np.ndarray, "N 3"]) -> dict[str, Any]:
     }
 
 
-def farther(name: str, view: dict[str, Any]) -> dict[str, float]:
-    """On a phone a part is as wide as its scene and is seen from farther away."""
+def phone_camera(name: str, view: dict[str, Any]) -> dict[str, float]:
+    """Changes on a phone, where a part fills the width of its scene: the camera moves away."""
     return {f"{name}.camera.eye.{a}": round(1.3 * view["camera"]["eye"][a], 4) for a in "xyz"}

@@ -13,9 +13,9 @@ from lsfa_lib.figures.tables import marked
 from lsfa_lib.records import UNLABELLED
 
 FLAT_MM = 10.0
-"""A part lower than twice the usual reach of the background plane loses much of its rim to it."""
+"""A part lower than twice the usual reach of the background plane loses much of its rim."""
 MUCH = 0.05
-"""Share of the part without a reading, or beside it and dropped, from which on it is told."""
+"""Share of the part without a reading, or not connected and dropped, that is reported as odd."""
 SEEN = 0.7
 """Share of a defect with a point of the part, below which its material counts as missing."""
 
@@ -78,11 +78,11 @@ def answer(counts: pd.DataFrame, facts: pd.DataFrame, category: str) -> str:
     own = facts[facts["category"] == category]
     train = own[own["split"] == "train"]
     off = own["background"] + own["loose"]
-    gone = float((off / (off + own["part"])).median())
+    background = float((off / (off + own["part"])).median())
     lines = [
-        f"**{percent(gone)} of what the camera read of {html.escape(category)} is background; a "
-        f"part keeps {percent(mid(train, 'part'))} of the frame, {mid(train, 'patches'):.0f} of "
-        f"{_grid_patches(train)} patches.**\n",
+        f"**{percent(background)} of what the camera read of {html.escape(category)} is "
+        f"background; a part keeps {percent(mid(train, 'part'))} of the frame, "
+        f"{mid(train, 'patches'):.0f} of {_grid_patches(train)} patches.**\n",
         f"- **Part:** {mid(train, 'length_mm'):.0f} × {mid(train, 'width_mm'):.0f} mm and "
         f"{mid(train, 'height_mm'):.1f} mm high; {percent(mid(train, 'holes'))} of it has "
         f"no reading. The plane below is tilted by {mid(train, 'tilt_deg'):.1f}° "

@@ -17,7 +17,7 @@ from lsfa_lib.figures.clouds import add_cloud, by_photo, by_truth, spread_points
 from lsfa_lib.figures.feature_space import Key, Spaces, View, colors
 from lsfa_lib.figures.image_grid import ImageRow, image_grid
 from lsfa_lib.figures.names import mode_label
-from lsfa_lib.figures.scan_images import Mask, Photo, box_around, indexed, marked, pixels_of
+from lsfa_lib.figures.scan_images import Mask, Photo, indexed, main_colors, marked, pixels_of
 from lsfa_lib.figures.style import (
     DASHED,
     DOTTED,
@@ -31,7 +31,7 @@ from lsfa_lib.figures.style import (
 from lsfa_lib.records import MODALITIES
 
 CLEAR_AUROC = 0.7
-"""Patch AUROC from which on a modality is said to separate a kind of defect."""
+"""Smallest patch AUROC at which a modality counts as separating a kind of defect."""
 SYMBOLS = {"3d": "square", "rgb": "circle"}
 _CLEAR = 255
 
@@ -52,7 +52,7 @@ def feature_scan(view: View, spaces: Spaces, title: str) -> go.Figure:
     features, on every scan of the page.
     """
     pixels = pixels_of(view.sample)
-    box, size = box_around(pixels.valid | pixels.defect), pixels.valid.shape
+    box, size = pixels.box, pixels.valid.shape
     points = spread_points(pixels.valid)
     images: dict[str, Any] = {"photo": box.cut(pixels.photo)}
     choices = {"photo": by_photo(pixels.photo[points])}
@@ -112,28 +112,7 @@ def separation_figure(separated: pd.DataFrame) -> go.Figure:
     figure, means = go.Figure(), means_by_kind(separated)
     order = means.max(axis=1).sort_values(ascending=False).index
     for key, scans in separated.dropna().groupby(["space", "modality"], sort=False):
-        space, m = map(str, key)
-        adapted, name = space == "adapted", _name(space, m)
-        symbol = SYMBOLS.get(m, "diamond") + ("-open" if adapted else "")
-        marker = {"color": LINES.get(m, DASHED)["color"], "symbol": symbol}
-        if not adapted:
-            figure.add_scatter(
-                x=scans["auroc"].round(4),
-                y=_row_names(scans["kind"]),
-                text=[html.escape(str(scan)) for scan in scans["name"]],
-                mode="markers",
-                marker={**marker, "size": 7, "opacity": 0.35},
-                showlegend=False,
-                hovertemplate="%{text}<br>" + name + " %{x:.3f}<extra></extra>",
-            )
-        figure.add_scatter(
-            x=means.loc[order, (space, m)].round(4),
-            y=_row_names(order),
-            name=name,
-            mode="markers",
-            marker={**marker, "size": 14, "line": {"width": 2}},
-            hovertemplate=f"mean of %{{y}}<br>{name} %{{x:.3f}}<extra></extra>",
-        )
+        _add_dots(figure, key, scans, means.loc[order, key])
     add_reference(figure, 0.5, "chance")
     lowest = float(separated["auroc"].min()) if len(order) else 0.5
     styled(figure, separation_sentence(separated), "patch AUROC within a scan", margin={"t": 70})
@@ -142,6 +121,32 @@ def separation_figure(separated: pd.DataFrame) -> go.Figure:
     adapt_to_phones(figure, {"xaxis.dtick": 0.2})
     legend = {"orientation": "h", "x": 0, "y": 1.06, "yanchor": "bottom"}
     return figure.update_layout(legend=legend, height=190 + 42 * len(order))
+
+
+def _add_dots(figure: go.Figure, key: Any, scans: pd.DataFrame, means: Any) -> None:
+    """Small dots for the scans of a frozen modality, and large ones for the means of the kinds."""
+    space, m = key
+    name, adapted = _name(space, m), space == "adapted"
+    symbol = SYMBOLS.get(m, "diamond") + ("-open" if adapted else "")
+    marker = {"color": LINES.get(m, DASHED)["color"], "symbol": symbol}
+    if not adapted:
+        figure.add_scatter(
+            x=scans["auroc"].round(4),
+            y=_row_names(scans["kind"]),
+            text=[html.escape(str(scan)) for scan in scans["name"]],
+            mode="markers",
+            marker={**marker, "size": 7, "opacity": 0.35},
+            showlegend=False,
+            hovertemplate="%{text}<br>" + name + " %{x:.3f}<extra></extra>",
+        )
+    figure.add_scatter(
+        x=means.round(4),
+        y=_row_names(means.index),
+        name=name,
+        mode="markers",
+        marker={**marker, "size": 14, "line": {"width": 2}},
+        hovertemplate=f"mean of %{{y}}<br>{name} %{{x:.3f}}<extra></extra>",
+    )
 
 
 def answer(spaces: Spaces, separated: pd.DataFrame, similar: dict[str, dict[str, float]]) -> str:
@@ -225,10 +230,9 @@ def _adapted_sentence(spaces: Spaces, separated: pd.DataFrame) -> str:
 
 def _clear(image: Photo, valid: Mask) -> Image.Image:
     """The image in its 255 main colours, clear off the part."""
-    reduced = Image.fromarray(image).quantize(_CLEAR, dither=Image.Dither.NONE)
-    colors = np.array(reduced.getpalette(), np.uint8).reshape(-1, 3)[:_CLEAR]
-    palette = np.concatenate((colors, np.zeros((256 - len(colors), 3), np.uint8)))
-    return indexed(np.where(valid, np.asarray(reduced), _CLEAR).astype(np.uint8), palette, _CLEAR)
+    index, colors = main_colors(image, _CLEAR)
+    palette = np.pad(colors, ((0, 256 - len(colors)), (0, 0)))
+    return indexed(np.where(valid, index, _CLEAR).astype(np.uint8), palette, _CLEAR)
 
 
 def _row_names(kinds: Any) -> list[str]:

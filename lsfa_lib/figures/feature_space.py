@@ -6,12 +6,12 @@ A *space* is `frozen`, features of the frozen backbones, or `adapted`, after tra
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, UInt8
-from scipy import ndimage
 from sklearn.decomposition import PCA
 from torch import Tensor
 
@@ -23,6 +23,8 @@ from lsfa_lib.detection.detector import Detector, search
 from lsfa_lib.evaluation.metrics import auroc
 from lsfa_lib.features.extract import Encoders, distinct_rows, load_encoders, patch_valid
 from lsfa_lib.features.lazy_scan import few_shot, good_features, lazy_scan
+from lsfa_lib.figures.findings import grouped
+from lsfa_lib.figures.style import spread_out
 from lsfa_lib.methods.fitting import fit_detector
 from lsfa_lib.records import MODALITIES, Modality, PatchFeatures, Sample
 from lsfa_lib.storage.files import InputError, progress
@@ -109,12 +111,11 @@ def load(
         space: fit_detector(category, some, seed).detector for space, some in configs.items()
     }
     train = few_shot(split_of(config.data, category, "train"), config.shots, seed)
-    places = np.linspace(0, len(train) - 1, min(fit_scans, len(train))).round().astype(int)
-    some = Split(tuple(train.entries[i] for i in places.tolist()))
+    some = Split(tuple(train.entries[i] for i in spread_out(len(train), fit_scans)))
     scans = good_features(some, encoders, config)
     directions: dict[Key, Directions] = {}
     for space, detector in detectors.items():
-        in_space = [_in_space(features, detector) for features in scans]
+        in_space = [adapt(detector.adaptors, features) for features in scans]
         for m in MODALITIES:
             directions[space, m] = fit_directions([rows_of(one, m) for one in in_space])
     return Spaces(config, encoders, detectors, directions, some.entries)
@@ -133,7 +134,7 @@ def fit_directions(scans: list[Float[np.ndarray, "_ D"]]) -> Directions:
 def look(spaces: Spaces, entry: Entry) -> View:
     """The scan of an entry with its features, cached ones where they exist."""
     scan = lazy_scan(entry, spaces.encoders, spaces.config)
-    features = {s: _in_space(scan.features, d) for s, d in spaces.detectors.items()}
+    features = {s: adapt(d.adaptors, scan.features) for s, d in spaces.detectors.items()}
     return View(scan.sample, features)
 
 
@@ -178,45 +179,15 @@ def similarity(
     return patches
 
 
-def reference_patches(view: View, pixel: tuple[int, ...] = ()) -> dict[str, int]:
-    """Patches to compare with: a pixel's, the defect's middle, the part's middle, its rim.
-
-    Raises InputError for a pixel (row, column) that is not on the part.
-    """
-    features, grid = view.features["frozen"], view.grid
-    valid = features.valid.view(features.grid).cpu().numpy()
-    depth = _depth(valid)
-    found: dict[str, int] = {}
-    if pixel:
-        row, column = (int(p) // (len(view.sample.valid) // grid) for p in pixel)
-        if not (0 <= row < grid and 0 <= column < grid and valid[row, column]):
-            raise InputError(
-                f"pixel {tuple(pixel)} (row, column) is not on the part of {view.sample.name}; "
-                "choose one on it"
-            )
-        found["chosen"] = row * grid + column
-    touched = view.touched.view(features.grid).cpu().numpy()
-    if touched.any():
-        found["defect"] = _deepest(touched)
-    found["middle"] = int(depth.argmax())
-    rim = np.flatnonzero((depth.ravel() > 0) & (depth.ravel() <= depth[valid].min()))
-    # Away from the middle: the rim's patch that lies farthest from it.
-    rows, columns = np.divmod(rim, grid)
-    middle = np.divmod(found["middle"], grid)
-    found["rim"] = int(rim[np.hypot(rows - middle[0], columns - middle[1]).argmax()])
-    return found
-
-
 def separation(spaces: Spaces, category: str, scans: int = 0) -> pd.DataFrame:
     """How well the distance to normal patches separates a defect's patches from the part's others.
 
     A row for each defective test scan, space and modality: `auroc` over the patches of that scan
-    alone, 1 where every patch that holds a pixel of the defect is farther than every other. NaN
-    where no patch of the part holds one. `scans` limits the scans of each kind; 0 takes all.
+    alone, 1 where every patch that holds a pixel of the defect has a larger distance than any
+    other; NaN where no patch of the part holds one. `scans` limits the scans of each kind; 0 takes
+    all.
     """
-    kinds: dict[str, list[Entry]] = {}
-    for entry in split_of(spaces.config.data, category, "test").entries:
-        kinds.setdefault(entry.kind, []).append(entry)
+    kinds = grouped(split_of(spaces.config.data, category, "test").entries, attrgetter("kind"))
     kinds.pop("good", None)
     chosen = [entry for some in kinds.values() for entry in some[: scans or None]]
     rows = []
@@ -249,20 +220,3 @@ def _separated(spaces: Spaces, view: View) -> dict[Key, float]:
             both = bool(labels.any()) and not bool(labels.all())
             found[space, m] = auroc(distances, labels) if both else float("nan")
     return found
-
-
-def _in_space(features: PatchFeatures, detector: Detector) -> PatchFeatures:
-    return features if detector.adaptors is None else adapt(detector.adaptors, features)
-
-
-def _depth(mask: Bool[np.ndarray, "g g"]) -> Float[np.ndarray, "g g"]:
-    """Patches to the outside of the mask, which begins beyond the grid's edge too."""
-    return ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-
-
-def _deepest(mask: Bool[np.ndarray, "g g"]) -> int:
-    """The patch farthest from the mask's outside, of equal ones the nearest to its middle."""
-    depth, middle = _depth(mask), np.argwhere(mask).mean(axis=0)
-    rows, columns = np.nonzero(depth == depth.max())
-    best = np.hypot(rows - middle[0], columns - middle[1]).argmin()
-    return int(rows[best] * len(mask) + columns[best])

@@ -5,15 +5,17 @@ from __future__ import annotations
 import html
 import math
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from lsfa_lib.config import LOSSES, MODALITIES, PRESETS, fields_of, flat
 from lsfa_lib.figures.names import metric_label, mode_label
 
+T = TypeVar("T")
 Result = dict[str, Any]
 """The content of result.json."""
 
@@ -74,6 +76,19 @@ def labelled(result: Result) -> list[Result]:
     return [scan for scan in result["scans"] if scan["defective"] is not None]
 
 
+def grouped(items: Iterable[T], key: Callable[[T], str]) -> dict[str, list[T]]:
+    """The items by their key, keys and items in the order they come."""
+    found: dict[str, list[T]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return found
+
+
+def ranked(result: Result, mode: str) -> list[Result]:
+    """The test scans by their score in a mode, highest first; equal ones by name."""
+    return sorted(result["scans"], key=lambda scan: (-scan["scores"][mode], scan["name"]))
+
+
 def number(value: float | None) -> float:
     """JSON's null back as NaN."""
     return math.nan if value is None else float(value)
@@ -117,12 +132,10 @@ def best_sentence(result: Result, metric: str, text: str) -> str:
 def hardest_sentence(result: Result, mode: str) -> str:
     """The kind of defect of which the smallest share is found."""
     threshold = number(result["modes"][mode]["threshold"])
-    found: dict[str, list[bool]] = {}
-    for scan in result["scans"]:
-        if scan["defective"]:
-            found.setdefault(scan["kind"], []).append(scan["scores"][mode] > threshold)
-    if not found:
+    kinds = grouped(filter(itemgetter("defective"), result["scans"]), itemgetter("kind"))
+    if not kinds:
         return "No defective parts in the test split"
+    found = {k: [scan["scores"][mode] > threshold for scan in own] for k, own in kinds.items()}
     kind = min(found, key=lambda k: (np.mean(found[k]), k))
     hits, total = sum(found[kind]), len(found[kind])
     if hits == total:
@@ -151,11 +164,8 @@ def seed_lines(runs: list[Result]) -> list[str]:
 
     The interval is the 95 % bootstrap interval of the mean over the runs, so of their seeds alone.
     """
-    by_category: dict[str, list[Result]] = {}
-    for run in runs:
-        by_category.setdefault(run["category"], []).append(run)
     lines = []
-    for category, same in by_category.items():
+    for category, same in grouped(runs, itemgetter("category")).items():
         for mode in same[0]["modes"]:
             cells = [
                 f"{metric_label(key)} {_spread([number(run['modes'][mode][key]) for run in same])}"
@@ -183,22 +193,22 @@ def settings(result: Result) -> list[str]:
     """
     config, preset = dict(flat(result["config"])), str(result["preset"])
     start = fields_of(PRESETS[preset]) if preset in PRESETS else {}
-    said = [preset]
+    words = [preset]
     if size := config.get("preprocess.image_size"):
-        said.append(f"{size} px")
+        words.append(f"{size} px")
     other = config.get("method", "lsfa") != "lsfa"
     if other:
         # A run that is only planned has a config and no result yet.
-        said.insert(1, str(result.get("method", {}).get("title", Path(config["method"]).stem)))
+        words.insert(1, str(result.get("method", {}).get("title", Path(config["method"]).stem)))
     elif (losses := _losses(config)) != (_losses(start) if start else "both"):
-        said.append("no training" if losses == "none" else f"only {losses}")
+        words.append("no training" if losses == "none" else f"only {losses}")
     if shots := config.get("shots"):
-        said.append("1 shot" if shots == 1 else f"{shots} shots")
+        words.append("1 shot" if shots == 1 else f"{shots} shots")
     # What a method changes in every config says nothing about this run.
     kept = ("crossmodal.", "projection.") if other else ""
     names = [name for name in _changed(config, start) if name.startswith(kept)]
     changed = [f"{name} {shown(config[name])}" for name in names]
-    return said + changed[:2] + ([f"{len(changed) - 2} more"] if changed[2:] else [])
+    return words + changed[:2] + ([f"{len(changed) - 2} more"] if changed[2:] else [])
 
 
 def _losses(config: dict[str, Any]) -> str:

@@ -7,22 +7,22 @@ Axes count the pixels of the encoders' image. A drag in one image zooms all imag
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from PIL import Image
 
-from lsfa_lib.figures.scan_images import COLORSCALE, TOP, Box, Picture, uri
+from lsfa_lib.figures.scan_images import COLORSCALE, TOP, AnyImage, Box, uri
 from lsfa_lib.figures.style import adapt_to_phones, styled
 
 WIDE_PX, NARROW_PX = 1050.0, 348.0
 """Width of a figure on a page and on a phone of 390 px."""
 MOST_PX = 300.0
-"""An image is drawn no wider than this where there is room."""
+"""An image is drawn at most this wide."""
 CLOUD_PX, CLOUD_HEIGHT_PX, PHONE_CLOUD_PX = 500.0, 440.0, 420.0
-"""A cloud's width and least height beside the images, and its height above them on a phone."""
+"""A cloud's width and least height next to the images, and its height above them on a phone."""
 RING: dict[str, Any] = {
     "type": "scatter",
     "mode": "markers",
@@ -45,7 +45,7 @@ class ImageRow:
 
     title: str
     """Plotly's text: bold is kept, so names from data come escaped."""
-    images: dict[str, Picture]
+    images: dict[str, AnyImage]
     """By the name that is written above."""
     box: Box
     rings: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -73,47 +73,6 @@ SCORE_BAR = ColorBar(
 )
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """Where images go in a figure of a width, in pixels from its upper left corner."""
-
-    width: float
-    columns: int
-    named_rows: int
-    """Rows, from the first, whose images have their names above them."""
-    left: float = 0.0
-    top: float = 0.0
-    """Room for a cloud beside or above the images."""
-
-    def domains(
-        self, rows: Sequence[ImageRow], least: float = 0.0
-    ) -> tuple[list[tuple[list[float], list[float]]], float]:
-        """The shares of width and height each image covers, and the height, at least `least`."""
-        room = self.width - self.left - GAP_PX * (self.columns - 1)
-        side, corners, top = min(MOST_PX, room / self.columns), [], self.top
-        for number, row in enumerate(rows):
-            if row.title:
-                top += (TITLE_PX if number else FIRST_PX) + LINE_PX * row.title.count("<br>")
-            name = NAME_PX if number < self.named_rows else 0.0
-            for i in range(len(row.images)):
-                line, column = divmod(i, self.columns)
-                down = top + name + line * (side + name + GAP_PX / 2)
-                corners.append((self.left + column * (side + GAP_PX), down))
-            top += -(-len(row.images) // self.columns) * (side + name + GAP_PX / 2)
-        height = max(top, least)
-
-        def shares(low: float, high: float, full: float) -> list[float]:
-            return np.clip((low / full, high / full), 0, 1).round(5).tolist()
-
-        return [
-            (
-                shares(left, left + side, self.width),
-                shares(height - down - side, height - down, height),
-            )
-            for left, down in corners
-        ], height
-
-
 def image_grid(
     rows: Sequence[ImageRow],
     title: str = "",
@@ -127,10 +86,9 @@ def image_grid(
     for a 3D view, `scene`, to the left of the images, on a phone above them.
     """
     most = max(len(row.images) for row in rows)
-    left, top, least = (CLOUD_PX, PHONE_CLOUD_PX, CLOUD_HEIGHT_PX) if with_cloud else (0.0,) * 3
-    wide, height = _Plan(WIDE_PX, min(most, columns[0]), 1, left=left).domains(rows, least)
-    phone = _Plan(NARROW_PX, min(most, columns[1]), len(rows), top=top)
-    slim, slim_height = phone.domains([replace(r, title=r.narrow_title or r.title) for r in rows])
+    wide, height = _domains(rows, min(most, columns[0]), with_cloud, on_phone=False)
+    slim, slim_height = _domains(rows, min(most, columns[1]), with_cloud, on_phone=True)
+    left = CLOUD_PX if with_cloud else 0.0
     # On a phone the title of the bar takes two lines.
     below, slim_below = (74, 90) if bar else (8, 8)
     narrow: dict[str, Any] = {"height": round(slim_height + 4 + slim_below)}
@@ -147,7 +105,7 @@ def image_grid(
             narrow[f"{a}axis{axis_number(i)}.fixedrange"] = True
     if with_cloud:
         layout["scene"] = {"domain": {"x": [0, (left - 16) / WIDE_PX], "y": [0, 1]}}
-        narrow["scene.domain"] = {"x": [0, 1], "y": [1 - (top - 12) / slim_height, 1]}
+        narrow["scene.domain"] = {"x": [0, 1], "y": [1 - (PHONE_CLOUD_PX - 12) / slim_height, 1]}
     layout["meta"]["thumbnail"] = [t["source"] for t in traces if t["type"] == "image"][:2]
     figure = go.Figure(traces, layout)
     if bar:
@@ -155,6 +113,34 @@ def image_grid(
     margin = {"l": 8, "r": 8, "b": below}
     size: dict[str, Any] = {"height": round(height + 34 + below), "margin": margin}
     return styled(figure, title, showlegend=False, **size)
+
+
+def _domains(
+    rows: Sequence[ImageRow], columns: int, with_cloud: bool, on_phone: bool
+) -> tuple[list[list[list[float]]], float]:
+    """The shares of width and of height that each image covers, and the height in pixels.
+
+    A cloud is to the left of the images, on a phone above them.
+    """
+    width = NARROW_PX if on_phone else WIDE_PX
+    left = CLOUD_PX if with_cloud and not on_phone else 0.0
+    top = PHONE_CLOUD_PX if with_cloud and on_phone else 0.0
+    side, corners = min(MOST_PX, (width - left - GAP_PX * (columns - 1)) / columns), []
+    for number, row in enumerate(rows):
+        if title := (row.narrow_title if on_phone else "") or row.title:
+            top += (TITLE_PX if number else FIRST_PX) + LINE_PX * title.count("<br>")
+        name = NAME_PX if on_phone or not number else 0.0
+        for i in range(len(row.images)):
+            line, column = divmod(i, columns)
+            down = top + name + line * (side + name + GAP_PX / 2)
+            corners.append((left + column * (side + GAP_PX), down))
+        top += -(-len(row.images) // columns) * (side + name + GAP_PX / 2)
+    height = max(top, CLOUD_HEIGHT_PX) if with_cloud and not on_phone else top
+
+    def shares(low: float, full: float) -> list[float]:
+        return np.clip((low / full, (low + side) / full), 0, 1).round(5).tolist()
+
+    return [[shares(x, width), shares(height - y - side, height)] for x, y in corners], height
 
 
 def _add_row(
@@ -193,7 +179,7 @@ def _note(text: str, i: int, style: dict[str, Any]) -> dict[str, Any]:
     return {"text": text, "showarrow": False, **above, **style}
 
 
-def _image(image: Picture, box: Box) -> dict[str, Any]:
+def _image(image: AnyImage, box: Box) -> dict[str, Any]:
     """A trace that covers the box, however many pixels the image has."""
     source = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     step = box.side / source.width

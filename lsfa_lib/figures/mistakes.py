@@ -6,14 +6,16 @@ import html
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
 from lsfa_lib.config import Config
-from lsfa_lib.figures.findings import found_sentence, labelled, lead, number
+from lsfa_lib.figures.findings import found_sentence, grouped, lead, number, ranked
 from lsfa_lib.figures.names import mode_label
+from lsfa_lib.figures.scan_images import depth_in
 from lsfa_lib.pipeline import Run
 from lsfa_lib.records import Mode, Sample
 from lsfa_lib.storage.files import InputError
@@ -89,16 +91,11 @@ class Judged:
 
 def judged(run: Run, mode: str = "") -> list[Judged]:
     """Every labelled test scan of a run as `mode` judges it, highest score first."""
-    mode, modes = mode or lead(run.result), run.result["modes"]
-    if mode not in modes:
-        raise InputError(
-            f"mode {mode!r} is not in this run; it answers in {', '.join(modes)} (disagreement "
-            "needs a training with alignment)"
-        )
-    thresholds = {m: number(values["threshold"]) for m, values in modes.items()}
-    sources = tuple(m for m in modes if "+" not in m)
+    mode = _known_mode(run, mode)
+    thresholds = {m: number(v["threshold"]) for m, v in run.result["modes"].items()}
+    sources = tuple(m for m in thresholds if "+" not in m)
     place = {scan["name"]: i for i, scan in enumerate(run.result["scans"])}
-    scans = sorted(labelled(run.result), key=lambda s: (-s["scores"][mode], s["name"]))
+    scans = [scan for scan in ranked(run.result, mode) if scan["defective"] is not None]
     found = []
     for rank, scan in enumerate(scans, 1):
         score, bad, i = scan["scores"][mode], scan["defective"], place[scan["name"]]
@@ -124,6 +121,17 @@ def judged(run: Run, mode: str = "") -> list[Judged]:
     return found
 
 
+def _known_mode(run: Run, mode: str) -> Mode:
+    """The mode, or the one the run is shown by. InputError where the run does not have it."""
+    mode, modes = mode or lead(run.result), run.result["modes"]
+    if mode not in modes:
+        raise InputError(
+            f"mode {mode!r} is not in this run; it answers in {', '.join(modes)} (disagreement "
+            "needs a training with alignment)"
+        )
+    return mode
+
+
 def peak_of(anomaly: Float[np.ndarray, "S S"], sample: Sample, config: Config) -> Peak:
     """The map's peak on the part, and its distances to defect and outline."""
     patch_px = config.projection.patch_px
@@ -139,7 +147,7 @@ def peak_of(anomaly: Float[np.ndarray, "S S"], sample: Sample, config: Config) -
     to_defect = ndimage.distance_transform_edt(~defect)[at] if defect.any() else np.inf
     # Pixels without a reading inside the part are no outline; a hole through it is one.
     part = ndimage.binary_closing(np.pad(valid, 4), iterations=3)[4:-4, 4:-4] | valid
-    to_rim = ndimage.distance_transform_edt(np.pad(part, 1))[1:-1, 1:-1][at]
+    to_rim = depth_in(part)[at]
     return Peak(*at, float(to_defect / patch_px), float(to_rim / patch_px))
 
 
@@ -155,10 +163,7 @@ def worst_alarms(scans: Iterable[Judged], n: int = 3) -> list[Judged]:
 
 def typical(scans: Iterable[Judged]) -> list[Judged]:
     """The median-score scan of each kind, the kind found best first and good parts last."""
-    kinds: dict[str, list[Judged]] = {}
-    for scan in scans:
-        kinds.setdefault(scan.kind, []).append(scan)
-    middle = [some[len(some) // 2] for some in kinds.values()]
+    middle = [own[len(own) // 2] for own in grouped(scans, attrgetter("kind")).values()]
     return sorted(middle, key=lambda scan: (not scan.defective, scan.rank))
 
 

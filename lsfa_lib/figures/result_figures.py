@@ -6,7 +6,7 @@ Everything here takes `result`, the content of result.json. Titles state the fin
 from __future__ import annotations
 
 import html
-from typing import Any
+from operator import itemgetter
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from lsfa_lib.figures.findings import (
     Result,
     best_sentence,
     found_sentence,
+    grouped,
     hardest_sentence,
     interval,
     lead,
@@ -29,7 +30,6 @@ from lsfa_lib.figures.tables import marked
 
 LIMITS = {0.30: "30 %", 0.10: "10 %", 0.05: "5 %", 0.01: "1 %"}
 BINS = 24
-Scans = list[dict[str, Any]]
 
 
 def metrics_table(result: Result) -> Styler:
@@ -99,9 +99,7 @@ def pro_figure(result: Result) -> go.Figure:
 def kind_figure(result: Result, mode: str = "") -> go.Figure:
     """Image score of every test part, a row for each kind of defect, hardest kind at the top."""
     mode = mode or lead(result)
-    kinds: dict[str, Scans] = {}
-    for scan in result["scans"]:
-        kinds.setdefault(scan["kind"], []).append(scan)
+    kinds = grouped(result["scans"], itemgetter("kind"))
 
     def place(kind: str) -> tuple[bool, float]:
         # plotly draws the first row at the bottom: the good parts, as the reference.

@@ -9,11 +9,12 @@ import html
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import itemgetter
 
 import plotly.graph_objects as go
 
 from lsfa_lib.figures import clouds, scan_images
-from lsfa_lib.figures.findings import BOTH, Result, found_sentence, lead, number
+from lsfa_lib.figures.findings import BOTH, Result, found_sentence, grouped, lead, number, ranked
 from lsfa_lib.figures.image_grid import SCORE_BAR, ImageRow, image_grid
 from lsfa_lib.figures.mistakes import Judged, sentence, verdict
 from lsfa_lib.figures.names import mode_label
@@ -34,7 +35,7 @@ def chosen_scans(result: Result, n: int = 6, mode: str = "") -> dict[str, str]:
     """
     mode = mode or lead(result)
     threshold = number(result["modes"][mode]["threshold"])
-    scans = sorted(result["scans"], key=lambda s: (-s["scores"][mode], s["name"]))
+    scans = ranked(result, mode)
     bad, good, unknown = ([s for s in scans if s["defective"] is x] for x in (True, False, None))
     first, last = {}, {}
     if bad:
@@ -50,12 +51,12 @@ def chosen_scans(result: Result, n: int = 6, mode: str = "") -> dict[str, str]:
         first[unknown[0]["name"]] = "highest score of the unlabelled"
     if len(unknown) > 1:
         last[unknown[-1]["name"]] = "lowest score of the unlabelled"
-    kinds: dict[str, list[str]] = {}
-    for scan in bad:
-        kinds.setdefault(scan["kind"], []).append(scan["name"])
-    for scan in (*bad[:1], *bad[-1:]):
-        kinds.pop(scan["kind"], None)
-    typical = {names[len(names) // 2]: f"typical {kind}" for kind, names in kinds.items()}
+    shown = {scan["kind"] for scan in (*bad[:1], *bad[-1:])}
+    typical = {
+        own[len(own) // 2]["name"]: f"typical {kind}"
+        for kind, own in grouped(bad, itemgetter("kind")).items()
+        if kind not in shown
+    }
     room = max(0, n - len(first) - len(last))
     middle = list(reversed(typical.items()))[:room]
     return dict([*first.items(), *middle, *last.items()][:n])
@@ -92,7 +93,7 @@ def scan_figure(
     title: str = "",
     max_points: int = clouds.CLOUD_POINTS,
 ) -> go.Figure:
-    """Rotatable cloud beside photo, relief, ground truth and the maps, the defect outlined.
+    """Rotatable cloud next to photo, relief, ground truth and the maps, the defect outlined.
 
     Buttons colour the cloud by photo, ground truth or the score of a mode. Coordinates are
     millimetres from the part's middle along the photo's axes, height towards the camera.
@@ -156,16 +157,15 @@ def mistake_figure(run: Run, scan: Judged, mode: str = "") -> go.Figure:
 def map_row(run: Run, scan: Judged, ranges: Ranges) -> ImageRow:
     """The images of one scan, cropped to the part."""
     pixels = pixels_of(run.samples[scan.place])
-    box = scan_images.box_around(pixels.valid | pixels.defect)
     levels = _levels({m: found[scan.place] for m, found in run.predictions.items()}, ranges)
     named = {mode_label(mode, short=True): level for mode, level in levels.items()}
-    return ImageRow("", scan_images.images_of(pixels, named, box, MOST_PX), box)
+    return ImageRow("", scan_images.images_of(pixels, named, pixels.box, MOST_PX), pixels.box)
 
 
 def _levels(predictions: dict[Mode, Prediction], ranges: Ranges) -> dict[Mode, scan_images.Level]:
     """The maps in per cent."""
     return {
-        mode: scan_images.percent(found.anomaly_map.cpu().numpy(), ranges[mode])
+        mode: scan_images.level_of(found.anomaly_map.cpu().numpy(), ranges[mode])
         for mode, found in predictions.items()
     }
 

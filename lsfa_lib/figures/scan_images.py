@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
-from PIL import Image
+from PIL import Image, ImageColor
 from plotly.colors import sample_colorscale, unlabel_rgb
 from scipy import ndimage
 
@@ -26,12 +26,12 @@ TOP = 250
 """Per cent at which colours end; of the 8-bit levels above it two are used: outline and clear."""
 OUTLINE, CLEAR = 254, 255
 COLORSCALE = "Viridis"
-DEFECT_RGB = np.array(tuple(bytes.fromhex(DEFECTIVE[1:])), np.uint8)
+DEFECT_RGB = np.array(ImageColor.getrgb(DEFECTIVE), np.uint8)
 
 Mask = Bool[np.ndarray, "H W"]
 Level = UInt8[np.ndarray, "H W"]
 Photo = UInt8[np.ndarray, "H W 3"]
-Picture = Image.Image | UInt8[np.ndarray, "*shape"]
+AnyImage = Image.Image | UInt8[np.ndarray, "*shape"]
 Ranges = dict[Mode, tuple[float, float]]
 """Map values that are 0 % and 100 % in each mode."""
 
@@ -45,6 +45,11 @@ class Pixels:
     """Millimetres; zero where not valid."""
     valid: Mask
     defect: Mask
+
+    @property
+    def box(self) -> Box:
+        """The square around part and defect."""
+        return box_around(self.valid | self.defect)
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ def pixels_of(sample: Sample) -> Pixels:
 
 
 def box_around(mask: Mask) -> Box:
-    """The square around all True pixels, with a margin of 3 % of the image where there is room.
+    """The square around all True pixels, with a margin of 3 % of the image if it fits.
 
     The complete image where there are none.
     """
@@ -98,7 +103,7 @@ def box_around(mask: Mask) -> Box:
 
 def images_of(
     pixels: Pixels, levels: Mapping[str, Level], box: Box, most: int = 0
-) -> dict[str, Picture]:
+) -> dict[str, AnyImage]:
     """Photo, relief, ground truth and named maps, each the content of a box (see `Box.cut`)."""
     valid, defect = box.cut(pixels.valid, most), box.cut(pixels.defect, most)
     maps = {n: map_image(box.cut(level, most), valid, defect) for n, level in levels.items()}
@@ -132,12 +137,26 @@ def range_of(surface: Float[np.ndarray, " n"]) -> tuple[float, float]:
     return low, high if high > low else low + 1.0
 
 
-def percent(
+def level_of(
     anomaly_map: Float[np.ndarray, "*shape"], bounds: tuple[float, float]
 ) -> UInt8[np.ndarray, "*shape"]:
     """Map values on the page's scale, rounded to per cent from 0 to 250."""
     low, high = bounds
     return np.clip(np.rint(100 * (anomaly_map - low) / (high - low)), 0, TOP).astype(np.uint8)
+
+
+def depth_in(mask: Mask) -> Float[np.ndarray, "H W"]:
+    """Pixels from each True pixel to the nearest outside the mask, which ends at the edge too."""
+    return ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+
+
+def main_colors(
+    photo: Photo, most: int
+) -> tuple[UInt8[np.ndarray, "H W"], UInt8[np.ndarray, "n 3"]]:
+    """The photo in at most `most` colours: the number of each pixel's colour, and the colours."""
+    reduced = Image.fromarray(photo).quantize(most, dither=Image.Dither.NONE)
+    colors = np.array(reduced.getpalette(), np.uint8).reshape(-1, 3)
+    return np.asarray(reduced), colors[:most]
 
 
 def relief(xyz: Float[np.ndarray, "H W 3"], valid: Mask) -> Level:
@@ -204,9 +223,9 @@ def indexed(index: Level, colors: UInt8[np.ndarray, "_ 3"], clear: int) -> Image
     return image
 
 
-def uri(image: Picture) -> str:
+def uri(image: AnyImage) -> str:
     """The image as data URI: PNG with a palette, else JPEG."""
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    form, file = ("png" if picture.mode == "P" else "jpeg"), io.BytesIO()
-    picture.save(file, form, quality=88, optimize=True)
+    drawn = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    form, file = ("png" if drawn.mode == "P" else "jpeg"), io.BytesIO()
+    drawn.save(file, form, quality=88, optimize=True)
     return f"data:image/{form};base64,{base64.b64encode(file.getvalue()).decode()}"

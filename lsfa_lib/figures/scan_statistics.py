@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy import ndimage
 
 from lsfa_lib.config import Config, PreprocessConfig
@@ -21,11 +21,12 @@ from lsfa_lib.datasets.entry import SPLITS, Entry
 from lsfa_lib.datasets.layouts import categories, entries, read_scan
 from lsfa_lib.datasets.plane import height_above, plane_of, readings_of
 from lsfa_lib.datasets.preprocess import part_mask, prepare
+from lsfa_lib.figures.scan_images import Mask, depth_in
+from lsfa_lib.figures.style import spread_out
 from lsfa_lib.records import Scan, is_defective
 from lsfa_lib.storage.files import InputError, progress
 
 Region = Literal["part", "background", "loose", "missing"]
-Mask = Bool[np.ndarray, "H W"]
 REGIONS: tuple[Region, ...] = ("part", "background", "loose", "missing")
 """Where a pixel goes: kept; within reach of the plane; not connected to the part; no reading."""
 
@@ -43,6 +44,16 @@ class Measured:
     """Normal towards the camera and offset, metres."""
     pitch_mm: float
     """Distance of neighbouring pixels."""
+
+    @property
+    def rise_mm(self) -> float:
+        """Height of the part above the plane: the 99.5th percentile of its points."""
+        return float(np.percentile(self.height_mm[self.regions["part"]], 99.5))
+
+    @property
+    def tilt_deg(self) -> float:
+        """Angle between the plane's normal and the camera's axis."""
+        return float(np.degrees(np.arccos(min(1.0, abs(self.plane[2])))))
 
 
 def take_apart(scan: Scan, config: PreprocessConfig) -> Measured:
@@ -101,8 +112,8 @@ def facts(scan: Scan, config: Config) -> dict[str, Any]:
         "at_edge": any(bool(edge.any()) for edge in (part[0], part[-1], part[:, 0], part[:, -1])),
         "length_mm": length,
         "width_mm": width,
-        "height_mm": float(np.percentile(m.height_mm[part], 99.5)),
-        "tilt_deg": float(np.degrees(np.arccos(min(1.0, abs(m.plane[2]))))),
+        "height_mm": m.rise_mm,
+        "tilt_deg": m.tilt_deg,
         "pitch_mm": pitch,
         "patch_mm": patch_px * max(part.shape) / side * pitch,
         "defect_mm2": float(scan.defect.sum() * pitch**2),
@@ -177,8 +188,7 @@ def find_entry(root: Path, category: str, name: str) -> Entry:
 def _drawn(found: list[Entry], scans: int) -> list[Entry]:
     """Every defective entry and `scans` good ones, evenly over their order."""
     good = [entry for entry in found if entry.kind == "good"]
-    if scans and len(good) > scans:
-        good = [good[i] for i in np.linspace(0, len(good) - 1, scans).round().astype(int)]
+    good = [good[i] for i in spread_out(len(good), scans or len(good))]
     return good + [entry for entry in found if entry.kind != "good"]
 
 
@@ -209,7 +219,4 @@ def _extent_mm(measured: Measured) -> tuple[float, float]:
 
 def _width_px(defect: Mask) -> float:
     """Diameter of the largest circle in the mask; 1 for a line of single pixels, 0 for nothing."""
-    if not defect.any():
-        return 0.0
-    inside = ndimage.distance_transform_edt(np.pad(defect, 1))
-    return float(2 * inside.max() - 1)
+    return max(0.0, float(2 * depth_in(defect).max() - 1))

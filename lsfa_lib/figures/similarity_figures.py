@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from jaxtyping import Bool
 
 from lsfa_lib.figures.clouds import add_buttons
 from lsfa_lib.figures.feature_figures import names_of
-from lsfa_lib.figures.feature_space import Spaces, View, reference_patches, similarity
+from lsfa_lib.figures.feature_space import Spaces, View, similarity
 from lsfa_lib.figures.image_grid import ColorBar, ImageRow, image_grid
-from lsfa_lib.figures.scan_images import TOP, box_around, map_image, pixels_of, uri
+from lsfa_lib.figures.scan_images import TOP, depth_in, map_image, pixels_of, uri
+from lsfa_lib.storage.files import InputError
 
 COSINES = ColorBar(
     "cosine similarity to the ringed patch",
@@ -56,6 +58,35 @@ def similarity_figure(asked: View, other: View, spaces: Spaces, pixel: Pixel = (
     return figure
 
 
+def reference_patches(view: View, pixel: tuple[int, ...] = ()) -> dict[str, int]:
+    """Patches to compare with: a pixel's, the defect's middle, the part's middle, its rim.
+
+    Raises InputError for a pixel (row, column) that is not on the part.
+    """
+    features, grid = view.features["frozen"], view.grid
+    valid = features.valid.view(features.grid).cpu().numpy()
+    depth = depth_in(valid)
+    found: dict[str, int] = {}
+    if pixel:
+        row, column = (int(p) // (len(view.sample.valid) // grid) for p in pixel)
+        if not (0 <= row < grid and 0 <= column < grid and valid[row, column]):
+            raise InputError(
+                f"pixel {tuple(pixel)} (row, column) is not on the part of {view.sample.name}; "
+                "choose one on it"
+            )
+        found["chosen"] = row * grid + column
+    touched = view.touched.view(features.grid).cpu().numpy()
+    if touched.any():
+        found["defect"] = _deepest(touched)
+    found["middle"] = int(depth.argmax())
+    rim = np.flatnonzero((depth.ravel() > 0) & (depth.ravel() <= depth[valid].min()))
+    # Away from the middle: the rim's patch that lies farthest from it.
+    rows, columns = np.divmod(rim, grid)
+    middle = np.divmod(found["middle"], grid)
+    found["rim"] = int(rim[np.hypot(rows - middle[0], columns - middle[1]).argmax()])
+    return found
+
+
 def closest_patches(
     asked: View, other: View, spaces: Spaces, pixel: Pixel = ()
 ) -> dict[str, dict[str, float]]:
@@ -79,7 +110,7 @@ def similarity_sentence(closest: dict[str, dict[str, float]]) -> str:
 def _row(view: View, asked: tuple[View, int], spaces: Spaces) -> ImageRow:
     """Photo and similarity maps of a view; a ring marks the patch in its own view's photo."""
     pixels, patch_px = pixels_of(view.sample), len(view.sample.valid) // view.grid
-    box = box_around(pixels.valid | pixels.defect)
+    box = pixels.box
     valid, defect = box.cut(pixels.valid), box.cut(pixels.defect)
     images: dict[str, Any] = {"photo": box.cut(pixels.photo)}
     for key, name in names_of(spaces).items():
@@ -92,3 +123,11 @@ def _row(view: View, asked: tuple[View, int], spaces: Spaces) -> ImageRow:
     rings = {"photo": (column, row)} if view is source else {}
     title = f"<b>{html.escape(view.sample.name.split('/', 1)[1])}</b>"
     return ImageRow(title, images, box, rings)
+
+
+def _deepest(mask: Bool[np.ndarray, "g g"]) -> int:
+    """The patch farthest from the mask's outside, of equal ones the nearest to its middle."""
+    depth, middle = depth_in(mask), np.argwhere(mask).mean(axis=0)
+    rows, columns = np.nonzero(depth == depth.max())
+    best = np.hypot(rows - middle[0], columns - middle[1]).argmin()
+    return int(rows[best] * len(mask) + columns[best])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 from lsfa_lib.records import UNLABELLED
@@ -85,6 +86,11 @@ def adapt_to_phones(figure: go.Figure, changes: dict[str, Any]) -> None:
     """Paths in the layout, and what a page sets there on a narrow screen."""
     meta = figure.layout.meta or {}
     figure.layout.meta = {**meta, "narrow": {**meta.get("narrow", {}), **changes}}
+
+
+def spread_out(count: int, most: int) -> list[int]:
+    """At most `most` of the numbers below `count`, evenly spread, including first and last."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()
 
 
 def round_ticks(low: float, high: float) -> list[float]:

@@ -21,7 +21,7 @@ _SOFT = re.compile(r"(\[[-+−–\d., %]+\]|±\s*[-–\d.]+)")
 
 def marked(
     frame: pd.DataFrame,
-    values: pd.DataFrame,
+    values: pd.DataFrame | None = None,
     best: Best | Mapping[str, Best] = "max",
     digits: int = 3,
     caption: str = "",
@@ -39,6 +39,7 @@ def marked(
         cells = pd.DataFrame({"I-AUROC": ["0.81 [0.78, 0.84]", "0.84 [0.82, 0.86]"]}, rows)
         marked(cells, pd.DataFrame({"I-AUROC": [0.81, 0.84]}, rows))
     """
+    values = pd.DataFrame(index=frame.index) if values is None else values
     asked = best if isinstance(best, Mapping) else dict.fromkeys(values.columns, best)
     is_best = pd.DataFrame(False, frame.index, frame.columns)
     for column in values.columns:
@@ -52,8 +53,8 @@ def marked(
 
 
 def _best(numbers: pd.Series[float], best: Best | None) -> pd.Series[bool]:
-    wanted = numbers.min() if best == "min" else numbers.max()
-    return numbers.eq(wanted) & (numbers.nunique() > 1)
+    extreme = numbers.min() if best == "min" else numbers.max()
+    return numbers.eq(extreme) & (numbers.nunique() > 1)
 
 
 def _cell(cell: Any, digits: int) -> str:

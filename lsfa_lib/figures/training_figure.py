@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from lsfa_lib.figures.findings import BOTH, Result, number, training_sentence
 from lsfa_lib.figures.names import mode_label
-from lsfa_lib.figures.style import GREY, LINES, TEMPLATE
+from lsfa_lib.figures.style import GREY, LINES, TEMPLATE, spread_out
 from lsfa_lib.records import MODALITIES
 
 TERM_LINES = {
@@ -58,7 +58,7 @@ def training_figure(result: Result) -> go.Figure:
     """
     history = (result.get("training") or {"history": []})["history"]
     panels = [p for p in PANELS if any(key in step for key in p.entries for step in history)]
-    drawn = np.linspace(0, len(history) - 1, min(len(history), MOST_STEPS)).round().astype(int)
+    drawn = np.array(spread_out(len(history), MOST_STEPS), int)
     rows = max(1, len(panels))
     figure = make_subplots(rows=rows, shared_xaxes=True, vertical_spacing=0.05)
     named: set[str] = set()

@@ -6,25 +6,22 @@ what the other modality predicts indicate a defect. Implemented from the paper.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from lsfa_lib.adaptation.adaptors import ScanRows, scan_rows
 from lsfa_lib.adaptation.schedule import epoch_order, generator_of
 from lsfa_lib.config import AdaptorConfig, Config, CrossmodalConfig
-from lsfa_lib.detection.maps import blur
+from lsfa_lib.detection.maps import blur, patch_map, top_mean
+from lsfa_lib.features.checkpoints import seeded
 from lsfa_lib.records import MODALITIES, Modality, ModalityFeatures, Mode, PatchFeatures, Prediction
-from lsfa_lib.storage.files import InputError, atomic_write, progress
+from lsfa_lib.storage.files import InputError, progress
 
 OTHER: dict[Modality, Modality] = {"3d": "rgb", "rgb": "3d"}
 VALID = AdaptorConfig(attend="valid")
@@ -36,7 +33,6 @@ class Crossmodal:
 
     mappings: Any
     """nn.ModuleDict, by the predicted modality: its features from those of the other one."""
-    dims: dict[Modality, int]
     losses: tuple[float, ...]
     """Mean loss of each epoch."""
 
@@ -55,8 +51,7 @@ def new_mapping(features: int, hidden: int, predicted: int) -> nn.Sequential:
 def new_mappings(dims: dict[Modality, int], seed: int) -> nn.ModuleDict:
     """Both mappings, untrained; `hidden` is the mean of the two feature widths."""
     hidden = (dims["3d"] + dims["rgb"]) // 2
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return nn.ModuleDict({m: new_mapping(dims[OTHER[m]], hidden, dims[m]) for m in MODALITIES})
 
 
@@ -89,7 +84,7 @@ def train_crossmodal(
             optimiser.step()
             total += loss.item() * len(batch)
         losses.append(total / len(scans))
-    return Crossmodal(mappings.requires_grad_(False), dims, tuple(losses))
+    return Crossmodal(mappings.requires_grad_(False), tuple(losses))
 
 
 def drawn(
@@ -154,9 +149,7 @@ def residuals(crossmodal: Crossmodal, features: PatchFeatures) -> dict[Modality,
     found: dict[Modality, Tensor] = {}
     for m in MODALITIES:
         predicted, own = _sides(crossmodal.mappings, scan, m)
-        patches = torch.zeros_like(features.valid, dtype=own.dtype)
-        patches[features.valid] = torch.linalg.vector_norm(predicted - own, dim=1)
-        found[m] = patches
+        found[m] = patch_map(torch.linalg.vector_norm(predicted - own, dim=1), features)
     return found
 
 
@@ -177,7 +170,7 @@ def predict_crossmodal(
 ) -> Prediction:
     """Map and score of one scan: the aggregated residuals at image size, smoothed."""
     anomaly = residual_map(crossmodal, features, config)
-    return Prediction(anomaly, _score(anomaly, config.crossmodal))
+    return Prediction(anomaly, top_mean(anomaly, config.crossmodal.top_fraction))
 
 
 def predict_released(
@@ -193,7 +186,7 @@ def predict_released(
     if not bool(anomaly.any()):
         return {"rgb+3d": Prediction(anomaly, 0.0), p_auroc: Prediction(anomaly, 0.0)}
     inside = anomaly[anomaly != 0].mean()
-    score = _score(anomaly / inside.sqrt(), config.crossmodal)
+    score = top_mean(anomaly / inside.sqrt(), config.crossmodal.top_fraction)
     return {
         "rgb+3d": Prediction(anomaly / inside, score),
         p_auroc: Prediction(anomaly / anomaly.mean().sqrt(), score),
@@ -210,31 +203,3 @@ def residual_map(
     if features.grid != (size, size):
         anomaly = F.interpolate(anomaly, (size, size), mode="bilinear")
     return blur(anomaly, own.blur * size)[0, 0]
-
-
-def _score(anomaly: Float[Tensor, "S S"], config: CrossmodalConfig) -> float:
-    count = max(1, round(config.top_fraction * anomaly.numel()))
-    return float(anomaly.flatten().topk(count).values.mean())
-
-
-def save_crossmodal(crossmodal: Crossmodal, path: Path) -> None:
-    """Writes one safetensors file, which `load_crossmodal` reads."""
-    tensors = {n: t.cpu().contiguous() for n, t in crossmodal.mappings.state_dict().items()}
-    about = {"dims": crossmodal.dims, "losses": crossmodal.losses}
-    with atomic_write(path) as file:
-        file.write_bytes(safetensors_bytes(tensors, metadata={"crossmodal": json.dumps(about)}))
-
-
-def load_crossmodal(path: Path, device: torch.device) -> Crossmodal:
-    """The mappings that `save_crossmodal` wrote. InputError for any other file."""
-    try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            about = json.loads(file.metadata()["crossmodal"])
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        mappings = new_mappings(about["dims"], 0).to(device)
-        mappings.load_state_dict(weights)
-    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
-        raise InputError(
-            f"{path} is not a saved crossmodal mapping ({error}); train and save it again"
-        ) from error
-    return Crossmodal(mappings.requires_grad_(False), about["dims"], tuple(about["losses"]))

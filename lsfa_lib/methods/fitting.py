@@ -46,12 +46,10 @@ class Fitted:
         return getattr(self.predict, "report", {"training": None, "finetuned": None, "banks": {}})
 
 
-def fit_detector(
-    category: str, config: Config, seed: int, clock: Stopwatch | None = None
-) -> Learned:
+def fit_detector(category: str, config: Config, seed: int) -> Learned:
     """LSFA fitted to a category, as `run_category` fits it."""
     with fixed_threads(config.threads):
-        fitted = fit_method(METHODS["lsfa"], category, config, seed, clock or Stopwatch())
+        fitted = fit_method(METHODS["lsfa"], category, config, seed, Stopwatch())
     assert isinstance(fitted.predict, Learned)
     return fitted.predict
 
@@ -81,8 +79,7 @@ def fit_method(
     train, validation = (
         [lazy_scan(entry, encoders, config) for entry in part.entries] for part in (split, held)
     )
-    tunes = config.finetune.method != "none"
-    features = bool(method.modalities) and not tunes
+    features = bool(method.modalities) and config.finetune.method == "none"
     with clock("features of train and validation"):
         for _ in loaded([*train, *validation], samples=not features, features=features):
             pass

@@ -77,43 +77,40 @@ class Learned:
 
 
 def fit(good: Good) -> Learned:
-    """A detector: adaptors if a loss has a weight, then banks, scales and thresholds."""
+    """A detector: adaptors or backbones if a loss has a weight, then banks, scales, thresholds."""
     assert good.encoders is not None
-    if good.config.finetune.method != "none":
-        return _fit_tuned(good, good.encoders)
-    train = [scan.features for scan in good.train]
-    validation = [scan.features for scan in good.validation]
-    with good.timed("train adaptors"):
-        trained = trained_adaptors(train, good.config, good.seed, good.folder)
+    config, encoders, tuned = good.config, good.encoders, None
+    trained: Trained | None
+    if config.finetune.method != "none":
+        tuned = _tuned(good, encoders)
+        trained, encoders = tuned.trained, tuned.encoders
+        with good.timed("features of train and validation"):
+            train, validation = (
+                [extract(scan.sample, encoders, config) for scan in scans]
+                for scans in (good.train, good.validation)
+            )
+    else:
+        train = [scan.features for scan in good.train]
+        validation = [scan.features for scan in good.validation]
+        with good.timed("train adaptors"):
+            trained = trained_adaptors(train, config, good.seed, good.folder)
     with good.timed("fit banks"):
         adaptors = trained.adaptors if trained else None
-        fitted = detector.fit(train, validation, good.config, good.seed, adaptors)
-    return Learned(fitted, good.encoders, _file(good, good.encoders), trained)
+        fitted = detector.fit(train, validation, config, good.seed, adaptors)
+    entries = [scan.entry for scan in (*good.train, *good.validation) if scan.entry]
+    file = detector_file(entries, config, good.seed, encoders)
+    return Learned(fitted, encoders, file, trained, tuned)
 
 
-def _fit_tuned(good: Good, encoders: Encoders) -> Learned:
-    """A detector on features of backbones that are trained here, together with the heads."""
-    config = good.config
+def _tuned(good: Good, encoders: Encoders) -> Finetuned:
+    """The backbones trained on the good scans together with the heads, and saved."""
     with good.timed("finetune"):
         samples = [scan.sample for scan in good.train]
         with _checkpoint(good.folder) as file:
-            tuned = finetune(samples, encoders, config, good.seed, file)
+            tuned = finetune(samples, encoders, good.config, good.seed, file)
     if good.folder:
         save_encoders(tuned, good.folder / "backbones.safetensors")
-    with good.timed("features of train and validation"):
-        train, validation = (
-            [extract(scan.sample, tuned.encoders, config) for scan in scans]
-            for scans in (good.train, good.validation)
-        )
-    with good.timed("fit banks"):
-        adaptors = tuned.trained.adaptors
-        fitted = detector.fit(train, validation, config, good.seed, adaptors)
-    return Learned(fitted, tuned.encoders, _file(good, tuned.encoders), tuned.trained, tuned)
-
-
-def _file(good: Good, encoders: Encoders) -> str:
-    entries = [scan.entry for scan in (*good.train, *good.validation) if scan.entry]
-    return detector_file(entries, good.config, good.seed, encoders)
+    return tuned
 
 
 def trained_adaptors(

@@ -7,7 +7,7 @@ it is the anomaly score itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,10 +21,11 @@ from lsfa_lib.adaptation.losses import local_alignment
 from lsfa_lib.adaptation.schedule import batch_scans, generator_of, learning_rate
 from lsfa_lib.config import AdaptorConfig, Config, TrainingConfig
 from lsfa_lib.detection.maps import prediction_of
-from lsfa_lib.detection.memory import RowsOf, bank_of, rows_of_modality, search_bank
+from lsfa_lib.detection.memory import RowsOf, rows_of_modality
+from lsfa_lib.features.checkpoints import seeded
 from lsfa_lib.features.lazy_scan import LazyScan
 from lsfa_lib.methods.method import Good, Predict
-from lsfa_lib.methods.patchcore import row_per_patch
+from lsfa_lib.methods.patchcore import distances_of, row_per_patch
 from lsfa_lib.records import MODALITIES, Mode, PatchFeatures, Prediction
 from lsfa_lib.storage.files import progress
 
@@ -61,8 +62,7 @@ def train_fusion(train: Sequence[PatchFeatures], config: Config, seed: int) -> F
         config.training, steps=config.training.steps or 50, batch=min(8, len(train))
     )
     dims = {m: train[0].by_modality[m].tokens.shape[1] for m in MODALITIES}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         fusion = Fusion({str(m): d for m, d in dims.items()}, config.adaptor.projection)
     fusion.to(train[0].valid.device)
     rows = [scan_rows(features, AdaptorConfig(attend="valid")) for features in train]
@@ -96,21 +96,6 @@ def fused_rows(fusion: Fusion) -> RowsOf:
     return rows_of
 
 
-def distances_of(
-    good: Good, views: list[RowsOf]
-) -> Callable[[PatchFeatures], tuple[Float[Tensor, "P V"], list[float]]]:
-    """Patch distances and image scores of a scan by each view's bank, fitted to the good scans."""
-    train, config = [scan.features for scan in good.train], good.config.bank
-    banks = [bank_of(train, view, config.keep_ratio, config, good.seed) for view in views]
-
-    def distances(features: PatchFeatures) -> tuple[Float[Tensor, "P V"], list[float]]:
-        pairs = zip(banks, views, strict=True)
-        found = [search_bank(bank, view, features, reweighted=True) for bank, view in pairs]
-        return torch.stack([f.distances for f in found], dim=1), [f.largest for f in found]
-
-    return distances
-
-
 def fit(good: Good) -> Predict:
     """M3DM: three banks, one SVM on their scores of the training scans and one on patches."""
     train = [scan.features for scan in good.train]
@@ -136,15 +121,3 @@ def _svm(distances: Float[np.ndarray, "N 3"], seed: int) -> Float[np.ndarray, " 
     """Weights of a linear one-class SVM fitted to the distances of good scans or patches."""
     fitted = SGDOneClassSVM(nu=NU, random_state=seed, max_iter=1000).fit(distances)
     return np.ravel(fitted.coef_)
-
-
-def fit_sum(good: Good) -> Predict:
-    """M3DM with two banks only, scores and maps added ("without fusion" in the paper)."""
-    distances = distances_of(good, [rows_of_modality(m) for m in MODALITIES])
-
-    def predict(scan: LazyScan) -> dict[Mode, Prediction]:
-        patches, scores = distances(scan.features)
-        anomaly = patches.sum(1)
-        return {"rgb+3d": prediction_of(anomaly, sum(scores), scan.features, good.config)}
-
-    return predict

@@ -1,6 +1,9 @@
-"""PatchCore with one bank: of colour, of FPFH, or of both concatenated (BTF)."""
+"""PatchCore: a bank of colour, of FPFH, of both concatenated (BTF), or of each, added."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -15,32 +18,30 @@ from lsfa_lib.methods.method import Good, Predict
 from lsfa_lib.records import MODALITIES, Mode, PatchFeatures, Prediction
 
 
-def one_bank(good: Good, rows_of: RowsOf, mode: Mode) -> Predict:
-    """PatchCore on these feature rows."""
-    config = good.config
-    train = [scan.features for scan in good.train]
-    bank = bank_of(train, rows_of, config.bank.keep_ratio, config.bank, good.seed)
+def distances_of(
+    good: Good, views: Sequence[RowsOf]
+) -> Callable[[PatchFeatures], tuple[Float[Tensor, "P V"], list[float]]]:
+    """Patch distances and image scores of a scan by each view's bank, fitted to the good scans."""
+    train, config = [scan.features for scan in good.train], good.config.bank
+    banks = [bank_of(train, view, config.keep_ratio, config, good.seed) for view in views]
+
+    def distances(features: PatchFeatures) -> tuple[Float[Tensor, "P V"], list[float]]:
+        pairs = zip(banks, views, strict=True)
+        found = [search_bank(bank, view, features, reweighted=True) for bank, view in pairs]
+        return torch.stack([f.distances for f in found], dim=1), [f.largest for f in found]
+
+    return distances
+
+
+def fit_banks(good: Good, views: Sequence[RowsOf], mode: Mode) -> Predict:
+    """PatchCore with a bank for each view of the features; maps and scores are added."""
+    distances, config = distances_of(good, views), good.config
 
     def predict(scan: LazyScan) -> dict[Mode, Prediction]:
-        found = search_bank(bank, rows_of, scan.features, reweighted=True)
-        return {mode: prediction_of(found.distances, found.largest, scan.features, config)}
+        patches, scores = distances(scan.features)
+        return {mode: prediction_of(patches.sum(1), sum(scores), scan.features, config)}
 
     return predict
-
-
-def fit_rgb(good: Good) -> Predict:
-    """PatchCore on image features."""
-    return one_bank(good, rows_of_modality("rgb"), "rgb")
-
-
-def fit_3d(good: Good) -> Predict:
-    """PatchCore on point features."""
-    return one_bank(good, rows_of_modality("3d"), "3d")
-
-
-def fit_joined(good: Good) -> Predict:
-    """PatchCore on the concatenated features of both modalities."""
-    return one_bank(good, joined_rows, "rgb+3d")
 
 
 def joined_rows(features: PatchFeatures) -> tuple[Float[Tensor, "R D"], Int[Tensor, " P"]]:
@@ -67,3 +68,10 @@ def with_fpfh(config: Config) -> Config:
     """The config with FPFH as point features, with its own radii."""
     fpfh = {"point_encoder.model": "fpfh", "point_encoder.weights": ""}
     return as_published(replaced(config, fpfh))
+
+
+fit_rgb = partial(fit_banks, views=[rows_of_modality("rgb")], mode="rgb")
+fit_3d = partial(fit_banks, views=[rows_of_modality("3d")], mode="3d")
+fit_joined = partial(fit_banks, views=[joined_rows], mode="rgb+3d")
+fit_sum = partial(fit_banks, views=[rows_of_modality(m) for m in MODALITIES], mode="rgb+3d")
+"""M3DM with two banks only, scores and maps added ("without fusion" in its paper)."""

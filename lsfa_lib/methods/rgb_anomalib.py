@@ -21,6 +21,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from lsfa_lib.config import Config
+from lsfa_lib.features.checkpoints import seeded
 from lsfa_lib.features.image import LITE0, LITE0_MEAN, LITE0_STD, lite0_file, load_by_order
 from lsfa_lib.features.lazy_scan import LazyScan
 from lsfa_lib.methods.method import Good, Predict
@@ -48,8 +49,7 @@ class Recipe:
 
 def fit_model(good: Good, recipe: Recipe) -> Predict:
     """One of anomalib's models, trained on the good scans."""
-    with _quiet(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(good.seed)
+    with _quiet(), seeded(good.seed):
         model = _trained(recipe, good)
     config = good.config
 
@@ -159,17 +159,13 @@ def lsfa_efficientnet_lite0(pretrained: bool = False, **kwargs: Any) -> Any:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silences Lightning's messages about hardware and loaders."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "anomalib")]
-    levels = [logger.level for logger in loggers]
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(before)
 
 
 def _padim(config: Config) -> dict[str, Any]:

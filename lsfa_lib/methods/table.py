@@ -52,7 +52,9 @@ METHODS = {
         published="PatchCore + FPFH",
     ),
     "m3dm": Method("M3DM", "m3dm:fit", M3DM, config="patchcore:as_published", published="M3DM"),
-    "m3dm_sum": Method("M3DM, unfused sum", "m3dm:fit_sum", M3DM, config="patchcore:as_published"),
+    "m3dm_sum": Method(
+        "M3DM, unfused sum", "patchcore:fit_sum", M3DM, config="patchcore:as_published"
+    ),
     "cfm": Method(
         "CFM",
         "cfm:fit",
@@ -103,6 +105,6 @@ def _of_file(path: Path) -> Method:
     found: dict[str, Method] = getattr(module, "METHODS", {})
     if len(found) != 1:
         raise InputError(
-            f"{path} has {len(found)} entries in METHODS, wanted one; see docs/adding_a_method.md"
+            f"{path} has {len(found)} entries in METHODS, expected one; see docs/adding_a_method.md"
         )
     return next(iter(found.values()))

@@ -57,12 +57,12 @@ def narrowed(features: PatchFeatures, config: Config) -> PatchFeatures:
 
 
 def _columns(
-    features: ModalityFeatures, given: tuple[int, ...], wanted: tuple[int, ...]
+    features: ModalityFeatures, given: tuple[int, ...], needed: tuple[int, ...]
 ) -> ModalityFeatures:
-    if given == wanted:
+    if given == needed:
         return features
     parts = features.tokens.chunk(len(given), dim=1)
-    return replace(features, tokens=torch.cat([parts[given.index(w)] for w in wanted], dim=1))
+    return replace(features, tokens=torch.cat([parts[given.index(n)] for n in needed], dim=1))
 
 
 def _with(config: Config, taps: tuple[int, ...], blocks: tuple[int, ...]) -> Config:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from lsfa_lib.adaptation.schedule import epoch_order
 from lsfa_lib.config import Config
 from lsfa_lib.detection.maps import blur
+from lsfa_lib.features.checkpoints import seeded
 from lsfa_lib.features.lazy_scan import LazyScan
 from lsfa_lib.methods.method import Good, Predict
 from lsfa_lib.records import Mode, Prediction, Sample
@@ -92,8 +93,7 @@ def variation(grids: Float[Tensor, "N 1 *size"], seed: int) -> Callable[[Grid], 
 def autoencoder(grids: Float[Tensor, "N 1 *size"], seed: int) -> Callable[[Grid], Grid]:
     """(x - x')^2 of every cell, x' from a convolutional auto-encoder trained on good parts."""
     flat = grids.dim() == 4
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         network = _network(nn.Conv2d if flat else nn.Conv3d, flat)
     network.to(grids.device)
     optimiser = torch.optim.Adam(network.parameters(), lr=RATE)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pandas as pd
+
 from lsfa_lib.config import flat
 from lsfa_lib.figures.findings import BOTH, lead, shown
 from lsfa_lib.figures.names import SHORT_MODES, metric_label
@@ -97,12 +99,10 @@ def _settings(entry: RunEntry) -> dict[str, str]:
 
 def _data(cards: list[dict[str, Any]], labels: dict[str, str]) -> dict[str, Any]:
     """What the page's script needs; settings that all runs share are left out."""
-    settings = [card["settings"] for card in cards]
-    names = list(dict.fromkeys(name for own in settings for name in own))
-    differing = [name for name in names if len({own.get(name, "–") for own in settings}) > 1]
+    settings = pd.DataFrame([card["settings"] for card in cards]).fillna("–")
+    differing = settings.loc[:, settings.nunique() > 1]
     runs = [
-        {name: card[name] for name in _FOR_SCRIPT}
-        | {"settings": [card["settings"].get(name, "–") for name in differing]}
-        for card in cards
+        {name: card[name] for name in _FOR_SCRIPT} | {"settings": list(own)}
+        for card, own in zip(cards, differing.to_numpy(), strict=True)
     ]
-    return {"metrics": labels, "modes": SHORT_MODES, "settings": differing, "runs": runs}
+    return {"metrics": labels, "modes": SHORT_MODES, "settings": list(differing), "runs": runs}

@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import html
-import json
-import posixpath
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import AfterValidator, AwareDatetime, BaseModel
 
 from lsfa_lib.config import config_hash, flat
 from lsfa_lib.figures.findings import PLACES, Result, settings
-from lsfa_lib.pages.page import without_folders
+from lsfa_lib.pages.page import last_line
 from lsfa_lib.storage.files import InputError
 from lsfa_lib.storage.results import read_result
+from lsfa_lib.storage.study_record import StudyRecord, read_study
 
-STUDY_SCHEMA = 1
 DAMAGE = (KeyError, TypeError, ValueError, AttributeError)
 """What reading a file raises that holds valid JSON, but not the expected content."""
 Problem = tuple[str, str]
 """The place of something that is not shown, and a sentence on what to do about it."""
-
-
-def last_line(traceback: str) -> str:
-    """The last line of a traceback, without folders of this machine."""
-    lines = [line.strip() for line in traceback.splitlines() if line.strip()]
-    return without_folders(lines[-1]) if lines else ""
 
 
 @dataclass(frozen=True)
@@ -51,65 +40,12 @@ class RunEntry:
         return f"{self.group} ({config_hash(config)[:6]})"
 
 
-class StudyRun(BaseModel):
-    """A run as study.json lists it; `error` is the last line of what it failed with."""
-
-    cell: str
-    category: str
-    seed: int
-    point: int = 0
-    """Of the study's grid."""
-    folder: str
-    state: str
-    error: Annotated[str, AfterValidator(last_line)]
-
-    @property
-    def trial(self) -> str:
-        """`seed 0`, or `seed 0.1` at the second point of a grid."""
-        return f"seed {self.seed}" + (f".{self.point}" if self.point else "")
-
-    @property
-    def place(self) -> str:
-        """Its folder below the reports; `folder` is relative to the study's."""
-        return posixpath.normpath(posixpath.join("studies/study", self.folder))
-
-    @property
-    def done(self) -> bool:
-        """Whether it was finished."""
-        return self.state == "done"
-
-
-class StudyEntry(BaseModel):
-    """A study as its study.json describes it."""
-
-    name: str
-    folder: Path
-    title: str
-    preset: str
-    finding: str
-    created: AwareDatetime
-    cells: dict[str, Any]
-    categories: list[str]
-    seeds: list[int]
-    runs: list[StudyRun]
-
-    @property
-    def place(self) -> str:
-        """Its folder below the reports."""
-        return f"studies/{self.folder.name}"
-
-    @property
-    def failed(self) -> list[StudyRun]:
-        """The runs that were not finished."""
-        return [run for run in self.runs if not run.done]
-
-
 @dataclass(frozen=True)
 class Contents:
     """The contents of a reports folder."""
 
     runs: list[RunEntry]
-    studies: list[StudyEntry]
+    studies: list[StudyRecord]
     pages: list[tuple[str, str]]
     """(title, address) of other pages."""
     problems: list[Problem]
@@ -145,21 +81,6 @@ def find_contents(reports: Path) -> Contents:
     return Contents(runs, studies, pages, problems + more_problems)
 
 
-def read_study(path: Path) -> StudyEntry:
-    """The study in a study.json. InputError when it is missing, damaged or of another schema."""
-    if not path.exists():
-        raise InputError(f"{path.parent}: unfinished, study.json is missing; start the sweep again")
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        if (schema := about["schema"]) == STUDY_SCHEMA:
-            return StudyEntry.model_validate({**about, "folder": path.parent})
-    except (OSError, *DAMAGE) as error:
-        raise InputError(f"{path} is damaged; start the sweep of that study again") from error
-    raise InputError(
-        f"{path} has schema {schema}, this version reads {STUDY_SCHEMA}; sweep the study again"
-    )
-
-
 def _runs(reports: Path) -> tuple[list[RunEntry], list[Problem]]:
     """Finished runs by folder name, and what to do about the others."""
     entries, problems = [], []
@@ -183,20 +104,24 @@ def _runs(reports: Path) -> tuple[list[RunEntry], list[Problem]]:
     return entries, problems
 
 
-def _studies(reports: Path) -> tuple[list[StudyEntry], list[Problem]]:
+def _studies(reports: Path) -> tuple[list[StudyRecord], list[Problem]]:
     """Studies, newest first, and what to do about those that failed or cannot be read."""
-    entries: list[StudyEntry] = []
+    entries: list[StudyRecord] = []
     problems = []
     for folder in sorted(path for path in reports.glob("studies/*") if path.is_dir()):
         place = folder.relative_to(reports).as_posix()
         if (folder / "notebook-failed.ipynb").exists():
             failure = f"its page failed{_why(folder)}; fix that and start the sweep again"
             problems.append((place, f"{place}: {failure}"))
+        if not (folder / "study.json").exists():
+            missing = "unfinished, study.json is missing; start the sweep again"
+            problems.append((place, f"{place}: {missing}"))
+            continue
         try:
             entries.append(read_study(folder / "study.json"))
         except InputError as error:
             problems.append((place, str(error).replace(str(folder), place)))
-    entries.sort(key=lambda entry: (entry.created, entry.folder.name), reverse=True)
+    entries.sort(key=lambda entry: (entry.created.timestamp(), entry.folder.name), reverse=True)
     return entries, problems
 
 

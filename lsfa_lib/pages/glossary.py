@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import html
 import re
-from html.parser import HTMLParser
 
 from lsfa_lib.config import PRESETS
 from lsfa_lib.figures.names import GLOSSARY
 
-LIST, OFF, ON = "glossary", "glossary off", "glossary on"
+LIST, OFF, ON = "<!--glossary-->", "<!--glossary off-->", "<!--glossary on-->"
 """Comments in a template: the list of the terms used so far; between the others none is marked."""
 _STARTS = {"table", "h1", "h2", "h3", "p", "li", "dl", "figcaption"}
 """In each of these the first occurrence of a term is explained."""
 _TEXT = {"th", "caption", "h1", "h2", "h3", "p", "li", "dt", "figcaption"}
-_SKIPPED = {"a", "abbr", "button", "code", "pre", "script", "style"}
+_SKIPPED = {"a", "abbr", "button", "code", "pre"}
+_TOKENS = re.compile(
+    r"""(<!--.*?-->|<script\b.*?</script>|<style\b.*?</style>"""
+    r"""|<[/!]?[a-z](?:[^<>"']++|"[^"]*+"|'[^']*+')*+>)""",
+    re.DOTALL | re.IGNORECASE,
+)
+"""A comment, a script or style with its content, or a tag; the rest of a page is text."""
+_TAG = re.compile("<(/?)([a-z][a-z0-9]*)")
 SOFT_HYPHEN = "\u00ad?"
 _LABELS = {*PRESETS, "all three", "cell"}
 """Ordinary words in a sentence: explained in table headers, and in front of "preset"."""
@@ -36,71 +42,51 @@ _HEADER, _SENTENCE = _pattern(True), _pattern(False)
 
 
 def explained(page: str) -> str:
-    """The HTML page with terms of GLOSSARY as `<abbr>`, and the list of those it contains."""
-    return "".join(_Explainer(page).parts)
+    """The HTML page with terms of GLOSSARY as `<abbr>`, and the list of those it contains.
+
+    Only the text in headers, headings and paragraphs is changed.
+    """
+    parts = list[str]()
+    used, seen = set[str](), set[str]()
+    inside, skipped = "", 0
+    for token in _TOKENS.split(page):
+        tag = _TAG.match(token)
+        if token in (OFF, ON):
+            skipped += 1 if token == OFF else -1
+            continue
+        if token == LIST:
+            token = _terms(used)
+        elif tag is None and inside and not skipped:
+            token = _marked(token, inside == "th", seen)
+            used |= seen
+        elif tag and tag[1]:
+            inside = "" if tag[2] == inside else inside
+            skipped -= tag[2] in _SKIPPED
+        elif tag and not token.endswith("/>"):
+            seen = set() if tag[2] in _STARTS else seen
+            inside = tag[2] if tag[2] in _TEXT else inside
+            skipped += tag[2] in _SKIPPED
+        parts.append(token)
+    return "".join(parts)
 
 
-class _Explainer(HTMLParser):
-    """Copies a page and changes nothing but the text in headers, headings and paragraphs."""
+def _marked(text: str, in_header: bool, seen: set[str]) -> str:
+    """The text with its terms as `<abbr>`, except those `seen` before; adds the new ones to it."""
 
-    def __init__(self, page: str) -> None:
-        super().__init__(convert_charrefs=False)
-        self.parts: list[str] = []
-        self._used: set[str] = set()
-        self._seen: set[str] = set()
-        self._inside, self._skipped = "", 0
-        self.feed(page)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        self.parts.append(self.get_starttag_text() or "")
-        if tag in _STARTS:
-            self._seen = set()
-        if tag in _TEXT:
-            self._inside = tag
-        self._skipped += tag in _SKIPPED
-
-    def handle_startendtag(self, tag: str, attrs: object) -> None:
-        self.parts.append(self.get_starttag_text() or "")
-
-    def handle_endtag(self, tag: str) -> None:
-        self.parts.append(f"</{tag}>")
-        if tag == self._inside:
-            self._inside = ""
-        self._skipped -= tag in _SKIPPED
-
-    def handle_data(self, data: str) -> None:
-        if self._inside and not self._skipped:
-            pattern = _HEADER if self._inside == "th" else _SENTENCE
-            data = pattern.sub(self._explain, data)
-        self.parts.append(data)
-
-    def _explain(self, match: re.Match[str]) -> str:
-        word, text = match[0], match[0].replace("\u00ad", "")
-        forms = (text, text.lower(), text.lower().removesuffix("s"))
+    def explain(match: re.Match[str]) -> str:
+        word, plain = match[0], match[0].replace("\u00ad", "")
+        forms = (plain, plain.lower(), plain.lower().removesuffix("s"))
         term = next(form for form in forms if form in GLOSSARY)
-        if term in self._seen:
+        if term in seen:
             return word
-        self._seen.add(term)
-        self._used.add(term)
+        seen.add(term)
         return f'<abbr title="{html.escape(GLOSSARY[term])}" tabindex="-1">{word}</abbr>'
 
-    def handle_comment(self, data: str) -> None:
-        if data in (OFF, ON):
-            self._skipped += 1 if data == OFF else -1
-        elif data != LIST:
-            self.parts.append(f"<!--{data}-->")
-        elif self._used:
-            terms = (t for t in GLOSSARY if t in self._used)
-            rows = "".join(f"<dt>{t}</dt><dd>{html.escape(GLOSSARY[t])}</dd>" for t in terms)
-            summary = "<summary>Terms on this page</summary>"
-            self.parts.append(f'<details class="terms">{summary}<dl>{rows}</dl></details>')
+    return (_HEADER if in_header else _SENTENCE).sub(explain, text)
 
-    def handle_entityref(self, name: str) -> None:
-        self.parts.append(f"&{name};")
 
-    def handle_charref(self, name: str) -> None:
-        self.parts.append(f"&#{name};")
-
-    def handle_decl(self, decl: str) -> None:
-        self.parts.append(f"<!{decl}>")
+def _terms(used: set[str]) -> str:
+    """The list of the terms used, in the order of GLOSSARY."""
+    rows = [f"<dt>{t}</dt><dd>{html.escape(GLOSSARY[t])}</dd>" for t in GLOSSARY if t in used]
+    summary = "<summary>Terms on this page</summary>"
+    return f'<details class="terms">{summary}<dl>{"".join(rows)}</dl></details>' if rows else ""

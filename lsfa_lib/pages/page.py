@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from lsfa_lib.figures.findings import three_digits
+from lsfa_lib.figures.names import metric_label
 from lsfa_lib.pages.glossary import explained
 from lsfa_lib.storage.files import atomic_write
 
@@ -31,12 +32,6 @@ def day(created: datetime | str) -> str:
     """22 Nov 2026, from a time as result.json has it."""
     moment = datetime.fromisoformat(created) if isinstance(created, str) else created
     return f"{moment.day} {moment:%b %Y}"
-
-
-_environment = Environment(
-    loader=FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
-)
-_environment.filters |= {"counted": counted, "day": day, "three_digits": three_digits}
 
 
 def page_text(
@@ -70,6 +65,18 @@ def packed(text: str) -> str:
 def without_folders(text: str) -> str:
     """The text with private folders of this machine as `…`: `…/007.tiff`."""
     return _FOLDERS.sub("…/", text)
+
+
+def last_line(traceback: str) -> str:
+    """The last line of a traceback, without folders of this machine."""
+    return without_folders(traceback.strip().rpartition("\n")[2].strip())
+
+
+_environment = Environment(
+    loader=FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
+)
+for function in (counted, day, last_line, metric_label, three_digits):
+    _environment.filters[function.__name__] = function
 
 
 def _content(names: tuple[str, ...]) -> Markup:

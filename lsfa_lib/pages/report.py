@@ -16,24 +16,18 @@ import nbformat
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from lsfa_lib.notebooks.find import find_notebook
-from lsfa_lib.notebooks.run import execute
 from lsfa_lib.pages.gallery import write_index as write_index
-from lsfa_lib.pages.gallery_data import DAMAGE, read_study
+from lsfa_lib.pages.gallery_data import DAMAGE
 from lsfa_lib.pages.notebook_html import body_html, contents, question, thumbnail
-from lsfa_lib.pages.page import packed, page_text, write_text
-from lsfa_lib.pages.report_head import provenance, run_head, study_head
+from lsfa_lib.pages.page import day, packed, page_text, write_text
+from lsfa_lib.pages.report_head import provenance, run_head
 from lsfa_lib.storage.files import InputError, atomic_write, progress
 from lsfa_lib.storage.results import read_result
+from lsfa_lib.storage.study_record import read_study
 
 PAGES = ("runs/*/*", "studies/*", "*")
 """Folders below the reports that hold an executed notebook and its page."""
 _log = logging.getLogger(__name__)
-
-
-def run_page(notebook: str, folder: Path, parameters: dict[str, Any]) -> Path:
-    """Executes a notebook of the project by name and renders it; the path of `report.html`."""
-    return render(execute(find_notebook(notebook), folder, parameters), folder / "report.html")
 
 
 def render(
@@ -85,16 +79,16 @@ def render(
 def _head(notebook: nbformat.NotebookNode, folder: Path) -> dict[str, Any]:
     """Title, head and provenance of the page, from the files in the notebook's folder."""
     result, study = folder / "result.json", folder / "study.json"
+    run = read_result(result) if result.exists() else None
+    head: dict[str, Any] = {"title": question(notebook) or folder.name, "eyebrow": []}
     try:
-        if result.exists():
-            run = read_result(result)
-            rows = list(provenance(notebook, run))
-            return {"title": str(run["category"]), **run_head(run), "provenance": rows}
-        rows = list(provenance(notebook, None))
-        if study.exists():
+        if run:
+            head = {"title": str(run["category"]), **run_head(run)}
+        elif study.exists():
             about = read_study(study)
-            return {"title": about.title, **study_head(about), "provenance": rows}
-        return {"title": question(notebook) or folder.name, "eyebrow": [], "provenance": rows}
+            eyebrow = [f"{about.preset} preset", day(about.created)]
+            head = {"title": about.title, "study": about, "eyebrow": eyebrow}
+        return head | {"provenance": list(provenance(notebook, run))}
     except InputError:
         raise
     except DAMAGE as error:

@@ -8,79 +8,25 @@ from typing import Any
 import nbformat
 
 from lsfa_lib.config import flat
-from lsfa_lib.figures.findings import (
-    Result,
-    counts,
-    lead,
-    number,
-    settings,
-    shown,
-    three_digits,
-    training_sentence,
-)
-from lsfa_lib.figures.names import METRICS, mode_label
-from lsfa_lib.pages.gallery_data import StudyEntry
-from lsfa_lib.pages.page import counted, day
+from lsfa_lib.figures.findings import Result, counts, lead, settings, shown, training_sentence
+from lsfa_lib.figures.names import mode_label
+from lsfa_lib.pages.page import day
 
 Rows = list[tuple[str, str]]
 _LOSSES = ("loss", "LA", "GA", "LC", "GC")
 
 
 def run_head(result: Result) -> dict[str, Any]:
-    """The head of a run's page: what was run, four numbers, whether weights were random."""
+    """What the head of a run's page shows: its settings, its numbers in one mode, its counts."""
     preset, *rest = settings(result)
     mode = lead(result)
-    values, name = result["modes"][mode], mode_label(mode)
-    low, high = values["i_auroc_interval"]
-    interval = f"95 % interval {three_digits(low)} to {three_digits(high)}"
-    found, bad, rejected, good = counts(result)
+    shown_numbers = ("i_auroc", "i_auroc_interval", "aupro_30", "threshold")
     return {
         "eyebrow": [f"{preset} preset", *rest, f"seed {result['seed']}", day(result["created"])],
-        "numbers": [
-            (
-                f"{METRICS['i_auroc']}, {name}",
-                three_digits(values["i_auroc"]),
-                interval if low is not None else "undefined for these test scans",
-            ),
-            (
-                f"{METRICS['aupro_30']}, {name}",
-                three_digits(values["aupro_30"]),
-                "defects located",
-            ),
-            (
-                "Defective parts found",
-                f"{found} of {bad}",
-                f"score above {number(values['threshold']):.2f}",
-            ),
-            ("Good parts rejected", f"{rejected} of {good}", "at the same threshold"),
-        ],
+        "mode": mode_label(mode),
+        "run": {name: result["modes"][mode][name] for name in shown_numbers},
+        "counts": counts(result),
         "random": [mode_label(m) for m, w in result["weights"].items() if w["random"]],
-    }
-
-
-def study_head(study: StudyEntry) -> dict[str, Any]:
-    """The head of a study's page: its finding, how much was run, its runs and failures."""
-    settings_run = counted(len(study.cells), "setting")
-    failed = len(study.failed)
-    return {
-        "study": study,
-        "eyebrow": [f"{study.preset} preset", day(study.created)],
-        "numbers": [
-            (
-                "Runs finished",
-                f"{len(study.runs) - failed} of {len(study.runs)}",
-                f"{settings_run}, {counted(len(study.categories), 'category')}",
-            ),
-            ("Failed", str(failed), "listed below" if failed else "every run finished"),
-            ("Seeds", str(len(study.seeds)), ", ".join(map(str, study.seeds))),
-            ("Categories", str(len(study.categories)), ", ".join(study.categories)),
-        ],
-        "downloads": [
-            ("Table (CSV)", "table.csv"),
-            ("Table (Parquet)", "table.parquet"),
-            ("All runs (Parquet)", "runs.parquet"),
-            ("Notebook", "notebook.ipynb"),
-        ],
     }
 
 

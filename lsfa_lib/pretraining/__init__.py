@@ -1,1 +1,1 @@
-"""A small Point-MAE of our own: procedural shapes, masked pretraining, and what it is worth."""
+"""A small Point-MAE of our own: procedural shapes, masked pretraining, and its evaluation."""

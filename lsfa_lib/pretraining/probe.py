@@ -1,7 +1,7 @@
-"""What features know of local shape: a linear probe on polyhedra with dents and bumps.
+"""A linear probe of features for local shape, on polyhedra with dents and bumps.
 
-Each group of a scan is of a class by what is at its centre: a plane, an edge, a corner, a dent or a
-bump; groups in between are of none. The polyhedra are no part of the pretraining's stream.
+The class of a group is the shape at its centre: a plane, an edge, a corner, a dent or a bump;
+groups in between have none. Polyhedra are not among the shapes of the pretraining.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int, Int64
+from jaxtyping import Float32, Int64
+from numpy.random import Generator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
@@ -22,7 +23,8 @@ from lsfa_lib.config import PointEncoderConfig
 from lsfa_lib.features.fpfh import point_histograms
 from lsfa_lib.features.point_mae import PointMAE
 from lsfa_lib.features.sampling import farthest_points
-from lsfa_lib.pretraining.shapes import Mark, drawn_window, rotation, scanned, with_mark
+from lsfa_lib.pretraining.families import rotation
+from lsfa_lib.pretraining.shapes import Mark, random_camera, scanned, with_mark
 from lsfa_lib.pretraining.solids import Camera, Points, Solid, seen
 from lsfa_lib.storage.files import progress
 
@@ -32,15 +34,15 @@ GROUP_SPACINGS = 3.2
 HELD_OUT = 1000
 """Number of the first test scan."""
 ON_EDGE, OFF_EDGE = 1.2, 4.5
-"""Nearer to a face than the first it counts, farther than the second it does not; spacings."""
+"""In spacings: a point is on a face up to the first distance, and clear of it from the second."""
 
-Features = Callable[[Float32[np.ndarray, "N 3"], float], tuple[Tensor, Tensor]]
+Features = Callable[[Points, float], tuple[Tensor, Tensor]]
 """Points in metres and their spacing -> centres (G, 3) in metres and features (G, D)."""
 
 
 @dataclass(frozen=True)
 class Polyhedron:
-    """All points with `facing @ p <= offset`, turned by a rotation matrix; with marks on faces."""
+    """All points with `facing @ p <= offset`, with marks on its faces."""
 
     facing: Float32[np.ndarray, "F 3"]
     offset: Float32[np.ndarray, " F"]
@@ -48,7 +50,7 @@ class Polyhedron:
 
     @property
     def solid(self) -> Solid:
-        """Its largest plane distance: a lower bound outside, then the marks."""
+        """The largest distance to a plane, a lower bound outside, with the marks."""
         body: Solid = lambda p: (p @ self.facing.T - self.offset).max(axis=1)  # noqa: E731
         for mark in self.marks:
             face = np.abs(self.facing @ mark.centre - self.offset).argmin()
@@ -56,17 +58,16 @@ class Polyhedron:
         return body
 
     def labels(self, points: Points, spacing: float) -> Int64[np.ndarray, " N"]:
-        """The class of each point, which lies in the polyhedron's frame, or -1."""
+        """The class of each point in the polyhedron's frame, or -1."""
         gap = np.abs(points @ self.facing.T - self.offset) / spacing
         near, maybe = (gap < ON_EDGE).sum(axis=1), (gap < OFF_EDGE).sum(axis=1)
         label = np.where(near == maybe, np.clip(near, 0, 3) - 1, -1)
-        # A dent's floor may be farther from its face than that: what is near a mark is its alone.
+        # The floor of a dent may be far from its face, so points near a mark depend on it alone.
         for mark in self.marks:
             away = np.linalg.norm(points - mark.centre, axis=1)
             label[away < mark.radius_mm + 4 * spacing] = -1
-            label[away < 0.5 * mark.radius_mm] = CLASSES.index(
-                "dent" if mark.depth_mm < 0 else "bump"
-            )
+            kind = "dent" if mark.depth_mm < 0 else "bump"
+            label[away < 0.5 * mark.radius_mm] = CLASSES.index(kind)
         return label.astype(np.int64)
 
 
@@ -78,25 +79,17 @@ class Labelled:
     polyhedron: Polyhedron
     camera: Camera
 
-    @property
-    def spacing(self) -> float:
-        """Between neighbouring points, in the middle of the window."""
-        return self.camera.window_mm / self.camera.size
-
     def labels(self, points: Points) -> Int64[np.ndarray, " N"]:
-        """The class of points in the camera's frame."""
-        centre = np.array([0, 0, self.camera.distance_mm], np.float32)
-        return self.polyhedron.labels(points - centre, self.spacing)
+        """The class of points in the camera's frame, or -1."""
+        return self.polyhedron.labels(points - self.camera.origin, self.camera.spacing_mm)
 
 
 def labelled_scan(seed: int, index: int) -> Labelled:
-    """The labelled scan of that number; the same whenever it is asked for."""
+    """The labelled scan of that number; always the same."""
     rng = np.random.default_rng((seed, index, 2))
-    window = drawn_window(rng)
-    camera = Camera(window * rng.uniform(2.5, 5), window, 72)
-    body = _polyhedron(window, rng)
-    points, _ = seen(body.solid, camera)
-    body = replace(body, marks=_marks(body, points, camera, rng))
+    camera = random_camera(72, rng)
+    body = _polyhedron(camera.window_mm, rng)
+    body = replace(body, marks=_marks(body, camera, rng))
     return Labelled(scanned(*seen(body.solid, camera), camera, rng), body, camera)
 
 
@@ -110,46 +103,34 @@ def probes(
 ) -> dict[int, dict[str, float]]:
     """Balanced accuracy of a logistic regression on held-out scans, and the recall of each class.
 
-    For each number of labelled scans, the test scans always the same. Standardised features, L2
-    penalty of 1, classes weighted by their inverse frequency.
+    For each number of labelled scans, with the same test scans. Features are standardised, the L2
+    penalty is 1, classes are weighted by their inverse frequency.
     """
-    known = _labelled(features, seed, range(max(trains)))
-    x_test, y_test = map(
-        np.concatenate, _labelled(features, seed, range(HELD_OUT, HELD_OUT + test))
-    )
+    numbers = [*range(max(trains)), *range(HELD_OUT, HELD_OUT + test)]
+    scans = [_labelled(features, labelled_scan(seed, i)) for i in progress(numbers, "probe")]
+    x_test, y_test = map(np.concatenate, zip(*scans[-test:], strict=True))
     found = {}
     for count in trains:
-        x, y = (np.concatenate(part[:count]) for part in known)
-        model = make_pipeline(
-            StandardScaler(), LogisticRegression(max_iter=3000, class_weight="balanced")
-        )
-        told = model.fit(x, y).predict(x_test)
-        recalls = {name: float((told[y_test == i] == i).mean()) for i, name in enumerate(CLASSES)}
-        found[count] = {
-            "balanced accuracy": float(balanced_accuracy_score(y_test, told)),
-            **recalls,
-        }
+        x, y = map(np.concatenate, zip(*scans[:count], strict=True))
+        regression = LogisticRegression(max_iter=3000, class_weight="balanced")
+        predicted = make_pipeline(StandardScaler(), regression).fit(x, y).predict(x_test)
+        accuracy = float(balanced_accuracy_score(y_test, predicted))
+        recalls = {c: float((predicted[y_test == i] == i).mean()) for i, c in enumerate(CLASSES)}
+        found[count] = {"balanced accuracy": accuracy, **recalls}
     return found
 
 
-def _labelled(
-    features: Features, seed: int, scans: range
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Features and classes of the labelled groups of each scan."""
-    rows, labels = [], []
-    for index in progress(scans, "probe"):
-        scan = labelled_scan(seed, index)
-        centres, found = features(scan.points / 1000, scan.spacing / 1000)
-        label = scan.labels(centres.numpy() * 1000)
-        rows.append(found.numpy()[label >= 0])
-        labels.append(label[label >= 0])
-    return rows, labels
+def _labelled(features: Features, scan: Labelled) -> tuple[np.ndarray, np.ndarray]:
+    """Features and classes of the labelled groups of a scan."""
+    centres, found = features(scan.points / 1000, scan.camera.spacing_mm / 1000)
+    label = scan.labels(centres.numpy() * 1000)
+    return found.numpy()[label >= 0], label[label >= 0]
 
 
 def of_encoder(encoder: PointMAE) -> Features:
-    """Features of its groups."""
+    """Features of the encoder's groups."""
 
-    def features(points: Float32[np.ndarray, "N 3"], spacing: float) -> tuple[Tensor, Tensor]:
+    def features(points: Points, spacing: float) -> tuple[Tensor, Tensor]:
         with torch.inference_mode():
             return encoder(torch.from_numpy(points))
 
@@ -157,9 +138,9 @@ def of_encoder(encoder: PointMAE) -> Features:
 
 
 def of_fpfh(groups: int) -> Features:
-    """FPFH about farthest points, normals and histograms over a group's radius."""
+    """FPFH at farthest points, with normals and histograms over the radius of a group."""
 
-    def features(points: Float32[np.ndarray, "N 3"], spacing: float) -> tuple[Tensor, Tensor]:
+    def features(points: Points, spacing: float) -> tuple[Tensor, Tensor]:
         config = PointEncoderConfig(
             model="fpfh",
             normal_radius_m=0.6 * GROUP_SPACINGS * spacing,
@@ -168,23 +149,22 @@ def of_fpfh(groups: int) -> Features:
         )
         histograms, nearest = point_histograms(points.astype(np.float64), config)
         cloud = torch.from_numpy(points)
-        chosen: Int[Tensor, " G"] = farthest_points(cloud, min(groups, len(points)))
+        chosen = farthest_points(cloud, min(groups, len(points)))
         return cloud[chosen], torch.from_numpy(histograms[nearest[chosen.numpy()]]).float()
 
     return features
 
 
-def _polyhedron(window: float, rng: np.random.Generator) -> Polyhedron:
-    """A box, a prism or a box with corners cut off, turned anyhow."""
+def _polyhedron(window: float, rng: Generator) -> Polyhedron:
+    """A box, a prism or a box without some corners, in a random orientation."""
     reach = window * rng.uniform(0.3, 0.5)
     kind = rng.integers(3)
     if kind == 1:
         turns = np.arange(sides := int(rng.choice([3, 5, 6]))) * (2 * np.pi / sides)
         around = np.stack([np.cos(turns), np.sin(turns), np.zeros(sides)], axis=1)
         facing = np.concatenate([around, [[0, 0, 1], [0, 0, -1]]])
-        offset = np.r_[
-            np.full(sides, reach * rng.uniform(0.5, 1)), [reach * rng.uniform(0.4, 1)] * 2
-        ]
+        radius, half_height = reach * rng.uniform(0.5, 1), reach * rng.uniform(0.4, 1)
+        offset = np.array([radius] * sides + [half_height] * 2)
     else:
         facing = np.concatenate([np.eye(3), -np.eye(3)])
         offset = np.tile(reach * rng.uniform(0.5, 1, 3), 2)
@@ -198,15 +178,12 @@ def _polyhedron(window: float, rng: np.random.Generator) -> Polyhedron:
     return Polyhedron((facing @ turn.T).astype(np.float32), offset.astype(np.float32))
 
 
-def _marks(
-    body: Polyhedron, points: Points, camera: Camera, rng: np.random.Generator
-) -> tuple[Mark, ...]:
-    """Up to four marks on faces, clear of edges and of each other."""
-    spacing = camera.window_mm / camera.size
-    points = points - np.array([0, 0, camera.distance_mm], np.float32)
+def _marks(body: Polyhedron, camera: Camera, rng: Generator) -> tuple[Mark, ...]:
+    """Up to four marks on visible faces, away from edges and from each other."""
+    points = seen(body.solid, camera)[0] - camera.origin
     marks: list[Mark] = []
     for at in points[rng.permutation(len(points))[:60]]:
-        radius = float(spacing * rng.uniform(3, 8))
+        radius = float(camera.spacing_mm * rng.uniform(3, 8))
         second_face = np.sort(np.abs(body.facing @ at - body.offset))[1]
         apart = all(np.linalg.norm(at - m.centre) > radius + m.radius_mm for m in marks)
         if second_face > 1.1 * radius and apart:

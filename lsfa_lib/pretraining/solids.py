@@ -1,7 +1,7 @@
-"""Solids as signed distances, and the points of them that a camera sees.
+"""Solids as signed distances, and the points of their surfaces that a camera sees.
 
 A solid is a function of points (N, 3) that is negative inside and, outside, at most the distance to
-its surface: marching along a ray by it meets the surface and does not jump over it. Millimetres.
+its surface: steps of this length along a ray never jump over the surface. Millimetres.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from functools import reduce
 import numpy as np
 from jaxtyping import Float32
 
-Points = Float32[np.ndarray, "N 3"]
-Solid = Callable[[Float32[np.ndarray, "N 3"]], Float32[np.ndarray, " N"]]
-Relief = Callable[[Float32[np.ndarray, " N"], Float32[np.ndarray, " N"]], Float32[np.ndarray, " N"]]
+Points = Float32[np.ndarray, "_ 3"]
+Values = Float32[np.ndarray, " _"]
+Solid = Callable[[Points], Values]
+Relief = Callable[[Values, Values], Values]
 STEPS = 48
 NEAR_MM = 0.02
 """A ray this close to the surface has met it; below any scanner's noise."""
@@ -23,13 +24,23 @@ NEAR_MM = 0.02
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole on the z axis that looks along it at the origin, as a scanner over its table."""
+    """A pinhole on the z axis that looks along it at the origin, like a scanner above a table."""
 
     distance_mm: float
     window_mm: float
     """Side of the square it sees at the origin."""
     size: int
     """Pixels along each side."""
+
+    @property
+    def spacing_mm(self) -> float:
+        """Between neighbouring points in the middle of the window."""
+        return self.window_mm / self.size
+
+    @property
+    def origin(self) -> Float32[np.ndarray, "xyz=3"]:
+        """Origin of the solids in the camera's frame."""
+        return np.array([0, 0, self.distance_mm], np.float32)
 
 
 def ellipsoid(radii: Sequence[float]) -> Solid:
@@ -39,15 +50,9 @@ def ellipsoid(radii: Sequence[float]) -> Solid:
 
 
 def box(half: Sequence[float], rounding: float = 0.0) -> Solid:
-    """Half sides as given, edges and corners rounded by that radius."""
+    """A box with these half sides, its edges and corners rounded by that radius."""
     inner = np.asarray(half, np.float32) - np.float32(rounding)
-
-    def distance(p: Points) -> Float32[np.ndarray, " N"]:
-        q = np.abs(p) - inner
-        inside = np.minimum(q.max(axis=1), 0)
-        return np.linalg.norm(np.maximum(q, 0), axis=1) + inside - np.float32(rounding)
-
-    return distance
+    return lambda p: _distance_of_faces(np.abs(p) - inner) - np.float32(rounding)
 
 
 def prism(sides: int, radius: float, half_height: float, rounding: float = 0.0) -> Solid:
@@ -55,13 +60,17 @@ def prism(sides: int, radius: float, half_height: float, rounding: float = 0.0) 
     turns = np.arange(sides) * (2 * np.pi / max(sides, 1))
     facing = np.stack([np.cos(turns), np.sin(turns)]).astype(np.float32)
 
-    def distance(p: Points) -> Float32[np.ndarray, " N"]:
+    def distance(p: Points) -> Values:
         across = np.linalg.norm(p[:, :2], axis=1) if sides == 0 else (p[:, :2] @ facing).max(axis=1)
         q = np.stack([across - radius, np.abs(p[:, 2]) - half_height], axis=1) + rounding
-        outside = np.linalg.norm(np.maximum(q, 0), axis=1)
-        return (outside + np.minimum(q.max(axis=1), 0) - rounding).astype(np.float32)
+        return (_distance_of_faces(q) - rounding).astype(np.float32)
 
     return distance
+
+
+def _distance_of_faces(q: Float32[np.ndarray, "N F"]) -> Values:
+    """Distance to a solid from those to its F faces, which meet at right angles."""
+    return np.linalg.norm(np.maximum(q, 0), axis=1) + np.minimum(q.max(axis=1), 0)
 
 
 def cone(lower: float, upper: float, half_height: float) -> Solid:
@@ -69,7 +78,7 @@ def cone(lower: float, upper: float, half_height: float) -> Solid:
     slope = (lower - upper) / (2 * half_height)
     shrink = np.float32(1 / np.hypot(1, slope))
 
-    def distance(p: Points) -> Float32[np.ndarray, " N"]:
+    def distance(p: Points) -> Values:
         middle = (lower + upper) / 2 - slope * p[:, 2]
         side = (np.linalg.norm(p[:, :2], axis=1) - middle) * shrink
         return np.maximum(side, np.abs(p[:, 2]) - half_height).astype(np.float32)
@@ -78,14 +87,14 @@ def cone(lower: float, upper: float, half_height: float) -> Solid:
 
 
 def torus(ring: float, tube: float) -> Solid:
-    """Around z."""
+    """A torus around z."""
     return lambda p: np.hypot(np.linalg.norm(p[:, :2], axis=1) - ring, p[:, 2]) - np.float32(tube)
 
 
 def capsule(half_length: float, radius: float) -> Solid:
     """A cylinder along z with hemispheres on its ends."""
 
-    def distance(p: Points) -> Float32[np.ndarray, " N"]:
+    def distance(p: Points) -> Values:
         beyond = np.maximum(np.abs(p[:, 2]) - half_length, 0)
         return np.hypot(np.linalg.norm(p[:, :2], axis=1), beyond) - np.float32(radius)
 
@@ -93,7 +102,7 @@ def capsule(half_length: float, radius: float) -> Solid:
 
 
 def slab(relief: Relief, steepest: float) -> Solid:
-    """All beyond z = -relief(x, y): a landscape towards a camera at negative z.
+    """Everything beyond z = -relief(x, y): a landscape seen by a camera at negative z.
 
     `steepest` bounds the relief's slope.
     """
@@ -108,17 +117,17 @@ def placed(solid: Solid, turn: Float32[np.ndarray, "3 3"], centre: Sequence[floa
 
 
 def union(*solids: Solid) -> Solid:
-    """What lies in any of them."""
+    """The union of all of them."""
     return lambda p: reduce(np.minimum, (solid(p) for solid in solids))
 
 
 def blended(a: Solid, b: Solid, reach: float) -> Solid:
     """Their union with a fillet of that reach: min(a, b) - h^2 reach / 4, h = max(0, 1 - |a-b|/k).
 
-    A lower bound of both, so that rays cannot jump.
+    A lower bound of both distances, so that rays cannot jump.
     """
 
-    def distance(p: Points) -> Float32[np.ndarray, " N"]:
+    def distance(p: Points) -> Values:
         first, second = a(p), b(p)
         overlap = np.maximum(0, 1 - np.abs(first - second) / np.float32(reach))
         return np.minimum(first, second) - overlap**2 * np.float32(reach / 4)
@@ -127,7 +136,7 @@ def blended(a: Solid, b: Solid, reach: float) -> Solid:
 
 
 def without(a: Solid, b: Solid) -> Solid:
-    """What lies in `a` and not in `b`."""
+    """The part of `a` that is not in `b`."""
     return lambda p: np.maximum(a(p), -b(p))
 
 
@@ -145,23 +154,22 @@ def normals(solid: Solid, points: Points, reach_mm: float = 0.05) -> Points:
     return gradient / np.maximum(np.linalg.norm(gradient, axis=1, keepdims=True), 1e-12)
 
 
-def seen(solid: Solid, camera: Camera) -> tuple[Points, Float32[np.ndarray, "M 3"]]:
-    """Points of the surface the camera sees, in its frame, and the unit ray each was met by.
+def seen(solid: Solid, camera: Camera) -> tuple[Points, Points]:
+    """Points of the surface the camera sees, in its frame, and the unit ray to each.
 
-    The origin of the solids lies at (0, 0, `distance_mm`) of the camera's frame.
+    The origin of the solids is at (0, 0, `distance_mm`) in the camera's frame.
     """
     across = (np.arange(camera.size, dtype=np.float32) + 0.5) / camera.size - 0.5
     side = across * np.float32(camera.window_mm / camera.distance_mm)
     y, x = np.meshgrid(side, side, indexing="ij")
     rays = np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3)
     rays /= np.linalg.norm(rays, axis=1, keepdims=True)
-    origin = np.array([0, 0, camera.distance_mm], np.float32)
     # Nothing is farther from the origin than a window's side, so rays start and end there.
     depth = np.full(len(rays), max(camera.distance_mm - 1.2 * camera.window_mm, 1.0), np.float32)
     met = np.zeros(len(rays), bool)
     marching = np.arange(len(rays))
     for _ in range(STEPS):
-        gap = solid(rays[marching] * depth[marching, None] - origin)
+        gap = solid(rays[marching] * depth[marching, None] - camera.origin)
         close = gap < NEAR_MM
         met[marching[close]] = True
         marching, gap = marching[~close], gap[~close]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 SCHEMA = 1
+"""Of result.json, run.json and study.json."""
 
 
 class Stopwatch:
@@ -98,25 +99,36 @@ def as_json(value: Any) -> Any:
 def write_result(result: dict[str, Any], folder: Path) -> Path:
     """Writes `folder/result.json` atomically and returns its path."""
     path = Path(folder) / "result.json"
-    with atomic_write(path) as file:
-        file.write_text(json.dumps(as_json(result), indent=1, allow_nan=False), encoding="utf-8")
+    write_json(path, as_json(result))
     return path
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Writes `values`, which hold no NaN, atomically."""
+    text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
+    with atomic_write(path) as file:
+        file.write_text(text, encoding="utf-8")
 
 
 def read_result(path: Path) -> dict[str, Any]:
     """The result in `path`. Raises InputError if it is damaged or has another schema."""
+    damaged = "is not a readable result; delete its folder and run again"
+    return read_json(path, damaged, "run its category again")
+
+
+def read_json(path: Path, damaged: str, remedy: str) -> dict[str, Any]:
+    """The JSON object in `path`.
+
+    Raises InputError: `damaged` if it cannot be read, `remedy` if it has another schema.
+    """
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        schema = result["schema"]
+        values = json.loads(path.read_text(encoding="utf-8"))
+        schema = values["schema"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} is not a readable result; delete its folder and run again"
-        ) from error
+        raise InputError(f"{path} {damaged}") from error
     if schema != SCHEMA:
-        raise InputError(
-            f"{path} has schema {schema}, this version reads {SCHEMA}; run its category again"
-        )
-    return result
+        raise InputError(f"{path} has schema {schema}, this version reads {SCHEMA}; {remedy}")
+    return values
 
 
 def _cpu_name() -> str:

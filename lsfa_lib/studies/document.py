@@ -12,7 +12,7 @@ from lsfa_lib.figures.findings import labelled
 from lsfa_lib.figures.names import METRICS, MODES
 from lsfa_lib.storage.files import InputError, atomic_write
 from lsfa_lib.studies.study_figures import selection_cells
-from lsfa_lib.studies.study_report import answer, comparison_cells, cost_cells
+from lsfa_lib.studies.study_report import answer, comparison, cost_table
 from lsfa_lib.studies.study_table import StudyRuns, config_of, load, table
 
 HEAD = """# How much each component contributes
@@ -40,21 +40,22 @@ def write_document(folders: Sequence[Path], path: Path) -> Path:
 
 def _document(studies: list[StudyRuns], path: Path) -> Iterator[str]:
     yield HEAD.format(command=f"lsfa sweep STUDY --document {path.name}")
-    for study in studies:
-        yield from _section(study)
+    tables = [(study, table(study)) for study in studies]
+    for study, lines in tables:
+        yield from _section(study, lines)
     yield "## The references\n"
-    yield _references(studies).to_markdown(floatfmt=".3f") + "\n"
+    yield _references(tables).to_markdown(floatfmt=".3f") + "\n"
 
 
-def _section(study: StudyRuns) -> Iterator[str]:
+def _section(study: StudyRuns, lines: pd.DataFrame) -> Iterator[str]:
     """What was run, the answer, the table of each mode, and what it costs."""
-    lines, about = table(study), study.about
+    about = study.about
     config = config_of(study, study.cells[0])
     encoders = f"{config['image_encoder']['model']} and {config['point_encoder']['model']}"
-    yield f"## {about['title']} ({config['preprocess']['image_size']} px)\n"
-    tests = ", ".join(f"{name} {_test_scans(study, name)}" for name in about["categories"])
-    points = len(about.get("grid", [{}]))
-    seeds = f"{len(about['seeds'])} training seeds" + f" x {points} coreset seeds" * (points > 1)
+    yield f"## {about.title} ({config['preprocess']['image_size']} px)\n"
+    tests = ", ".join(f"{name} {_test_scans(study, name)}" for name in about.categories)
+    points = len(about.grid)
+    seeds = f"{len(about.seeds)} training seeds" + f" x {points} coreset seeds" * (points > 1)
     yield f"Features: {encoders}. {seeds}. Test scans: {tests}.\n"
     yield answer(study, lines) + "\n"
     if "selection" in lines:
@@ -66,8 +67,10 @@ def _section(study: StudyRuns) -> Iterator[str]:
         )
         yield found.to_markdown(index=False, floatfmt=".3f") + "\n"
     for mode in study.modes:
-        yield comparison_cells(study, lines, mode).to_markdown() + "\n"
-    yield cost_cells(study).to_markdown(floatfmt=".1f") + "\n"
+        frame = comparison(study, lines, mode).data  # type: ignore[attr-defined]
+        yield frame.to_markdown() + "\n"
+    costs = cost_table(study).data  # type: ignore[attr-defined]
+    yield costs.to_markdown(floatfmt=".1f") + "\n"
 
 
 def _test_scans(study: StudyRuns, category: str) -> str:
@@ -77,16 +80,16 @@ def _test_scans(study: StudyRuns, category: str) -> str:
     return f"{defective.count(False)} good + {defective.count(True)} defective"
 
 
-def _references(studies: list[StudyRuns]) -> pd.DataFrame:
+def _references(tables: list[tuple[StudyRuns, pd.DataFrame]]) -> pd.DataFrame:
     """Each study's reference in every mode: what the image size alone contributes, say."""
     rows = {}
-    for study in studies:
-        reference = study.about["reference"]
-        lines = table(study)
+    for study, lines in tables:
+        reference = study.about.reference
         size = config_of(study, study.cells[0])["preprocess"]["image_size"]
-        rows[f"{study.about['name']}, {size} px: {reference}"] = {
-            f"{MODES[mode]} {METRICS[metric]}": value
+        own = lines[lines["row"] == reference].set_index("mode")
+        rows[f"{study.about.name}, {size} px: {reference}"] = {
+            f"{MODES[str(mode)]} {METRICS[metric]}": value
             for metric in (AREA, "aupro_30")
-            for mode, value in lines[lines["row"] == reference].set_index("mode")[metric].items()
+            for mode, value in own[metric].items()
         }
     return pd.DataFrame(rows).T

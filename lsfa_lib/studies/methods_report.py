@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -41,7 +40,7 @@ def methods_table(study: StudyRuns, lines: pd.DataFrame, with_others: bool = Tru
     """
     rows: dict[str, dict[str, str]] = {}
     values: dict[str, dict[str, float]] = {}
-    covered: set[str] = set()
+    published, covered = _published(), set[str]()
     for line in lead_lines(lines):
         cell, mode = str(line["row"]), str(line["mode"])
         name = _published_name(study, cell)
@@ -49,14 +48,16 @@ def methods_table(study: StudyRuns, lines: pd.DataFrame, with_others: bool = Tru
         rows[cell] = {
             "reads": SHORT_MODES[mode],
             **{label: spread(line, metric) for metric, label in ACCURACY.items()},
-            **_published(name, mode),
+            **(published.get((name, mode)) or _collected(name)),
             **{label: _digits(cost) for label, cost in costs(study, cell).items()},
         }
         values[cell] = {label: line[metric] for metric, label in ACCURACY.items()}
-    for cell, why in study.about.get("unavailable", {}).items():
+    for cell, why in study.about.unavailable.items():
         rows[cell] = {ACCURACY[AREA]: why}
-    for name, row in _others(covered) if with_others else ():
-        rows.setdefault(name, row)
+    for (name, mode), row in published.items() if with_others else ():
+        if name not in covered:
+            reads = SHORT_MODES[mode]
+            rows.setdefault(f"{name}, {reads}", {"reads": reads, ACCURACY[AREA]: NOT_RUN, **row})
     named = dict.fromkeys(column for row in rows.values() for column in row)
     columns = [*FIRST, *(name for name in named if name not in (*FIRST, "source")), "source"]
     frame = pd.DataFrame(rows).T.reindex(columns=columns).fillna("–")
@@ -95,7 +96,7 @@ def pareto_figure(study: StudyRuns, lines: pd.DataFrame, over: str = "ms") -> go
     """
     points = _points(study, lines, over)
     best = points[points[AREA] > points[AREA].cummax().shift(fill_value=-1.0)]
-    named = points["row"].isin([*best["row"], study.about["reference"]])
+    named = points["row"].isin([*best["row"], study.about.reference])
     figure = px.scatter(
         points.assign(text=points["row"].where(named, "").map(html.escape)),
         x="cost",
@@ -155,7 +156,7 @@ def answer(study: StudyRuns, lines: pd.DataFrame) -> str:
             f"- {html.escape(ms['row'][0])} is fastest, {ms['cost'][0]:.0f} ms/scan; "
             f"{html.escape(light['row'])} uses the least memory, {light['cost']:.0f} MB."
         )
-    reference = html.escape(study.about["reference"])
+    reference = html.escape(study.about.reference)
     for word, better in (("confirmed", "Better"), ("worse", "Worse")):
         rows = [html.escape(str(line["row"])) for line in there if verdict(line) == word]
         if rows:
@@ -172,34 +173,24 @@ def _published_name(study: StudyRuns, cell: str) -> str:
     return find_method(config["method"]).published
 
 
-def _published(name: str, mode: str) -> dict[str, str]:
-    """Published I-AUROC and AUPRO of a method, and where they stand."""
-    found: dict[str, str] = {}
-    for row in published_file("lsfa_mvtec3d_per_category") if name else ():
-        if (row["method"], row["modality"]) == (name, mode) and row["mean"]:
-            found |= _paper_cell(row)
-    rows = [r for r in published_file("frontier") if (r["dataset"], r["method"]) == (DATASET, name)]
-    if rows and not found:
-        found = {PAPER[metric]: f"{float(rows[0][metric]):.3f}" for metric in PAPER}
-        found["source"] = f"{rows[0]['venue']}, {rows[0]['provenance']}"
+def _published() -> dict[tuple[str, str], dict[str, str]]:
+    """Published I-AUROC and AUPRO with their source, by method and mode: LSFA's tables 1 and 2."""
+    ours = {name: metric for metric, name in COLUMNS.items()}
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for row in published_file("lsfa_mvtec3d_per_category"):
+        if (metric := ours[row["metric"]]) in PAPER:
+            own = found.setdefault((row["method"], row["modality"]), {"source": LSFA_TABLES})
+            own[PAPER[metric]] = row["mean"]
     return found
 
 
-def _paper_cell(row: dict[str, str]) -> dict[str, str]:
-    """The mean of a row of LSFA's tables 1 and 2 as a cell; {} for metrics the table leaves out."""
-    metric = next(ours for ours, name in COLUMNS.items() if name == row["metric"])
-    return {PAPER[metric]: row["mean"], "source": LSFA_TABLES} if metric in PAPER else {}
-
-
-def _others(covered: set[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Published methods that no cell is: name and row, for each method and modality."""
-    found: dict[str, dict[str, str]] = {}
-    for row in published_file("lsfa_mvtec3d_per_category"):
-        if row["method"] not in covered and (cell := _paper_cell(row)):
-            reads = SHORT_MODES[row["modality"]]
-            start = {"reads": reads, ACCURACY[AREA]: NOT_RUN}
-            found.setdefault(f"{row['method']}, {reads}", start).update(cell)
-    yield from found.items()
+def _collected(name: str) -> dict[str, str]:
+    """The same of a method that LSFA's tables leave out, from its own paper."""
+    for row in published_file("frontier"):
+        if (row["dataset"], row["method"]) == (DATASET, name):
+            numbers = {PAPER[metric]: f"{float(row[metric]):.3f}" for metric in PAPER}
+            return {**numbers, "source": f"{row['venue']}, {row['provenance']}"}
+    return {}
 
 
 def _digits(value: Any) -> str:

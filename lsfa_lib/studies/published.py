@@ -23,12 +23,14 @@ def published_file(name: str) -> list[dict[str, str]]:
     raise InputError(f"data/published/{name}.csv was not found; run from the project's folder")
 
 
-def published_values(about: dict[str, Any], cell: str) -> dict[str, float]:
+def published_values(about: dict[str, Any] | None, cell: str) -> dict[str, float]:
     """The paper's values of a study's cell, in RGB + 3D; empty where it names no table or row.
 
     `about` has the table's name, and rows by cell.
     """
-    for row in published_file(ABLATIONS) if cell in about["rows"] else ():
+    if about is None or cell not in about["rows"]:
+        return {}
+    for row in published_file(ABLATIONS):
         if (row["table"], row["setting"]) == (about["table"], about["rows"][cell]):
             return {ours: float(row[name]) for ours, name in COLUMNS.items() if row[name]}
     return {}

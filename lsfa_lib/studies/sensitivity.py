@@ -28,12 +28,12 @@ def changed_fields(study: StudyRuns) -> dict[str, dict[str, float]]:
     The reference cell stands with each field. For sensitivity, where one thing is changed at once.
     """
     fields = {cell: fields_of(from_dict(config_of(study, cell))) for cell in study.cells}
-    base = fields[study.about["reference"]]
+    base = fields[study.about.reference]
     found: dict[str, dict[str, float]] = {}
     for cell, own in fields.items():
         changed = [name for name in own if own[name] != base[name] and name != "preset"]
         if len(changed) == 1 and isinstance(own[changed[0]], (int, float)):
-            start = {study.about["reference"]: float(base[changed[0]])}
+            start = {study.about.reference: float(base[changed[0]])}
             found.setdefault(changed[0], start)[cell] = float(own[changed[0]])
     return found
 

@@ -149,7 +149,7 @@ def _flat(where: str, given: Fields) -> Fields:
     """`given` with the fields that stand under `fields:`, as in earlier study files."""
     nested = given.get("fields", {})
     if not isinstance(nested, dict):
-        raise InputError(f"{where}fields is {nested!r}, wanted indented fields")
+        raise InputError(f"{where}fields is {nested!r}, expected indented fields")
     return {name: value for name, value in given.items() if name != "fields"} | nested
 
 
@@ -228,7 +228,7 @@ def _check_given(study: Study, what: str, given: Fields) -> None:
             raise InputError(f"{where}{name} is set by the sweep; {SET_BY_SWEEP[name]}")
         if name in declared:
             if not _is_a(value, declared[name]):
-                raise InputError(f"{where}{name} is {value!r}, wanted {declared[name]}")
+                raise InputError(f"{where}{name} is {value!r}, expected {declared[name]}")
         elif "fields" not in declared and (name in FIELDS or "." in name):
             raise InputError(
                 f"{where}{name} needs a parameter `fields` in {study.notebook.name}; add it"
@@ -239,9 +239,9 @@ def _check_given(study: Study, what: str, given: Fields) -> None:
             _require_known(name, known, f"{where}there is no field or parameter")
 
 
-def _is_a(value: Any, wanted: str) -> bool:
+def _is_a(value: Any, declared: str) -> bool:
     """Whether a value from YAML is of the type a notebook declares; types that are unknown pass."""
-    kind = wanted.partition("[")[0]
+    kind = declared.partition("[")[0]
     if kind == "float":
         return type(value) in (int, float)
     types: dict[str, type] = {"str": str, "int": int, "bool": bool, "dict": dict, "list": list}

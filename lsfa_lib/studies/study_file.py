@@ -60,12 +60,16 @@ class StudyFile:
 
 
 _NAMES = [each.name for each in dataclasses.fields(StudyFile)]
-_WANTED = {
+_EXPECTED = {
     "categories": "`all` or a list of names",
     "seeds": "a list such as [0, 1, 2]",
     "include": "a list of study files",
     **dict.fromkeys(("parameters", "cells", "grid", "published"), "indented fields"),
     "published.rows": "indented fields",
+}
+_EXPECTED_INSIDE = {
+    "cells": ("cell {!r}", "parameters such as {only: IFC}, or {} for none"),
+    "grid": ("grid {}", "a list of its values"),
 }
 
 
@@ -95,7 +99,7 @@ def read_file(path: Path) -> StudyFile:
 
 
 def _sentence(values: Fields, error: Any) -> str:
-    """What is wrong with the field that pydantic names, and what is wanted instead."""
+    """What is wrong with the field that pydantic names, and what is expected instead."""
     first, *inner = map(str, error["loc"])
     name = ".".join([first, *inner[:1]]) if first == "published" else first
     if error["type"] == "unexpected_keyword_argument":
@@ -104,18 +108,14 @@ def _sentence(values: Fields, error: Any) -> str:
         return (
             f"there is no field {name}; the nearest is {prefix}{nearest(error['loc'][-1], known)}"
         )
-    if first == "cells" and inner:
-        given = values["cells"][error["loc"][1]]
-        return (
-            f"cell {inner[0]!r} is {given!r}, wanted parameters such as {{only: IFC}}, or {{}} for "
-            "none"
-        )
-    if first == "grid" and inner:
-        return (
-            f"grid {inner[0]} is {values['grid'][error['loc'][1]]!r}, wanted a list of its values"
-        )
-    value = error["input"] if first == "published" else values[first]
-    return f"{name} is {value!r}, wanted {_WANTED.get(name, 'text')}"
+    value, expected = values[first], _EXPECTED.get(name, "text")
+    if first == "published":
+        value = error["input"]
+    elif first in _EXPECTED_INSIDE and inner:
+        value = value[error["loc"][1]]
+        name, expected = _EXPECTED_INSIDE[first]
+        name = name.format(inner[0])
+    return f"{name} is {value!r}, expected {expected}"
 
 
 def require_distinct(path: Path, name: str, values: Iterable[Any]) -> None:

@@ -1,15 +1,20 @@
-"""Means of a study's cells over categories and seeds, with the same bootstrap draws for all."""
+"""Means of a study's cells over categories and seeds, with the same resamples for all.
+
+Two cells are compared on the same test scans, so their difference is computed per resample.
+I-AUROC resamples test scans and seeds, map metrics resample seeds only.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cache
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from lsfa_lib.evaluation.bootstrap import Measured, draws, resampled, with_interval
+from lsfa_lib.evaluation.bootstrap import AREA, RESAMPLES, areas_under_roc, counts, with_interval
 from lsfa_lib.figures.findings import Result, labelled, number
+from lsfa_lib.storage.study_record import Key, StudyRecord
 
 Sample = tuple[float, Float[np.ndarray, " B"]]
 """A mean, and its value in each resample."""
@@ -23,39 +28,47 @@ class Means:
     as coreset seeds, for all.
     """
 
-    def __init__(self, about: dict[str, Any], results: dict[Any, Result], seed: int) -> None:
-        self.results, self.categories = results, list(about["categories"])
-        self.cells = list(about["cells"])
-        seeds, points = about["seeds"], range(len(about.get("grid", [{}])))
+    def __init__(self, about: StudyRecord, results: dict[Key, Result], seed: int) -> None:
+        self.results, self.categories, self.cells = results, about.categories, list(about.cells)
+        seeds, points = about.seeds, range(len(about.grid))
         self.trials = [[(s, p) for p in points] for s in seeds]
         if len(points) == 1:
             self.trials = [[(s, 0) for s in seeds]]
-        self.count = sum(map(len, self.trials))
-        self.drawn = draws([self._defective(category) for category in self.categories], seed)
-        self.measured = cache(self._measured)
-        self.of = cache(self._of)
+        self.count = len(seeds) * len(points)
+        self.seed, rng = seed, np.random.default_rng(seed)
+        self.defective = [self._defective(category) for category in self.categories]
+        # How often each test scan is drawn; good and defective ones apart.
+        self.good = [counts(rng, int((~each).sum())) for each in self.defective]
+        self.bad = [counts(rng, int(each.sum())) for each in self.defective]
+        self.values, self.of = cache(self._values), cache(self._of)
 
     def complete(self, cell: str, mode: str) -> tuple[str, ...]:
         """Categories in which the cell was finished with every seed, and has the mode."""
-        nothing: Result = {"modes": {}}
-        return tuple(
+        found = Counter(
             category
-            for category in self.categories
-            if all(
-                mode in self.results.get((cell, category, *trial), nothing)["modes"]
-                for same in self.trials
-                for trial in same
-            )
+            for (own, category, *_), result in self.results.items()
+            if own == cell and mode in result["modes"]
         )
+        return tuple(category for category in self.categories if found[category] == self.count)
 
     def _of(self, cell: str, mode: str, metric: str, categories: tuple[str, ...]) -> Sample:
         """The cell's mean over these categories."""
-        found = self.measured(cell, mode, metric, categories)
-        places = [self.categories.index(category) for category in categories]
-        # Where all share the drawn seeds, no variant has a stream of its own.
+        values = self.values(cell, mode, metric, categories)
+        # Where all share the drawn seeds, no cell has a stream of its own.
         variant = self.cells.index(cell) if len(self.trials) > 1 else 0
-        drawn = resampled(found, metric, self.drawn, variant, places)
-        return float(found.values[metric].mean()), drawn
+        training = self._weights(2 + variant, values.shape[1])
+        coreset = self._weights(1, values.shape[2])
+        if metric != AREA:
+            return float(values.mean()), np.einsum("bt,bs,ts->b", training, coreset, values.mean(0))
+        total = np.zeros(RESAMPLES)
+        for category in categories:
+            areas = self._areas(cell, mode, category)
+            total += np.einsum("bt,bs,bts->b", training, coreset, areas)
+        return float(values.mean()), total / len(categories)
+
+    def _weights(self, stream: int, size: int) -> Float[np.ndarray, "B k"]:
+        """Weights of `size` seeds in each resample; equal for equal streams."""
+        return counts(np.random.default_rng([self.seed, stream]), size) / size
 
     def difference(
         self, name: str, own: tuple[str, str], other: tuple[str, str]
@@ -70,22 +83,29 @@ class Means:
 
     def deviation(self, cell: str, mode: str, metric: str, categories: tuple[str, ...]) -> float:
         """Standard deviation of the mean over categories between seeds; NaN for one."""
-        by_seed = self.measured(cell, mode, metric, categories).values[metric].mean(0)
+        by_seed = self.values(cell, mode, metric, categories).mean(0)
         return float(by_seed.std(ddof=1)) if by_seed.size > 1 else float("nan")
 
-    def _measured(self, cell: str, mode: str, metric: str, categories: tuple[str, ...]) -> Measured:
-        runs = [
-            [[self.results[cell, category, *trial] for trial in same] for same in self.trials]
-            for category in categories
-        ]
-        values = np.array(
-            [[[number(r["modes"][mode][metric]) for r in s] for s in c] for c in runs]
-        )
+    def _runs(self, cell: str, category: str) -> list[list[Result]]:
+        """A list for each training seed, with a result for each coreset seed."""
+        return [[self.results[cell, category, *trial] for trial in same] for same in self.trials]
+
+    def _values(
+        self, cell: str, mode: str, metric: str, categories: tuple[str, ...]
+    ) -> Float[np.ndarray, "C T S"]:
+        """The metric by category, training seed and coreset seed."""
+        runs = [self._runs(cell, category) for category in categories]
+        return np.array([[[number(r["modes"][mode][metric]) for r in s] for s in c] for c in runs])
+
+    def _areas(self, cell: str, mode: str, category: str) -> Float[np.ndarray, "B T S"]:
+        """I-AUROC in each resample, by training seed and coreset seed."""
         scores = [
-            np.array([[[scan["scores"][mode] for scan in labelled(r)] for r in s] for s in c])
-            for c in runs
+            [[scan["scores"][mode] for scan in labelled(result)] for result in same]
+            for same in self._runs(cell, category)
         ]
-        return Measured({metric: values}, scores)
+        place = self.categories.index(category)
+        drawn = self.bad[place], self.good[place]
+        return areas_under_roc(np.array(scores), self.defective[place], *drawn)
 
     def _defective(self, category: str) -> Bool[np.ndarray, " n"]:
         """Which test scans are defective; none for a category without a finished run."""

@@ -14,10 +14,11 @@ from lsfa_lib.evaluation.bootstrap import AREA, verdict
 from lsfa_lib.figures.findings import BOTH, PLACES, shown
 from lsfa_lib.figures.names import METRICS, MODES, SHORT_MODES, metric_label
 from lsfa_lib.figures.tables import marked
+from lsfa_lib.pages.page import counted
 from lsfa_lib.records import MODALITIES
 from lsfa_lib.studies import study_table
 from lsfa_lib.studies.published import COLUMNS, published_file, published_values
-from lsfa_lib.studies.study_table import StudyRuns, config_of, finding, records, spread
+from lsfa_lib.studies.study_table import StudyRuns, config_of, finding, records, spread, spreads
 
 STAGES = {
     "train, s": ("train adaptors", "finetune"),
@@ -31,47 +32,35 @@ Each configuration was also scored on pseudo-defects, drawn on validation/good s
 orders the configurations as the test split does."""
 
 
-def comparison_cells(study: StudyRuns, lines: pd.DataFrame, mode: str = BOTH) -> pd.DataFrame:
-    """The cells in one mode, as text: value, difference to the reference, the paper's value.
+def comparison(study: StudyRuns, lines: pd.DataFrame, mode: str = BOTH) -> Styler:
+    """The cells in one mode: value, difference to the reference, the paper's value; best marked.
 
     The paper's numbers are for RGB + 3D on MVTec 3D-AD with its backbones.
     """
-    rows = {}
-    for line in records(lines[lines["mode"] == mode]):
-        own = rows[str(line["row"])] = dict[str, str]()
-        for metric in study_table.METRICS:
-            name = METRICS[metric]
-            own[name] = spread(line, metric)
-            if metric != "p_auroc":
-                own[f"Δ {name}"] = spread(line, f"d_{metric}", "+.3f")
-            own[f"{name}, paper"] = spread(line, f"published_{metric}") if mode == BOTH else "–"
-        if study.about.get("control"):
-            own["Δ I-AUROC to control"] = spread(line, "c_i_auroc", "+.3f")
-        if "selection" in lines:
-            own["selection"] = spread(line, "selection")
-        own["by I-AUROC"] = verdict(line) or "–"
-    frame = pd.DataFrame(rows).T.rename_axis(columns=MODES[mode])
+    about, own = study.about, lines[lines["mode"] == mode].set_index("row")
+    frame = pd.DataFrame(index=list(own.index))
+    values = pd.DataFrame(index=frame.index)
+    for metric in study_table.METRICS:
+        name = METRICS[metric]
+        frame[name], values[name] = spreads(own, metric), own[metric]
+        if metric != "p_auroc":
+            frame[f"Δ {name}"] = spreads(own, f"d_{metric}", "+.3f")
+        if mode == BOTH:
+            frame[f"{name}, paper"] = spreads(own, f"published_{metric}")
+            values[f"{name}, paper"] = own[f"published_{metric}"]
+    frame["Δ I-AUROC to control"] = spreads(own, "c_i_auroc", "+.3f")
+    frame["selection"] = spreads(own, "selection")
+    frame["by I-AUROC"] = [verdict(line) or "–" for line in records(own)]
     always = frame.columns.isin([METRICS[metric] for metric in study_table.METRICS])
-    return frame.loc[:, always | (frame != "–").any()]
-
-
-def comparison(study: StudyRuns, lines: pd.DataFrame, mode: str = BOTH) -> Styler:
-    """`comparison_cells` for a page, the best value of each metric marked."""
-    there = lines[lines["mode"] == mode].set_index("row")
-    columns = {METRICS[m]: m for m in study_table.METRICS}
-    columns |= {f"{METRICS[m]}, paper": f"published_{m}" for m in study_table.METRICS}
-    frame = comparison_cells(study, lines, mode)
-    values = {label: there[name] for label, name in columns.items() if label in frame}
-    about = study.about
-    categories = _count(len(about["categories"]), "category", "categories")
-    seeds = _count(len(about["seeds"]), "seed", "seeds")
-    points = f", {len(about['grid'])} points of the grid" if len(about.get("grid", [])) > 1 else ""
-    lacking = (lines.loc[lines["row"] == about["reference"], "mode"] != mode).all()
+    frame = frame.loc[:, always | (frame != "–").any()].rename_axis(columns=MODES[mode])
+    lacking = (lines.loc[lines["row"] == about.reference, "mode"] != mode).all()
+    points = f", {len(about.grid)} points of the grid" if len(about.grid) > 1 else ""
     caption = (
-        f"{MODES[mode]}; means over {categories} and {seeds}{points}, 95 % intervals; "
-        f"Δ to {about['reference']}{f' in {MODES[BOTH]}' if lacking else ''}."
+        f"{MODES[mode]}; means over {counted(len(about.categories), 'category')} and "
+        f"{counted(len(about.seeds), 'seed')}{points}, 95 % intervals; "
+        f"Δ to {about.reference}{f' in {MODES[BOTH]}' if lacking else ''}."
     )
-    return marked(frame, pd.DataFrame(values), caption=caption)
+    return marked(frame, values[[*frame.columns.intersection(values.columns)]], caption=caption)
 
 
 def limits_table(study: StudyRuns, mode: str = BOTH) -> Styler:
@@ -83,7 +72,7 @@ def limits_table(study: StudyRuns, mode: str = BOTH) -> Styler:
     return marked(frame, frame, caption=f"{MODES[mode]}; means over categories.")
 
 
-def cost_cells(study: StudyRuns) -> pd.DataFrame:
+def cost_table(study: StudyRuns) -> Styler:
     """Seconds of a run of each cell by stage, means over its runs; its largest bank and memory."""
     rows: dict[str, dict[str, Any]] = {}
     for cell in study.cells:
@@ -97,13 +86,7 @@ def cost_cells(study: StudyRuns) -> pd.DataFrame:
             "memory bank, patches": f"{max(banks):,}" if banks else "–",
             "peak memory, MB": f"{max(r['peak_memory_mb'] for r in results):,.0f}",
         }
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def cost_table(study: StudyRuns) -> Styler:
-    """`cost_cells` for a page."""
-    frame = cost_cells(study)
-    return marked(frame, frame.iloc[:, :0], digits=1)
+    return marked(pd.DataFrame.from_dict(rows, orient="index"), digits=1)
 
 
 def category_table(study: StudyRuns, metric: str, mode: str) -> Styler:
@@ -112,7 +95,7 @@ def category_table(study: StudyRuns, metric: str, mode: str) -> Styler:
     Published numbers are the paper's for MVTec 3D-AD: they stand under a category where the data
     has one of that name, and as the mean over its ten categories.
     """
-    categories = list(study.about["categories"])
+    categories = study.about.categories
     found = study.frame[study.frame["mode"] == mode]
     frame = found.pivot_table(values=metric, index="cell", columns="category", sort=False)
     frame = _in_order(study, frame).reindex(columns=categories)
@@ -144,7 +127,7 @@ def frontier_table(dataset: str) -> Styler:
     names = {metric: METRICS[metric] for metric in study_table.METRICS}
     frame = pd.DataFrame(rows).set_index("method")[["venue", *names, "provenance"]]
     frame = frame.rename(columns=names).replace("", "–")
-    return marked(frame, frame.iloc[:, :0], caption=dataset)
+    return marked(frame, caption=dataset)
 
 
 def drift_table(study: StudyRuns) -> Styler:
@@ -159,7 +142,7 @@ def drift_table(study: StudyRuns) -> Styler:
             }
     frame = pd.DataFrame(rows).T
     numbers = [name for name in frame if str(name).startswith("trained")]
-    return marked(frame.astype(dict.fromkeys(numbers, int)), frame.iloc[:, :0])
+    return marked(frame.astype(dict.fromkeys(numbers, int)))
 
 
 def differences(study: StudyRuns) -> Styler:
@@ -167,12 +150,12 @@ def differences(study: StudyRuns) -> Styler:
     frame = pd.DataFrame({cell: dict(flat(config_of(study, cell))) for cell in study.cells})
     frame = frame.drop(index=[*PLACES], errors="ignore").map(shown)
     frame = frame[frame.nunique(axis=1) > 1]
-    return marked(frame, frame.iloc[:, :0])
+    return marked(frame)
 
 
 def answer(study: StudyRuns, lines: pd.DataFrame, mode: str = BOTH) -> str:
     """The study's question answered from its numbers, as Markdown."""
-    reference = html.escape(str(study.about["reference"]))
+    reference = html.escape(study.about.reference)
     said = [f"**{html.escape(finding(study, lines, mode))}.**\n"]
     for line in records(lines[lines["mode"] == mode]):
         if word := verdict(line):
@@ -182,14 +165,13 @@ def answer(study: StudyRuns, lines: pd.DataFrame, mode: str = BOTH) -> str:
                 f"- **{cell}**: {word}. I-AUROC {area}, AUPRO {pro} compared with "
                 f"{reference}{_paper_gain(study, line)}."
             )
-    failed = [run for run in study.about["runs"] if run["state"] != "done"]
-    if failed:
-        names = ", ".join(sorted({str(run["cell"]) for run in failed}))
+    if failed := study.about.failed:
+        names = ", ".join(sorted({run.cell for run in failed}))
         said.append(
-            f"- {len(failed)} of {len(study.about['runs'])} runs failed ({html.escape(names)}): "
+            f"- {len(failed)} of {len(study.about.runs)} runs failed ({html.escape(names)}): "
             "means are over the categories that were finished with every seed."
         )
-    if len(study.about["seeds"]) * len(study.about.get("grid", [{}])) == 1:
+    if len(study.about.seeds) * len(study.about.grid) == 1:
         said.append(
             "- One seed: intervals cover the choice of test scans only, not chance in training and "
             "coreset."
@@ -199,17 +181,14 @@ def answer(study: StudyRuns, lines: pd.DataFrame, mode: str = BOTH) -> str:
 
 def _paper_gain(study: StudyRuns, line: dict[str, Any]) -> str:
     """The difference the paper reports between the two cells."""
-    published = published_values(study.about["published"], study.about["reference"])
+    published = published_values(study.about.published, study.about.reference)
     gain = line[f"published_{AREA}"] - published.get(AREA, np.nan)
     return "" if np.isnan(gain) else f"; the paper reports {gain:+.3f}"
 
 
 def modes_sentence(study: StudyRuns, lines: pd.DataFrame) -> str:
     """How the reference cell does in each mode, as Markdown."""
-    own = {line["mode"]: line for line in records(lines[lines["row"] == study.about["reference"]])}
-    said = "; ".join(f"{SHORT_MODES[mode]} {spread(line, AREA)}" for mode, line in own.items())
-    return f"- {html.escape(str(study.about['reference']))}, I-AUROC by source: {said}."
-
-
-def _count(number_of: int, one: str, many: str) -> str:
-    return f"{number_of} {one if number_of == 1 else many}"
+    reference = study.about.reference
+    own = records(lines[lines["row"] == reference])
+    said = "; ".join(f"{SHORT_MODES[line['mode']]} {spread(line, AREA)}" for line in own)
+    return f"- {html.escape(reference)}, I-AUROC by source: {said}."

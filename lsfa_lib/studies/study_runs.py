@@ -6,7 +6,7 @@ import functools
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,21 +40,36 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Run:
-    """One notebook to execute."""
+class Job:
+    """A notebook to execute in a folder: a run, or the page of a study."""
+
+    notebook: Path
+    folder: Path
+    parameters: Fields
+    key: str = ""
+    """Equal for runs with the same numbers: of whichever study or cell, they are done once.
+
+    "" for what is executed each time, such as the page of a study."""
+    title: str = ""
+    wait_for_lock: bool = False
+    """Waits for another sweep that executes this run."""
+    again: bool = False
+    """Executes it even if it is finished."""
+    has_numbers: bool = True
+    """A run whose notebook writes result.json."""
+    place: str = field(default_factory=lambda: str(Path.cwd()))
+    """Working folder that relative paths start from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Job):
+    """The job of one cell in one category with one seed."""
 
     cell: str
     point: Fields
     """The grid's values."""
     category: str
     seed: int
-    key: str
-    """Equal for runs with the same numbers: of whichever study or cell, they are done once."""
-    folder: str
-    """Name of its folder; follows from the key and what the key is made of."""
-    notebook: Path
-    parameters: Fields
-    """All but `out`."""
 
 
 def settings_of(study: Study) -> list[Setting]:
@@ -116,40 +131,51 @@ def categories_of(study: Study, found: list[Setting]) -> list[str]:
     return list(named)
 
 
-def runs_of(study: Study) -> list[Run]:
-    """The runs of a study. Seeds are outermost, then cells: neighbours then seldom extract the same
-    features side by side.
+def runs_of(study: Study, reports: Path = Path("reports")) -> list[Run]:
+    """The runs of a study, in folders below `reports`.
 
+    Seeds are outermost, then cells: neighbours then seldom extract the same features side by side.
     Raises InputError for whatever would make one of them fail before its first step.
     """
     found = [setting for setting in settings_of(study) if not setting.missing]
     for setting in found:
         resolve_device(setting.config.device)
     return [
-        _run(study, setting, category, seed)
+        _run(study, setting, category, seed, reports)
         for seed in study.seeds[: None if "seed" in study.declared else 1]
         for setting in found
         for category in categories_of(study, found)
     ]
 
 
-def _run(study: Study, setting: Setting, category: str, seed: int) -> Run:
-    config = setting.config
+def _run(study: Study, setting: Setting, category: str, seed: int, reports: Path) -> Run:
     _require_scans(study, setting, category, seed)
-    data = fingerprint(Path(config.data.root) / category)
+    data = fingerprint(Path(setting.config.data.root) / category)
     key = config_hash(setting.key, category, seed, data)
     words = "-".join(map(_slug, _words(study, setting)))[:80]
-    parts = [_slug(category), _slug(config.preset), words, f"s{seed}", key[:8]]
-    standard = {"category": category, "seed": seed}
+    parts = [_slug(category), _slug(setting.config.preset), words, f"s{seed}", key[:8]]
+    name = "-".join(part for part in parts if part)
+    folder, title = reports / "runs" / "sweep" / name, ""
+    if not study.has_numbers:
+        # Next to the studies, where the gallery looks for pages that are no runs.
+        folder = reports / f"{study.notebook.stem}-{name}"
+        title = f"{study.title} ({category})"
+    elif study.path is None:
+        folder = reports / "runs" / "quickstart" / f"{category}-{setting.cell}-s{seed}"
+        key = ""
+    standard = {"category": category, "seed": seed, "out": str(folder)}
+    own = {name: value for name, value in standard.items() if name in study.declared}
     return Run(
+        study.notebook.resolve(),
+        folder,
+        own | setting.parameters,
+        key,
+        title,
+        has_numbers=study.has_numbers,
         cell=setting.cell,
         point=setting.point,
         category=category,
         seed=seed,
-        key=key,
-        folder="-".join(part for part in parts if part),
-        notebook=study.notebook.resolve(),
-        parameters={n: v for n, v in standard.items() if n in study.declared} | setting.parameters,
     )
 
 

@@ -6,8 +6,7 @@ the study's reference cell, see `bootstrap`.
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,26 +19,25 @@ from lsfa_lib.figures.findings import BOTH, Result, number
 from lsfa_lib.figures.names import MODES
 from lsfa_lib.storage.files import InputError, atomic_write, located
 from lsfa_lib.storage.results import read_result
+from lsfa_lib.storage.study_record import Key, StudyRecord, read_study
 from lsfa_lib.studies.published import published_values
 from lsfa_lib.studies.study_means import Means
 
-SCHEMA = 1
 METRICS = ("i_auroc", "aupro_30", "p_auroc")
-Key = tuple[str, str, int, int]
-"""Cell, category, seed, and the point of the grid."""
 
 
 @dataclass(frozen=True)
 class StudyRuns:
     """What a sweep left: study.json and the result of every run that was finished."""
 
-    about: dict[str, Any]
+    about: StudyRecord
     results: dict[Key, Result]
 
     @property
     def cells(self) -> list[str]:
         """Cells with at least one finished run, in the study's order."""
-        return [cell for cell in self.about["cells"] if any(key[0] == cell for key in self.results)]
+        finished = {key[0] for key in self.results}
+        return [cell for cell in self.about.cells if cell in finished]
 
     @property
     def modes(self) -> list[str]:
@@ -49,6 +47,7 @@ class StudyRuns:
     @cached_property
     def frame(self) -> pd.DataFrame:
         """One line for each finished run and mode: its numbers, seconds and memory."""
+        folders = {run.key: run.folder for run in self.about.runs}
         return pd.DataFrame(
             [
                 {
@@ -57,7 +56,7 @@ class StudyRuns:
                     **{n: number(v) for n, v in values.items() if v is None or _is_number(v)},
                     "seconds": sum(result["seconds"].values()),
                     "peak_memory_mb": result["peak_memory_mb"],
-                    "folder": self.about["folders"][key],
+                    "folder": folders[key],
                 }
                 for key, result in self.results.items()
                 for mode, values in result["modes"].items()
@@ -81,25 +80,15 @@ def load(folder: Path | str) -> StudyRuns:
     """
     folder = located(Path(folder))
     path = folder / "study.json"
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        schema = about["schema"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    if not path.exists():
         raise InputError(
             f"{path} is not a finished study; run `lsfa sweep` with its file in studies/"
-        ) from error
-    if schema != SCHEMA:
-        raise InputError(
-            f"{path} has schema {schema}, this version reads {SCHEMA}; sweep the study again"
         )
-    about["folders"] = {
-        (run["cell"], run["category"], run["seed"], run.get("point", 0)): run["folder"]
-        for run in about["runs"]
-        if run["state"] == "done"
-    }
-    results = {key: read_result(folder / p / "result.json") for key, p in about["folders"].items()}
-    if not results:
-        raise InputError(f"{path}: none of its {len(about['runs'])} runs was finished")
+    about = read_study(path)
+    done = [run for run in about.runs if run.done]
+    if not done:
+        raise InputError(f"{path}: none of its {len(about.runs)} runs was finished")
+    results = {run.key: read_result(folder / run.folder / "result.json") for run in done}
     scans: dict[str, list[str]] = {}
     for (cell, category, *_), result in results.items():
         names = [scan["name"] for scan in result["scans"]]
@@ -113,9 +102,9 @@ def load(folder: Path | str) -> StudyRuns:
 
 def against(study: StudyRuns, reference: str, cells: tuple[str, ...]) -> StudyRuns:
     """The study with these cells alone, compared with another reference."""
-    kept = {cell: study.about["cells"][cell] for cell in (reference, *cells)}
+    kept = {cell: study.about.cells[cell] for cell in (reference, *cells)}
     results = {key: result for key, result in study.results.items() if key[0] in kept}
-    return StudyRuns({**study.about, "cells": kept, "reference": reference}, results)
+    return StudyRuns(replace(study.about, cells=kept, reference=reference), results)
 
 
 def table(study: StudyRuns, seed: int = 0) -> pd.DataFrame:
@@ -129,16 +118,16 @@ def table(study: StudyRuns, seed: int = 0) -> pd.DataFrame:
     what failed.
     """
     means = Means(study.about, study.results, seed)
-    reference, control = study.about["reference"], study.about.get("control", "")
+    reference, control = study.about.reference, study.about.control
     lines = []
     for cell in study.cells:
-        published = published_values(study.about["published"], cell)
+        published = published_values(study.about.published, cell)
         for mode in study.modes:
             complete = means.complete(cell, mode)
             if not complete:
                 continue
             line: dict[str, Any] = {"row": cell, "mode": mode, "runs": len(study.of_cell(cell))}
-            line["missing"] = len(study.about["categories"]) * means.count - line["runs"]
+            line["missing"] = len(study.about.categories) * means.count - line["runs"]
             other = mode if means.complete(reference, mode) else BOTH
             for metric in METRICS:
                 line |= with_interval(metric, *means.of(cell, mode, metric, complete))
@@ -170,7 +159,7 @@ def _selection(study: StudyRuns, cell: str, mode: str) -> dict[str, float]:
 
 def finding(study: StudyRuns, lines: pd.DataFrame, mode: str = BOTH) -> str:
     """The study's result in one sentence, by I-AUROC in one mode."""
-    name, reference = MODES[mode], study.about["reference"]
+    name, reference = MODES[mode], study.about.reference
     there = records(lines[lines["mode"] == mode])
     compared = [line for line in there if verdict(line)]
     if not compared:
@@ -201,6 +190,11 @@ def spread(line: dict[str, Any], name: str, form: str = ".3f") -> str:
     if np.isnan(value):
         return "–"
     return f"{value:{form}}" + ("" if np.isnan(low) else f" [{low:{form}}, {high:{form}}]")
+
+
+def spreads(lines: pd.DataFrame, name: str, form: str = ".3f") -> list[str]:
+    """`spread` of each line."""
+    return [spread(line, name, form) for line in records(lines)]
 
 
 def write_tables(folder: Path | str) -> str:

@@ -5,21 +5,20 @@ What is finished stays finished: a sweep that is stopped, killed or changed resu
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lsfa_lib.pages import gallery
-from lsfa_lib.storage.files import InputError, atomic_write
-from lsfa_lib.storage.results import now
+from lsfa_lib.storage.files import InputError
+from lsfa_lib.storage.results import SCHEMA, now, write_json
 from lsfa_lib.studies.study import Study
-from lsfa_lib.studies.study_runs import Run, runs_of, settings_of
-from lsfa_lib.studies.study_table import SCHEMA, write_tables
+from lsfa_lib.studies.study_runs import Job, Run, runs_of, settings_of
+from lsfa_lib.studies.study_table import write_tables
 from lsfa_lib.studies.sweep_cluster import crew
-from lsfa_lib.studies.sweep_worker import Job, Outcome, failed, finished
+from lsfa_lib.studies.sweep_worker import Outcome, failed, finished
 from lsfa_lib.studies.watch import Watch
 
 
@@ -32,6 +31,11 @@ class Swept:
     """One for each study, with study.json, its tables and its page."""
     failures: dict[Path, str] = field(default_factory=dict)
     """Folder of each run, table or page that failed, and why."""
+
+    def note(self, folder: Path, outcome: Outcome) -> None:
+        """Keeps why a job failed, if it did."""
+        if outcome.error:
+            self.failures[folder] = outcome.error
 
 
 def run_sweep(
@@ -48,10 +52,8 @@ def run_sweep(
     pages are made from the others. Raises InputError before the first run where one cannot work.
     """
     start, reports = time.perf_counter(), reports.resolve()
-    runs = {study.name: runs_of(study) for study in studies}
-    jobs = {
-        run.key: job_of(study, run, reports, force) for study in studies for run in runs[study.name]
-    }
+    runs = {study.name: runs_of(study, reports) for study in studies}
+    jobs = {run.key: replace(run, again=force) for own in runs.values() for run in own}
     known = {} if force else {key: finished(job) for key, job in jobs.items()}
     outcomes = {key: outcome for key, outcome in known.items() if outcome}
     todo = [job for key, job in jobs.items() if key not in outcomes]
@@ -60,38 +62,18 @@ def run_sweep(
     with crew(min(workers, max(1, len(todo))), scheduler, watch) as run_all:
         for job, outcome in run_all(todo):
             outcomes[job.key] = outcome
-            if outcome.error:
-                swept.failures[job.folder] = outcome.error
+            swept.note(job.folder, outcome)
         for study in compared:
             folder = reports / "studies" / study.folder
             about = _about(study) | {"wall_seconds": time.perf_counter() - start}
             about["runs"] = [
-                _about_run(
-                    study, run, outcomes[run.key], os.path.relpath(jobs[run.key].folder, folder)
-                )
-                for run in runs[study.name]
+                _about_run(study, run, outcomes[run.key], folder) for run in runs[study.name]
             ]
             _write_tables(swept, folder, about)
         for job, outcome in run_all([page for s in compared for page in _pages(s, reports)]):
-            if outcome.error:
-                swept.failures[job.folder] = outcome.error
+            swept.note(job.folder, outcome)
     gallery.write_index(reports)
     return swept
-
-
-def job_of(study: Study, run: Run, reports: Path, force: bool = False) -> Job:
-    """The job of a run: its notebook with its parameters, in its folder below `reports`."""
-    about: dict[str, Any] = {"again": force, "place": str(Path.cwd())}
-    if not study.has_numbers:
-        # Next to the studies, where the gallery looks for pages that are no runs.
-        folder = reports / f"{run.notebook.stem}-{run.folder}"
-        about |= {"title": f"{study.title} ({run.category})", "has_numbers": False}
-        return Job(run.notebook, folder, run.parameters, run.key, **about)
-    if study.path is None:
-        folder = reports / "runs" / "quickstart" / f"{run.category}-{run.cell}-s{run.seed}"
-        return Job(run.notebook, folder, {**run.parameters, "out": str(folder)}, **about)
-    folder = reports / "runs" / "sweep" / run.folder
-    return Job(run.notebook, folder, {**run.parameters, "out": str(folder)}, run.key, **about)
 
 
 def _pages(study: Study, reports: Path) -> list[Job]:
@@ -99,8 +81,8 @@ def _pages(study: Study, reports: Path) -> list[Job]:
     folder = reports / "studies" / study.folder
     if not study.page or not (folder / "table.parquet").exists():
         return []
-    notebook, place = study.find(study.page).resolve(), str(Path.cwd())
-    return [Job(notebook, folder, {"study": str(folder)}, title=study.title, place=place)]
+    notebook = study.find(study.page).resolve()
+    return [Job(notebook, folder, {"study": str(folder)}, title=study.title)]
 
 
 def _about(study: Study) -> dict[str, Any]:
@@ -124,14 +106,14 @@ def _about(study: Study) -> dict[str, Any]:
     }
 
 
-def _about_run(study: Study, run: Run, outcome: Outcome, folder: str) -> dict[str, Any]:
-    """What study.json says of a run; its folder from that of the study."""
+def _about_run(study: Study, run: Run, outcome: Outcome, folder: Path) -> dict[str, Any]:
+    """What study.json in `folder` says of a run."""
     return {
         "cell": run.cell,
         "category": run.category,
         "seed": run.seed,
         "point": study.points.index(run.point),
-        "folder": Path(folder).as_posix(),
+        "folder": Path(os.path.relpath(run.folder, folder)).as_posix(),
         "state": "failed" if outcome.error else "done",
         **asdict(outcome),
     }
@@ -141,17 +123,12 @@ def _write_tables(swept: Swept, folder: Path, about: dict[str, Any]) -> None:
     """Writes study.json and the tables of the finished runs, then the finding from them."""
     about["categories"] = list(dict.fromkeys(run["category"] for run in about["runs"]))
     swept.folders.append(folder)
-    _write_json(folder / "study.json", about)
+    write_json(folder / "study.json", about)
     try:
         finding = write_tables(folder)
     except InputError as error:
         for name in ("runs.parquet", "table.parquet", "table.csv"):
             (folder / name).unlink(missing_ok=True)
-        swept.failures[folder] = failed(folder, error).error
+        swept.note(folder, failed(folder, error))
         return
-    _write_json(folder / "study.json", {**about, "finding": finding})
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    with atomic_write(path) as file:
-        file.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_json(folder / "study.json", {**about, "finding": finding})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -17,14 +17,15 @@ from distributed.scheduler import KilledWorker
 
 from lsfa_lib.storage.files import InputError
 from lsfa_lib.studies import prefork
-from lsfa_lib.studies.sweep_worker import TOPIC, Job, Outcome, failed, lost, perform, tidy
+from lsfa_lib.studies.study_runs import Job
+from lsfa_lib.studies.sweep_worker import TOPIC, Outcome, failed, lost, perform, tidy
 from lsfa_lib.studies.watch import Watch
 
 DEATHS = 3
 """Workers of this machine a run may cost before it counts as failed."""
 POLL_S = 2.0
 """How soon workers that join get their first job."""
-RunAll = Callable[[list[Job]], Iterator[tuple[Job, Outcome]]]
+RunAll = Callable[[Sequence[Job]], Iterator[tuple[Job, Outcome]]]
 _Client: Any = Client  # Calls of these carry no types.
 _LocalCluster: Any = LocalCluster
 _wait: Any = wait
@@ -47,7 +48,7 @@ def crew(workers: int, scheduler: str, watch: Watch) -> Iterator[RunAll]:
                 if any(job.folder.name == run for job in begun):
                     watch.heard(run, where)
 
-            def run_all(jobs: list[Job]) -> Iterator[tuple[Job, Outcome]]:
+            def run_all(jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
                 begun.extend(jobs)
                 for job, outcome in _performed(client, deque(jobs), watch):
                     watch.finished(job.folder, outcome.seconds, outcome.error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 import traceback
@@ -15,32 +14,12 @@ from distributed import get_worker
 from tqdm import tqdm
 
 from lsfa_lib.storage.files import InputError, Listener, atomic_write, locked, progress_reported_to
-from lsfa_lib.storage.results import read_result, reset_peak_memory
+from lsfa_lib.storage.results import SCHEMA, read_json, read_result, reset_peak_memory, write_json
+from lsfa_lib.studies.study_runs import Job
 
-SCHEMA = 1
 FAILED, TRACEBACK = "notebook-failed.ipynb", "error.txt"
 TOPIC, EVERY_S = "lsfa-progress", 1.0
 """Of dask's events: where a run is, at most once a second."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A notebook to execute in a folder."""
-
-    notebook: Path
-    folder: Path
-    parameters: dict[str, Any]
-    key: str = ""
-    """Of a run; "" for what is executed each time, such as the page of a study."""
-    title: str = ""
-    wait_for_lock: bool = False
-    """Waits for another sweep that executes this run."""
-    again: bool = False
-    """Executes it even if it is finished."""
-    has_numbers: bool = True
-    """A run whose notebook writes result.json."""
-    place: str = ""
-    """Working folder that relative paths start from, "" for the worker's own."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +40,7 @@ def perform(job: Job) -> Outcome | None:
     None where another sweep executes it and the job does not wait; a job that waits finds it done.
     """
     try:
-        with locked(job.folder, wait=job.wait_for_lock), chdir(job.place or "."):
+        with locked(job.folder, wait=job.wait_for_lock), chdir(job.place):
             if job.key and not job.again and (before := finished(job)):
                 return before
             return _execute(job)
@@ -86,7 +65,10 @@ def _execute(job: Job) -> Outcome:
     report.render(page, job.folder / "report.html", title=job.title)
     seconds = time.perf_counter() - start
     if job.key:
-        _mark(job, seconds)
+        about = {"schema": SCHEMA, "key": job.key, "notebook": job.notebook.stem}
+        about |= {"parameters": job.parameters, "seconds": seconds}
+        # Last of all: with it the run is finished.
+        write_json(job.folder / "run.json", about)
     return Outcome(seconds=seconds)
 
 
@@ -119,24 +101,16 @@ def _reporter(run: str) -> Listener:
     return listen
 
 
-def _mark(job: Job, seconds: float) -> None:
-    """Writes run.json, last of all: with it the run is finished."""
-    about = {"schema": SCHEMA, "key": job.key, "notebook": job.notebook.stem}
-    about |= {"parameters": job.parameters, "seconds": seconds}
-    with atomic_write(job.folder / "run.json") as file:
-        file.write_text(json.dumps(about, indent=1), encoding="utf-8")
-
-
 def finished(job: Job) -> Outcome | None:
     """The outcome of a run, if it was finished in its folder."""
     try:
-        about = json.loads((job.folder / "run.json").read_text(encoding="utf-8"))
-        if about["schema"] != SCHEMA or about["key"] != job.key:
+        about = read_json(job.folder / "run.json", "is damaged", "it is executed again")
+        if about["key"] != job.key:
             return None
         if job.has_numbers:
             read_result(job.folder / "result.json")
         return Outcome(seconds=float(about["seconds"]), reused=True)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None  # Half-written, damaged or of another version: it is executed again.
 
 
