@@ -19,6 +19,7 @@ def demo(
     seed: Annotated[int, Option(help="Another seed gives other parts.")] = 0,
     size: Annotated[int, Option(help="Side of the camera frame, px.")] = 400,
     layout: Annotated[str, Option(help="mvtec3d or eyecandies.")] = "mvtec3d",
+    version: Annotated[int, Option(help="1: larger and clearer defects on cleaner parts.")] = 2,
     study: Annotated[
         bool, Option("--study", help="Those of studies/in_depth.yaml: 100 test scans at 448 px.")
     ] = False,
@@ -29,15 +30,19 @@ def demo(
     `--layout eyecandies` the products are stored as in that data set, under its six lights.
     """
     from lsfa_lib.demo.eyecandies_demo import write_eyecandies_demo
-    from lsfa_lib.demo.synthetic import DemoCounts, DemoSettings, write_demo
+    from lsfa_lib.demo.synthetic import DIFFICULTIES, DemoCounts, DemoSettings, write_demo
 
     writers = {"mvtec3d": write_demo, "eyecandies": write_eyecandies_demo}
     if layout not in writers:
         raise InputError(f"there is no layout {layout!r}; choose among {', '.join(writers)}")
-    settings = DemoSettings(size=size, seed=seed)
+    known = ", ".join(map(str, DIFFICULTIES))
+    if version not in DIFFICULTIES:
+        raise InputError(f"there is no version {version}; choose among {known}")
+    counts = DemoCounts()
     if study:
-        counts = DemoCounts(train=32, validation=8, good=40, each_defect=10)
-        settings = DemoSettings(counts=counts, size=448, seed=1)
+        counts, size, seed = DemoCounts(good=40, each_defect=10), 448, 1
+    difficulty = DIFFICULTIES[version]
+    settings = DemoSettings(counts=counts, size=size, seed=seed, difficulty=difficulty)
     writers[layout](root, settings)
     typer.echo(f"demo data: {root}")
 

@@ -31,6 +31,10 @@ class Variation:
     """Standard deviation of the brightness of the colour, relative."""
     texture: float = 1.0
     """Amplitude of bumps, pores, blotches and marks, 1 as designed."""
+    warp_mm: float = 0.0
+    """Standard deviation of a smooth deformation of the outline, each axis."""
+    backdrop: float = 1.0
+    """Contrast of the backdrop's texture, 1 as designed."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +86,17 @@ def make_part(product: Product, size: int, variation: Variation, rng: Generator)
     scale = 1 + variation.scale * float(np.clip(rng.standard_normal(), -2, 2))
     shade = 1 + variation.shade * float(np.clip(rng.standard_normal(), -2, 2))
     along, across = cos * right + sin * down, cos * down - sin * right
+    if variation.warp_mm:
+        waves = 40 / rendering.cell_mm(size), 140 / rendering.cell_mm(size)
+        along, across = (
+            line + np.float32(variation.warp_mm) * rendering.noise(rng, len(line), *waves)
+            for line in (along, across)
+        )
     pose = Pose(along, across, scale, variation.texture, rendering.cell_mm(size))
     height, albedo = product.make(pose, rng)
     height, albedo = np.maximum(height, 0).astype(np.float32), albedo.astype(np.float32)
     fibres = 0.7 * pose.noise(rng, 0.6, 2.5, 0.5) + 0.5 * pose.noise(rng, 8.0, 120.0)
-    contrast = np.clip(1 + product.grain * fibres, 0.2, 2)
+    contrast = np.clip(1 + variation.backdrop * product.grain * fibres, 0.2, 2)
     backdrop = channels(product.backdrop) * contrast
     part = height > 0
     albedo = np.where(part, np.clip(albedo * np.float32(shade), 0.005, 1), backdrop)

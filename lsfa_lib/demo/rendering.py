@@ -82,6 +82,10 @@ class View:
     missing_share: float
     """Fraction of pixels without a reading for no visible reason."""
     lens: Lens = DEMO_LENS
+    focus_px: float = 0.55
+    """Standard deviation of the lens blur."""
+    flying_share: float = 0.0
+    """Fraction of the pixels at walls whose reading lies between front and back."""
 
 
 @dataclass(frozen=True)

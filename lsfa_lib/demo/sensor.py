@@ -38,6 +38,10 @@ class Capture:
     """Least and largest standard deviation of a depth reading."""
     missing_share: tuple[float, float] = (0.001, 0.006)
     """Least and largest fraction of pixels without a reading for no visible reason."""
+    focus_px: tuple[float, float] = (0.55, 0.55)
+    """Least and largest standard deviation of the lens blur."""
+    flying_share: float = 0.0
+    """Fraction of the pixels at walls whose reading lies between front and back."""
 
 
 def draw_view(size: int, capture: Capture, rng: Generator, lens: Lens = DEMO_LENS) -> View:
@@ -57,6 +61,8 @@ def draw_view(size: int, capture: Capture, rng: Generator, lens: Lens = DEMO_LEN
         depth_noise_mm=rng.uniform(*capture.depth_noise_mm),
         missing_share=rng.uniform(*capture.missing_share),
         lens=lens,
+        focus_px=rng.uniform(*capture.focus_px),
+        flying_share=capture.flying_share,
     )
 
 
@@ -69,7 +75,7 @@ def photograph(surface: Surface, view: View, hits: Hits, rng: Generator) -> Rgb:
     x, y, _ = np.moveaxis(rendering.rays(view.size, view.lens), -1, 0)
     fall = 5 * (view.lens.focal / DEMO_LENS.focal) ** 2
     colour *= (1 - fall * (x**2 + y**2)) * rendering.channels(view.exposure)
-    blurred = ndimage.gaussian_filter(colour, (0, 0.55, 0.55))
+    blurred = ndimage.gaussian_filter(colour, (0, view.focus_px, view.focus_px))
     colour = np.ascontiguousarray(np.moveaxis(blurred, 0, -1))
     # Shot noise grows with the square root of the light, read noise does not.
     grain = rng.standard_normal(colour.shape, dtype=np.float32)
@@ -80,7 +86,8 @@ def photograph(surface: Surface, view: View, hits: Hits, rng: Generator) -> Rgb:
 def measure(surface: Surface, view: View, hits: Hits, rng: Generator) -> Points:
     """Coordinates of the frame in metres; (0, 0, 0) without a reading.
 
-    Readings are missing in the projector's shadow, on most wall pixels and at random.
+    Readings are missing in the projector's shadow, on most wall pixels and at random; flying ones
+    lie between the front and the back of a wall.
     """
     white = rng.standard_normal(hits.depth.shape, dtype=np.float32)
     smooth = ndimage.gaussian_filter(rng.standard_normal(white.shape, dtype=np.float32), 1.5)
@@ -89,14 +96,19 @@ def measure(surface: Surface, view: View, hits: Hits, rng: Generator) -> Points:
     xyz = rendering.rays(view.size, view.lens) * ((hits.depth + error) / 1000)[..., None]
 
     chance = rng.random(hits.depth.shape, dtype=np.float32)
-    jump = ndimage.maximum_filter(hits.depth, 3) - ndimage.minimum_filter(hits.depth, 3)
-    wall = jump > 2 * WALL_MM_PER_PX * 400 / view.size
+    front, back = ndimage.minimum_filter(hits.depth, 3), ndimage.maximum_filter(hits.depth, 3)
+    wall = back - front > 2 * WALL_MM_PER_PX * 400 / view.size
     rows = surface.part.any(axis=1)  # The projector's shadows run along the rows of the grid.
     horizon = np.zeros_like(surface.height)
     horizon[rows] = _horizon(surface.height[rows], rendering.cell_mm(view.size), (1.0, 0.0))
     shadow = rendering.nearest(horizon, hits.cell) > 1 / PROJECTOR_SLOPE
     lost = (chance < view.missing_share) | (wall & (chance < 0.85)) | shadow
     xyz[lost] = 0
+    if view.flying_share:
+        flying = wall & ~shadow & (rng.random(wall.shape, dtype=np.float32) < view.flying_share)
+        between = front + (back - front) * rng.random(wall.shape, dtype=np.float32)
+        rays = rendering.rays(view.size, view.lens)
+        xyz[flying] = (rays * (between / 1000)[..., None])[flying]
     return xyz
 
 
