@@ -205,7 +205,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "parameter": ({"cells": {"a": {"scan": 1}}}, "no field or parameter 'scan'; .* is scans"),
     "type": ({"cells": {"a": {"scans": "five"}}}, "cell 'a': scans is 'five', expected int"),
     "flag for a number": ({"parameters": {"scans": True}}, "scans is True, expected int"),
-    "type of a field": ({"cells": {"a": {"shots": "five"}}}, "cell 'a': shots is 'five', wanted"),
+    "type of a field": ({"cells": {"a": {"shots": "five"}}}, "cell 'a': shots is 'five', expected"),
     "nested fields": ({"cells": {"a": {"fields": 3}}}, "cell 'a': fields is 3, expected indented"),
     "owned": ({"cells": {"a": {"seed": 3}}}, "cell 'a': seed is set by the sweep; write `seeds:`"),
     "former root": ({"parameters": {"data_root": "x"}}, "'data_root'; the nearest is data.root"),

@@ -20,7 +20,7 @@ def decoding(path: Path) -> Iterator[None]:
     """Any error inside the block becomes an InputError about `path`."""
     try:
         yield
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; it was moved or removed, restore it") from error
