@@ -95,7 +95,7 @@ def _about(
         "created": results.now(),
         "config": config,
         "method": {"title": method.title, "source": method.source},
-        "weights": {m: fitted.encoders.about[m] for m in method.modalities if fitted.encoders},
+        "weights": fitted.encoders.about if fitted.encoders else {},
         "train_scans": fitted.train,
         **fitted.report,
         "validation_scores": fitted.validation_scores,

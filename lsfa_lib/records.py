@@ -36,7 +36,8 @@ def is_defective(kind: str) -> bool | None:
 class Scan:
     """One capture as it lies on disk: colour, organised points and ground truth of equal size.
 
-    `xyz` is in metres in the camera frame; a pixel without a reading is (0, 0, 0).
+    `xyz` is in metres in the camera frame; a pixel without a reading is (0, 0, 0), and so are all
+    pixels of an image without 3D.
     `defect` marks defective pixels and is read by metrics and figures only.
     """
 
@@ -48,7 +49,9 @@ class Scan:
     kind: str
     """Folder the scan was found in: `good` or the name of the defect."""
     path: Path
-    """The xyz file, for error messages."""
+    """The xyz file, or the image if there is none; for error messages."""
+    modalities: tuple[Modality, ...] = MODALITIES
+    """What was captured; `("rgb",)` for an image without 3D."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,8 @@ class Sample:
     """One scan made ready for the encoders: S = `PreprocessConfig.image_size` and R =
     `Config.colour_size`, two samplings of the same square.
 
-    `valid` is True where the object was measured. It is made once, in preprocess, and carried:
-    no later step asks whether a coordinate or a feature is zero.
+    `valid` is True where the object was measured, and on all of an image without 3D. It is made
+    once, in preprocess, and carried: no later step asks whether a coordinate or a feature is zero.
     """
 
     rgb: Float[Tensor, "3 R R"]

@@ -84,9 +84,8 @@ def check(path: Annotated[Path, Argument(help="Folder that holds the categories.
         sizes = ", ".join(f"{width} x {height}" for width, height in split.sizes)
         kinds = ", ".join(f"{count} {kind}" for kind, count in split.kinds.items())
         near, far = split.distances_m
-        typer.echo(
-            f"{split.category:<16} {split.split:<11} {kinds}; {sizes} px; {near:.3f} to {far:.3f} m"
-        )
+        depths = f"{near:.3f} to {far:.3f} m" if near <= far else "no 3D"
+        typer.echo(f"{split.category:<16} {split.split:<11} {kinds}; {sizes} px; {depths}")
     for file in report.odd_files:
         typer.echo(f"not used: {file}")
     for problem in report.problems:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from lsfa_lib.config import MODALITIES
+
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
@@ -20,8 +22,8 @@ class Entry:
     kind: str
     """`good`, or the name of its defects."""
     rgb: Path
-    xyz: Path
-    """Points, or the depths from which they are computed."""
+    xyz: Path | None
+    """Points, or the depths from which they are computed; None for an image without 3D."""
     gt: Path | None
     """None if no pixel is defective."""
     depth_bounds: Path | None = None
@@ -30,7 +32,12 @@ class Entry:
     @property
     def files(self) -> tuple[Path, ...]:
         """All files on which the features of this scan depend."""
-        return (self.rgb, self.xyz, *([self.depth_bounds] if self.depth_bounds else []))
+        return tuple(file for file in (self.rgb, self.xyz, self.depth_bounds) if file)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What was captured."""
+        return MODALITIES if self.xyz else ("rgb",)
 
 
 def visible(folder: Path) -> list[Path]:

@@ -140,6 +140,7 @@ def _check(source: Path, target: Target) -> None:
 
 
 def _read(scan: Entry, camera: Intrinsics | None) -> Scan:
+    assert scan.xyz is not None
     if scan.rgb == scan.xyz:
         rgb, xyz = read_organised_cloud(scan.xyz)
     else:

@@ -95,17 +95,19 @@ def pair_files(
 
 def read_scan(entry: Entry) -> Scan:
     """The scan of `entry`. Raises InputError if a file is damaged or not in the published form."""
-    rgb = read_rgb(entry.rgb)
-    if entry.depth_bounds:
+    rgb, path = read_rgb(entry.rgb), entry.xyz or entry.rgb
+    if not entry.xyz:
+        xyz = np.zeros(rgb.shape, np.float32)
+    elif entry.depth_bounds:
         xyz = eyecandies.read_points(entry.xyz, entry.depth_bounds)
     else:
         xyz = mvtec3d.read_points(entry.xyz)
-    require_size(entry.rgb, rgb, entry.xyz, xyz)
+    require_size(entry.rgb, rgb, path, xyz)
     defect = np.zeros(rgb.shape[:2], bool)
     if entry.gt:
         defect = read_gt(entry.gt)
-        require_size(entry.gt, defect, entry.xyz, xyz)
-    return Scan(rgb, xyz, defect, entry.name, entry.kind, entry.xyz)
+        require_size(entry.gt, defect, path, xyz)
+    return Scan(rgb, xyz, defect, entry.name, entry.kind, path, entry.modalities)
 
 
 def odd_files(category: Path) -> list[Path]:

@@ -1,7 +1,8 @@
 """MVTec 3D-AD on disk: `<category>/<split>/<good|defect>/{rgb,xyz,gt}/<stem>.{png,tiff,png}`.
 
 Defect folders are found, never listed in code, and the three files of a scan are paired by their
-stem. `layouts` reads this and other layouts, `tree_check.check_tree` checks a complete tree.
+stem. A category without any folder `xyz` holds images without 3D, PNG or JPEG. `layouts` reads this
+and other layouts, `tree_check.check_tree` checks a complete tree.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from lsfa_lib.records import UNLABELLED, Points, Scan
 from lsfa_lib.storage.files import InputError, atomic_write
 
 FOLDERS = SPLITS
-SUFFIXES = {"rgb": (".png",), "xyz": (".tiff", ".tif"), "gt": (".png",)}
+SUFFIXES = {"rgb": (".png", ".jpg", ".jpeg"), "xyz": (".tiff", ".tif"), "gt": (".png",)}
 
 
 def pair_files(root: Path, category: str, split: SplitName) -> list[Entry | str]:
@@ -47,15 +48,18 @@ def _pair_kind(folder: Path) -> Iterator[Entry | str]:
                 if role in files:
                     yield f"{path}: {files[role].name} has this stem too; keep one"
                 files[role] = path
-    gt_needed = folder.name not in ("good", UNLABELLED) or (folder / "gt").is_dir()
-    roles = SUFFIXES if gt_needed else ("rgb", "xyz")
+    roles = ["rgb"]
+    if any(folder.parents[1].glob("*/*/xyz")):
+        roles.append("xyz")
+    if folder.name not in ("good", UNLABELLED) or (folder / "gt").is_dir():
+        roles.append("gt")
     for stem, files in sorted(scans.items()):
         expected = {role: folder / role / f"{stem}{SUFFIXES[role][0]}" for role in roles}
         if problem := missing_partners(files, expected):
             yield problem
         else:
             name = "/".join([*folder.parts[-3:], stem])
-            yield Entry(name, folder.name, files["rgb"], files["xyz"], files.get("gt"))
+            yield Entry(name, folder.name, files["rgb"], files.get("xyz"), files.get("gt"))
 
 
 def read_points(path: Path) -> Points:

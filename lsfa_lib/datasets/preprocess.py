@@ -23,15 +23,18 @@ IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 def prepare(scan: Scan, config: PreprocessConfig, colour_size: int = 0) -> Sample:
     """The part of `scan` on black (or on its own background) in a square of `image_size`.
 
+    An image without 3D is used as it is: there is no plane to tell the part from the background.
+
     Colour, at `colour_size` px a side (0: `image_size`): PIL's antialiased bicubic interpolation,
     then ImageNet's mean and std. Points and masks: nearest, at pixel centres like the colour. A
     defect thinner than one pixel of the square can vanish, as in the published evaluations; the
     scan keeps the label of its folder.
     Raises InputError naming the scan if it has no plane, no part, or no usable coordinates.
     """
-    part = part_mask(scan, config)
+    depth = "3d" in scan.modalities
+    part = part_mask(scan, config) if depth else np.ones(scan.defect.shape, bool)
     rgb = scan.rgb
-    if config.rgb_background == "masked":
+    if config.rgb_background == "masked" and depth:
         rgb = rgb * _colour_mask(part, readings_of(scan.xyz))[..., None]
     side, fine = config.image_size, colour_size or config.image_size
     colour = Image.fromarray(squared(rgb)).resize((fine, fine), Image.Resampling.BICUBIC)

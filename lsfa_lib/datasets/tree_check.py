@@ -114,11 +114,14 @@ def _check_split(
             problems.append(str(error))
             continue
         kinds[scan.kind] += 1
-        sizes.add((scan.xyz.shape[1], scan.xyz.shape[0]))
-        stripped += [entry.xyz] if border_is_empty(scan) else []
+        sizes.add((scan.rgb.shape[1], scan.rgb.shape[0]))
+        problems += _mask_problem(entry, scan)
+        if "3d" not in scan.modalities:
+            continue
+        stripped += [scan.path] if border_is_empty(scan) else []
         lengths = np.linalg.norm(scan.xyz[np.any(scan.xyz != 0, axis=2)], axis=1)
         distances += [float(lengths.min()), float(lengths.max())]
-        problems += _mask_problem(entry, scan) + _unit_problem(entry.xyz, float(np.median(lengths)))
+        problems += _unit_problem(scan.path, float(np.median(lengths)))
     ends = (min(distances, default=math.nan), max(distances, default=math.nan))
     return SplitSummary(category, split, dict(kinds), tuple(sorted(sizes)), ends)
 

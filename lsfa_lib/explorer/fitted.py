@@ -43,6 +43,12 @@ def fitted(category: str, config: Config, seed: int) -> Fitted:
     config, stage = resolve_paths(config), Stopwatch()
     train = few_shot(split_of(config.data, category, "train"), config.shots, seed)
     validation, test = (split_of(config.data, category, name) for name in ("validation", "test"))
+    if "3d" not in train.entries[0].modalities:
+        where = train.entries[0].rgb.parents[3]
+        raise InputError(
+            f"{where} holds images without 3D, which the explorer cannot show; open the report of "
+            "a run instead"
+        )
     with fixed_threads(config.threads):
         with stage("load encoders"):
             encoders = _encoders(config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from lsfa_lib.features.geometry import (
 from lsfa_lib.features.image import load_image_encoder, require_layers
 from lsfa_lib.features.point_mae import ARCHITECTURES, PointMAE
 from lsfa_lib.features.weights import of_model, ready
-from lsfa_lib.records import Modality, ModalityFeatures, PatchFeatures, Sample
+from lsfa_lib.records import MODALITIES, Modality, ModalityFeatures, PatchFeatures, Sample
 
 FORMAT = 1
 """Raised when extraction changes its result, so that older cache files are not read."""
@@ -45,12 +45,15 @@ class Encoders:
     """Model, sha256 of its weights and whether they are random, for result and report."""
 
 
-def load_encoders(config: Config, device: torch.device) -> Encoders:
-    """The backbones of `config`, frozen, on `device`.
+def load_encoders(
+    config: Config, device: torch.device, modalities: Collection[Modality] = MODALITIES
+) -> Encoders:
+    """The backbones of `config` for these modalities, frozen, on `device`.
 
     Raises InputError for weights that are missing, altered or incomplete.
     """
-    return described_encoders({m: e.load(config, device) for m, e in ENCODERS.items()}, config)
+    loaded = {m: e.load(config, device) for m, e in ENCODERS.items() if m in modalities}
+    return described_encoders(loaded, config)
 
 
 def described_encoders(

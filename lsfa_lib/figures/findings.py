@@ -153,9 +153,10 @@ def training_sentence(result: Result) -> str:
             return "Nothing was trained: the adaptors are random"
         return "Nothing was trained: the features are those of the frozen backbones"
     first, last = result["training"]["history"][0], result["training"]["history"][-1]
-    kept = {m: last[f"variance_{m}"] / (first[f"variance_{m}"] or math.inf) for m in MODALITIES}
+    trained = [m for m in MODALITIES if f"variance_{m}" in last]
+    kept = {m: last[f"variance_{m}"] / (first[f"variance_{m}"] or math.inf) for m in trained}
     text = "No collapse" if min(kept.values()) >= LITTLE_VARIANCE else "Near collapse"
-    shares = " and ".join(f"{100 * kept[m]:.0f} % ({mode_label(m)})" for m in MODALITIES)
+    shares = " and ".join(f"{100 * kept[m]:.0f} % ({mode_label(m)})" for m in trained)
     return f"{text}: the final feature variance is {shares} of its initial value"
 
 

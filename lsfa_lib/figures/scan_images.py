@@ -82,6 +82,9 @@ def pixels_of(sample: Sample) -> Pixels:
     if len(photo) != (side := len(sample.valid)):
         photo = np.asarray(Image.fromarray(photo).resize((side, side), Image.Resampling.BICUBIC))
     xyz = sample.xyz.double().cpu().permute(1, 2, 0).numpy() * 1000
+    if not xyz.any():  # an image without 3D is shown as a plane, 1 mm per pixel
+        down, right = np.indices(xyz.shape[:2], np.float64)
+        xyz = np.stack([right, down, np.full_like(down, 1000)], axis=2)
     return Pixels(photo, xyz, sample.valid.cpu().numpy(), sample.defect.cpu().numpy())
 
 

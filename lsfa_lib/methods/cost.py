@@ -45,7 +45,7 @@ def inference_cost(
         with _timed(spent, "prepare", device):
             sample = on_device(prepare(scan, own.preprocess, own.colour_size), device)
         found: dict[Modality, ModalityFeatures] = {}
-        for m in method.modalities:
+        for m in encoders.by_modality if encoders else ():
             assert encoders is not None
             with _timed(spent, f"features {m}", device):
                 found[m] = modality_features(m, sample, encoders, own)

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from lsfa_lib.config import Config, resolve_device
-from lsfa_lib.datasets.layouts import split_of
+from lsfa_lib.datasets.layouts import Split, split_of
 from lsfa_lib.detection.detector import require_validation, thresholds_of
 from lsfa_lib.features.extract import Encoders, load_encoders
 from lsfa_lib.features.lazy_scan import LazyScan, few_shot, fixed_threads, lazy_scan, loaded
 from lsfa_lib.methods.lsfa import Learned
 from lsfa_lib.methods.method import Good, Method, Predict
 from lsfa_lib.methods.table import METHODS
-from lsfa_lib.records import Mode
+from lsfa_lib.records import Modality, Mode
 from lsfa_lib.storage.files import InputError
 from lsfa_lib.storage.results import Stopwatch
 
@@ -69,13 +69,13 @@ def fit_method(
     """
     if method.missing:
         raise InputError(f"{method.title}: {method.missing}")
-    encoders = None
-    if method.modalities:
-        with clock("load encoders"):
-            encoders = load_encoders(config, resolve_device(config.device))
     split = few_shot(split_of(config.data, category, "train"), config.shots, seed)
     held = split_of(config.data, category, "validation")
     require_validation(len(held))
+    encoders = None
+    if modalities := _modalities(method, config, split):
+        with clock("load encoders"):
+            encoders = load_encoders(config, resolve_device(config.device), modalities)
     train, validation = (
         [lazy_scan(entry, encoders, config) for entry in part.entries] for part in (split, held)
     )
@@ -98,6 +98,23 @@ def fit_method(
         # Features of backbones trained for one run are not reusable.
         config=config if own is encoders else replace(config, cache=""),
     )
+
+
+def _modalities(method: Method, config: Config, split: Split) -> list[Modality]:
+    """Those whose features the method uses on these scans. Raises InputError if it needs others."""
+    captured, weights = split.entries[0].modalities, config.training.weights
+    where = split.entries[0].rgb.parents[3]
+    if lacking := [m for m in method.requires if m not in captured]:
+        raise InputError(
+            f"{where} holds images without 3D, but {method.title} needs {lacking[0]}; choose a "
+            "method of the image alone, such as patchcore_rgb or unadapted"
+        )
+    if len(captured) == 1 and method.modalities and (weights.la or weights.ga):
+        raise InputError(
+            f"{where} holds images without 3D, but LA and GA align images with points; run with "
+            "--only IFC, or --only none"
+        )
+    return [m for m in method.modalities if m in captured]
 
 
 def _validation_scores(predict: Predict, scans: Sequence[LazyScan]) -> dict[Mode, list[float]]:

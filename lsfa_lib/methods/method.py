@@ -71,6 +71,8 @@ class Method:
     """Its changes to a user's config: backbones, scores, losses."""
     modalities: tuple[str, ...] = MODALITIES
     """Modalities whose features it uses; () if it reads samples only."""
+    requires: tuple[str, ...] = MODALITIES
+    """Modalities that the scans must have."""
     deployed: Callable[[Config], Config] | str = unchanged
     """The backbones it needs in deployment; speed is measured with these."""
     published: str = ""

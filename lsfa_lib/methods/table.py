@@ -15,18 +15,27 @@ BOTH = "arXiv 2401.03145 and 2312.04521"
 BASELINES = "arXiv 2112.09045; re-implemented"
 
 
-def _of_samples(title: str, fit: str, source: str, needs: str = "") -> Method:
-    """A method that does not use our features."""
-    return Method(title, fit, source, modalities=(), published=title, needs=needs)
+def _of_samples(title: str, fit: str, source: str, reads: str, needs: str = "") -> Method:
+    """A method that does not use our features but reads one modality of the samples."""
+    return Method(
+        title, fit, source, modalities=(), requires=(reads,), published=title, needs=needs
+    )
 
 
 METHODS = {
-    "lsfa": Method("LSFA (ours)", "lsfa:fit", "arXiv 2401.03145; this project", published="LSFA"),
+    "lsfa": Method(
+        "LSFA (ours)",
+        "lsfa:fit",
+        "arXiv 2401.03145; this project",
+        requires=("rgb",),
+        published="LSFA",
+    ),
     "unadapted": Method(
         "PatchCore, both",
         "lsfa:fit",
         "arXiv 2106.08265 per modality; this project",
         config="lsfa:unadapted",
+        requires=("rgb",),
     ),
     "patchcore_rgb": Method(
         "PatchCore, RGB",
@@ -34,6 +43,7 @@ METHODS = {
         PATCHCORE,
         config="patchcore:as_published",
         modalities=("rgb",),
+        requires=("rgb",),
         published="PatchCore",
     ),
     "patchcore_fpfh": Method(
@@ -65,12 +75,12 @@ METHODS = {
     ),
     "lsfa_cfm_average": Method("LSFA and CFM, averaged", "cfm:fit_average", BOTH),
     "lsfa_cfm_third": Method("LSFA, CFM as third score", "cfm:fit_third", BOTH),
-    "depth_vm": _of_samples("Depth VM", "variation:depth_vm", BASELINES),
-    "voxel_vm": _of_samples("Voxel VM", "variation:voxel_vm", BASELINES),
-    "depth_ae": _of_samples("Depth AE", "variation:depth_ae", BASELINES),
-    "voxel_ae": _of_samples("Voxel AE", "variation:voxel_ae", BASELINES),
+    "depth_vm": _of_samples("Depth VM", "variation:depth_vm", BASELINES, "3d"),
+    "voxel_vm": _of_samples("Voxel VM", "variation:voxel_vm", BASELINES, "3d"),
+    "depth_ae": _of_samples("Depth AE", "variation:depth_ae", BASELINES, "3d"),
+    "voxel_ae": _of_samples("Voxel AE", "variation:voxel_ae", BASELINES, "3d"),
 } | {
-    name: _of_samples(title, f"rgb_anomalib:{name}", f"{paper}; anomalib's", "anomalib")
+    name: _of_samples(title, f"rgb_anomalib:{name}", f"{paper}; anomalib's", "rgb", "anomalib")
     for name, title, paper in (
         ("padim", "PaDiM", "arXiv 2011.08785"),
         ("stfpm", "STFPM", "arXiv 2103.04257"),
