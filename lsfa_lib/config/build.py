@@ -186,7 +186,8 @@ def with_losses(config: Config, name: str) -> Config:
 def _with_recipe(config: Config, recipe: str) -> Config:
     """The recipe of a preset, such as `published`, with the data and backbones of `config`.
 
-    Image size and plane distance are also kept: they belong to the data.
+    Image size and plane distance are also kept: they belong to the data. The size of the image
+    encoder's image belongs to the recipe.
     """
     if recipe not in PRESETS:
         raise InputError(
@@ -207,7 +208,7 @@ def _with_recipe(config: Config, recipe: str) -> Config:
             image_size=config.preprocess.image_size,
             plane_distance_m=config.preprocess.plane_distance_m,
         ),
-        image_encoder=config.image_encoder,
+        image_encoder=replace(config.image_encoder, size=base.image_encoder.size),
         point_encoder=replace(config.point_encoder, norm=norm),
         device=config.device,
         cache=config.cache,

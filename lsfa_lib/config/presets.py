@@ -25,7 +25,7 @@ def replaced(config: T, fields: Mapping[str, Any]) -> T:
     return config
 
 
-OURS = Config()
+OURS = replaced(Config(), {"image_encoder.size": 448})
 PAPER_SCORES = {
     "detector.image_score": "reweighted",
     "detector.calibrate": False,
@@ -33,7 +33,8 @@ PAPER_SCORES = {
     "detector.disagreement": False,
 }
 """Image score and map of PatchCore and the papers."""
-_PAPER_TRAINING = {
+_PAPER_SETTINGS = {
+    "image_encoder.size": 0,
     "adaptor.attend": "all",
     "adaptor.standardise": False,
     "training.patches_per_scan": 0,
@@ -47,7 +48,7 @@ PUBLISHED = replaced(
         "preprocess.cluster_method": "dbscan",
         "projection.neighbours": 0,
         **PAPER_SCORES,
-        **_PAPER_TRAINING,
+        **_PAPER_SETTINGS,
         "training.alignment": "literal",
         "training.compactness": "sum",
         "training.local_queue": 50_000,
@@ -65,7 +66,7 @@ RELEASED = replaced(
         "bank.statistics": "shared",
         **PAPER_SCORES,
         "detector.blur_8bit": True,
-        **_PAPER_TRAINING,
+        **_PAPER_SETTINGS,
         "training.weights.la": 1.0,
         "training.weights.ga": 0.1,
         "training.weights.lc": 0.9,
@@ -105,6 +106,7 @@ TINY = replaced(
     DEMO,
     {
         "preset": "tiny",
+        "image_encoder.size": 0,
         "preprocess.image_size": 96,
         "point_encoder.groups": 256,
         "point_encoder.group_size": 32,

@@ -81,12 +81,12 @@ REALISTIC = Difficulty(
         flying_share=0.1,
     ),
     Severities(
-        hole=Severity((0.15, 0.8), depth_mm=(0.3, 3.0)),
-        crack=Severity((0.15, 0.7), depth_mm=(0.15, 1.5)),
-        cut=Severity((0.2, 1.2)),
-        bent=Severity((0.5, 2.5), depth_mm=(0.5, 1.8)),
-        contamination=Severity((0.15, 0.9), depth_mm=(0.1, 0.8), strength=(0.08, 0.5)),
-        colour=Severity((0.15, 1.2), strength=(0.05, 0.3)),
+        hole=Severity((0.2, 1.0), depth_mm=(0.4, 4.0)),
+        crack=Severity((0.2, 0.9), depth_mm=(0.2, 2.0)),
+        cut=Severity((0.25, 1.5)),
+        bent=Severity((0.6, 3.0), depth_mm=(0.5, 2.0)),
+        contamination=Severity((0.2, 1.1), depth_mm=(0.1, 1.0), strength=(0.1, 0.6)),
+        colour=Severity((0.2, 1.4), strength=(0.08, 0.4)),
     ),
     Wear(spots=8.0, spot_strength=0.12, scratches=4.0, scratch_contrast=0.15, shade=0.04),
 )

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from lsfa_lib.config import Config
+from lsfa_lib.config import Config, replaced
 from lsfa_lib.features.checkpoints import seeded
 from lsfa_lib.features.image import LITE0, LITE0_MEAN, LITE0_STD, lite0_file, load_by_order
 from lsfa_lib.features.lazy_scan import LazyScan
@@ -45,6 +45,11 @@ class Recipe:
     """It asks its pre-processor for the size of the images."""
     unit_range: bool = False
     """Whether it expects colours from 0 to 1 instead of ImageNet-normalised ones."""
+
+
+def at_map_size(config: Config) -> Config:
+    """The config with images of the size of the anomaly maps, as these models return them."""
+    return replaced(config, {"image_encoder.size": 0})
 
 
 def fit_model(good: Good, recipe: Recipe) -> Predict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from lsfa_lib.methods.method import Method
+from lsfa_lib.methods.method import Method, unchanged
 from lsfa_lib.storage.files import InputError, nearest
 
 PATCHCORE = "arXiv 2106.08265; re-implemented"
@@ -18,7 +18,14 @@ BASELINES = "arXiv 2112.09045; re-implemented"
 def _of_samples(title: str, fit: str, source: str, reads: str, needs: str = "") -> Method:
     """A method that does not use our features but reads one modality of the samples."""
     return Method(
-        title, fit, source, modalities=(), requires=(reads,), published=title, needs=needs
+        title,
+        fit,
+        source,
+        config="rgb_anomalib:at_map_size" if needs == "anomalib" else unchanged,
+        modalities=(),
+        requires=(reads,),
+        published=title,
+        needs=needs,
     )
 
 
