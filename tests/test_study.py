@@ -351,7 +351,7 @@ def test_studies_of_the_project_can_be_run(path: Path, demo_root: Path) -> None:
         assert set(study.published.rows) <= set(study.cells)
 
 
-BESIDE = {"methods", "methods_more", "crossmodal", "efficiency"}
+BESIDE = {"methods", "methods_more", "crossmodal", "efficiency", "recipe"}
 """Studies of other methods: not of LSFA's paper."""
 IN_DEPTH = {"in_depth", "components_in_depth", "components_448", "selection"}
 """What docs/components.md is written from."""

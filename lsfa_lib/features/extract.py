@@ -27,7 +27,7 @@ from lsfa_lib.features.geometry import (
 from lsfa_lib.features.image import load_image_encoder, require_layers
 from lsfa_lib.features.point_mae import ARCHITECTURES, PointMAE
 from lsfa_lib.features.weights import of_model, ready
-from lsfa_lib.records import MODALITIES, Modality, ModalityFeatures, PatchFeatures, Sample
+from lsfa_lib.records import Modality, ModalityFeatures, PatchFeatures, Sample
 
 FORMAT = 1
 """Raised when extraction changes its result, so that older cache files are not read."""
@@ -46,13 +46,14 @@ class Encoders:
 
 
 def load_encoders(
-    config: Config, device: torch.device, modalities: Collection[Modality] = MODALITIES
+    config: Config, device: torch.device, modalities: Collection[Modality] | None = None
 ) -> Encoders:
-    """The backbones of `config` for these modalities, frozen, on `device`.
+    """The backbones of `config` for these modalities (None: all), frozen, on `device`.
 
     Raises InputError for weights that are missing, altered or incomplete.
     """
-    loaded = {m: e.load(config, device) for m, e in ENCODERS.items() if m in modalities}
+    used = ENCODERS if modalities is None else modalities
+    loaded = {m: e.load(config, device) for m, e in ENCODERS.items() if m in used}
     return described_encoders(loaded, config)
 
 

@@ -10,12 +10,12 @@ from typing import Any
 from lsfa_lib.config import Config, resolve_device
 from lsfa_lib.datasets.layouts import Split, split_of
 from lsfa_lib.detection.detector import require_validation, thresholds_of
-from lsfa_lib.features.extract import Encoders, load_encoders
+from lsfa_lib.features.extract import ENCODERS, Encoders, load_encoders
 from lsfa_lib.features.lazy_scan import LazyScan, few_shot, fixed_threads, lazy_scan, loaded
 from lsfa_lib.methods.lsfa import Learned
 from lsfa_lib.methods.method import Good, Method, Predict
 from lsfa_lib.methods.table import METHODS
-from lsfa_lib.records import Modality, Mode
+from lsfa_lib.records import MODALITIES, Modality, Mode
 from lsfa_lib.storage.files import InputError
 from lsfa_lib.storage.results import Stopwatch
 
@@ -114,6 +114,8 @@ def _modalities(method: Method, config: Config, split: Split) -> list[Modality]:
             f"{where} holds images without 3D, but LA and GA align images with points; run with "
             "--only IFC, or --only none"
         )
+    if method.modalities == captured == MODALITIES:
+        return list(ENCODERS)
     return [m for m in method.modalities if m in captured]
 
 
