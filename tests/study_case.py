@@ -233,6 +233,7 @@ KEPT = {
     ),
     "components_in_depth": ("baseline", "random control", "IFC + CLC"),
     "selection": ("starting point", "random control", "baseline"),
+    "recipe": ("PatchCore, 224 px", "PatchCore, 448 px", "random control, 448 px"),
 }
 """Cells of the project's studies that are enough to look into their pages."""
 
@@ -263,5 +264,6 @@ def small_studies(folder: Path, demo_root: Path) -> Iterator[Study]:
         "efficiency",
         "components_in_depth",
         "selection",
+        "recipe",
     ):
         yield from read_studies(folder / f"{name}.yaml", choices)
