@@ -100,6 +100,31 @@ def test_a_defect_is_exactly_what_changed_and_nothing_else_is_touched(tiny, demo
     assert all(same(a, b) for a, b in zip(samples, before, strict=True))
 
 
+@pytest.mark.parametrize("finer", [144, 192, 250])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_defect_has_one_place_in_an_image_finer_than_the_masks(tiny, demo_root, kind, finer):
+    config = replace(tiny.preprocess, image_size=96)
+    scans = list(read_split(demo_root, "biscuit", "validation"))[:2]
+    plain = [prepare(scan, config) for scan in scans]
+    fine = [prepare(scan, config, finer) for scan in scans]
+    one, other = pseudo_defect(*plain, kind, 3), pseudo_defect(*fine, kind, 3)
+    assert torch.equal(other.xyz, one.xyz)
+    changed = (other.rgb != fine[0].rgb).any(0)
+    rows, columns = changed.nonzero().T.numpy()
+    in_mask = ((rows + 0.5) * 96 / finer).astype(int), ((columns + 0.5) * 96 / finer).astype(int)
+    assert other.defect.numpy()[in_mask].all()
+    # Every pixel of the mask that changed holds a changed pixel of the image or of the points.
+    seen = (other.xyz != fine[0].xyz).any(0).numpy()
+    seen[in_mask] = True
+    assert np.array_equal(other.defect.numpy(), seen)
+    share = changed.float().mean() / (one.rgb != plain[0].rgb).any(0).float().mean()
+    assert kind in ("dent", "bump") or 0.9 < float(share) < 1.1
+    if kind == "colour":  # one shift at one place, whatever the size of the image
+        shift = (colours(one) - colours(plain[0]))[one.defect.numpy()]
+        finer_shift = (colours(other) - colours(fine[0]))[changed.numpy()]
+        assert np.abs(finer_shift).max() == pytest.approx(np.abs(shift).max(), rel=0.05)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_touches_its_modality_only_and_keeps_real_colours(tiny, demo_root, kind):
     samples = real_samples(tiny, demo_root, 96, "seal")

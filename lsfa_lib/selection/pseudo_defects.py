@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy import ndimage
 from torch import Tensor
 
 from lsfa_lib.datasets.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from lsfa_lib.records import Sample
+from lsfa_lib.records import Mask, Sample
 from lsfa_lib.storage.files import InputError
 
 Kind = Literal["pasted", "blended", "dent", "bump", "colour"]
@@ -54,20 +55,44 @@ DEFAULTS = PseudoSettings()
 
 @dataclass(frozen=True)
 class _Blob:
-    """Location of a defect, and its strength at each of its n pixels."""
+    """Location of a defect, and its strength at each of its n pixels and c colour pixels."""
 
     pixels: Int[np.ndarray, "n 2"]
     profile: Float[np.ndarray, " n"]
     """1 at the centre (the first pixel), falling to RIM at the outline."""
     around: Int[np.ndarray, "m 2"]
     """The blob and about as many pixels around it."""
+    side: int
+    """Of the masks, px."""
+    colour_side: int
+    """Of the image, px."""
+
+    @cached_property
+    def fine(self) -> tuple[Int[np.ndarray, "c 2"], Int[np.ndarray, " c"]]:
+        """The pixels of the image inside the blob, and the blob's pixel that each lies in."""
+        entry = np.full((self.side, self.side), -1)
+        entry[tuple(self.pixels.T)] = np.arange(len(self.pixels))
+        at = ((np.arange(self.colour_side) + 0.5) * self.side / self.colour_side).astype(int)
+        entry = entry[at[:, None], at]
+        inside = np.argwhere(entry >= 0)
+        of = entry[tuple(inside.T)]
+        order = np.argsort(of, kind="stable")
+        return inside[order], of[order]
+
+    def in_image(self, pixels: Int[np.ndarray, "n 2"]) -> Int[np.ndarray, "c 2"]:
+        """The pixels of an image that lie in these n pixels as `fine` ones do in the blob's."""
+        inside, of = self.fine
+        scale = self.colour_side / self.side
+        within = inside - np.floor(self.pixels[of] * scale)
+        found = np.floor(pixels[of] * scale) + within
+        return np.clip(found, 0, self.colour_side - 1).astype(np.int64)
 
 
 @dataclass(frozen=True)
 class _Edit:
-    """New values of a blob's n pixels; None: unchanged."""
+    """New values of a blob's n pixels and c colour pixels; None: unchanged."""
 
-    colours: Float[np.ndarray, "n 3"] | None = None
+    colours: Float[np.ndarray, "c 3"] | None = None
     """0 to 1."""
     points: Float[np.ndarray, "n 3"] | None = None
     """Metres."""
@@ -119,22 +144,26 @@ def pseudo_defect(
                 "leave this scan out"
             )
     rng = np.random.default_rng(seed)
-    blob = _blob(sample.valid.cpu().numpy(), rng, settings)
+    blob = _blob(sample.valid.cpu().numpy(), rng, settings, sample.rgb.shape[1])
     edit = EDIT[kind](_Case(sample, donor, blob, rng, settings))
     rgb, xyz = sample.rgb.clone(), sample.xyz.clone()
-    rows, columns = torch.from_numpy(blob.pixels).T.to(rgb.device)
-    if edit.colours is not None:
-        normalised = (edit.colours - IMAGENET_MEAN) / IMAGENET_STD
-        rgb[:, rows, columns] = torch.from_numpy(normalised.T).to(rgb)
     if edit.points is not None:
+        rows, columns = torch.from_numpy(blob.pixels).T.to(xyz.device)
         xyz[:, rows, columns] = torch.from_numpy(edit.points.T).to(xyz)
-    changed = (rgb != sample.rgb).any(0) | (xyz != sample.xyz).any(0)
+    changed = (xyz != sample.xyz).any(0)
+    if edit.colours is not None:
+        (inside, of), normalised = blob.fine, (edit.colours - IMAGENET_MEAN) / IMAGENET_STD
+        rows, columns = torch.from_numpy(inside).T.to(rgb.device)
+        rgb[:, rows, columns] = torch.from_numpy(normalised.T).to(rgb)
+        differs = (rgb != sample.rgb).any(0)[rows, columns].cpu().numpy()
+        rows, columns = torch.from_numpy(blob.pixels[of[differs]]).T.to(rgb.device)
+        changed[rows, columns] = True
     name = f"{sample.name}#{kind}"
     return replace(sample, rgb=rgb, xyz=xyz, defect=changed, name=name, kind=f"pseudo_{kind}")
 
 
 def _blob(
-    valid: Bool[np.ndarray, "S S"], rng: np.random.Generator, settings: PseudoSettings
+    valid: Mask, rng: np.random.Generator, settings: PseudoSettings, colour_side: int = 0
 ) -> _Blob:
     """The valid pixels nearest to a random one, in a metric whose circles are wavy ellipses.
 
@@ -157,7 +186,8 @@ def _blob(
     inside = order[:count]
     relative = level[inside] / max(level[inside[-1]], 1e-9)
     profile = (1 - (1 - RIM**0.5) * relative**2) ** 2
-    return _Blob(pixels[inside], profile, pixels[order[: 2 * count + 30]])
+    around = pixels[order[: 2 * count + 30]]
+    return _Blob(pixels[inside], profile, around, len(valid), colour_side or len(valid))
 
 
 def _pasted(case: _Case) -> _Edit:
@@ -177,7 +207,7 @@ def _pasted(case: _Case) -> _Edit:
 def _blended(case: _Case) -> _Edit:
     """One opacity all over: rgb' = (1 - opacity) rgb + opacity rgb_donor    (as in DRAEM)."""
     opacity = case.rng.uniform(*case.settings.opacity)
-    colours = _colours(case.sample, case.blob.pixels)
+    colours = _colours(case.sample, case.blob.fine[0])
     return _Edit((1 - opacity) * colours + opacity * _texture(case, _source(case)))
 
 
@@ -193,8 +223,9 @@ def _bump(case: _Case) -> _Edit:
 
 def _colour(case: _Case) -> _Edit:
     """A stain, a soft-edged shift of brightness and hue: rgb' = rgb + profile shift."""
-    shift = case.blob.profile[:, None] * _shift(case.settings.colour_shift, case.rng)
-    return _Edit(_shifted(_colours(case.sample, case.blob.pixels), shift))
+    inside, of = case.blob.fine
+    shift = case.blob.profile[of, None] * _shift(case.settings.colour_shift, case.rng)
+    return _Edit(_shifted(_colours(case.sample, inside), shift))
 
 
 EDIT: dict[Kind, Callable[[_Case], _Edit]] = {
@@ -225,9 +256,9 @@ def _sunk(case: _Case) -> Float[np.ndarray, "n 3"]:
     return depth * case.blob.profile[:, None] * inwards
 
 
-def _texture(case: _Case, source: Int[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 3"]:
+def _texture(case: _Case, source: Int[np.ndarray, "n 2"]) -> Float[np.ndarray, "c 3"]:
     shift = _shift(case.settings.donor_shift, case.rng)
-    return _shifted(_colours(case.donor, source), shift)
+    return _shifted(_colours(case.donor, case.blob.in_image(source)), shift)
 
 
 def _source(case: _Case) -> Int[np.ndarray, "n 2"]:
