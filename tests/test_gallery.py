@@ -219,7 +219,7 @@ def test_means_take_seeds_first_and_then_categories(case: Case) -> None:
         run.result["modes"]["3d"]["i_auroc"] = value
     (block,) = blocks(entries)
     (row,) = block.rows
-    assert (row.name, row.runs, block.categories) == ("demo, 224 px", 3, ("a", "b"))
+    assert (row.name, row.runs, block.categories) == ("demo, 224 px, image 448 px", 3, ("a", "b"))
     assert list(row.means) == ["i_auroc", "aupro_30", "aupro_05", "p_auroc"]
     # (mean(0.6, 0.8) + 1.0) / 2, not the mean of three runs.
     assert block.cells(row, "i_auroc")[0][0] == "0.850"
@@ -243,9 +243,9 @@ def test_the_best_mean_is_marked_among_runs_of_the_same_categories(case: Case) -
         for row in block.rows
     }
     assert marked == {
-        (("a",), "demo, 224 px"): [False] * 5,
-        (("a",), "demo, 224 px, 5 shots"): [False, True, False, False, False],
-        (("b",), "demo, 224 px, 10 shots"): [False, True, False, False, False],
+        (("a",), "demo, 224 px, image 448 px"): [False] * 5,
+        (("a",), "demo, 224 px, image 448 px, 5 shots"): [False, True, False, False, False],
+        (("b",), "demo, 224 px, image 448 px, 10 shots"): [False, True, False, False, False],
     }
 
 
@@ -264,13 +264,15 @@ def test_runs_of_other_losses_shots_or_fields_are_never_averaged(case: Case) -> 
     rows = {row.name: row.runs for row in block.rows}
     mine = sorted(key for key in rows if key.startswith("mine"))
     assert {key: runs for key, runs in rows.items() if key not in mine} == {
-        "demo, 224 px": 2,
-        "demo, 224 px, only IFC": 1,
-        "demo, 224 px, 10 shots": 1,
-        "demo, 224 px, bank.keep_ratio 0.2": 1,
+        "demo, 224 px, image 448 px": 2,
+        "demo, 224 px, image 448 px, only IFC": 1,
+        "demo, 224 px, image 448 px, 10 shots": 1,
+        "demo, 224 px, image 448 px, bank.keep_ratio 0.2": 1,
     }
     # One name was given to two configs: their hashes tell them apart.
-    assert len(mine) == 2 and all(len(key) == len("mine, 224 px (012345)") for key in mine)
+    assert len(mine) == 2 and all(
+        len(key) == len("mine, 224 px, image 448 px (012345)") for key in mine
+    )
 
 
 def test_modes_that_a_run_lacks_are_dashes(case: Case) -> None:
@@ -281,8 +283,8 @@ def test_modes_that_a_run_lacks_are_dashes(case: Case) -> None:
     assert list(block.rows[0].means.index) == list(MODES[:3])
     (block,) = blocks([plain, entry(case)])
     cells = {row.name: [text for text, _ in block.cells(row, "i_auroc")] for row in block.rows}
-    assert cells["demo, 224 px, no training"][3:] == ["–", "–"]
-    assert "–" not in cells["demo, 224 px"]
+    assert cells["demo, 224 px, image 448 px, no training"][3:] == ["–", "–"]
+    assert "–" not in cells["demo, 224 px, image 448 px"]
 
 
 def test_a_study_alone_keeps_its_runs_and_their_problems(reports: Path, case: Case) -> None:

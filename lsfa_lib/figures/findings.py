@@ -25,6 +25,7 @@ LITTLE_VARIANCE = 0.1
 """Share of the initial variance below which a training that was not stopped is near collapse."""
 PLACES = ("preset", "data.root", "device", "cache", "timed_scans", "pseudo_defects")
 """Fields that do not change the numbers, except for the data behind them."""
+SIZES = ("preprocess.image_size", "image_encoder.size")
 
 
 def answer(result: Result) -> str:
@@ -188,7 +189,7 @@ def _spread(values: list[float]) -> str:
 
 
 def settings(result: Result) -> list[str]:
-    """What determines the run's numbers: `demo`, `224 px`, `only IFC`, `10 shots`.
+    """What determines a run's numbers: `demo`, `224 px`, `image 448 px`, `only IFC`, `10 shots`.
 
     Then the fields that differ from the preset's, two by name and the rest counted.
     """
@@ -197,6 +198,8 @@ def settings(result: Result) -> list[str]:
     words = [preset]
     if size := config.get("preprocess.image_size"):
         words.append(f"{size} px")
+    if size := config.get("image_encoder.size"):
+        words.append(f"image {size} px")
     other = config.get("method", "lsfa") != "lsfa"
     if other:
         # A run that is only planned has a config and no result yet.
@@ -226,7 +229,7 @@ def _losses(config: dict[str, Any]) -> str:
 
 def _changed(config: dict[str, Any], start: dict[str, Any]) -> Iterator[str]:
     for name, value in config.items():
-        if name not in start or name in (*PLACES, "preprocess.image_size", "shots"):
+        if name not in start or name in (*PLACES, *SIZES, "shots"):
             continue
         left_out = name.startswith("training.weights.") and not value
         before = list(start[name]) if isinstance(start[name], tuple) else start[name]
