@@ -217,16 +217,7 @@ def _with_recipe(config: Config, recipe: str) -> Config:
 
 def checked(config: Config) -> Config:
     """`config`, or an InputError where two of its fields contradict each other."""
-    if config.preprocess.image_size % config.projection.patch_px:
-        raise InputError(
-            f"image size {config.preprocess.image_size} is not a multiple of the patch of "
-            f"{config.projection.patch_px} px; choose one that is"
-        )
-    if config.image_encoder.size < 0:
-        raise InputError(
-            f"image_encoder.size is {config.image_encoder.size}, expected a number of pixels, or 0 "
-            "for that of preprocess.image_size"
-        )
+    _check_sizes(config)
     if config.adaptor.attend == "all" and config.training.patches_per_scan:
         raise InputError(
             "adaptor.attend all needs training.patches_per_scan 0: drawn patches leave out the "
@@ -248,6 +239,19 @@ def checked(config: Config) -> Config:
                 f"the nearest is {nearest(name, MODALITIES)}"
             )
     return config
+
+
+def _check_sizes(config: Config) -> None:
+    if config.preprocess.image_size % config.projection.patch_px:
+        raise InputError(
+            f"image size {config.preprocess.image_size} is not a multiple of the patch of "
+            f"{config.projection.patch_px} px; choose one that is"
+        )
+    if config.image_encoder.size < 0:
+        raise InputError(
+            f"image_encoder.size is {config.image_encoder.size}, expected a number of pixels, or 0 "
+            "for that of preprocess.image_size"
+        )
 
 
 def fields_of(config: Config) -> dict[str, Any]:

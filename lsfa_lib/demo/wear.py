@@ -39,7 +39,7 @@ def worn(surface: Surface, wear: Wear, mm: float, rng: Generator) -> Surface:
         _spot(albedo, centre, width / mm, rng.uniform(0, wear.spot_strength), rng)
     for _ in range(rng.poisson(wear.scratches)):
         change = rng.uniform(-wear.scratch_contrast, wear.scratch_contrast)
-        _scratch(albedo, cells[rng.integers(len(cells))], rng.uniform(3, 15) / mm, change, mm, rng)
+        _scratch(albedo, cells[rng.integers(len(cells))], change, mm, rng)
     albedo = np.where(surface.part, np.clip(albedo, 0.005, 1), surface.albedo)
     return replace(surface, albedo=albedo.astype(np.float32))
 
@@ -55,11 +55,9 @@ def _spot(
     albedo[:, rows, columns] = patch + share.astype(np.float32) * (foreign - patch)
 
 
-def _scratch(
-    albedo: Colours, centre: np.ndarray, length: float, change: float, mm: float, rng: Generator
-) -> None:
-    """A straight line that is brighter or darker by `change`, in place; `length` in cells."""
-    angle = rng.uniform(0, np.pi)
+def _scratch(albedo: Colours, centre: np.ndarray, change: float, mm: float, rng: Generator) -> None:
+    """A straight line that is brighter or darker by `change`, in place."""
+    length, angle = rng.uniform(3, 15) / mm, rng.uniform(0, np.pi)
     (rows, columns), (down, right) = _window(centre, length, albedo.shape[1])
     along = np.abs(np.cos(angle) * right + np.sin(angle) * down)
     across = np.cos(angle) * down - np.sin(angle) * right

@@ -97,13 +97,14 @@ def _nearest(
             least = parts.amin(1)
             j = least.argmin(1)
             row = start + parts[each_query, :, j].argmin(1) * columns + j
-            _compare(queries, bank, each_query, row, best, index)
+            _compare(queries, bank, (each_query, row), best, index)
             limit = best - squares + tolerance
             query, j = (least <= limit[:, None]).nonzero().unbind(1)
             hit, i = (parts[query, :, j] <= limit[query, None]).nonzero().unbind(1)
             useful = len(hit) <= max(len(queries), USEFUL * parts.numel())
         if useful:
-            _compare(queries, bank, query[hit], start + i * columns + j[hit], best, index)
+            row = start + i * columns + j[hit]
+            _compare(queries, bank, (query[hit], row), best, index)
         else:
             products = _products(queries - sketch.centre, bank[at] - sketch.centre, norms)
             distances = products.amin(1) + squares
@@ -129,14 +130,14 @@ def _parts(products: Float[Tensor, "r m"]) -> Float[Tensor, "r s c"]:
 def _compare(
     queries: Float[Tensor, "r D"],
     bank: Float[Tensor, "M D"],
-    query: Int[Tensor, " n"],
-    row: Int[Tensor, " n"],
+    pairs: tuple[Int[Tensor, " n"], Int[Tensor, " n"]],
     best: Float[Tensor, " r"],
     index: Int[Tensor, " r"],
 ) -> None:
     """Updates `best` with the squared distance of each pair and `index` with its row, in place."""
-    pairs = zip(torch.split(query, PAIRS), torch.split(row, PAIRS), strict=True)
-    squared = torch.cat([(queries[q] - bank[r]).square_().sum(1) for q, r in pairs])
+    query, row = pairs
+    parts = zip(torch.split(query, PAIRS), torch.split(row, PAIRS), strict=True)
+    squared = torch.cat([(queries[q] - bank[r]).square_().sum(1) for q, r in parts])
     before = best.clone()
     best.scatter_reduce_(0, query, squared, reduce="amin")
     # Ties go to the first row; earlier results stay unless a row is closer.

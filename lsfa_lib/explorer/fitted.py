@@ -10,7 +10,7 @@ import torch
 
 from lsfa_lib.config import Config, config_hash, resolve_device, resolve_paths
 from lsfa_lib.datasets.entry import Entry
-from lsfa_lib.datasets.layouts import split_of
+from lsfa_lib.datasets.layouts import Split, split_of
 from lsfa_lib.detection import saved
 from lsfa_lib.detection.detector import Detector
 from lsfa_lib.explorer.evidence import Evidence, read_evidence, scored, write_evidence
@@ -43,12 +43,7 @@ def fitted(category: str, config: Config, seed: int) -> Fitted:
     config, stage = resolve_paths(config), Stopwatch()
     train = few_shot(split_of(config.data, category, "train"), config.shots, seed)
     validation, test = (split_of(config.data, category, name) for name in ("validation", "test"))
-    if "3d" not in train.entries[0].modalities:
-        where = train.entries[0].rgb.parents[3]
-        raise InputError(
-            f"{where} holds images without 3D, which the explorer cannot show; open the report of "
-            "a run instead"
-        )
+    _require_points(train)
     with fixed_threads(config.threads):
         with stage("load encoders"):
             encoders = _encoders(config)
@@ -72,6 +67,14 @@ def fitted(category: str, config: Config, seed: int) -> Fitted:
                 write_evidence(path, found)
                 _only(path)
     return Fitted(config, detector, train.entries, found)
+
+
+def _require_points(split: Split) -> None:
+    if "3d" not in split.entries[0].modalities:
+        raise InputError(
+            f"{split.entries[0].rgb.parents[3]} holds images without 3D, which the explorer cannot "
+            "show; open the report of a run instead"
+        )
 
 
 def _folder(category: str, config: Config, seed: int, encoders: Encoders) -> Path | None:
