@@ -86,9 +86,9 @@ def test_few_pairs_are_compared_in_full_where_variance_decays(
 ) -> None:
     counted, compare = [], module._compare
 
-    def counting(queries: Tensor, bank: Tensor, query: Tensor, *rest: Tensor) -> None:
-        counted.append(len(query))
-        compare(queries, bank, query, *rest)
+    def counting(queries: Tensor, bank: Tensor, pairs: tuple[Tensor, Tensor], *rest: Tensor):
+        counted.append(len(pairs[0]))
+        compare(queries, bank, pairs, *rest)
 
     monkeypatch.setattr(module, "_compare", counting)
     bank, wanted = decaying(4000, 128, 7, power), decaying(300, 128, 8, power)
