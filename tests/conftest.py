@@ -54,6 +54,7 @@ SLOW = {
 """Files that `make check` leaves out."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share a sweep, or a file's fixtures, run in one process; long ones start first."""
     for item in items:

@@ -187,10 +187,13 @@ def test_two_runs_are_compared_with_the_keyboard(
     browser, reports: Path, case: Case, width: int
 ) -> None:
     watch = Gallery(browser, reports / "index.html", width=width)
-    watch.page.get_by_label("Compare cookie, demo, 224 px · seed 0").first.focus()
+    watch.page.get_by_label("Compare cookie, demo, 224 px, image 448 px · seed 0").first.focus()
     watch.page.keyboard.press("Space")
     bar = watch.page.locator("#ticked")
-    assert "cookie, demo, 224 px · seed 0: tick another run to compare." in bar.inner_text()
+    assert (
+        "cookie, demo, 224 px, image 448 px · seed 0: tick another run to compare."
+        in bar.inner_text()
+    )
     watch.page.get_by_label("Compare rope").focus()
     watch.page.keyboard.press("Space")
     dialog = watch.page.locator("dialog")
