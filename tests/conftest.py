@@ -54,20 +54,14 @@ SLOW = {
 """Files that `make check` leaves out."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a sweep, or a file's fixtures, run in one process; long ones start first."""
+    """Slow files start first, the longest at once; all tests of a file run in one process."""
     for item in items:
-        swept = "swept" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("swept" if swept else item.path.stem))
-        if swept or item.path.stem in SLOW:
+        if item.path.stem in SLOW:
             item.add_marker("slow")
-    items.sort(
-        key=lambda item: (
-            item.get_closest_marker("xdist_group").args[0] != "swept",
-            item.get_closest_marker("slow") is None,
-        )
-    )
+    longest = ["test_project_studies", "test_sweep", "test_cli", "test_report_browser"]
+    order = {name: rank for rank, name in enumerate([*longest, *sorted(SLOW - {*longest})])}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 def pytest_collection_finish() -> None:
