@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.stem in SLOW:
             item.add_marker("slow")
-    longest = ["test_project_studies", "test_sweep", "test_cli", "test_report_browser"]
+    longest = ["test_project_studies", "test_report_browser", "test_cli", "test_sweep"]
     order = {name: rank for rank, name in enumerate([*longest, *sorted(SLOW - {*longest})])}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 

@@ -209,7 +209,7 @@ def test_ctrl_c_leaves_no_process_and_no_half_file(data: str, tmp_path: Path) ->
 
 
 def test_a_lost_worker_loses_nothing(data: str, tmp_path: Path) -> None:
-    fields = {"categories": ["seal"], "seeds": [0, 1], "parameters": {"pause": 0.4}}
+    fields = {"categories": ["seal"], "seeds": [0, 1], "parameters": {"pause": 1.5}}
     path = write_study(tmp_path / "study", CELLS, **fields)
     killed: list[int] = []
 
