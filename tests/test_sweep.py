@@ -200,7 +200,7 @@ def test_ctrl_c_leaves_no_process_and_no_half_file(data: str, tmp_path: Path) ->
     until(lambda: len(pids()) == 2)
     assert len(halves()) == 2
     os.killpg(process.pid, signal.SIGINT)  # As a terminal does: workers get it too.
-    _, said = process.communicate(timeout=25)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "lsfa: stopped; finished runs are kept, start it again to resume" in said
     assert "Traceback" not in said
