@@ -43,8 +43,7 @@ study: .venv/.ready
 # One process per core, one thread each: torch's own threads would compete with the processes.
 test check: export OMP_NUM_THREADS = 1
 test check: export MKL_NUM_THREADS = 1
-# A file's tests share its fixtures, so they stay in one process; conftest.py puts long files first.
-PYTEST := $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder --durations 20
+PYTEST := $(BIN)/python -m pytest -n logical --dist load --durations 20
 
 # Linters, types and the fast tests, for use while writing code.
 check: lint

@@ -55,13 +55,16 @@ SLOW = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow files start first, the longest at once; all tests of a file run in one process."""
+    """Long tests start first: those of the project's studies, then the other slow files."""
     for item in items:
         if item.path.stem in SLOW:
             item.add_marker("slow")
-    longest = ["test_project_studies", "test_report_browser", "test_cli", "test_sweep"]
-    order = {name: rank for rank, name in enumerate([*longest, *sorted(SLOW - {*longest})])}
-    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+    items.sort(
+        key=lambda item: (
+            "swept" not in getattr(item, "fixturenames", ()),
+            item.get_closest_marker("slow") is None,
+        )
+    )
 
 
 def pytest_collection_finish() -> None:
