@@ -37,7 +37,7 @@ def demo(
         raise InputError(f"there is no layout {layout!r}; choose among {', '.join(writers)}")
     known = ", ".join(map(str, DIFFICULTIES))
     if version not in DIFFICULTIES:
-        raise InputError(f"there is no version {version}; choose among {known}")
+        raise InputError(f"there is no demo version {version}; choose among {known}")
     counts = DemoCounts()
     if study:
         counts, size, seed = DemoCounts(good=40, each_defect=10), 448, 1

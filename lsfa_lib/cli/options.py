@@ -22,7 +22,7 @@ DataRoot = Annotated[
 ]
 Device = Annotated[str, Option(help="auto: CUDA if available, else CPU; cpu; cuda.")]
 ImageSize = Annotated[
-    int, Option(help="Side of the image the encoders see, px; 0 keeps the preset's.")
+    int, Option(help="Side of the square of points and maps, px; 0 keeps the preset's.")
 ]
 Reports = Annotated[Path, Option("--reports", help="Folder of the reports.")]
 Workers = Annotated[int, Option(min=1, help="Parallel runs; they share the cores.")]

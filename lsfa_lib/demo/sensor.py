@@ -93,7 +93,8 @@ def measure(surface: Surface, view: View, hits: Hits, rng: Generator) -> Points:
     smooth = ndimage.gaussian_filter(rng.standard_normal(white.shape, dtype=np.float32), 1.5)
     # A Gaussian of sigma 1.5 reduces the deviation of white noise to 0.188.
     error = view.depth_noise_mm * (0.5 * white + 0.87 * smooth / 0.188)
-    xyz = rendering.rays(view.size, view.lens) * ((hits.depth + error) / 1000)[..., None]
+    rays = rendering.rays(view.size, view.lens)
+    xyz = rays * ((hits.depth + error) / 1000)[..., None]
 
     chance = rng.random(hits.depth.shape, dtype=np.float32)
     front, back = ndimage.minimum_filter(hits.depth, 3), ndimage.maximum_filter(hits.depth, 3)
@@ -107,7 +108,6 @@ def measure(surface: Surface, view: View, hits: Hits, rng: Generator) -> Points:
     if view.flying_share:
         flying = wall & ~shadow & (rng.random(wall.shape, dtype=np.float32) < view.flying_share)
         between = front + (back - front) * rng.random(wall.shape, dtype=np.float32)
-        rays = rendering.rays(view.size, view.lens)
         xyz[flying] = (rays * (between / 1000)[..., None])[flying]
     return xyz
 

@@ -90,8 +90,9 @@ REALISTIC = Difficulty(
     ),
     Wear(spots=8.0, spot_strength=0.12, scratches=4.0, scratch_contrast=0.15, shade=0.04),
 )
-"""Version 2 of the demo. Sizes and contrasts of defects follow those of real ones: on a category of
-MVTec 3D-AD a median of 0.18 % of the frame and 0.4 standard deviations of the surroundings."""
+"""Version 2 of the demo. Defects are as small as real ones, and nearer to their contrast than in
+version 1: on a category of MVTec 3D-AD the medians are 0.18 % of the frame and 0.4 standard
+deviations of the surroundings."""
 DIFFICULTIES = {1: Difficulty(), 2: REALISTIC}
 """By version of the demo."""
 STANDARD = DemoSettings(difficulty=REALISTIC)

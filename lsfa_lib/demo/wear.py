@@ -20,7 +20,7 @@ class Wear:
     spot_strength: float = 0.0
     """Largest fraction of a spot's colour."""
     scratches: float = 0.0
-    """Mean number of scratches, each 3 to 15 mm long and 0.15 mm wide."""
+    """Mean number of scratches, each 3 to 15 mm long and 0.25 mm wide at half strength."""
     scratch_contrast: float = 0.0
     """Largest change of brightness along a scratch, relative."""
     shade: float = 0.0

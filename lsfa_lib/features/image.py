@@ -124,7 +124,7 @@ def load_image_encoder(
         mean = about.get("mean", IMAGENET_DEFAULT_MEAN)
         std = about.get("std", IMAGENET_DEFAULT_STD)
     encoder = ImageEncoder(backbone, config.stages, mean, std, config.blocks)
-    # Convolutions on a CPU are up to twice as fast with the channels of a pixel side by side.
+    # On a CPU, convolutions are 1.2 to 1.3 times as fast in this memory format, with equal results.
     return encoder.to(memory_format=torch.channels_last).to(device)
 
 

@@ -101,7 +101,10 @@ def fit_method(
 
 
 def _modalities(method: Method, config: Config, split: Split) -> list[Modality]:
-    """Those whose features the method uses on these scans. Raises InputError if it needs others."""
+    """The modalities whose features the method uses on these scans.
+
+    Raises InputError if it requires one that was not captured, or aligns both.
+    """
     captured, weights = split.entries[0].modalities, config.training.weights
     where = split.entries[0].rgb.parents[3]
     if lacking := [m for m in method.requires if m not in captured]:
@@ -109,7 +112,7 @@ def _modalities(method: Method, config: Config, split: Split) -> list[Modality]:
             f"{where} holds images without 3D, but {method.title} needs {lacking[0]}; choose a "
             "method of the image alone, such as patchcore_rgb or unadapted"
         )
-    if len(captured) == 1 and method.modalities and (weights.la or weights.ga):
+    if set(method.modalities) - set(captured) and (weights.la or weights.ga):
         raise InputError(
             f"{where} holds images without 3D, but LA and GA align images with points; run with "
             "--only IFC, or --only none"
