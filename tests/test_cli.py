@@ -390,6 +390,12 @@ def test_check_counts_a_sound_tree(tree: Path, capsys: pytest.CaptureFixture[str
     assert "6 good; 200 x 200 px" in shown
 
 
+def test_the_demo_has_two_versions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lsfa("data", "demo", "--root", tmp_path, "--version", 3) == 2
+    assert "there is no demo version 3; choose among 1, 2" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_demo_refuses_a_folder_that_holds_something_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
