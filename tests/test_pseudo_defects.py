@@ -11,13 +11,11 @@ from lsfa_lib.config import Config
 from lsfa_lib.datasets.layouts import read_split
 from lsfa_lib.datasets.preprocess import IMAGENET_MEAN, IMAGENET_STD, prepare
 from lsfa_lib.records import Sample
+from lsfa_lib.selection.blobs import RIM, PseudoSettings, drawn_blob
 from lsfa_lib.selection.pseudo_defects import (
     DEFAULTS,
     KINDS,
-    RIM,
     Kind,
-    PseudoSettings,
-    _blob,
     _inwards,
     pseudo_defect,
     pseudo_defects,
@@ -155,7 +153,7 @@ def test_the_area_is_the_share_asked_for(kind, percent):
 
 def test_areas_are_even_in_their_logarithm():
     valid = np.ones((100, 100), bool)
-    counts = [len(_blob(valid, np.random.default_rng(s), DEFAULTS).pixels) for s in range(400)]
+    counts = [len(drawn_blob(valid, np.random.default_rng(s), DEFAULTS).pixels) for s in range(400)]
     logarithms = (np.log(counts) - np.log(40)) / np.log(10)
     assert abs(logarithms.mean() - 0.5) < 0.05
     assert abs((logarithms < 0.25).mean() - 0.25) < 0.07
@@ -166,7 +164,7 @@ def test_areas_are_even_in_their_logarithm():
 @pytest.mark.parametrize("seed", range(5))
 def test_a_round_blob_is_the_nearest_pixels_and_its_profile_falls_to_the_rim(seed):
     valid = make_sample().valid.numpy()
-    blob = _blob(valid, np.random.default_rng(seed), ROUND)
+    blob = drawn_blob(valid, np.random.default_rng(seed), ROUND)
     centre = blob.pixels[0]
     radius = np.hypot(*(blob.pixels - centre).T)
     outside = valid.copy()
@@ -183,7 +181,7 @@ def test_outlines_are_of_one_piece_stretched_and_wavy():
     valid[20:180, 20:180] = True
     ratios, solid = [], []
     for seed in range(60):
-        blob = _blob(valid, np.random.default_rng(seed), DEFAULTS)
+        blob = drawn_blob(valid, np.random.default_rng(seed), DEFAULTS)
         mask = np.zeros_like(valid)
         mask[tuple(blob.pixels.T)] = True
         assert ndimage.label(mask, np.ones((3, 3)))[1] == 1
@@ -201,7 +199,7 @@ def test_outlines_are_of_one_piece_stretched_and_wavy():
 def test_dents_sink_along_the_normal_by_the_profile_and_bumps_rise_as_much(tilt, seed):
     sample = make_sample(tilt=tilt)
     dent, bump = (pseudo_defect(sample, sample, kind, seed) for kind in ("dent", "bump"))
-    blob = _blob(sample.valid.numpy(), np.random.default_rng(seed), DEFAULTS)
+    blob = drawn_blob(sample.valid.numpy(), np.random.default_rng(seed), DEFAULTS)
     at = tuple(blob.pixels.T)
     assert np.array_equal(dent.defect, bump.defect)
     assert dent.defect[at].all()
@@ -274,7 +272,7 @@ def test_a_paste_is_one_quarter_turned_region_of_the_donor_from_another_place(se
     donor = make_sample(place_coloured(), valid=valid)
     settings = replace(DEFAULTS, donor_shift=(0.0, 0.0), area_percent=(6.0, 6.0))
     one = pseudo_defect(sample, donor, "pasted", seed, settings)
-    blob = _blob(sample.valid.numpy(), np.random.default_rng(seed), settings).pixels
+    blob = drawn_blob(sample.valid.numpy(), np.random.default_rng(seed), settings).pixels
     source = source_of(one, blob)
     away, there = blob - blob[0], source - source[0]
     np.testing.assert_array_equal(there[:, 0], away[:, 1])
@@ -290,7 +288,7 @@ def test_a_donor_too_small_for_the_outline_lends_its_nearest_pixels():
     settings = replace(DEFAULTS, donor_shift=(0.0, 0.0), area_percent=(4.0, 4.0))
     sample = make_sample(0.25)
     one = pseudo_defect(sample, donor, "pasted", 3, settings)
-    blob = _blob(sample.valid.numpy(), np.random.default_rng(3), settings).pixels
+    blob = drawn_blob(sample.valid.numpy(), np.random.default_rng(3), settings).pixels
     assert len(blob) == 139
     assert valid[tuple(source_of(one, blob).T)].all()
 
@@ -311,7 +309,7 @@ def test_pasted_relief_is_the_donors_on_the_samples_plane():
     settings = replace(DEFAULTS, donor_shift=(0.0, 0.0), area_percent=(3.0, 3.0))
     for seed in range(5):
         one = pseudo_defect(sample, donor, "pasted", seed, settings)
-        blob = _blob(sample.valid.numpy(), np.random.default_rng(seed), settings).pixels
+        blob = drawn_blob(sample.valid.numpy(), np.random.default_rng(seed), settings).pixels
         theirs = off_plane(*donor.xyz.double().numpy()[:, *source_of(one, blob).T])
         ours = off_plane(*sample.xyz.double().numpy()[:, *blob.T])
         shift = moved(one, sample)[tuple(blob.T)]
@@ -357,7 +355,7 @@ def test_a_donor_of_the_same_colour_still_shows(kind):
 def test_a_stain_is_one_shift_times_the_profile(seed):
     sample = make_sample(0.5)
     one = pseudo_defect(sample, sample, "colour", seed, replace(DEFAULTS, colour_shift=(0.2, 0.2)))
-    blob = _blob(sample.valid.numpy(), np.random.default_rng(seed), DEFAULTS)
+    blob = drawn_blob(sample.valid.numpy(), np.random.default_rng(seed), DEFAULTS)
     shift = (colours(one) - 0.5)[tuple(blob.pixels.T)]
     assert np.abs(shift[0]).max() == pytest.approx(0.2, abs=1e-6)
     np.testing.assert_allclose(shift, blob.profile[:, None] * shift[0], atol=1e-6)

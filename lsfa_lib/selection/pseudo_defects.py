@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -18,74 +17,16 @@ from scipy import ndimage
 from torch import Tensor
 
 from lsfa_lib.datasets.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from lsfa_lib.records import Mask, Sample
+from lsfa_lib.records import Sample
+from lsfa_lib.selection.blobs import Blob, PseudoSettings, drawn_blob
 from lsfa_lib.storage.files import InputError
 
 Kind = Literal["pasted", "blended", "dent", "bump", "colour"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-RIM = 0.05
-"""Profile at the outline as a share of its peak. The fainter tail is cut off, so that no pixel is
-labelled that is hardly changed."""
-WAVES = np.arange(2, 6)
 PLACES = 64
 
 
-@dataclass(frozen=True)
-class PseudoSettings:
-    """Ranges (low, high), sampled uniformly; the area is sampled uniformly in its logarithm."""
-
-    area_percent: tuple[float, float] = (0.4, 4.0)
-    """Share of the valid pixels."""
-    elongation: tuple[float, float] = (1.0, 2.5)
-    """Length over width of the ellipse that the outline is derived from."""
-    waviness: tuple[float, float] = (0.05, 0.15)
-    """Amplitude of each wave of the outline, as a share of the radius."""
-    depth_mm: tuple[float, float] = (0.5, 3.0)
-    """Peak of dents and bumps; its high end also limits the pasted relief."""
-    opacity: tuple[float, float] = (0.4, 0.9)
-    """Opacity of the blended texture."""
-    colour_shift: tuple[float, float] = (0.05, 0.2)
-    """Peak of stains, in the channel that changes most; 1 is the full range."""
-    donor_shift: tuple[float, float] = (0.04, 0.12)
-    """The same for a pasted or blended texture, which might otherwise equal what it covers."""
-
-
 DEFAULTS = PseudoSettings()
-
-
-@dataclass(frozen=True)
-class _Blob:
-    """Location of a defect, and its strength at each of its n pixels and c colour pixels."""
-
-    pixels: Int[np.ndarray, "n 2"]
-    profile: Float[np.ndarray, " n"]
-    """1 at the centre (the first pixel), falling to RIM at the outline."""
-    around: Int[np.ndarray, "m 2"]
-    """The blob and about as many pixels around it."""
-    side: int
-    """Of the masks, px."""
-    colour_side: int
-    """Of the image, px."""
-
-    @cached_property
-    def fine(self) -> tuple[Int[np.ndarray, "c 2"], Int[np.ndarray, " c"]]:
-        """The pixels of the image inside the blob, and the blob's pixel that each lies in."""
-        entry = np.full((self.side, self.side), -1)
-        entry[tuple(self.pixels.T)] = np.arange(len(self.pixels))
-        at = ((np.arange(self.colour_side) + 0.5) * self.side / self.colour_side).astype(int)
-        entry = entry[at[:, None], at]
-        inside = np.argwhere(entry >= 0)
-        of = entry[tuple(inside.T)]
-        order = np.argsort(of, kind="stable")
-        return inside[order], of[order]
-
-    def in_image(self, pixels: Int[np.ndarray, "n 2"]) -> Int[np.ndarray, "c 2"]:
-        """The pixels of an image that lie in these n pixels as `fine` ones do in the blob's."""
-        inside, of = self.fine
-        scale = self.colour_side / self.side
-        within = inside - np.floor(self.pixels[of] * scale)
-        found = np.floor(pixels[of] * scale) + within
-        return np.clip(found, 0, self.colour_side - 1).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -104,7 +45,7 @@ class _Case:
 
     sample: Sample
     donor: Sample
-    blob: _Blob
+    blob: Blob
     rng: np.random.Generator
     settings: PseudoSettings
 
@@ -144,7 +85,7 @@ def pseudo_defect(
                 "leave this scan out"
             )
     rng = np.random.default_rng(seed)
-    blob = _blob(sample.valid.cpu().numpy(), rng, settings, sample.rgb.shape[1])
+    blob = drawn_blob(sample.valid.cpu().numpy(), rng, settings, sample.rgb.shape[1])
     edit = EDIT[kind](_Case(sample, donor, blob, rng, settings))
     rgb, xyz = sample.rgb.clone(), sample.xyz.clone()
     if edit.points is not None:
@@ -152,7 +93,7 @@ def pseudo_defect(
         xyz[:, rows, columns] = torch.from_numpy(edit.points.T).to(xyz)
     changed = (xyz != sample.xyz).any(0)
     if edit.colours is not None:
-        (inside, of), normalised = blob.fine, (edit.colours - IMAGENET_MEAN) / IMAGENET_STD
+        (inside, of), normalised = blob.colour_pixels, (edit.colours - IMAGENET_MEAN) / IMAGENET_STD
         rows, columns = torch.from_numpy(inside).T.to(rgb.device)
         rgb[:, rows, columns] = torch.from_numpy(normalised.T).to(rgb)
         differs = (rgb != sample.rgb).any(0)[rows, columns].cpu().numpy()
@@ -160,34 +101,6 @@ def pseudo_defect(
         changed[rows, columns] = True
     name = f"{sample.name}#{kind}"
     return replace(sample, rgb=rgb, xyz=xyz, defect=changed, name=name, kind=f"pseudo_{kind}")
-
-
-def _blob(
-    valid: Mask, rng: np.random.Generator, settings: PseudoSettings, colour_side: int = 0
-) -> _Blob:
-    """The valid pixels nearest to a random one, in a metric whose circles are wavy ellipses.
-
-    level = |x - centre| / outline(angle); profile = (1 - c level^2)^2, level 1 at the farthest.
-    Selecting the nearest pixels keeps the area as drawn even at the rim of a part, where the
-    outline follows the rim. Two arms of a thin part can both be covered.
-    """
-    pixels = np.argwhere(valid)
-    low, high = np.log(settings.area_percent)
-    share = np.exp(rng.uniform(low, high)) / 100
-    count = min(max(round(share * len(pixels)), 1), len(pixels))
-    away = pixels - pixels[rng.integers(len(pixels))]
-    angle = np.arctan2(away[:, 0], away[:, 1])
-    turn, stretch = rng.uniform(0, np.pi), rng.uniform(*settings.elongation) ** 0.5
-    ellipse = np.hypot(np.cos(angle - turn) / stretch, np.sin(angle - turn) * stretch)
-    phases = rng.uniform(0, 2 * np.pi, len(WAVES))
-    waves = np.cos(angle[:, None] * WAVES + phases).sum(1) * rng.uniform(*settings.waviness)
-    level = np.hypot(away[:, 0], away[:, 1]) * ellipse * np.exp(-waves)
-    order = np.argsort(level, kind="stable")
-    inside = order[:count]
-    relative = level[inside] / max(level[inside[-1]], 1e-9)
-    profile = (1 - (1 - RIM**0.5) * relative**2) ** 2
-    around = pixels[order[: 2 * count + 30]]
-    return _Blob(pixels[inside], profile, around, len(valid), colour_side or len(valid))
 
 
 def _pasted(case: _Case) -> _Edit:
@@ -207,7 +120,7 @@ def _pasted(case: _Case) -> _Edit:
 def _blended(case: _Case) -> _Edit:
     """One opacity all over: rgb' = (1 - opacity) rgb + opacity rgb_donor    (as in DRAEM)."""
     opacity = case.rng.uniform(*case.settings.opacity)
-    colours = _colours(case.sample, case.blob.fine[0])
+    colours = _colours(case.sample, case.blob.colour_pixels[0])
     return _Edit((1 - opacity) * colours + opacity * _texture(case, _source(case)))
 
 
@@ -223,7 +136,7 @@ def _bump(case: _Case) -> _Edit:
 
 def _colour(case: _Case) -> _Edit:
     """A stain, a soft-edged shift of brightness and hue: rgb' = rgb + profile shift."""
-    inside, of = case.blob.fine
+    inside, of = case.blob.colour_pixels
     shift = case.blob.profile[of, None] * _shift(case.settings.colour_shift, case.rng)
     return _Edit(_shifted(_colours(case.sample, inside), shift))
 
@@ -258,7 +171,7 @@ def _sunk(case: _Case) -> Float[np.ndarray, "n 3"]:
 
 def _texture(case: _Case, source: Int[np.ndarray, "n 2"]) -> Float[np.ndarray, "c 3"]:
     shift = _shift(case.settings.donor_shift, case.rng)
-    return _shifted(_colours(case.donor, case.blob.in_image(source)), shift)
+    return _shifted(_colours(case.donor, case.blob.colour_pixels_at(source)), shift)
 
 
 def _source(case: _Case) -> Int[np.ndarray, "n 2"]:
