@@ -13,7 +13,7 @@ from lsfa_lib.config import DEMO, Config, DataConfig, with_losses
 from lsfa_lib.pages import gallery, gallery_data
 from lsfa_lib.pages.gallery_means import blocks
 from lsfa_lib.storage.files import InputError
-from lsfa_lib.storage.results import as_json
+from lsfa_lib.storage.results import as_json, write_result
 
 EVIL = "</script><script>alert(1)</script>\"'&amp;"
 
@@ -47,15 +47,22 @@ def test_every_run_has_a_card_with_its_numbers_and_links(reports: Path, case: Ca
     modes = case.result["modes"]
     for mode in MODES:
         keys = ("i_auroc", "aupro_30", "aupro_05", "p_auroc")
-        expected = [round(modes[mode][key], 4) for key in keys]
-        bounds = [round(bound, 4) for bound in modes[mode]["i_auroc_interval"]]
-        assert data["runs"][0]["values"][mode] == expected + bounds
+        expected = [modes[mode][key] for key in keys] + list(modes[mode]["i_auroc_interval"])
+        assert data["runs"][0]["values"][mode] == expected
     for place in places:
         assert f"{place}/notebook.ipynb" in reader.links and f"{place}/result.json" in reader.links
         # Pages and pictures that were not written are not linked.
         assert f"{place}/report.html" not in reader.links
     assert f"cookie {modes['rgb+3d']['i_auroc']:.3f} I-AUROC, RGB + 3D" in reader.words
     assert "4 finished runs and 1 study" in reader.words
+
+
+def test_a_card_has_the_number_of_the_report(case: Case, tmp_path: Path) -> None:
+    result = copy.deepcopy(case.result)
+    result["modes"]["rgb+3d"]["i_auroc"] = 0.76852  # 0.7685 in four digits, and 0.768 of those
+    write_result(result, tmp_path / "runs" / "quickstart" / "cookie-demo-s0")
+    words = Reader(index(tmp_path)).words
+    assert "cookie 0.769 I-AUROC, RGB + 3D" in words
 
 
 def test_a_run_without_its_page_says_so(reports: Path) -> None:

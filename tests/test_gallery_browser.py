@@ -126,6 +126,7 @@ def test_the_number_shown_and_the_order_follow_metric_and_modality(
     assert watch.shown[-1] == "quickstart/rope-demo-s0"
     watch.choose("mode", "rgb")
     watch.choose("metric", "aupro_05")
+    number.scroll_into_view_if_needed()  # cards out of view have no text yet
     assert number.inner_text().split("\n") == [
         f"{modes['rgb']['aupro_05']:.3f}",
         "AUPRO 5 %, RGB",

@@ -81,9 +81,11 @@ def _card(entry: RunEntry, studies: list[str]) -> dict[str, Any]:
 
 
 def _values(values: dict[str, Any]) -> list[float | None]:
-    """The metrics in the order of METRICS, then the interval of I-AUROC."""
-    found = [*map(values.get, METRICS), *values["i_auroc_interval"]]
-    return [None if value is None else round(float(value), 4) for value in found]
+    """The metrics in the order of METRICS, then the interval of I-AUROC.
+
+    Not rounded: rounded twice, a number could differ from that of the report.
+    """
+    return [*map(values.get, METRICS), *values["i_auroc_interval"]]
 
 
 def _settings(entry: RunEntry) -> dict[str, str]:
