@@ -49,8 +49,8 @@ class ImageEncoderConfig:
     blocks: tuple[int, ...] = ()
     """Blocks of a ViT (from 0) whose normed tokens are concatenated; empty for the last only."""
     size: int = 0
-    """Side of the square image it receives, px; 0: `preprocess.image_size`. A larger image shows
-    smaller defects: with twice the side, features take four times as long."""
+    """Side of the square image it receives, px; 0: `preprocess.image_size`. A larger image
+    reveals smaller defects; twice the side takes four times as long."""
 
 
 @dataclass(frozen=True)

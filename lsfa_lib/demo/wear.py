@@ -13,7 +13,7 @@ from lsfa_lib.demo.rendering import Colours, Grid, Surface, channels, noise
 
 @dataclass(frozen=True)
 class Wear:
-    """How marked good parts are; 0 leaves a kind of mark out."""
+    """How worn good parts are; 0 disables a kind of mark."""
 
     spots: float = 0.0
     """Mean number of spots of dust or grease, each 0.4 to 2 mm wide."""
