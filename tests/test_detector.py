@@ -12,7 +12,7 @@ import torch
 from lsfa_lib.config import OURS
 from lsfa_lib.detection import detector as detection
 from lsfa_lib.detection.detector import fit, fit_banks, fuse, predict, require_validation
-from lsfa_lib.detection.maps import smooth_map
+from lsfa_lib.detection.maps import contrast, smooth_map
 from lsfa_lib.detection.saved import load, save
 from lsfa_lib.records import MODALITIES, ModalityFeatures, PatchFeatures, Prediction
 from lsfa_lib.storage.files import InputError
@@ -146,6 +146,33 @@ def test_defect_13_one_map_and_one_score_serve_every_metric() -> None:
         assert score == pytest.approx(top, rel=1e-5)
 
 
+def test_contrast_is_the_map_minus_the_mean_of_valid_pixels_around() -> None:
+    generator = torch.Generator().manual_seed(0)
+    anomaly, inside = torch.rand(16, 16, generator=generator), torch.zeros(16, 16, dtype=torch.bool)
+    inside[2:14, 4:16] = True
+    rows, columns = torch.meshgrid(torch.arange(16), torch.arange(16), indexing="ij")
+    expected = torch.zeros(16, 16, dtype=torch.float64)
+    # Only pixels that no mirrored border reaches: 4 sigma is 4 px.
+    for y in range(4, 12):
+        for x in range(4, 12):
+            near = ((rows - y).abs() <= 4) & ((columns - x).abs() <= 4) & inside
+            away = (rows - y).square() + (columns - x).square()
+            weights = torch.where(near, torch.exp(-away / 2.0).double(), 0.0)
+            around = (weights * anomaly).sum() / weights.sum()
+            expected[y, x] = anomaly[y, x] - around
+    found = contrast(anomaly, inside, 1.0)
+    np.testing.assert_allclose(found[4:12, 4:12], expected[4:12, 4:12], atol=1e-5)
+    assert not found[~inside].any()
+
+
+def test_a_part_that_is_brighter_all_over_has_no_more_contrast() -> None:
+    generator = torch.Generator().manual_seed(0)
+    anomaly, inside = torch.rand(32, 32, generator=generator), torch.zeros(32, 32, dtype=torch.bool)
+    inside[3:29, 3:29] = True
+    raised = contrast(anomaly + 5 * inside, inside, 3.0)
+    torch.testing.assert_close(raised, contrast(anomaly, inside, 3.0), rtol=0, atol=1e-4)
+
+
 def test_defect_8_blur_is_done_in_float() -> None:
     patches = torch.rand(8, 8, generator=torch.Generator().manual_seed(0))
     config = replace(CONFIG, detector=replace(CONFIG.detector, blur=1 / 8, edge_correction=False))
@@ -247,8 +274,10 @@ def test_identical_validation_scans_are_centred_only() -> None:
     assert detector.validation_scores["3d"] == pytest.approx([0, 0, 0], abs=1e-6)
 
 
-def test_saved_detector_predicts_the_same(tmp_path: Path) -> None:
-    detector = fit(TRAIN, VALIDATION, CONFIG, seed=0)
+@pytest.mark.parametrize("whitening", [0.0, 1.0])
+def test_saved_detector_predicts_the_same(tmp_path: Path, whitening: float) -> None:
+    config = replace(CONFIG, bank=replace(CONFIG.bank, whitening=whitening))
+    detector = fit(TRAIN, VALIDATION, config, seed=0)
     save(detector, tmp_path / "part.safetensors")
     again = load(tmp_path / "part.safetensors", CPU)
     assert again.config == detector.config

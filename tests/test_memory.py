@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -90,6 +91,34 @@ def test_a_bank_under_shared_statistics_is_the_raw_bank_under_them():
     order = bank.source[:, 0] * 10 + bank.source[:, 1]
     torch.testing.assert_close(bank.rows, (rows[order] - 1.25) / 0.5, rtol=0, atol=1e-4)
     assert nearest_rows(rows, bank)[0].max() < 1e-3
+
+
+def test_whitened_distances_equal_those_of_scaled_principal_components():
+    rows, queries = features(200), features(20, seed=1)
+    bank = build_bank(rows, origins(200), 200, replace(CONFIG, whitening=1.0), seed=0)
+    centred = rows.double() - rows.double().mean(0)
+    _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
+    variances = singular.square() / 199
+    scale = (variances + 0.05 * variances.mean()).rsqrt()
+    own, bank_rows = ((x.double() @ directions.T) * scale for x in (queries, rows))
+    expected = torch.cdist(own, bank_rows).amin(1)
+    torch.testing.assert_close(nearest_rows(queries, bank)[0].double(), expected, rtol=1e-4, atol=0)
+
+
+def test_whitening_of_half_power_lies_between_none_and_all():
+    rows = features(400) * torch.linspace(0.1, 3, 32)
+    spreads = [
+        build_bank(rows, origins(400), 400, replace(CONFIG, whitening=w), seed=0).rows.std(0)
+        for w in (0.5, 1.0)
+    ]
+    half, whole = ((each.max() / each.min()).item() for each in spreads)
+    assert whole < half < 30
+
+
+def test_a_whitened_bank_takes_no_other_statistics():
+    bank = build_bank(features(50), origins(50), 5, replace(CONFIG, whitening=1.0), seed=0)
+    with pytest.raises(InputError, match="bank.whitening needs bank.statistics own"):
+        restandardised(bank, 0.0, 1.0)
 
 
 @pytest.mark.parametrize("patches", [1, 15, 16, 17, 50])

@@ -96,17 +96,23 @@ class BankConfig:
     """Johnson-Lindenstrauss distortion of the projection before selection; 0: all dimensions."""
     statistics: Literal["own", "shared"] = "own"
     """`released` shares them: the mean of xyz and the std of rgb for both modalities."""
+    whitening: float = 0.0
+    """Distances in principal directions divided by (variance + 5 % of the mean one)^(w/2): 0 leaves
+    them as they are, at 1 all directions in which good parts vary count the same."""
     seed: int | None = None
     """Seed of the coreset; None follows the run's seed."""
 
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    image_score: Literal["max", "reweighted", "top_fraction"] = "top_fraction"
-    """`reweighted`: PatchCore and the papers. The mean of the largest map pixels does not depend on
-    a single noisy patch; it was better in a prototype on other data."""
+    image_score: Literal["max", "reweighted", "top_fraction", "contrast"] = "contrast"
+    """`reweighted`: PatchCore and the papers. `top_fraction`: the mean of the largest map pixels,
+    which does not depend on a single noisy patch. `contrast`: the same of the map minus its local
+    mean, so that light or wear that raises the map of a whole part does not count."""
     top_fraction: float = 0.001
-    """Share of all map pixels whose mean is the `top_fraction` score."""
+    """Share of all map pixels whose mean is the `top_fraction` or `contrast` score."""
+    surround: float = 3 / 56
+    """Gaussian sigma of the local mean for `contrast`, as a fraction of the image side."""
     blur: float = 1 / 56
     """Gaussian sigma as a fraction of the image side: 4 px at 224."""
     blur_8bit: bool = False

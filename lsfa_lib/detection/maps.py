@@ -16,13 +16,30 @@ def prediction_of(
 ) -> Prediction:
     """Patch scores as a smoothed map, with the image score.
 
-    The score is `largest`, that of the most anomalous patch, or for `top_fraction` the mean of the
-    largest map pixels.
+    The score is `largest`, that of the most anomalous patch, or the mean of the largest pixels of
+    the map (`top_fraction`) or of its contrast (`contrast`).
     """
-    anomaly = smooth_map(patches.view(features.grid), map_valid(features, config), config)
-    if config.detector.image_score != "top_fraction":
+    inside, detector = map_valid(features, config), config.detector
+    anomaly = smooth_map(patches.view(features.grid), inside, config)
+    if detector.image_score == "contrast":
+        scored = contrast(anomaly, inside, detector.surround * len(anomaly))
+    elif detector.image_score == "top_fraction":
+        scored = anomaly
+    else:
         return Prediction(anomaly, largest)
-    return Prediction(anomaly, top_mean(anomaly, config.detector.top_fraction))
+    return Prediction(anomaly, top_mean(scored, detector.top_fraction))
+
+
+def contrast(
+    anomaly: Float[Tensor, "S S"], inside: Bool[Tensor, "S S"], sigma: float
+) -> Float[Tensor, "S S"]:
+    """The map minus the mean of its valid pixels around, by a Gaussian of `sigma` px; 0 outside.
+
+    c = a - G * (v a) / (G * v), v the valid mask (normalised convolution)
+    """
+    valid = inside[None, None].to(anomaly)
+    around = blur(anomaly * valid, sigma) / blur(valid, sigma).clamp_min(0.1)
+    return ((anomaly - around) * valid)[0, 0]
 
 
 def top_mean(anomaly: Float[Tensor, "S S"], fraction: float) -> float:

@@ -31,6 +31,13 @@ class Bank:
     std: float
     source: Int[Tensor, "M 2"]
     """(training scan, patch index) each row came from."""
+    whitening: Float[Tensor, "D D"] | None = None
+    """Already applied to `rows`, after standardisation; None: distances of the features."""
+
+    def standardised(self, patches: Float[Tensor, "P D"]) -> Float[Tensor, "P D"]:
+        """Patches in the space of `rows`."""
+        standard = (patches.to(self.rows.dtype) - self.mean) / self.std
+        return standard if self.whitening is None else standard @ self.whitening
 
     @cached_property
     def squared_norms(self) -> Float[Tensor, " M"]:
@@ -114,11 +121,31 @@ def build_bank(
     # One mean and one scale for all numbers: the order of distances is that of the raw rows.
     drawn = seed if config.seed is None else config.seed
     kept = greedy_k_centre(rows, n_keep, drawn, config.projection_eps)
-    return Bank((rows[kept].float() - mean) / std, mean, std, source[kept])
+    own = (rows[kept].float() - mean) / std
+    if not config.whitening:
+        return Bank(own, mean, std, source[kept])
+    whitening = (whitening_of(rows, config.whitening) * std).contiguous()
+    return Bank(own @ whitening, mean, std, source[kept], whitening)
+
+
+def whitening_of(rows: Float[Tensor, "N D"], power: float) -> Float[Tensor, "D D"]:
+    """W with rows W of equal variance in all directions (power 1), or between that and now.
+
+    W = V diag((l + 0.05 mean(l))^(-power / 2)), V and l from the covariance of the rows. The 5 %
+    keep directions of almost no variance, which are noise, from dominating.
+    """
+    variances, directions = torch.linalg.eigh(torch.cov(rows.double().T))
+    scale = (variances.clamp_min(0) + 0.05 * variances.mean()).pow(-power / 2)
+    return (directions * scale).float().contiguous()
 
 
 def restandardised(bank: Bank, mean: float, std: float) -> Bank:
-    """The same bank under other statistics (`released` shares one pair between modalities)."""
+    """The same bank under other statistics (`released` shares one pair between modalities).
+
+    Raises InputError for a whitened bank, whose directions have statistics of their own.
+    """
+    if bank.whitening is not None:
+        raise InputError("bank.whitening needs bank.statistics own; change one of them")
     return replace(bank, rows=(bank.rows * bank.std + bank.mean - mean) / std, mean=mean, std=std)
 
 
@@ -133,7 +160,7 @@ def nearest_rows(
     searched with a sketch of the bank, which is exact and several times faster. Matrix products
     round, so the distance is computed from the difference itself.
     """
-    standard = (patches.to(bank.rows.dtype) - bank.mean) / bank.std
+    standard = bank.standardised(patches)
     if bank.rows.shape[1] < SKETCHED:
         index = nearest_index(standard, bank.rows, chunk=chunk)
     else:
@@ -160,7 +187,7 @@ def reweighted_score(
     score = distances[farthest]
     if len(bank.rows) == 1:
         return score.item()
-    patch = (patches[farthest].to(bank.rows.dtype) - bank.mean) / bank.std
+    patch = bank.standardised(patches[farthest][None])[0]
     near = _rows_around(bank, bank.rows[indices[farthest]], neighbours)
     scale = bank.rows.shape[1] ** 0.5
     to_near = torch.linalg.vector_norm(patch - bank.rows[near], dim=1)

@@ -25,6 +25,8 @@ def save(detector: Detector, path: Path) -> None:
     for m, bank in detector.banks.items():
         tensors[f"{m}.rows"] = bank.rows.cpu().contiguous()
         tensors[f"{m}.source"] = bank.source.cpu().contiguous()
+        if bank.whitening is not None:
+            tensors[f"{m}.whitening"] = bank.whitening.cpu().contiguous()
         numbers[m] = {"mean": bank.mean, "std": bank.std}
     about = {
         "banks": numbers,
@@ -47,7 +49,12 @@ def load(path: Path, device: torch.device) -> Detector:
             about = json.loads(file.metadata()[HEADER])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         banks = {
-            m: Bank(rows=tensors[f"{m}.rows"], source=tensors[f"{m}.source"], **numbers)
+            m: Bank(
+                rows=tensors[f"{m}.rows"],
+                source=tensors[f"{m}.source"],
+                whitening=tensors.get(f"{m}.whitening"),
+                **numbers,
+            )
             for m, numbers in about["banks"].items()
         }
         adaptors = None
