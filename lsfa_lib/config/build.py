@@ -172,14 +172,17 @@ def from_dict(values: Mapping[str, Any]) -> Config:
 
 
 def with_losses(config: Config, name: str) -> Config:
-    """`config` with only those losses; `none` leaves features unadapted."""
+    """`config` with only those losses; `none` leaves features unadapted.
+
+    A loss that has no weight in `config` gets the default one.
+    """
     if name not in LOSSES:
         raise InputError(
             f"there is no loss {name!r}; the nearest of {', '.join(LOSSES)} is "
             f"{nearest(name, LOSSES)}"
         )
-    weights = asdict(config.training.weights)
-    kept = {term: weight if term in LOSSES[name] else 0.0 for term, weight in weights.items()}
+    own, default = asdict(config.training.weights), asdict(LossWeights())
+    kept = {term: (own[term] or default[term]) if term in LOSSES[name] else 0.0 for term in own}
     return replace(config, training=replace(config.training, weights=LossWeights(**kept)))
 
 

@@ -125,6 +125,10 @@ class DetectorConfig:
     fusion: Literal["mean", "sum", "product"] = "mean"
     disagreement: bool = True
     """Third score, if alignment was trained: 1 - cos of the two modalities' projections."""
+    heads: bool = False
+    """One more evidence, by small networks trained on pseudo-defects of the training scans."""
+    heads_without: str = ""
+    """A kind of pseudo-defect left out of their training, to measure them on it."""
     false_alarm_rate: float = 0.05
     """Share of good parts the threshold may reject, by a normal fit to validation/good scores."""
 

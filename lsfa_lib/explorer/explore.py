@@ -33,7 +33,7 @@ class Explorer:
         category: str = "",
         *,
         preset: str = "demo",
-        only: str = "both",
+        only: str = "",
         data_root: str = "",
         scan: str = "",
         seed: int = 0,
@@ -49,9 +49,8 @@ class Explorer:
     @property
     def config(self) -> Config:
         """The recipe."""
-        fields = {"device": self.device, "only": self.only or "both"}
-        if self.data_root:
-            fields["data.root"] = self.data_root
+        fields = {"device": self.device, "only": self.only, "data.root": self.data_root}
+        fields = {name: value for name, value in fields.items() if value}
         return configure(self.preset, fields)
 
     @property

@@ -14,7 +14,13 @@ from lsfa_lib.explorer import explore_html as html
 from lsfa_lib.explorer.explore import Explorer
 from lsfa_lib.storage.files import CHECKOUT, InputError, located, progress_reported_to
 
-LOSSES = {"IFC and CLC": "both", "only IFC": "IFC", "only CLC": "CLC", "none": "none"}
+LOSSES = {
+    "as in the recipe": "",
+    "IFC and CLC": "both",
+    "only IFC": "IFC",
+    "only CLC": "CLC",
+    "none": "none",
+}
 STAGES = {
     "load encoders": "Loading the backbones",
     "look for a fitted detector": "Looking for a fitted detector",
@@ -29,7 +35,7 @@ class Choices:
     """Data folder, category, test scan, recipe and training."""
 
     def __init__(self, explorer: Explorer) -> None:
-        only = explorer.only or "both"
+        only = explorer.only
         losses = LOSSES if only in LOSSES.values() else {f"only {only}": only, **LOSSES}
         self.root = w.Combobox(options=_data_roots(), description="Data", continuous_update=False)
         self.category = w.Dropdown(description="Category", options=[])

@@ -189,7 +189,7 @@ def _spread(values: list[float]) -> str:
 
 
 def settings(result: Result) -> list[str]:
-    """What determines a run's numbers: `demo`, `224 px`, `image 448 px`, `only IFC`, `10 shots`.
+    """What determines a run's numbers: `demo`, `224 px`, `image 672 px`, `only IFC`, `10 shots`.
 
     Then the fields that differ from the preset's, two by name and the rest counted.
     """
@@ -205,7 +205,7 @@ def settings(result: Result) -> list[str]:
         # A run that is only planned has a config and no result yet.
         words.insert(1, str(result.get("method", {}).get("title", Path(config["method"]).stem)))
     elif (losses := _losses(config)) != (_losses(start) if start else "both"):
-        words.append("no training" if losses == "none" else f"only {losses}")
+        words.append({"none": "no training", "both": "IFC + CLC"}.get(losses, f"only {losses}"))
     if shots := config.get("shots"):
         words.append("1 shot" if shots == 1 else f"{shots} shots")
     # What a method changes in every config says nothing about this run.
