@@ -14,13 +14,14 @@ from nbformat import v4
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from lsfa_lib.config import DEMO
+from lsfa_lib.config import DEMO, with_losses
 from lsfa_lib.figures import findings, result_figures, scan_figures
 from lsfa_lib.figures.training_figure import training_figure
 from lsfa_lib.pages.notebook_html import PLOTLY, WIDGET
 from lsfa_lib.records import Prediction, Sample
 from lsfa_lib.storage.results import as_json, write_result
 
+LSFA = with_losses(DEMO, "both")
 COOKIE = "runs/quickstart/cookie-demo-s0"
 MODES = ("3d", "rgb", "rgb+3d", "disagreement", "rgb+3d+disagreement")
 UNTRAINED = MODES[:3]
@@ -34,7 +35,7 @@ KINDS = {
     "scratch": (-0.6, 0.25, 0.5, 0.7),
 }
 
-DATA = replace(DEMO.data, root="/home/someone/scans")
+DATA = replace(LSFA.data, root="/home/someone/scans")
 TRACEBACK = (
     'Traceback (most recent call last):\n  File "/home/someone/x/training.py", line 3\n'
     "lsfa_lib.storage.files.InputError: /home/someone/scans/rgb/007.png is missing; add it\n"
@@ -184,7 +185,7 @@ def _result(samples, predictions, random):
         "preset": "demo",
         "seed": 0,
         "created": "2026-11-22T14:35:00+00:00",
-        "config": as_json(replace(DEMO, data=DATA)),
+        "config": as_json(replace(LSFA, data=DATA)),
         "weights": {
             "3d": {"model": "fpfh", "sha256": "", "random": False},
             "rgb": {"model": "efficientnet_lite0", "sha256": "ab" * 32, "random": False},
@@ -276,7 +277,7 @@ def write_study(reports: Path, case: Case, name: str = "components", **changes) 
                 (run / "error.txt").write_text(TRACEBACK, encoding="utf-8")
                 (run / "notebook-failed.ipynb").write_text("{}", encoding="utf-8")
             else:
-                only = as_json(replace(DEMO, data=DATA, shots=3 if cell == "IFC" else 0))
+                only = as_json(replace(LSFA, data=DATA, shots=3 if cell == "IFC" else 0))
                 result = case.result | {"category": category, "config": only}
                 write_run(run, Case(result, case.samples, case.predictions), scans=1)
                 (run / "run.json").write_text('{"schema": 1, "key": "0"}', encoding="utf-8")

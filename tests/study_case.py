@@ -15,10 +15,10 @@ import nbformat
 import numpy as np
 import yaml
 from nbformat import v4
-from report_case import make_case
+from report_case import LSFA, make_case
 from sklearn.metrics import roc_auc_score
 
-from lsfa_lib.config import DEMO, Config
+from lsfa_lib.config import Config
 from lsfa_lib.storage.results import as_json, write_result
 from lsfa_lib.storage.study_record import StudyRecord
 from lsfa_lib.studies.study import Choices, Study, read_studies
@@ -66,7 +66,7 @@ def write_results(
         runs.append({**run, **outcome, **place})
         if not lost:
             modes = (*MODES, "rgb+3d+disagreement")[: 4 if cell in disagreeing else 3]
-            found = _result(run, lift[cell], (configs or {}).get(cell, DEMO), modes, points)
+            found = _result(run, lift[cell], (configs or {}).get(cell, LSFA), modes, points)
             write_result(found, folder / place["folder"])
     study = {
         "schema": 1,
@@ -233,7 +233,7 @@ KEPT = {
     ),
     "components_in_depth": ("baseline", "random control", "IFC + CLC"),
     "selection": ("starting point", "random control", "baseline"),
-    "recipe": ("PatchCore, 224 px", "PatchCore, 448 px", "random control, 448 px"),
+    "recipe": ("PatchCore, 224 px", "PatchCore, 672 px, contrast", "random control, 672 px"),
 }
 """Cells of the project's studies that are enough to look into their pages."""
 

@@ -16,7 +16,9 @@ from lsfa_lib.config import (
     PUBLISHED,
     RELEASED,
     TINY,
+    Config,
     DataConfig,
+    LossWeights,
     config_hash,
     configure,
     from_dict,
@@ -179,8 +181,14 @@ def test_a_config_may_be_the_source() -> None:
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_only_keeps_the_weights_of_the_named_losses(name: str) -> None:
-    weights, own = (asdict(c.training.weights) for c in (configure("demo", {"only": name}), DEMO))
-    assert weights == {term: own[term] * (term in LOSSES[name]) for term in own}
+    def weights(config: Config) -> dict[str, float]:
+        return asdict(config.training.weights)
+
+    assert not any(weights(DEMO).values())
+    default, released = asdict(LossWeights()), weights(RELEASED)
+    for preset, own in (("demo", default), ("tiny", default), ("released", released)):
+        expected = {term: own[term] * (term in LOSSES[name]) for term in own}
+        assert weights(configure(preset, {"only": name})) == expected
 
 
 def test_a_file_replaces_the_preset_under_its_own_name(tmp_path: Path) -> None:
@@ -265,7 +273,7 @@ def test_a_recipe_keeps_data_and_backbones_of_the_preset() -> None:
     assert found.preset == "published-demo"
     assert found.data == DEMO.data
     # A published recipe sees the image at the size of the maps, ours a larger one.
-    assert DEMO.image_encoder.size == 448
+    assert DEMO.image_encoder.size == 672
     assert found.image_encoder == replace(DEMO.image_encoder, size=0)
     # Ours are kept the way they were trained; the published weights follow the recipe.
     assert found.point_encoder == DEMO.point_encoder

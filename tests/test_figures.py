@@ -375,16 +375,17 @@ def test_settings_name_what_differs_from_the_preset(case: Case) -> None:
     def said(config: Config) -> list[str]:
         return findings.settings({"preset": config.preset, "config": as_json(config)})
 
-    assert findings.settings(case.result) == ["demo", "224 px", "image 448 px"]
-    assert said(with_losses(DEMO, "IFC")) == ["demo", "224 px", "image 448 px", "only IFC"]
-    assert said(with_losses(DEMO, "none")) == ["demo", "224 px", "image 448 px", "no training"]
+    assert findings.settings(case.result) == ["demo", "224 px", "image 672 px", "IFC + CLC"]
+    assert said(with_losses(DEMO, "IFC")) == ["demo", "224 px", "image 672 px", "only IFC"]
+    assert said(with_losses(DEMO, "both")) == ["demo", "224 px", "image 672 px", "IFC + CLC"]
+    assert said(with_losses(TINY, "none")) == ["tiny", "96 px", "no training"]
     assert said(replace(with_losses(TINY, "LA"), shots=1)) == ["tiny", "96 px", "only LA", "1 shot"]
     odd = replace(DEMO.training, weights=LossWeights(la=0.3, ga=0.0, lc=1.0, gc=0.0), steps=7)
     changed = replace(DEMO, training=odd, bank=replace(DEMO.bank, keep_ratio=0.2), shots=10)
     assert said(changed) == [
         "demo",
         "224 px",
-        "image 448 px",
+        "image 672 px",
         "only LA + LC",
         "10 shots",
         "bank.keep_ratio 0.2",
@@ -393,7 +394,7 @@ def test_settings_name_what_differs_from_the_preset(case: Case) -> None:
     ]
     # Where a run is made, and on which machine, changes no number.
     moved = replace(DEMO, device="cpu", cache="", data=DataConfig(root="/elsewhere"))
-    assert said(moved) == ["demo", "224 px", "image 448 px"]
+    assert said(moved) == ["demo", "224 px", "image 672 px"]
     assert said(replace(changed, preset="mine"))[:4] == ["mine", *said(changed)[1:4]]
     weights = replace(DEMO, point_encoder=replace(DEMO.point_encoder, weights="/home/me/w.pth"))
     assert said(weights)[3:] == ["point_encoder.weights …/w.pth"]
@@ -402,14 +403,14 @@ def test_settings_name_what_differs_from_the_preset(case: Case) -> None:
         "demo",
         "cfm",
         "224 px",
-        "image 448 px",
+        "image 672 px",
         "5 shots",
         "projection.patch_px 1",
     ]
     # What a method changes in every config is not told, and a run of it has a title.
     own = replace(DEMO, method="patchcore_rgb", training=replace(DEMO.training, steps=0))
     result = {"preset": "demo", "config": as_json(own), "method": {"title": "PatchCore, RGB"}}
-    assert findings.settings(result) == ["demo", "PatchCore, RGB", "224 px", "image 448 px"]
+    assert findings.settings(result) == ["demo", "PatchCore, RGB", "224 px", "image 672 px"]
 
 
 def test_lines_over_seeds_are_mean_deviation_and_interval(case: Case) -> None:

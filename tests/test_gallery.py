@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from report_case import MODES, Case, Reader, write_run, write_study
+from report_case import LSFA, MODES, Case, Reader, write_run, write_study
 
-from lsfa_lib.config import DEMO, Config, DataConfig, with_losses
+from lsfa_lib.config import Config, DataConfig, with_losses
 from lsfa_lib.pages import gallery, gallery_data
 from lsfa_lib.pages.gallery_means import blocks
 from lsfa_lib.storage.files import InputError
@@ -184,7 +184,7 @@ def test_an_empty_folder_says_how_to_make_a_run(tmp_path: Path) -> None:
 
 
 def test_hostile_names_stay_text(case: Case, tmp_path: Path) -> None:
-    config = as_json(replace(DEMO, data=DataConfig(EVIL)))
+    config = as_json(replace(LSFA, data=DataConfig(EVIL)))
     result = copy.deepcopy(case.result) | {"category": EVIL, "preset": EVIL, "config": config}
     write_run(tmp_path / "runs" / "quick<b>" / 'a"b#c', Case(result, [], {}), scans=0)
     (tmp_path / "runs" / "quick<b>" / EVIL.replace("/", "_")).mkdir()
@@ -203,7 +203,7 @@ def test_hostile_names_stay_text(case: Case, tmp_path: Path) -> None:
 
 def test_three_hundred_runs_stay_light(case: Case, tmp_path: Path) -> None:
     for i in range(300):
-        config = replace(DEMO, bank=replace(DEMO.bank, keep_ratio=0.01 * (1 + i % 30)), shots=i % 7)
+        config = replace(LSFA, bank=replace(LSFA.bank, keep_ratio=0.01 * (1 + i % 30)), shots=i % 7)
         result = case.result | {"category": f"category {i % 10}", "config": as_json(config)}
         folder = tmp_path / "runs" / "sweep" / f"category_{i % 10}-demo-{i}-s0-0123abcd"
         folder.mkdir(parents=True)
@@ -215,18 +215,22 @@ def test_three_hundred_runs_stay_light(case: Case, tmp_path: Path) -> None:
     assert path.stat().st_size < 1.2e6
 
 
-def entry(case: Case, config: Config = DEMO, category: str = "a", **changes) -> object:
+def entry(case: Case, config: Config = LSFA, category: str = "a", **changes) -> object:
     values = {"preset": config.preset, "config": as_json(config), "category": category} | changes
     return gallery_data.RunEntry("runs/x/y", copy.deepcopy(case.result) | values)
 
 
 def test_means_take_seeds_first_and_then_categories(case: Case) -> None:
-    entries = [entry(case, DEMO, c, seed=s) for c, s in (("a", 0), ("a", 1), ("b", 0))]
+    entries = [entry(case, LSFA, c, seed=s) for c, s in (("a", 0), ("a", 1), ("b", 0))]
     for run, value in zip(entries, (0.6, 0.8, 1.0), strict=True):
         run.result["modes"]["3d"]["i_auroc"] = value
     (block,) = blocks(entries)
     (row,) = block.rows
-    assert (row.name, row.runs, block.categories) == ("demo, 224 px, image 448 px", 3, ("a", "b"))
+    assert (row.name, row.runs, block.categories) == (
+        "demo, 224 px, image 672 px, IFC + CLC",
+        3,
+        ("a", "b"),
+    )
     assert list(row.means) == ["i_auroc", "aupro_30", "aupro_05", "p_auroc"]
     # (mean(0.6, 0.8) + 1.0) / 2, not the mean of three runs.
     assert block.cells(row, "i_auroc")[0][0] == "0.850"
@@ -238,7 +242,7 @@ def test_means_take_seeds_first_and_then_categories(case: Case) -> None:
 
 
 def test_the_best_mean_is_marked_among_runs_of_the_same_categories(case: Case) -> None:
-    shots = [replace(DEMO, shots=n) for n in (0, 5, 10)]
+    shots = [replace(LSFA, shots=n) for n in (0, 5, 10)]
     entries = [entry(case, shots[0]), entry(case, shots[1]), entry(case, shots[2], "b")]
     for run, value in zip(entries, (0.71, 0.7132, 0.99), strict=True):
         for mode in run.result["modes"].values():
@@ -250,48 +254,60 @@ def test_the_best_mean_is_marked_among_runs_of_the_same_categories(case: Case) -
         for row in block.rows
     }
     assert marked == {
-        (("a",), "demo, 224 px, image 448 px"): [False] * 5,
-        (("a",), "demo, 224 px, image 448 px, 5 shots"): [False, True, False, False, False],
-        (("b",), "demo, 224 px, image 448 px, 10 shots"): [False, True, False, False, False],
+        (("a",), "demo, 224 px, image 672 px, IFC + CLC"): [False] * 5,
+        (("a",), "demo, 224 px, image 672 px, IFC + CLC, 5 shots"): [
+            False,
+            True,
+            False,
+            False,
+            False,
+        ],
+        (("b",), "demo, 224 px, image 672 px, IFC + CLC, 10 shots"): [
+            False,
+            True,
+            False,
+            False,
+            False,
+        ],
     }
 
 
 def test_runs_of_other_losses_shots_or_fields_are_never_averaged(case: Case) -> None:
-    other = replace(DEMO, bank=replace(DEMO.bank, keep_ratio=0.2))
+    other = replace(LSFA, bank=replace(LSFA.bank, keep_ratio=0.2))
     entries = [
-        entry(case, DEMO),
-        entry(case, replace(DEMO, device="cpu", cache="", data=DataConfig("/elsewhere"))),
-        entry(case, with_losses(DEMO, "IFC")),
-        entry(case, replace(DEMO, shots=10)),
+        entry(case, LSFA),
+        entry(case, replace(LSFA, device="cpu", cache="", data=DataConfig("/elsewhere"))),
+        entry(case, with_losses(LSFA, "IFC")),
+        entry(case, replace(LSFA, shots=10)),
         entry(case, other),
-        entry(case, replace(DEMO, preset="mine")),
+        entry(case, replace(LSFA, preset="mine")),
         entry(case, replace(other, preset="mine")),
     ]
     (block,) = blocks(entries)
     rows = {row.name: row.runs for row in block.rows}
     mine = sorted(key for key in rows if key.startswith("mine"))
     assert {key: runs for key, runs in rows.items() if key not in mine} == {
-        "demo, 224 px, image 448 px": 2,
-        "demo, 224 px, image 448 px, only IFC": 1,
-        "demo, 224 px, image 448 px, 10 shots": 1,
-        "demo, 224 px, image 448 px, bank.keep_ratio 0.2": 1,
+        "demo, 224 px, image 672 px, IFC + CLC": 2,
+        "demo, 224 px, image 672 px, only IFC": 1,
+        "demo, 224 px, image 672 px, IFC + CLC, 10 shots": 1,
+        "demo, 224 px, image 672 px, IFC + CLC, bank.keep_ratio 0.2": 1,
     }
     # One name was given to two configs: their hashes tell them apart.
     assert len(mine) == 2 and all(
-        len(key) == len("mine, 224 px, image 448 px (012345)") for key in mine
+        len(key) == len("mine, 224 px, image 672 px, IFC + CLC (012345)") for key in mine
     )
 
 
 def test_modes_that_a_run_lacks_are_dashes(case: Case) -> None:
-    plain = entry(case, with_losses(DEMO, "none"))
+    plain = entry(case, with_losses(LSFA, "none"))
     for mode in MODES[3:]:
         del plain.result["modes"][mode]
     (block,) = blocks([plain])
     assert list(block.rows[0].means.index) == list(MODES[:3])
     (block,) = blocks([plain, entry(case)])
     cells = {row.name: [text for text, _ in block.cells(row, "i_auroc")] for row in block.rows}
-    assert cells["demo, 224 px, image 448 px, no training"][3:] == ["–", "–"]
-    assert "–" not in cells["demo, 224 px, image 448 px"]
+    assert cells["demo, 224 px, image 672 px"][3:] == ["–", "–"]
+    assert "–" not in cells["demo, 224 px, image 672 px, IFC + CLC"]
 
 
 def test_a_study_alone_keeps_its_runs_and_their_problems(reports: Path, case: Case) -> None:

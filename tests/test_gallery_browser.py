@@ -11,9 +11,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from browser_case import MARKS, Watch
 from PIL import Image
-from report_case import COOKIE, Case, write_run, write_study
+from report_case import COOKIE, LSFA, Case, write_run, write_study
 
-from lsfa_lib.config import DEMO, with_losses
+from lsfa_lib.config import with_losses
 from lsfa_lib.pages import bundle, gallery, report
 from lsfa_lib.storage.results import as_json
 
@@ -27,7 +27,7 @@ def reports(built: Path, case: Case, tmp_path_factory: pytest.TempPathFactory) -
     """A study of two categories, a run, and an older one of another preset without training."""
     reports = tmp_path_factory.mktemp("gallery") / "reports"
     shutil.copytree(built, reports)
-    config = as_json(replace(with_losses(DEMO, "none"), preset="mine"))
+    config = as_json(replace(with_losses(LSFA, "none"), preset="mine"))
     rope = copy.deepcopy(case.result) | {
         "category": "rope",
         "preset": "mine",
@@ -188,11 +188,13 @@ def test_two_runs_are_compared_with_the_keyboard(
     browser, reports: Path, case: Case, width: int
 ) -> None:
     watch = Gallery(browser, reports / "index.html", width=width)
-    watch.page.get_by_label("Compare cookie, demo, 224 px, image 448 px · seed 0").first.focus()
+    watch.page.get_by_label(
+        "Compare cookie, demo, 224 px, image 672 px, IFC + CLC · seed 0"
+    ).first.focus()
     watch.page.keyboard.press("Space")
     bar = watch.page.locator("#ticked")
     assert (
-        "cookie, demo, 224 px, image 448 px · seed 0: tick another run to compare."
+        "cookie, demo, 224 px, image 672 px, IFC + CLC · seed 0: tick another run to compare."
         in bar.inner_text()
     )
     watch.page.get_by_label("Compare rope").focus()

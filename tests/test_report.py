@@ -73,7 +73,7 @@ def test_page_shows_head_contents_table_and_provenance(page: str, case: Case) ->
     for part in (
         f"{both['i_auroc']:.3f}",
         f"{both['aupro_30']:.3f}",
-        "demo preset · 224 px · image 448 px · seed 0",
+        "demo preset · 224 px · image 672 px · IFC + CLC · seed 0",
         "22 Nov 2026",
         case.result["commit"],
         "efficientnet_lite0",
@@ -117,7 +117,7 @@ def test_drawn_scans_and_untrained_features_are_said(case: Case, tmp_path: Path)
     notebook = write_run(tmp_path, Case(result, case.samples, case.predictions), scans=1)
     page = report.render(notebook, tmp_path / "report.html").read_text(encoding="utf-8")
     text = Reader(page).words
-    assert "demo preset · 224 px · image 448 px · no training · 2 shots · seed 0" in text
+    assert "demo preset · 224 px · image 672 px · 2 shots · seed 0" in text
     assert "drawn for training 003, 017" in text
     assert "the features are those of the frozen backbones" in text
 

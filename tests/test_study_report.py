@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from report_case import LSFA
 from scipy.stats import spearmanr
 from study_case import LIFT, SEEDS, write_results
 
-from lsfa_lib.config import DEMO, with_losses
+from lsfa_lib.config import with_losses
 from lsfa_lib.evaluation.bootstrap import verdict
 from lsfa_lib.storage.files import InputError
 from lsfa_lib.studies import sensitivity, study_figures, study_report, study_table
@@ -127,10 +128,10 @@ def test_costs_are_means_over_runs(folder: Path) -> None:
 
 def test_sensitivity_draws_the_one_number_that_was_changed(tmp_path: Path) -> None:
     configs = {
-        "none": DEMO,
-        "IFC": replace(DEMO, training=replace(DEMO.training, temperature=0.03)),
-        "CLC": replace(DEMO, training=replace(DEMO.training, temperature=0.3)),
-        "both": replace(DEMO, training=replace(DEMO.training, instances=4)),
+        "none": LSFA,
+        "IFC": replace(LSFA, training=replace(LSFA.training, temperature=0.03)),
+        "CLC": replace(LSFA, training=replace(LSFA.training, temperature=0.3)),
+        "both": replace(LSFA, training=replace(LSFA.training, instances=4)),
     }
     study, lines = read(write_results(tmp_path / "studies" / "s-demo", configs=configs))
     fields = sensitivity.changed_fields(study)
@@ -150,7 +151,7 @@ def test_sensitivity_draws_the_one_number_that_was_changed(tmp_path: Path) -> No
     )
     # Two numbers changed at once, or a loss left out, are not a sensitivity.
     study, lines = read(
-        write_results(tmp_path / "studies" / "t-demo", configs={"IFC": with_losses(DEMO, "IFC")})
+        write_results(tmp_path / "studies" / "t-demo", configs={"IFC": with_losses(LSFA, "IFC")})
     )
     assert sensitivity.changed_fields(study) == {}
 
@@ -159,7 +160,7 @@ def test_shots_are_drawn_over_their_number(tmp_path: Path) -> None:
     lift = {"all": 1.0, "5 shots": -0.5, "all, unadapted": 0.8, "5 shots, unadapted": 0.0}
     configs = {
         name: replace(
-            with_losses(DEMO, "none" if "unadapted" in name else "both"),
+            with_losses(LSFA, "none" if "unadapted" in name else "both"),
             shots=5 if name.startswith("5") else 0,
         )
         for name in lift
@@ -178,7 +179,7 @@ def test_shots_are_drawn_over_their_number(tmp_path: Path) -> None:
 
 
 def test_differences_list_the_fields_that_differ(tmp_path: Path) -> None:
-    configs = {"IFC": with_losses(DEMO, "IFC"), "CLC": DEMO, "both": DEMO}
+    configs = {"IFC": with_losses(LSFA, "IFC"), "CLC": LSFA, "both": LSFA}
     study, _ = read(write_results(tmp_path / "studies" / "d-demo", configs=configs))
     frame = study_report.differences(study).data
     assert set(frame.index) == {"training.weights.la", "training.weights.ga"}
@@ -202,7 +203,7 @@ def test_gains_without_intervals_are_drawn_and_not_called_confirmed(tmp_path: Pa
 
 
 def test_selection_orders_cells_by_pseudo_defects(tmp_path: Path) -> None:
-    configs = dict.fromkeys(LIFT, replace(DEMO, pseudo_defects=True))
+    configs = dict.fromkeys(LIFT, replace(LSFA, pseudo_defects=True))
     folder = tmp_path / "studies" / "selection-demo"
     study, lines = read(write_results(folder, configs=configs, disagreeing=("IFC",)))
     found, correlation = study_figures.selection_cells(lines)

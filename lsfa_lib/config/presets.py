@@ -1,9 +1,9 @@
 """The presets, each as the fields in which it differs from another one.
 
 PUBLISHED follows the text of the paper and RELEASED the public code (quirks included). OURS is what
-was measured to find most (studies/recipe.yaml): a large image, no adaptation; `only` adds the losses
-of the paper, with the defects of its code fixed. DEMO is OURS with backbones that need no download;
-TINY is DEMO with LSFA, reduced for tests.
+was measured to find most (studies/recipe.yaml): a large image and no adaptation; `only` trains the
+paper's losses, with the defects of its code fixed. DEMO is OURS with backbones that need no
+download; TINY is DEMO with LSFA, reduced for tests.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lsfa_lib.config import LOSSES, MODALITIES, PRESETS, fields_of, flat
+from lsfa_lib.config import LOSSES, MODALITIES, PRESETS, Config, fields_of, flat
 from lsfa_lib.figures.names import metric_label, mode_label
 
 T = TypeVar("T")
@@ -26,6 +26,7 @@ LITTLE_VARIANCE = 0.1
 PLACES = ("preset", "data.root", "device", "cache", "timed_scans", "pseudo_defects")
 """Fields that do not change the numbers, except for the data behind them."""
 SIZES = ("preprocess.image_size", "image_encoder.size")
+DEFAULT_WEIGHTS = {n: w for n, w in fields_of(Config()).items() if n.startswith("training.weights")}
 
 
 def answer(result: Result) -> str:
@@ -231,9 +232,12 @@ def _changed(config: dict[str, Any], start: dict[str, Any]) -> Iterator[str]:
     for name, value in config.items():
         if name not in start or name in (*PLACES, *SIZES, "shots"):
             continue
-        left_out = name.startswith("training.weights.") and not value
         before = list(start[name]) if isinstance(start[name], tuple) else start[name]
-        if not left_out and value != before:
+        if name in DEFAULT_WEIGHTS:
+            # The losses are named as a whole: a weight counts where it is none that `only` sets.
+            before = before or DEFAULT_WEIGHTS[name]
+            value = value or before
+        if value != before:
             yield name
 
 
