@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from PIL import Image
 from lsfa_lib.cli import app as cli
 from lsfa_lib.cli.run import run_name
 from lsfa_lib.config import PRESETS, RANDOM_WEIGHTS, TINY, configure, fields_of
+from lsfa_lib.datasets.layouts import categories
+from lsfa_lib.demo import synthetic
+from lsfa_lib.demo.synthetic import DemoCounts, DemoSettings, demo_names
 from lsfa_lib.evaluation.metrics import mean_interval
 from lsfa_lib.figures.findings import counts
 from lsfa_lib.storage.results import read_result
@@ -394,6 +398,30 @@ def test_the_demo_has_two_versions(tmp_path: Path, capsys: pytest.CaptureFixture
     assert lsfa("data", "demo", "--root", tmp_path, "--version", 3) == 2
     assert "there is no demo version 3; choose among 1, 2" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_the_demo_writes_the_held_out_products_to_a_folder_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[Path, DemoSettings]] = []
+    monkeypatch.setattr(synthetic, "write_demo", lambda *words: written.append(words))
+    for words in ([], ["--held-out"], ["--held-out", "--study", "--root", "x"]):
+        assert lsfa("data", "demo", *words) == 0
+    assert [str(root) for root, _ in written] == ["data/demo", "data/held_out", "x"]
+    assert written[0][1] == synthetic.STANDARD
+    held_out = replace(synthetic.STANDARD, categories=("gear", "walnut", "connector"))
+    assert written[1][1] == held_out
+    counts = DemoCounts(good=40, each_defect=10)
+    assert written[2][1] == replace(held_out, counts=counts, size=448, seed=1)
+    assert sum(name.startswith("gear/test/") for name in demo_names(written[2][1])) == 100
+
+
+def test_held_out_scans_lie_in_three_categories(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert lsfa("data", "demo", "--held-out", "--size", 64) == 0
+    assert categories(Path("data/held_out")) == ["connector", "gear", "walnut"]
 
 
 def test_demo_refuses_a_folder_that_holds_something_else(

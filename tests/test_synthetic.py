@@ -13,6 +13,7 @@ from lsfa_lib.datasets.layouts import categories, entries, read_split
 from lsfa_lib.datasets.tree_check import check_tree
 from lsfa_lib.demo import synthetic
 from lsfa_lib.demo.defects import DEFECTS, Severities, Severity, draw
+from lsfa_lib.demo.held_out import HELD_OUT
 from lsfa_lib.demo.products import PRODUCTS, Variation, make_part
 from lsfa_lib.demo.rendering import (
     DEMO_LENS,
@@ -28,6 +29,7 @@ from lsfa_lib.demo.rendering import (
 )
 from lsfa_lib.demo.sensor import PROJECTOR_SLOPE, WALL_MM_PER_PX, Capture, measure
 from lsfa_lib.demo.synthetic import (
+    KNOWN,
     REALISTIC,
     DemoCounts,
     DemoSettings,
@@ -47,6 +49,7 @@ SMALL = DemoSettings(
 )
 MIDDLE = replace(SMALL, size=200)
 CASES = [(product, kind) for product in PRODUCTS for kind in DEFECTS]
+KNOWN_CASES = [(product, kind) for product in KNOWN for kind in DEFECTS]
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +180,7 @@ def test_bilinear_is_exact_on_a_plane():
 # Scans
 
 
-@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("product", KNOWN)
 def test_a_good_scan_is_what_a_pinhole_camera_in_metres_sees(product):
     scan = render(f"{product}/train/good/000", MIDDLE)
     assert scan.rgb.shape == scan.xyz.shape == (200, 200, 3) and not scan.defect.any()
@@ -190,7 +193,7 @@ def test_a_good_scan_is_what_a_pinhole_camera_in_metres_sees(product):
     np.testing.assert_allclose(projected[:, 1] / projected[:, 2], row, atol=1e-3)
 
 
-@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("product", KNOWN)
 @pytest.mark.parametrize("index", range(3))
 def test_the_border_shows_the_backdrop_plane_and_nothing_else(product, index):
     settings = replace(MIDDLE, size=400)
@@ -205,7 +208,7 @@ def test_the_border_shows_the_backdrop_plane_and_nothing_else(product, index):
     assert np.abs(centred @ normal).max() < 0.0015
 
 
-@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("product", KNOWN)
 def test_readings_are_missing_as_zeros_at_random_and_at_walls(product):
     scan = render(f"{product}/test/good/001", MIDDLE)
     missing = scan.xyz[..., 2] == 0
@@ -216,10 +219,10 @@ def test_readings_are_missing_as_zeros_at_random_and_at_walls(product):
     assert missing[~border].mean() > 2 * missing[border].mean()
 
 
-@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("product", KNOWN)
 def test_most_of_a_part_stands_clear_of_the_backdrop(product):
     """Plane removal drops all below 5 mm; too flat a product would vanish with it."""
-    surface = make_part(PRODUCTS[product], 200, Variation(), rng(0))
+    surface = make_part(KNOWN[product], 200, Variation(), rng(0))
     assert (surface.height[surface.part] > 6).mean() > 0.9
     assert 0.12 < surface.part.mean() * (142 / 125) ** 2 < 0.6
 
@@ -246,7 +249,7 @@ def test_variation_makes_parts_differ_and_zero_makes_them_alike():
     assert spread(still) < 0.4 * spread(Difficulty())
 
 
-@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("product", KNOWN)
 def test_wear_shows_on_the_part_alone_and_leaves_every_coordinate(product):
     name = f"{product}/train/good/000"
     wear = Wear(spots=20.0, spot_strength=0.5, scratches=20.0, scratch_contrast=0.5, shade=0.1)
@@ -316,9 +319,9 @@ def test_realistic_defects_are_as_small_and_faint_as_real_ones():
 # Defects
 
 
-@pytest.mark.parametrize(("product", "kind"), CASES)
+@pytest.mark.parametrize(("product", "kind"), KNOWN_CASES)
 def test_defects_have_the_area_that_was_drawn(product, kind):
-    surface = make_part(PRODUCTS[product], 200, Variation(), rng(1))
+    surface = make_part(KNOWN[product], 200, Variation(), rng(1))
     before = surface.height.copy(), surface.albedo.copy()
     spec = draw(getattr(Severities(), kind), surface, (0.5, 0.4, 0.3), cell_mm(200), rng(2))
     damaged, mask = DEFECTS[kind](surface, spec)
@@ -329,7 +332,7 @@ def test_defects_have_the_area_that_was_drawn(product, kind):
     assert damaged.height.min() >= 0 and np.isfinite(damaged.albedo).all()
 
 
-@pytest.mark.parametrize(("product", "kind"), CASES)
+@pytest.mark.parametrize(("product", "kind"), KNOWN_CASES)
 def test_marked_pixels_are_a_plausible_share_of_the_part(product, kind):
     for index in range(3):
         name = f"{product}/test/{kind}/{index:03d}"
@@ -341,7 +344,7 @@ def test_marked_pixels_are_a_plausible_share_of_the_part(product, kind):
         assert near[marked.defect].mean() > 0.95
 
 
-@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("product", KNOWN)
 def test_colour_defects_leave_every_coordinate_as_it_was(product):
     name = f"{product}/test/colour/000"
     stained, clean = render(name, MIDDLE), render(name, MIDDLE, "good")
@@ -351,9 +354,9 @@ def test_colour_defects_leave_every_coordinate_as_it_was(product):
     assert change[~ndimage.binary_dilation(stained.defect, iterations=4)].max() == 0
 
 
-@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("product", KNOWN)
 def test_bent_defects_move_the_surface_and_keep_its_colours(product):
-    surface = make_part(PRODUCTS[product], 200, Variation(), rng(1))
+    surface = make_part(KNOWN[product], 200, Variation(), rng(1))
     severity = Severity((2.0, 2.0), depth_mm=(1.5, 1.5))
     spec = draw(severity, surface, (0.5, 0.4, 0.3), cell_mm(200), rng(2))
     damaged, mask = DEFECTS["bent"](surface, spec)
@@ -367,11 +370,11 @@ def test_bent_defects_move_the_surface_and_keep_its_colours(product):
 @pytest.mark.parametrize(
     ("kind", "sign"), [("hole", -1), ("crack", -1), ("cut", -1), ("contamination", 1)]
 )
-@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("product", KNOWN)
 def test_other_defects_take_or_add_material_and_show_in_colour(product, kind, sign):
-    surface = make_part(PRODUCTS[product], 200, Variation(), rng(1))
+    surface = make_part(KNOWN[product], 200, Variation(), rng(1))
     severity = getattr(Severities(), kind)
-    spec = draw(severity, surface, PRODUCTS[product].inside, cell_mm(200), rng(2))
+    spec = draw(severity, surface, KNOWN[product].inside, cell_mm(200), rng(2))
     damaged, mask = DEFECTS[kind](surface, spec)
     change = sign * (damaged.height - surface.height)[mask]
     # Raggedness may push single cells of a shallow pit the other way by a fraction of a millimetre.
@@ -496,3 +499,54 @@ def test_an_unknown_product_names_those_there_are(tmp_path):
     settings = replace(SMALL, categories=("bagel",))
     with pytest.raises(InputError, match="bagel; choose from biscuit, orange, seal, spindle"):
         write_demo(tmp_path, settings)
+
+
+# Held-out products
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory):
+    root, settings = tmp_path_factory.mktemp("held_out"), replace(SMALL, categories=(*HELD_OUT,))
+    write_demo(root, settings)
+    return root, settings
+
+
+def test_held_out_products_are_three_others():
+    assert list(HELD_OUT) == ["gear", "walnut", "connector"]
+    assert not set(HELD_OUT) & set(PRODUCTS) and set(KNOWN) == set(HELD_OUT) | set(PRODUCTS)
+    assert DemoSettings().categories == tuple(PRODUCTS)
+
+
+@pytest.mark.parametrize("product", HELD_OUT)
+def test_a_held_out_product_is_written_like_the_others(held_out, product):
+    root, _ = held_out
+    assert len(entries(root, product, "train")) == 2
+    scans = list(read_split(root, product, "test"))
+    assert sorted(scan.kind for scan in scans) == sorted(["good", *DEFECTS])
+    for scan in scans:
+        assert (scan.xyz[..., 2] > 0).mean() > 0.85
+        assert scan.defect.any() == (scan.kind != "good")
+    first, second = read_split(root, product, "train")
+    depths = [np.where(scan.xyz[..., 2] > 0, scan.xyz[..., 2], 0) for scan in (first, second)]
+    both = (depths[0] > 0) & (depths[1] > 0)
+    assert np.abs(depths[0] - depths[1])[both].mean() > 0.001
+    assert np.abs(first.rgb.astype(int) - second.rgb).mean() > 5
+    assert check_tree(root).problems == ()
+
+
+@pytest.mark.parametrize(("product", "kind"), [(p, k) for p in HELD_OUT for k in DEFECTS])
+def test_defects_of_held_out_products_lie_on_the_part(product, kind):
+    settings = replace(MIDDLE, difficulty=REALISTIC)
+    name = f"{product}/test/{kind}/000"
+    whole, damaged = (make_scene(name, settings, k) for k in ("good", kind))
+    np.testing.assert_array_equal(whole.surface.part, damaged.surface.part)
+    part = [nearest(scene.surface.part, scene.hits.cell) for scene in (whole, damaged)]
+    assert (part[0] | part[1])[damaged.defect].all()
+    assert 0.0005 < damaged.defect.sum() / part[0].sum() < 0.06
+
+
+def test_held_out_products_of_the_same_seed_are_the_same_bytes(held_out, tmp_path):
+    root, settings = held_out
+    write_demo(tmp_path, settings)
+    assert bytes_of(tmp_path) == bytes_of(root)
+    assert json.loads((root / "demo.json").read_text())["categories"] == list(HELD_OUT)

@@ -15,7 +15,9 @@ app = typer.Typer(help="Make, download, import or check data.", no_args_is_help=
 
 @app.command()
 def demo(
-    root: Annotated[Path, Option(help="Folder to write to.")] = Path("data/demo"),
+    root: Annotated[
+        Path | None, Option(help="Folder to write to.", show_default="data/demo or data/held_out")
+    ] = None,
     seed: Annotated[int, Option(help="Another seed gives other parts.")] = 0,
     size: Annotated[int, Option(help="Side of the camera frame, px.")] = 400,
     layout: Annotated[str, Option(help="mvtec3d or eyecandies.")] = "mvtec3d",
@@ -23,13 +25,19 @@ def demo(
     study: Annotated[
         bool, Option("--study", help="Those of studies/in_depth.yaml: 100 test scans at 448 px.")
     ] = False,
+    held_out: Annotated[
+        bool, Option("--held-out", help="Three other products, on which nothing was chosen.")
+    ] = False,
 ) -> None:
     """Write the demo data: four products with six kinds of defects, as MVTec 3D-AD stores them.
 
     Existing data with the same settings is reused; other files in the folder are left alone. With
-    `--layout eyecandies` the products are stored as in that data set, under its six lights.
+    `--layout eyecandies` the products are stored as in that data set, under its six lights. With
+    `--held-out` there are three products: gear, walnut and connector, to score a finished recipe.
     """
     from lsfa_lib.demo.eyecandies_demo import write_eyecandies_demo
+    from lsfa_lib.demo.held_out import HELD_OUT
+    from lsfa_lib.demo.products import PRODUCTS
     from lsfa_lib.demo.synthetic import DIFFICULTIES, DemoCounts, DemoSettings, write_demo
 
     writers = {"mvtec3d": write_demo, "eyecandies": write_eyecandies_demo}
@@ -42,7 +50,9 @@ def demo(
     if study:
         counts, size, seed = DemoCounts(good=40, each_defect=10), 448, 1
     difficulty = DIFFICULTIES[version]
-    settings = DemoSettings(counts=counts, size=size, seed=seed, difficulty=difficulty)
+    categories = tuple(HELD_OUT if held_out else PRODUCTS)
+    settings = DemoSettings(categories, counts, size, seed, difficulty)
+    root = root or Path("data/held_out" if held_out else "data/demo")
     writers[layout](root, settings)
     typer.echo(f"demo data: {root}")
 

@@ -123,7 +123,7 @@ def biscuit(pose: Pose, rng: Generator) -> Part:
     pores = np.clip(pose.noise(rng, 0.7, 2.0, 0.2) - 1.5, 0, 2)
     bake = 0.34 + 0.42 * np.exp(-np.clip(inset, 0, 50) / 5) + 0.12 * pose.noise(rng, 5.0, 60.0)
     bake = np.clip(bake + 0.10 * bumps + 0.1 * rng.standard_normal() + 0.15 * holes, 0, 1)
-    albedo = _blend((0.72, 0.44, 0.18), (0.30, 0.12, 0.035), bake)
+    albedo = blend((0.72, 0.44, 0.18), (0.30, 0.12, 0.035), bake)
     grit = 1 + 0.06 * pose.noise(rng, 0.6, 1.5, 0.0) - 0.22 * pores
     return height, albedo * grit
 
@@ -146,7 +146,7 @@ def orange(pose: Pose, rng: Generator) -> Part:
     star = np.clip(star, 0, 1)
     height -= np.where(height > 0, 1.8 * np.exp(-((from_stem / 5.5) ** 2)) - 0.7 * star, 0)
     ripe = np.clip(0.45 + 0.16 * pose.noise(rng, 12.0, 90.0) + 0.18 * rng.standard_normal(), 0, 1)
-    albedo = _blend((0.92, 0.46, 0.03), (0.86, 0.24, 0.015), ripe)
+    albedo = blend((0.92, 0.46, 0.03), (0.86, 0.24, 0.015), ripe)
     scars = np.clip(pose.noise(rng, 1.5, 18.0, 0.8) - 2.2, 0, 1)
     albedo = albedo * (1 - 0.05 * np.clip(pits, 0, 3)) * (1 - 0.45 * scars)
     albedo += star * (channels((0.16, 0.17, 0.05)) - albedo)
@@ -171,7 +171,7 @@ def seal(pose: Pose, rng: Generator) -> Part:
     dust = 0.35 + 0.3 * pose.noise(rng, 1.5, 40.0, 0.9) + 0.15 * rng.standard_normal()
     dust = np.clip(dust, 0, 1)
     specks = np.clip(pose.noise(rng, 0.7, 1.6, 0.0) - 2.7, 0, 1)
-    albedo = _blend((0.022, 0.022, 0.025), (0.062, 0.060, 0.057), dust)
+    albedo = blend((0.022, 0.022, 0.025), (0.062, 0.060, 0.057), dust)
     albedo += 0.25 * specks
     return height, albedo
 
@@ -186,7 +186,7 @@ def spindle(pose: Pose, rng: Generator) -> Part:
     spin = rng.uniform(0, 6.28)
     threads = (np.sin(1.1 * (at + around) + spin), np.sin(1.1 * (at - around) - spin))
     knurl = 0.22 * grip * (np.abs(threads[0]) + np.abs(threads[1]))
-    marks = pose.texture * _stripes(rng, at)
+    marks = pose.texture * stripes(rng, at)
     section = np.sqrt(np.clip(1 - sideways**2, 0, 1))
     bar = 22 + (profile + knurl + 0.02 * marks) * section
     height = np.where((section > 0.05) & (profile > 0), bar, 0)
@@ -226,13 +226,13 @@ def _dots(radius: Grid, angle: Grid, rings: list[tuple[int, float]], width: floa
     return dots
 
 
-def _stripes(rng: Generator, at: Grid) -> Grid:
+def stripes(rng: Generator, at: Grid) -> Grid:
     """Turning marks: a random function of the position along the axis alone."""
     line = ndimage.gaussian_filter1d(rng.standard_normal(480), 0.7)
     return np.interp(at, np.linspace(-60, 60, 480), line / line.std()).astype(np.float32)
 
 
-def _blend(first: Colour, second: Colour, share: Grid) -> Colours:
+def blend(first: Colour, second: Colour, share: Grid) -> Colours:
     """Colours from `first` (share 0) to `second` (share 1)."""
     a, b = channels(first), channels(second)
     return a + share.astype(np.float32) * (b - a)

@@ -1,4 +1,4 @@
-"""Demo scans in the MVTec 3D-AD layout: four products, six defects, nothing to download.
+"""Demo scans in the MVTec 3D-AD layout: products with six defects, nothing to download.
 
 Realistic stand-ins, not test patterns: parts differ in size, colour, texture and pose, light and
 sensor differ between scans, readings are missing where a real sensor has none, and some defects
@@ -25,6 +25,7 @@ from scipy import ndimage
 from lsfa_lib.datasets.mvtec3d import write_scan, xyz_file
 from lsfa_lib.demo import rendering
 from lsfa_lib.demo.defects import DEFECTS, Severities, Severity, draw
+from lsfa_lib.demo.held_out import HELD_OUT
 from lsfa_lib.demo.products import PRODUCTS, Variation, make_part
 from lsfa_lib.demo.rendering import DEMO_LENS, Hits, Lens, Surface, View, cast
 from lsfa_lib.demo.sensor import Capture, draw_view, measure, photograph
@@ -33,6 +34,7 @@ from lsfa_lib.records import Scan
 from lsfa_lib.storage.files import InputError, atomic_write, progress
 
 MANIFEST = "demo.json"
+KNOWN = PRODUCTS | HELD_OUT
 GENERATOR = 1
 """Increased when the same settings would produce different scans."""
 PURPOSES = ("part", "view", "defect", "photo", "sensor", "wear")
@@ -114,10 +116,10 @@ def write_demo(root: Path, settings: DemoSettings = STANDARD, workers: int | Non
     Complete data of the same settings is kept, interrupted data is completed, data of other
     settings is replaced. Raises InputError if `root` holds anything else.
     """
-    unknown = [name for name in settings.categories if name not in PRODUCTS]
+    unknown = [name for name in settings.categories if name not in KNOWN]
     if unknown:
         raise InputError(
-            f"{root}: no demo product is called {unknown[0]}; choose from {', '.join(PRODUCTS)}"
+            f"{root}: no demo product is called {unknown[0]}; choose from {', '.join(KNOWN)}"
         )
     if demo_is_complete(root, settings):
         return
@@ -179,7 +181,7 @@ def render(name: str, settings: DemoSettings = STANDARD, kind: str = "") -> Scan
 
 def make_scene(name: str, settings: DemoSettings, kind: str, lens: Lens = DEMO_LENS) -> Scene:
     """The part of the scan called `name` with a defect of `kind`, in front of its camera."""
-    product, difficulty = PRODUCTS[name.split("/")[0]], settings.difficulty
+    product, difficulty = KNOWN[name.split("/")[0]], settings.difficulty
     part_rng, view_rng, defect_rng = (stream(name, settings.seed, p) for p in PURPOSES[:3])
     mm, wear_rng = rendering.cell_mm(settings.size), stream(name, settings.seed, "wear")
     surface = make_part(product, settings.size, difficulty.variation, part_rng)
@@ -219,7 +221,7 @@ def _claim(root: Path, settings: DemoSettings) -> None:
             f"{root}: holds files that are not a demo of this library; choose an empty folder"
         )
     if old is not None and {**old, "complete": False} != new:
-        for category in PRODUCTS:
+        for category in KNOWN:
             shutil.rmtree(root / category, ignore_errors=True)
     _write_json(root / MANIFEST, new)
 
