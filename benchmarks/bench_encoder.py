@@ -1,4 +1,4 @@
-"""Group encoder of Point-MAE: ours against the form it is published in."""
+"""Group encoder of Point-MAE and image encoder, against the forms they are published in."""
 
 from __future__ import annotations
 
@@ -6,18 +6,32 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import Row, device, measure
+from lsfa_lib.config import configure
 from lsfa_lib.features.checkpoints import seeded
+from lsfa_lib.features.extract import load_image
 from lsfa_lib.features.group_encoder import GroupEncoder
+from lsfa_lib.features.image import load_image_encoder
 
 
 def rows() -> list[Row]:
-    """1024 groups of 128 points with statistics of the sample, and with fixed ones."""
+    """1024 groups of 128 points with statistics of the sample, and with fixed ones; an image."""
     generator = torch.Generator().manual_seed(0)
     neighbourhoods = (0.01 * torch.randn(1024, 128, 3, generator=generator)).to(device())
     with seeded():
         encoder = GroupEncoder(384).requires_grad_(False).to(device())
     encoder(neighbourhoods[:1], True)  # what libraries keep for themselves is not our memory
+    config, image = configure("demo"), torch.rand(1, 3, 672, 672, generator=generator)
+    folded = load_image(config, device())
+    plain = load_image_encoder(config.image_encoder, config.colour_size, device())
+    image = image.to(device())
     return [
+        measure(
+            "EfficientNet-Lite0, 672 px, batch norms folded into convolutions",
+            lambda: folded(image)[0],
+            {"as published": lambda: plain(image)[0]},
+            target=">= 1.2x",
+        )
+    ] + [
         measure(
             f"Point-MAE group encoder, 1024 x 128, {name} statistics",
             lambda own=own: encoder(neighbourhoods, own),

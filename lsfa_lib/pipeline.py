@@ -107,12 +107,13 @@ def _about(
 def _scans(
     samples: list[Sample], predictions: dict[Mode, list[Prediction]]
 ) -> list[dict[str, Any]]:
-    """Each test scan with its image score in every mode."""
+    """Each test scan with the defect's share of the square, and its image score in every mode."""
     return [
         {
             "name": sample.name,
             "kind": sample.kind,
             "defective": is_defective(sample.kind),
+            "defect_percent": 100 * float(sample.defect.float().mean()),
             "scores": {mode: found[i].image_score for mode, found in predictions.items()},
         }
         for i, sample in enumerate(samples)

@@ -138,8 +138,9 @@ def _result(
         "scans": [
             {
                 "name": f"{run['category']}/test/{i:03}",
-                "kind": "dent" if DEFECTIVE[i] else "good",
+                "kind": ("stain", "dent")[i % 2] if DEFECTIVE[i] else "good",
                 "defective": bool(DEFECTIVE[i]),
+                "defect_percent": float(i) * DEFECTIVE[i],
                 "scores": {mode: float(by_mode[mode][i]) for mode in names},
             }
             for i in range(24)

@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
 from timm.layers import resample_abs_pos_embed
 
-from lsfa_lib.config import ImageEncoderConfig
+from lsfa_lib.config import ImageEncoderConfig, configure
 from lsfa_lib.features.checkpoints import fingerprint, seeded
+from lsfa_lib.features.extract import load_image
 from lsfa_lib.features.image import lite0_file, load_by_order, load_image_encoder, local_features
 from lsfa_lib.storage.files import InputError
 
@@ -52,6 +53,16 @@ def test_lite0_weights_loaded_by_order_recognise_photographs(lite0, name, kind):
     best = int(lite0.backbone(normalised).argmax())
     described = timm.data.ImageNetInfo().index_to_description(best)
     assert kind in described
+
+
+def test_folded_batch_norms_change_rounding_only(lite0):
+    frozen = configure("demo")
+    folded = load_image(frozen, CPU)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.backbone.blocks.modules())
+    tokens, found = lite0(images(96))[0], folded(images(96))[0]
+    assert float((tokens - found).abs().max()) < 1e-5 * float(tokens.abs().max())
+    trained = load_image(configure("demo", {"finetune.method": "whole"}), CPU)
+    assert torch.equal(trained(images(96))[0], tokens)
 
 
 def test_lite0_tokens_are_the_chosen_stages_pooled(lite0):

@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 from report_case import LSFA
 from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
 from study_case import LIFT, SEEDS, write_results
 
 from lsfa_lib.config import with_losses
 from lsfa_lib.evaluation.bootstrap import verdict
 from lsfa_lib.storage.files import InputError
-from lsfa_lib.studies import sensitivity, study_figures, study_report, study_table
+from lsfa_lib.studies import by_defect, sensitivity, study_figures, study_report, study_table
 from lsfa_lib.studies.document import write_document
 from lsfa_lib.studies.published import published_file
 
@@ -46,6 +47,41 @@ def test_comparison_holds_values_differences_and_the_papers(folder: Path) -> Non
     assert "2 categories and 2 seeds" in html and "Δ to none" in html
     # The paper is about RGB + 3D: other modes have no such column.
     assert "I-AUROC, paper" not in study_report.comparison(study, lines, "3d").data
+
+
+def group_area(study: study_table.StudyRuns, cell: str, chosen: list[int]) -> float:
+    """Mean over runs of the AUROC of these defective scans against all good ones, by sklearn."""
+    areas = []
+    for result in study.of_cell(cell):
+        scans = [s for i, s in enumerate(result["scans"]) if not s["defective"] or i in chosen]
+        scores = [s["scores"]["rgb+3d"] for s in scans]
+        areas.append(roc_auc_score([s["defective"] for s in scans], scores))
+    return float(np.mean(areas))
+
+
+def test_defects_are_grouped_by_kind_and_by_thirds_of_their_area(folder: Path) -> None:
+    study, _ = read(folder)
+    kinds, sizes = by_defect.kind_table(study).data, by_defect.size_table(study).data
+    for cell in LIFT:
+        for name, start in (("dent", 11), ("stain", 10)):
+            expected = group_area(study, cell, list(range(start, 24, 2)))
+            assert kinds.loc[cell, name] == pytest.approx(expected)
+        # 14 defective scans, the area grows with their place: 5, 5 and 4 of them.
+        for name, start, end in (("small", 10, 15), ("medium", 15, 20), ("large", 20, 24)):
+            expected = group_area(study, cell, list(range(start, end)))
+            assert sizes.loc[cell, name] == pytest.approx(expected)
+    least = (kinds.loc["CLC", ["dent", "stain"]] - kinds.loc["none", ["dent", "stain"]]).min()
+    assert kinds.loc["CLC", "least gain"] == pytest.approx(least)
+    assert np.isnan(kinds.loc["none", "least gain"])
+    assert list(sizes) == ["small", "medium", "large", "least gain"]
+
+
+def test_results_without_areas_have_no_table_by_size(folder: Path) -> None:
+    study, _ = read(folder)
+    for result in study.results.values():
+        for scan in result["scans"]:
+            del scan["defect_percent"]
+    assert by_defect.size_table(study).data.empty
 
 
 def test_answer_says_what_is_confirmed_what_is_not_and_what_the_paper_reports(folder: Path) -> None:

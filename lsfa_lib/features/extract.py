@@ -24,7 +24,7 @@ from lsfa_lib.features.geometry import (
     released_patch_weights,
     spread,
 )
-from lsfa_lib.features.image import load_image_encoder, require_layers
+from lsfa_lib.features.image import LITE0, fold_batch_norms, load_image_encoder, require_layers
 from lsfa_lib.features.point_mae import ARCHITECTURES, PointMAE
 from lsfa_lib.features.weights import of_model, ready
 from lsfa_lib.records import Modality, ModalityFeatures, PatchFeatures, Sample
@@ -82,8 +82,12 @@ def modality_features(
 
 
 def load_image(config: Config, device: torch.device) -> nn.Module:
-    """The image backbone of `config`. Raises InputError."""
-    return load_image_encoder(config.image_encoder, config.colour_size, device)
+    """The image backbone of `config`, folded unless it is to be trained. Raises InputError."""
+    encoder = load_image_encoder(config.image_encoder, config.colour_size, device)
+    # The order of its children is that of its layers; other networks may name them otherwise.
+    if config.image_encoder.model == LITE0 and config.finetune.method == "none":
+        fold_batch_norms(encoder.backbone)
+    return encoder
 
 
 def image_features(encoder: Any, sample: Sample, config: Config) -> ModalityFeatures:

@@ -1,0 +1,69 @@
+"""Which defects each cell of a study finds: I-AUROC by kind and by size of the defect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from lsfa_lib.evaluation.metrics import auroc
+from lsfa_lib.figures.findings import BOTH, Result, labelled
+from lsfa_lib.figures.names import MODES
+from lsfa_lib.figures.tables import marked
+from lsfa_lib.studies.study_table import StudyRuns
+
+SIZES = ("small", "medium", "large")
+"""Thirds of the defective scans of a category, by the area of the defect."""
+Groups = dict[str, str]
+"""Name of a defective test scan -> the group it is counted in."""
+
+
+def kind_table(study: StudyRuns, mode: str = BOTH) -> Styler:
+    """I-AUROC of the scans of each kind of defect against the good scans."""
+    return _table(study, mode, lambda result: {s["name"]: s["kind"] for s in _defective(result)})
+
+
+def size_table(study: StudyRuns, mode: str = BOTH) -> Styler:
+    """I-AUROC of the smaller, middle and larger defects of each category; its thirds by area."""
+    return _table(study, mode, size_groups)
+
+
+def size_groups(result: Result) -> Groups:
+    """The third each defective scan is in; {} for results without areas."""
+    scans = [scan for scan in _defective(result) if "defect_percent" in scan]
+    order = sorted(scans, key=lambda scan: (scan["defect_percent"], scan["name"]))
+    return {s["name"]: SIZES[3 * place // len(order)] for place, s in enumerate(order)}
+
+
+def by_group(study: StudyRuns, mode: str, groups_of: Callable[[Result], Groups]) -> pd.DataFrame:
+    """I-AUROC of each group against all good scans: cells x groups, means over runs."""
+    found = []
+    for (cell, category, *_), result in study.results.items():
+        groups = groups_of(result)
+        scans = [scan for scan in labelled(result) if mode in scan["scores"]]
+        for group in dict.fromkeys(groups.values()):
+            own = [s for s in scans if not s["defective"] or groups.get(s["name"]) == group]
+            area = auroc([s["scores"][mode] for s in own], [s["defective"] for s in own])
+            found.append({"cell": cell, "category": category, "group": group, "area": area})
+    if not found:
+        return pd.DataFrame()
+    table = pd.DataFrame(found).pivot_table(values="area", index="cell", columns="group")
+    order = [group for group in SIZES if group in table] or sorted(table)
+    return table.loc[[cell for cell in study.cells if cell in table.index], order]
+
+
+def _table(study: StudyRuns, mode: str, groups_of: Callable[[Result], Groups]) -> Styler:
+    frame, reference = by_group(study, mode, groups_of), study.about.reference
+    if reference in frame.index:
+        worst = (frame - frame.loc[reference]).min(axis=1)
+        frame["least gain"] = np.where(frame.index == reference, np.nan, worst)
+    frame = frame.rename_axis(index=None, columns=MODES[mode])
+    caption = f"I-AUROC against all good scans; least gain: to {reference}, in the worst column."
+    return marked(frame, frame, caption=caption)
+
+
+def _defective(result: Result) -> list[dict[str, Any]]:
+    return [scan for scan in result["scans"] if scan["defective"]]
