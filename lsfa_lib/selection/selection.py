@@ -25,8 +25,8 @@ from lsfa_lib.features.extract import Encoders
 from lsfa_lib.features.lazy_scan import few_shot, good_features, read_sample
 from lsfa_lib.methods.fitting import Fitted
 from lsfa_lib.methods.lsfa import Learned, trained_adaptors
+from lsfa_lib.pseudo.defects import pseudo_defects
 from lsfa_lib.records import Evidence, Mode, PatchFeatures, Prediction
-from lsfa_lib.selection.pseudo_defects import pseudo_defects
 from lsfa_lib.storage.files import InputError, progress
 
 FEWEST_FOR_FOLDS = 4

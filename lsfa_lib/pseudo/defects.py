@@ -17,8 +17,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from lsfa_lib.datasets.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from lsfa_lib.pseudo.blobs import Blob, PseudoSettings, drawn_blob
 from lsfa_lib.records import Sample
-from lsfa_lib.selection.blobs import Blob, PseudoSettings, drawn_blob
 from lsfa_lib.storage.files import InputError
 
 Kind = Literal["pasted", "blended", "dent", "bump", "colour"]
