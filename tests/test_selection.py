@@ -26,13 +26,12 @@ from lsfa_lib.methods.lsfa import Learned
 from lsfa_lib.methods.table import find_method
 from lsfa_lib.pseudo.defects import KINDS, pseudo_defects
 from lsfa_lib.records import MODALITIES, ModalityFeatures, Mode, PatchFeatures
+from lsfa_lib.selection.pseudo_set import PseudoSet, pseudo_set
 from lsfa_lib.selection.selection import (
     Choice,
-    PseudoSet,
     Separation,
     folds,
     learned,
-    pseudo_set,
     rank_correlation,
     select,
     separation,
@@ -382,7 +381,7 @@ READERS = {"read_split", "split_of", "entries", "pair_files"}
 SCORERS = {"run_category", "score_split", "evaluate"}
 BLIND = ("pseudo", "features", "adaptation", "detection", "selection", "methods")
 """Packages that learn or select."""
-READING = {"selection.py": ["train", "validation"], "fitting.py": ["train", "validation"]}
+READING = {"pseudo_set.py": ["train", "validation"], "fitting.py": ["train", "validation"]}
 """The modules in them that read splits, and which ones."""
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 MODALITIES = ("3d", "rgb")
+PseudoKind = Literal["pasted", "blended", "dent", "bump", "colour"]
+"""Kinds of pseudo-defect (pseudo/)."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,11 @@ class DetectorConfig:
     fusion: Literal["mean", "sum", "product"] = "mean"
     disagreement: bool = True
     """Third score, if alignment was trained: 1 - cos of the two modalities' projections."""
+    heads: bool = False
+    """Further score: a small network per modality, trained on pseudo-defects of the training scans.
+    It gains on synthetic defects and lost on real photographs (docs/method.md)."""
+    heads_without: tuple[PseudoKind, ...] = ()
+    """Kinds of pseudo-defect that heads are not trained on, to measure on kinds they never saw."""
     false_alarm_rate: float = 0.05
     """Share of good parts the threshold may reject, by a normal fit to validation/good scores."""
 
