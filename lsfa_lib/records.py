@@ -17,11 +17,12 @@ Mask = Bool[np.ndarray, "H W"]
 Modality = str
 """One of MODALITIES."""
 Evidence = str
-"""What a patch is scored by: a modality's distance to its bank, or `disagreement`."""
+"""What a patch is scored by: a modality's distance to its bank, `disagreement` or `heads`."""
 Mode = str
 """One evidence, or several fused: their names joined by `+`, such as `rgb+3d`."""
 MODES: tuple[Mode, ...] = ("3d", "rgb", "rgb+3d")
-"""Those every detector answers in; with trained alignment `disagreement` adds two more."""
+"""Those every detector answers in; trained alignment adds two with `disagreement`,
+`detector.heads` two with `heads`."""
 
 UNLABELLED = "unlabelled"
 """Kind of a test scan of which nobody knows whether it is good: scored, but in no metric."""

@@ -217,7 +217,7 @@ def test_buttons_recolour_the_cloud_by_photo_truth_and_each_score(
     sample = case.samples[5]
     at = clouds.spread_points(sample.valid.numpy(), 500)
     buttons = {b.label: b.args for b in drawn.layout.updatemenus[0].buttons}
-    assert list(buttons) == ["photo", "ground truth", *SHORT_MODES.values()]
+    assert list(buttons) == ["photo", "ground truth", *(SHORT_MODES[mode] for mode in MODES)]
     for change, traces in buttons.values():
         assert [drawn.data[i].type for i in traces] == ["scatter3d"]
         assert all(len(v) == 1 for k, v in change.items() if k != "hovertemplate")

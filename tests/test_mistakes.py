@@ -242,7 +242,7 @@ def pictures(figure: go.Figure) -> list[Image.Image]:
 def test_grid_has_a_row_a_scan_and_a_column_a_mode(run: Run, scans: list[Judged]) -> None:
     chosen = mistakes.typical(scans)
     figure = scan_figures.maps_grid(run, chosen)
-    names = ["photo", "relief (3D)", "ground truth", *SHORT_MODES.values()]
+    names = ["photo", "relief (3D)", "ground truth", *(SHORT_MODES[mode] for mode in MODES)]
     notes = [note.text for note in figure.layout.annotations]
     assert notes.count("photo") == 5 and notes[1:9] == names
     assert len(pictures(figure)) == 5 * 8

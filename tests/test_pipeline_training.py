@@ -95,7 +95,7 @@ def test_disagreement_is_an_equal_third_on_the_scale_of_validation(cached: Confi
     assert float(scores.std()) == pytest.approx(1, abs=1e-6)
     # Raw, a patch's value is 1 - cos of its own projections, in the middle of its pixels too.
     assert detector.adaptors is not None
-    raw = evidence(detector.banks, detector.adaptors, validation[0], plain)["disagreement"]
+    raw = evidence(detector, validation[0])["disagreement"]
     values = disagreement(detector.adaptors, adapt(detector.adaptors, validation[0]))
     assert float(raw.anomaly_map.max()) <= float(values.max()) + 1e-6 <= 2 + 1e-6
 

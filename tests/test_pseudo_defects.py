@@ -10,16 +10,9 @@ from scipy import ndimage
 from lsfa_lib.config import Config
 from lsfa_lib.datasets.layouts import read_split
 from lsfa_lib.datasets.preprocess import IMAGENET_MEAN, IMAGENET_STD, prepare
+from lsfa_lib.pseudo.blobs import RIM, PseudoSettings, drawn_blob
+from lsfa_lib.pseudo.defects import DEFAULTS, KINDS, Kind, _inwards, pseudo_defect, pseudo_defects
 from lsfa_lib.records import Sample
-from lsfa_lib.selection.blobs import RIM, PseudoSettings, drawn_blob
-from lsfa_lib.selection.pseudo_defects import (
-    DEFAULTS,
-    KINDS,
-    Kind,
-    _inwards,
-    pseudo_defect,
-    pseudo_defects,
-)
 from lsfa_lib.storage.files import InputError
 
 ROUND = PseudoSettings(elongation=(1.0, 1.0), waviness=(0.0, 0.0))

@@ -24,15 +24,14 @@ from lsfa_lib.features.lazy_scan import good_features, read_sample
 from lsfa_lib.methods.fitting import fit_method
 from lsfa_lib.methods.lsfa import Learned
 from lsfa_lib.methods.table import find_method
+from lsfa_lib.pseudo.defects import KINDS, pseudo_defects
 from lsfa_lib.records import MODALITIES, ModalityFeatures, Mode, PatchFeatures
-from lsfa_lib.selection.pseudo_defects import KINDS, pseudo_defects
+from lsfa_lib.selection.pseudo_set import PseudoSet, pseudo_set
 from lsfa_lib.selection.selection import (
     Choice,
-    PseudoSet,
     Separation,
     folds,
     learned,
-    pseudo_set,
     rank_correlation,
     select,
     separation,
@@ -380,9 +379,9 @@ def test_training_and_selection_are_the_same_bit_for_bit_whatever_the_test_split
 
 READERS = {"read_split", "split_of", "entries", "pair_files"}
 SCORERS = {"run_category", "score_split", "evaluate"}
-BLIND = ("features", "adaptation", "detection", "selection", "methods")
+BLIND = ("pseudo", "features", "adaptation", "detection", "selection", "methods")
 """Packages that learn or select."""
-READING = {"selection.py": ["train", "validation"], "fitting.py": ["train", "validation"]}
+READING = {"pseudo_set.py": ["train", "validation"], "fitting.py": ["train", "validation"]}
 """The modules in them that read splits, and which ones."""
 
 
@@ -408,7 +407,7 @@ def test_no_module_that_learns_or_selects_reads_the_test_split() -> None:
     seen = {}
     for path in (path for package in BLIND for path in (folder / package).glob("*.py")):
         seen[path.name] = sorted(splits_read(path.read_text(encoding="utf-8")), key=str)
-    assert {"training.py", "trainer.py", "detector.py", "lsfa.py", "pseudo_defects.py"} < set(seen)
+    assert {"training.py", "trainer.py", "detector.py", "lsfa.py", "defects.py"} < set(seen)
     assert {name: splits for name, splits in seen.items() if splits} == READING
 
 

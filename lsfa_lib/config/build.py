@@ -235,6 +235,7 @@ def checked(config: Config) -> Config:
         raise InputError(
             f"pseudo_defects scores LSFA's detector, not method {config.method}; leave one out"
         )
+    _check_heads(config)
     for name in config.finetune.modalities:
         if name not in MODALITIES:
             raise InputError(
@@ -242,6 +243,20 @@ def checked(config: Config) -> Config:
                 f"the nearest is {nearest(name, MODALITIES)}"
             )
     return config
+
+
+def _check_heads(config: Config) -> None:
+    detector = config.detector
+    if detector.heads and not detector.calibrate:
+        raise InputError(
+            "detector.heads needs detector.calibrate true: logits and distances have no common "
+            "scale; set it, or set detector.heads to false"
+        )
+    if config.pseudo_defects and detector.heads and not detector.heads_without:
+        raise InputError(
+            "pseudo_defects would score the heads on the kinds they were trained on; leave kinds "
+            "out with detector.heads_without, such as [blended], or set detector.heads to false"
+        )
 
 
 def _check_sizes(config: Config) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 MODALITIES = ("3d", "rgb")
+PseudoKind = Literal["pasted", "blended", "dent", "bump", "colour"]
+"""Kinds of pseudo-defect (pseudo/)."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +128,10 @@ class DetectorConfig:
     disagreement: bool = True
     """Third score, if alignment was trained: 1 - cos of the two modalities' projections."""
     heads: bool = False
-    """One more evidence, by small networks trained on pseudo-defects of the training scans."""
-    heads_without: str = ""
-    """A kind of pseudo-defect left out of their training, to measure them on it."""
+    """Further score: a small network per modality, trained on pseudo-defects of the training scans.
+    It gains on synthetic defects and lost on real photographs (docs/method.md)."""
+    heads_without: tuple[PseudoKind, ...] = ()
+    """Kinds of pseudo-defect that heads are not trained on, to measure on kinds they never saw."""
     false_alarm_rate: float = 0.05
     """Share of good parts the threshold may reject, by a normal fit to validation/good scores."""
 

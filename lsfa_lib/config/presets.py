@@ -33,6 +33,7 @@ PAPER_SCORES = {
     "detector.calibrate": False,
     "detector.edge_correction": False,
     "detector.disagreement": False,
+    "detector.heads": False,
 }
 """Image score and map of PatchCore and the papers."""
 _PAPER_SETTINGS = {

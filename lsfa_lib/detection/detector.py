@@ -1,9 +1,9 @@
-"""The detector: PatchCore per modality, cross-modal disagreement, calibration and fusion."""
+"""The detector: PatchCore per modality, further evidence, calibration and fusion."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 
 import torch
@@ -12,6 +12,9 @@ from torch import Tensor
 
 from lsfa_lib.adaptation.adaptors import Adaptors, adapt, disagreement
 from lsfa_lib.config import Config, DetectorConfig
+from lsfa_lib.detection.head_training import train_heads
+from lsfa_lib.detection.heads import Head, head_scores
+from lsfa_lib.detection.lessons import Lessons
 from lsfa_lib.detection.maps import map_valid, patch_map, prediction_of
 from lsfa_lib.detection.memory import (
     Bank,
@@ -26,6 +29,8 @@ from lsfa_lib.storage.files import InputError
 
 DISAGREEMENT = "disagreement"
 """The evidence of both modalities: how strongly the projected features of a patch disagree."""
+HEADS = "heads"
+"""The evidence of the networks trained on pseudo-defects, of all modalities together."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ class Detector:
     config: Config
     adaptors: Adaptors | None = None
     """None: features are scored as the backbones return them."""
+    heads: dict[Modality, Head] = field(default_factory=dict)
+    """Empty: scored by distances and disagreement alone."""
 
     @property
     def modes(self) -> tuple[Mode, ...]:
@@ -63,21 +70,26 @@ def fit(
     config: Config,
     seed: int,
     adaptors: Adaptors | None = None,
+    lessons: Mapping[Modality, Lessons] | None = None,
 ) -> Detector:
     """Banks from the training scans; scales and thresholds from the validation/good scans.
 
-    Raises InputError for fewer than two validation scans, which have no spread.
+    Heads are trained if there are lessons for them. Raises InputError for fewer than two validation
+    scans, which have no spread.
     """
     require_validation(len(validation))
     if config.detector.fusion == "product" and config.detector.calibrate:
         raise InputError("fusion product needs detector.calibrate false: z-scores can be negative")
-    banks = fit_banks([adapt(adaptors, features) for features in train], config, seed)
-    raw = [evidence(banks, adaptors, features, config) for features in validation]
+    adapted, held = ([adapt(adaptors, each) for each in scans] for scans in (train, validation))
+    banks = fit_banks(adapted, config, seed)
+    heads = train_heads(banks, adapted, held, lessons, seed) if lessons else {}
+    unscaled = Detector(banks, {}, {}, {}, config, adaptors, heads)
+    raw = [evidence(unscaled, features) for features in validation]
     scales = scales_of(raw, validation, config)
     found = [fuse(standardise(each, scales), config.detector) for each in raw]
     scores = {mode: [modes[mode].image_score for modes in found] for mode in found[0]}
     thresholds = thresholds_of(scores, config.detector)
-    return Detector(banks, scales, thresholds, scores, config, adaptors)
+    return replace(unscaled, scales=scales, thresholds=thresholds, validation_scores=scores)
 
 
 def fit_banks(train: Sequence[PatchFeatures], config: Config, seed: int) -> dict[Modality, Bank]:
@@ -95,28 +107,28 @@ def fit_banks(train: Sequence[PatchFeatures], config: Config, seed: int) -> dict
 
 def predict(detector: Detector, features: PatchFeatures) -> dict[Mode, Prediction]:
     """Map and score of one sample in each mode of the detector."""
-    found = evidence(detector.banks, detector.adaptors, features, detector.config)
+    found = evidence(detector, features)
     return fuse(standardise(found, detector.scales), detector.config.detector)
 
 
-def evidence(
-    banks: dict[Modality, Bank],
-    adaptors: Adaptors | None,
-    features: PatchFeatures,
-    config: Config,
-) -> dict[Evidence, Prediction]:
+def evidence(detector: Detector, features: PatchFeatures) -> dict[Evidence, Prediction]:
     """Map and score of one sample by each evidence alone, before standardisation.
 
-    Disagreement needs heads trained by alignment, and scales from validation/good scans.
+    Disagreement needs projections trained by alignment, and scales from validation/good scans.
     """
+    config, adaptors, banks = detector.config, detector.adaptors, detector.banks
     features = adapt(adaptors, features)
-    found = predictions_of(search(banks, features, config), features, config)
+    searched = search(banks, features, config)
+    found = predictions_of(searched, features, config)
     weights = config.training.weights
     wanted = config.detector.disagreement and config.detector.calibrate
     if adaptors is not None and wanted and (weights.la or weights.ga):
         differing = disagreement(adaptors, features)
         patches = patch_map(differing, features)
         found[DISAGREEMENT] = prediction_of(patches, float(differing.max()), features, config)
+    if detector.heads:
+        patches = head_scores(detector.heads, banks, searched, features)
+        found[HEADS] = prediction_of(patches, float(patches.max()), features, config)
     return found
 
 

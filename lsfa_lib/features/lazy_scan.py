@@ -49,8 +49,12 @@ class LazyScan:
     def features(self) -> PatchFeatures:
         """Its features, from the cache if possible; a sample read for them is not kept."""
         if "features" not in self.kept:
-            self.kept["features"] = self.extract(lambda: self.kept.get("sample") or self.read())
+            self.kept["features"] = self.extract(self.passing_sample)
         return self.kept["features"]
+
+    def passing_sample(self) -> Sample:
+        """The sample; one that has to be read is not kept."""
+        return self.kept.get("sample") or self.read()
 
 
 def lazy_scan(entry: Entry, encoders: Encoders | None, config: Config) -> LazyScan:

@@ -24,11 +24,19 @@ MODES: dict[str, str] = {
     "rgb+3d": "RGB + 3D",
     "disagreement": "Disagreement",
     "rgb+3d+disagreement": "RGB + 3D + disagreement",
+    "heads": "Defect heads",
+    "rgb+heads": "RGB + defect heads",
+    "rgb+3d+heads": "RGB + 3D + defect heads",
+    "rgb+3d+disagreement+heads": "RGB + 3D + disagreement + defect heads",
 }
 SHORT_MODES: dict[str, str] = {
     **MODES,
     "disagreement": "disagreement",
     "rgb+3d+disagreement": "all three",
+    "heads": "defect heads",
+    "rgb+heads": "RGB + heads",
+    "rgb+3d+heads": "both + heads",
+    "rgb+3d+disagreement+heads": "all four",
 }
 """For legends, buttons and narrow columns."""
 GLOSSARY: dict[str, str] = tomllib.loads(

@@ -20,6 +20,10 @@ LINES: dict[str, dict[str, str]] = {
     "rgb+3d": {"color": "#009E73", "dash": "solid"},
     "disagreement": {"color": "#CC79A7", "dash": "dashdot"},
     "rgb+3d+disagreement": {"color": "#D55E00", "dash": "longdash"},
+    "heads": {"color": "#7A5195", "dash": "longdashdot"},
+    "rgb+heads": {"color": "#8C6D1F", "dash": "12px,3px,3px,3px"},
+    "rgb+3d+heads": {"color": "#8B1E3F", "dash": "12px,3px,3px,3px"},
+    "rgb+3d+disagreement+heads": {"color": "#3B3F46", "dash": "12px,3px,3px,3px"},
 }
 GOOD, DEFECTIVE, UNKNOWN, GREY = "#56B4E9", "#D55E00", "#8A94A0", "#6b7682"
 LABELS: dict[bool | None, tuple[str, str]] = {

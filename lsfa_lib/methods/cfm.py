@@ -52,7 +52,7 @@ def fit_with_lsfa(good: Good, join: Callable[[list[Prediction]], Prediction]) ->
     trained = train_crossmodal(train, good.config.crossmodal, good.seed)
 
     def found(features: PatchFeatures) -> dict[Evidence, Prediction]:
-        both = evidence(detector.banks, detector.adaptors, features, good.config)
+        both = evidence(detector, features)
         third = predict_crossmodal(trained, features, good.config)
         return {"3d": both["3d"], "rgb": both["rgb"], "cfm": third}
 

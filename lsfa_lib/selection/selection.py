@@ -17,39 +17,19 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from lsfa_lib.config import Config, fields_of
-from lsfa_lib.datasets.layouts import split_of
 from lsfa_lib.detection.detector import Detector, evidence, fit, fuse, scales_of, standardise
+from lsfa_lib.detection.lessons import lessons_of
 from lsfa_lib.evaluation import metrics
-from lsfa_lib.features.cache import extract
-from lsfa_lib.features.extract import Encoders
-from lsfa_lib.features.lazy_scan import few_shot, good_features, read_sample
 from lsfa_lib.methods.fitting import Fitted
 from lsfa_lib.methods.lsfa import Learned, trained_adaptors
-from lsfa_lib.records import Evidence, Mode, PatchFeatures, Prediction
-from lsfa_lib.selection.pseudo_defects import pseudo_defects
+from lsfa_lib.records import Mode, Prediction
+from lsfa_lib.selection.pseudo_set import PseudoSet, pseudo_set, unseen
 from lsfa_lib.storage.files import InputError, progress
 
 FEWEST_FOR_FOLDS = 4
 """Validation scans: with fewer, half of them would have no spread."""
 SHARED = ("data", "preprocess", "projection", "image_encoder", "point_encoder", "shots")
 """Config fields that determine the features; extracted once for all configurations."""
-
-
-@dataclass(frozen=True)
-class PseudoSet:
-    """Features of one category for ranking configurations, computed once and shared by all."""
-
-    train: list[PatchFeatures]
-    good: list[PatchFeatures]
-    """validation/good."""
-    pseudo: list[PatchFeatures]
-    """Features of pseudo-defects on `good`, named `<name of the good scan>#<kind>`."""
-    masks: list[Bool[Tensor, "S S"]]
-    """Defect masks of `pseudo`."""
-    kinds: list[str]
-    """Kinds of `pseudo`."""
-    config: Config
-    """The config that the features were extracted with."""
 
 
 @dataclass(frozen=True)
@@ -87,27 +67,6 @@ class Choice:
     """Reason for the failure."""
 
 
-def pseudo_set(category: str, config: Config, encoders: Encoders, seed: int) -> PseudoSet:
-    """Features of the training scans, of validation/good and of every kind of pseudo-defect on it.
-
-    `seed` determines the locations and strengths of the defects, and the training scans if `shots`
-    is set. Features of real scans come from the cache; those of pseudo-defects are not stored.
-    Pasted and blended textures come from the next validation scan, usually in the other half.
-    """
-    train = few_shot(split_of(config.data, category, "train"), config.shots, seed)
-    validation = split_of(config.data, category, "validation")
-    samples = [read_sample(entry, config) for entry in validation.entries]
-    made = pseudo_defects(samples, seed)
-    return PseudoSet(
-        train=good_features(train, encoders, config),
-        good=good_features(validation, encoders, config),
-        pseudo=[extract(s, encoders, config) for s in progress(made, f"{category}/pseudo")],
-        masks=[sample.defect for sample in made],
-        kinds=[sample.kind for sample in made],
-        config=config,
-    )
-
-
 def folds(scans: int) -> list[tuple[list[int], list[int]]]:
     """(scans to calibrate on, scans to score): every second validation scan, then swapped.
 
@@ -123,9 +82,15 @@ def separation(detector: Detector, pseudo: PseudoSet) -> Separation:
     """I-AUROC and AUPRO at 30 % of pseudo-defects against validation/good, averaged over the folds.
 
     The detector's own scales are not used: they come from all of validation/good, the same scans
-    that are the good class here. Each fold sets scales on the scans it does not score.
+    that are the good class here. Each fold sets scales on the scans it does not score. A detector
+    with heads is scored by the kinds that they were not trained on; the level of its heads is that
+    of all of validation/good. Raises InputError if they were trained on all kinds.
     """
-    good, defective = (_evidence(detector, scans) for scans in (pseudo.good, pseudo.pseudo))
+    pseudo = unseen(pseudo, [detector.config])
+    good, defective = (
+        [evidence(detector, features) for features in scans]
+        for scans in (pseudo.good, pseudo.pseudo)
+    )
     areas: dict[Mode, list[tuple[float, float]]] = {}
     for calibrating, scored in folds(len(pseudo.good)):
         scales = scales_of(
@@ -159,12 +124,15 @@ def select(
     """The configurations, best mean score first; each is trained and fitted with every seed.
 
     Those that fail with any seed, for example by a collapsed training, come last with the reason.
-    Raises InputError for a configuration that needs other features than those of `pseudo`.
+    All are scored by the same pseudo-defects, of kinds that no heads among them were trained on.
+    Raises InputError if none is left, and for a configuration that needs other features than those
+    of `pseudo`.
     """
     if not seeds:
         raise InputError("no seed to train with; give at least one")
     for name, config in configs.items():
         _require_shared(name, config, pseudo.config)
+    pseudo = unseen(pseudo, configs.values())
     choices = [
         _choice(name, config, pseudo, seeds, mode)
         for name, config in progress(configs.items(), "configurations")
@@ -180,7 +148,9 @@ def learned(config: Config, pseudo: PseudoSet, seed: int) -> Detector:
     With `shots`, every seed trains on the scans drawn by the seed of the pseudo set.
     """
     trained = trained_adaptors(pseudo.train, config, seed)
-    return fit(pseudo.train, pseudo.good, config, seed, trained.adaptors if trained else None)
+    adaptors = trained.adaptors if trained else None
+    lessons = lessons_of(pseudo.scans, pseudo.encoders, adaptors, config, seed)
+    return fit(pseudo.train, pseudo.good, config, seed, adaptors, lessons)
 
 
 def rank_correlation(selected: Sequence[float], tested: Sequence[float]) -> float:
@@ -226,13 +196,6 @@ def _require_shared(name: str, config: Config, shared: Config) -> None:
                 f"configuration {name}: {field} is {value!r}, but the pseudo-defects have features "
                 f"of {wanted[field]!r}; make a pseudo set of its own for it"
             )
-
-
-def _evidence(
-    detector: Detector, scans: Sequence[PatchFeatures]
-) -> list[dict[Evidence, Prediction]]:
-    config = detector.config
-    return [evidence(detector.banks, detector.adaptors, features, config) for features in scans]
 
 
 def _areas(

@@ -51,8 +51,8 @@ def by_group(study: StudyRuns, mode: str, groups_of: Callable[[Result], Groups])
     if not found:
         return pd.DataFrame()
     table = pd.DataFrame(found).pivot_table(values="area", index="cell", columns="group")
-    groups = [str(group) for group in table.columns]
-    order = [group for group in SIZES if group in groups] or sorted(groups)
+    columns = [str(group) for group in table.columns]
+    order = [group for group in SIZES if group in columns] or sorted(columns)
     return table.loc[[cell for cell in study.cells if cell in table.index], order]
 
 

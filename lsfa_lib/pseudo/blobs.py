@@ -36,6 +36,18 @@ class PseudoSettings:
     """The same for a pasted or blended texture, which might otherwise equal what it covers."""
 
 
+DEFAULTS = PseudoSettings()
+REAL = PseudoSettings(
+    area_percent=(0.1, 1.5),
+    depth_mm=(0.2, 1.5),
+    opacity=(0.15, 0.6),
+    colour_shift=(0.02, 0.1),
+    donor_shift=(0.01, 0.06),
+)
+"""As small and faint as real defects: on photographs of MVTec 3D-AD they cover .08 to .43 % of the
+frame and differ from their surroundings by at most about one standard deviation of these."""
+
+
 @dataclass(frozen=True)
 class Blob:
     """Location of a defect, and its strength at each of its n pixels and c colour pixels."""

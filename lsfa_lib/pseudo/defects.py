@@ -1,4 +1,4 @@
-"""Artificial defects on good samples, for choosing a configuration without the test split.
+"""Artificial defects on good samples, to choose a configuration or to train heads on.
 
 They are generic, as in self-supervised methods: regions pasted from elsewhere (CutPaste) or blended
 in (DRAEM), dents, bumps and stains. They are not modelled on the real defects of any data set.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -16,17 +16,22 @@ from jaxtyping import Float, Int
 from scipy import ndimage
 from torch import Tensor
 
+from lsfa_lib.config.fields import PseudoKind as Kind
 from lsfa_lib.datasets.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from lsfa_lib.records import Sample
-from lsfa_lib.selection.blobs import Blob, PseudoSettings, drawn_blob
+from lsfa_lib.pseudo.blobs import DEFAULTS, Blob, PseudoSettings, drawn_blob
+from lsfa_lib.records import Modality, Sample
 from lsfa_lib.storage.files import InputError
 
-Kind = Literal["pasted", "blended", "dent", "bump", "colour"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+CHANGES: dict[Kind, tuple[Modality, ...]] = {
+    "pasted": ("3d", "rgb"),
+    "blended": ("rgb",),
+    "dent": ("3d",),
+    "bump": ("3d",),
+    "colour": ("rgb",),
+}
+"""What each kind changes."""
 PLACES = 64
-
-
-DEFAULTS = PseudoSettings()
 
 
 @dataclass(frozen=True)
@@ -58,15 +63,17 @@ def pseudo_defects(
     The donor of a sample is the next one (of the last sample the first; a single sample is its own
     donor). Each defect has its own location and strength.
     """
-    made = []
-    for i, sample in enumerate(samples):
-        donor = samples[(i + 1) % len(samples)]
-        seeds = np.random.SeedSequence((seed, i)).generate_state(len(KINDS))
-        made += [
-            pseudo_defect(sample, donor, kind, int(own), settings)
-            for kind, own in zip(KINDS, seeds, strict=True)
-        ]
-    return made
+    return [
+        pseudo_defect(sample, samples[(i + 1) % len(samples)], kind, own, settings)
+        for i, sample in enumerate(samples)
+        for kind, own in seeds_of(seed, i).items()
+    ]
+
+
+def seeds_of(seed: int, scan: int) -> dict[Kind, int]:
+    """The seed of each kind on the scan of that number."""
+    own = np.random.SeedSequence((seed, scan)).generate_state(len(KINDS))
+    return dict(zip(KINDS, own.tolist(), strict=True))
 
 
 def pseudo_defect(
