@@ -117,7 +117,7 @@ def test_whitening_of_half_power_lies_between_none_and_all():
 
 def test_a_whitened_bank_takes_no_other_statistics():
     bank = build_bank(features(50), origins(50), 5, replace(CONFIG, whitening=1.0), seed=0)
-    with pytest.raises(InputError, match="bank.whitening needs bank.statistics own"):
+    with pytest.raises(InputError, match=r"bank\.whitening needs bank.statistics own"):
         restandardised(bank, 0.0, 1.0)
 
 
