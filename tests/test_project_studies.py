@@ -18,7 +18,14 @@ from lsfa_lib.figures import findings
 from lsfa_lib.figures.names import SHORT_MODES
 from lsfa_lib.pipeline import run_category
 from lsfa_lib.storage.results import read_result
-from lsfa_lib.studies import efficiency, methods_report, study_report, study_table
+from lsfa_lib.studies import (
+    efficiency,
+    methods_report,
+    study_report,
+    study_table,
+    validity,
+    validity_report,
+)
 from lsfa_lib.studies.published import published_file
 from lsfa_lib.studies.study import Study, read_studies
 from lsfa_lib.studies.study_runs import runs_of
@@ -29,8 +36,10 @@ Small = tuple[dict[str, Study], Swept]
 PAGES = {path.stem for path in SOURCE.glob("*.yaml")} - {
     *("paper", "in_depth", "components_448", "methods_more"),
     *("data", "features", "qualitative", "efficiency"),
+    *("validity", "validity_demo1", "validity_demo2"),
 }
 """Studies with a page of their own that are swept here; others are the pages of their runs."""
+DEMOS = {"demo 1": "validity_demo1", "demo 2": "validity_demo2"}
 
 
 def folder_of(swept: Small, name: str) -> Path:
@@ -46,8 +55,9 @@ def test_the_paper_runs_every_notebook() -> None:
     studies = read_studies(SOURCE / "paper.yaml")
     found = {study.notebook.stem for study in studies} | {study.page for study in studies} - {""}
     there = {path.stem for path in (SOURCE.parent / "notebooks").glob("*.ipynb")}
-    # One is live, three are of other methods.
-    assert found == there - {"explore", "13_crossmodal", "14_methods", "15_efficiency"}
+    # One is live, three are of other methods, one compares data sets.
+    beside = {"explore", "13_crossmodal", "14_methods", "15_efficiency", "16_validity"}
+    assert found == there - beside
 
 
 def test_no_run_fails_and_equal_runs_are_run_once(swept: Small) -> None:
@@ -57,7 +67,8 @@ def test_no_run_fails_and_equal_runs_are_run_once(swept: Small) -> None:
     folders = {run["folder"] for about in abouts for run in about["runs"]}
     there = list(found.index.parent.glob("runs/sweep/*/run.json"))
     assert len(folders) == len(there) < sum(len(about["runs"]) for about in abouts)
-    index = found.index.read_text(encoding="utf-8")
+    # Terms in titles without a page to link to are explained, inside tags.
+    index = re.sub("<[^>]+>", "", found.index.read_text(encoding="utf-8"))
     assert all(study.title in index for study in studies.values() if study.has_numbers)
 
 
@@ -65,18 +76,33 @@ def test_no_run_fails_and_equal_runs_are_run_once(swept: Small) -> None:
 def test_the_page_answers_from_the_tables(swept: Small, name: str) -> None:
     folder = folder_of(swept, name)
     study, lines = read(swept, name)
-    assert study.about.finding == study_table.finding(study, lines)
+    assert study.about.finding == study_table.finding(study, lines, study.lead)
     assert list(study.about.cells) == study.cells
     notebook = nbformat.read(folder / "notebook.ipynb", 4)
     report = methods_report if name == "methods" else study_report
     text = notebook.cells[-1].outputs[-1].data["text/markdown"]
-    assert text == report.answer(study, lines)
-    if name not in ("methods", "components_in_depth"):
+    if name == "validity_real":
+        assert text == validity_report.answer(validity.load(folder, DEMOS))
+    else:
+        assert text == report.answer(study, lines)
+    if name not in ("methods", "components_in_depth", "validity_real"):
         assert "One seed" in text and study.about.finding in text
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert study.about.title in page
     drawn = [o for c in notebook.cells for o in c.get("outputs", []) if "plotly" in str(o.data)]
     assert drawn and all(list(o.data) == ["application/vnd.plotly.v1+json"] for o in drawn)
+
+
+def test_real_photographs_are_compared_with_both_demos(swept: Small) -> None:
+    study, _ = read(swept, "validity_real")
+    assert study.about.categories == ["tire"] and study.modes == ["rgb"]
+    assert " in RGB" in study.about.finding and "3D" not in study.about.finding
+    found = validity.load(folder_of(swept, "validity_real"), DEMOS)
+    assert [each.data for each in found.generated] == list(DEMOS) and found.left_out == []
+    assert found.recipes == [cell for cell in study.cells if cell != "PatchCore, 224 px"]
+    assert len(found.recipes) == 4
+    page = (folder_of(swept, "validity_real") / "report.html").read_text(encoding="utf-8")
+    assert "Is the demo a fair judge?" in page and "in the order of the real" in page
 
 
 @pytest.mark.parametrize("name", ["data", "features", "efficiency"])

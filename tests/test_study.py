@@ -182,6 +182,58 @@ def test_included_studies_come_in_order(tmp_path: Path) -> None:
     ]
 
 
+def test_a_file_like_another_gives_what_differs(demo_root: Path, tmp_path: Path) -> None:
+    first = {"title": "First?", "seeds": [3], "categories": ["seal"], "page": "12_recipes"}
+    write(tmp_path, "first", parameters={"scans": 2}, reference="IFC", **first)
+    for name, about in {
+        "second": {"like": "first.yaml", "title": "Second?", "page": ""},
+        "third": {"like": "second.yaml", "categories": ["biscuit"], "parameters": {"shots": 5}},
+    }.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(about), encoding="utf-8")
+    (study,) = read_studies(tmp_path / "third.yaml")
+    assert (study.name, study.title, study.page, study.reference) == ("third", "Second?", "", "IFC")
+    assert (study.seeds, study.categories, study.cells) == ([3], ["biscuit"], CELLS)
+    assert study.parameters == {"shots": 5}
+    (second,) = read_studies(tmp_path / "second.yaml")
+    assert second.parameters == {"scans": 2} and second.categories == ["seal"]
+    # The runs of the same cells are the same.
+    own = expanded(tmp_path / "first.yaml", demo_root)
+    assert [r.key for r in expanded(tmp_path / "second.yaml", demo_root)] == [r.key for r in own]
+
+
+def test_a_file_like_a_wrong_one_names_both(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("like: other.yaml\n", encoding="utf-8")
+    write(tmp_path, "other", cells={"a": "IFC"})
+    with pytest.raises(InputError, match=r"mine\.yaml: like: .*other\.yaml: cell 'a' is 'IFC', "):
+        read_studies(mine)
+    (tmp_path / "other.yaml").write_text("like: mine.yaml\n", encoding="utf-8")
+    with pytest.raises(
+        InputError, match=r"itself \(mine.yaml -> other.yaml -> mine.yaml\); remove"
+    ):
+        read_studies(mine)
+    write(tmp_path, "one")
+    write(tmp_path, "other", include=["one.yaml"])
+    with pytest.raises(InputError, match=r"other\.yaml only includes others; name a file with cel"):
+        read_studies(mine)
+    mine.write_text("like: one.yaml\nreference: nothing\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"mine\.yaml: reference: there is no cell 'nothing'"):
+        read_studies(mine)
+
+
+def test_missing_photographs_are_said_in_one_sentence(tmp_path: Path, demo_root: Path) -> None:
+    root = tmp_path / "mvtec3d"
+    choices = Choices(fields={"data.root": str(root)})
+    real = read_studies(ROOT / "studies" / "validity.yaml", choices)[-1]
+    assert (real.name, real.page, real.seeds) == ("validity_real", "16_validity", [0, 1, 2])
+    assert real.parameters["data.root"] == "data/mvtec3d"
+    with pytest.raises(InputError, match=r"mvtec3d: no such folder; .*lsfa data download mvtec3d"):
+        runs_of(real)
+    shutil.copytree(demo_root / "seal", root / "seal")
+    with pytest.raises(InputError, match=r"mvtec3d/tire: no such category; .* holds seal; the nea"):
+        runs_of(real)
+
+
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "field": ({"seed": [0]}, "there is no field seed; the nearest is seeds"),
     "notebook": ({"run": "00_quickstar"}, "no notebook '00_quickstar'; the nearest is 00_quicksta"),
@@ -266,6 +318,19 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"published": {"table": "table4_components", "rows": {"IFC": "IF"}}},
         "published.rows of table4_components: there is no row 'IF'; the nearest is IFC",
     ),
+    "like nothing": (
+        {"like": "askd.yaml"},
+        r"asked.yaml: like: .*askd\.yaml: no such study file; ",
+    ),
+    "like itself": (
+        {"like": "asked.yaml"},
+        "is like itself .asked.yaml -> asked.yaml.; remove one",
+    ),
+    "like elsewhere": (
+        {"like": "../a.yaml"},
+        "like is '../a.yaml', expected the name of a file in",
+    ),
+    "like several": ({"like": ["a.yaml"]}, r"like is \['a.yaml'\], expected the name of a file in"),
     "include with more": (
         {"include": ["a.yaml"], "seeds": [1]},
         "`include` stands alone; .*`seeds`",
@@ -355,10 +420,12 @@ BESIDE = {"methods", "methods_more", "crossmodal", "efficiency", "recipe"}
 """Studies of other methods: not of LSFA's paper."""
 IN_DEPTH = {"in_depth", "components_in_depth", "components_448", "selection"}
 """What docs/components.md is written from."""
+VALIDITY = {"validity", "validity_demo1", "validity_demo2", "validity_real"}
+"""Generated data against real photographs."""
 
 
 def test_the_paper_is_every_study_of_ours() -> None:
     included = Counter(study.name for study in read_studies(ROOT / "studies" / "paper.yaml"))
     assert included == Counter(
-        p.stem for p in STUDIES if p.stem not in {"paper", *BESIDE, *IN_DEPTH}
+        p.stem for p in STUDIES if p.stem not in {"paper", *BESIDE, *IN_DEPTH, *VALIDITY}
     )

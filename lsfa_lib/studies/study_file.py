@@ -36,6 +36,8 @@ class StudyFile:
     __pydantic_config__ = pydantic.ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 
     title: str = ""
+    like: str = ""
+    """Another study file in the same folder: what is not given here is as it is there."""
     run: str = "00_quickstart"
     """The notebook of each run: one of the project by name, or a path from the file."""
     page: str = ""
@@ -73,8 +75,12 @@ _EXPECTED_INSIDE = {
 }
 
 
-def read_file(path: Path) -> StudyFile:
-    """The fields in a study file. Raises InputError, naming the file and what to change."""
+def read_file(path: Path, above: tuple[Path, ...] = ()) -> StudyFile:
+    """The fields in a study file, with those of the file it is like.
+
+    `above` are the files that are like this one. Raises InputError, naming the file and what to
+    change.
+    """
     if not path.exists():
         stems = sorted(file.stem for file in path.parent.glob("*.yaml"))
         hint = f"; the nearest there is {nearest(path.stem, stems)}.yaml" if stems else ""
@@ -89,6 +95,8 @@ def read_file(path: Path) -> StudyFile:
             )
         if values["include"] == []:
             raise InputError(f"{path}: `include` lists no study file; write at least one")
+    if "like" in values:
+        values = _inherited(path, values["like"], (*above, path)) | values
     try:
         file = pydantic.TypeAdapter(StudyFile).validate_python(values)
     except pydantic.ValidationError as errors:
@@ -96,6 +104,24 @@ def read_file(path: Path) -> StudyFile:
     for name, choices in file.grid.items():
         require_distinct(path, f"grid {name}", choices)
     return file
+
+
+def _inherited(path: Path, name: Any, above: tuple[Path, ...]) -> Fields:
+    """The fields of the file that `path` is like."""
+    # In another folder, the notebooks and presets that it names by path would not be found.
+    if not isinstance(name, str) or Path(name).name != name:
+        raise InputError(f"{path}: like is {name!r}, expected the name of a file in its folder")
+    other = path.parent / name
+    if other in above:
+        chain = " -> ".join(file.name for file in (*above, other))
+        raise InputError(f"{path} is like itself ({chain}); remove one `like`")
+    try:
+        found = read_file(other, above)
+    except InputError as error:
+        raise InputError(f"{path}: like: {error}") from error
+    if found.include:
+        raise InputError(f"{path}: like: {other} only includes others; name a file with cells")
+    return dict(vars(found))
 
 
 def _sentence(values: Fields, error: Any) -> str:

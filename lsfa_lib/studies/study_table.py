@@ -44,6 +44,11 @@ class StudyRuns:
         """Modes that at least one run has, in the order of tables."""
         return [m for m in MODES if any(m in result["modes"] for result in self.results.values())]
 
+    @property
+    def lead(self) -> str:
+        """The mode that the finding is about: RGB + 3D, or the first one of images without 3D."""
+        return BOTH if BOTH in self.modes else self.modes[0]
+
     @cached_property
     def frame(self) -> pd.DataFrame:
         """One line for each finished run and mode: its numbers, seconds and memory."""
@@ -210,7 +215,7 @@ def write_tables(folder: Path | str) -> str:
         lines.to_parquet(file)
     with atomic_write(folder / "table.csv") as file:
         lines.to_csv(file, index=False, float_format="%.6f")
-    return finding(study, lines)
+    return finding(study, lines, study.lead)
 
 
 def config_of(study: StudyRuns, cell: str) -> dict[str, Any]:
