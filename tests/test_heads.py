@@ -14,7 +14,7 @@ from lsfa_lib.detection import head_training
 from lsfa_lib.detection.detector import Detector, evidence, fit, predict, search
 from lsfa_lib.detection.head_training import nearest_elsewhere, partial_whitening
 from lsfa_lib.detection.heads import Head, Inputs, head_scores, new_network
-from lsfa_lib.detection.lessons import lessons_of, patch_labels
+from lsfa_lib.detection.labelled import labelled_patches, patch_labels
 from lsfa_lib.detection.memory import Bank
 from lsfa_lib.detection.saved import load, save
 from lsfa_lib.explorer.evidence import scored
@@ -197,9 +197,9 @@ def test_every_mode_with_heads_has_a_name_and_a_line() -> None:
 def test_heads_find_an_obvious_defect_on_a_scan_they_never_saw(
     m: str, config: Config, encoders: Encoders, train: list[LazyScan]
 ) -> None:
-    lessons = lessons_of(train[:5], encoders, None, config, 0)
+    labelled = labelled_patches(train[:5], encoders, None, config, 0)
     features = [scan.features for scan in train]
-    held = fit(features[:5], features[3:5], config, 0, None, lessons)
+    held = fit(features[:5], features[3:5], config, 0, None, labelled)
     settings = replace(DEFAULTS, area_percent=(4.0, 4.0), depth_mm=(2.0, 2.0))
     values, truth = [], []
     for seed, kind in enumerate(kind for kind in KINDS if m in CHANGES[kind]):
@@ -218,26 +218,28 @@ def test_lessons_are_of_every_kind_that_changes_a_modality(
     config: Config, encoders: Encoders, train: list[LazyScan]
 ) -> None:
     two = train[:2]
-    every = lessons_of(two, encoders, None, config, 0)
+    every = labelled_patches(two, encoders, None, config, 0)
     assert set(every) == set(MODALITIES)
     for own in every.values():
         assert own.scan.unique().tolist() == [0, 1]
         # 3 kinds on 2 scans, each with up to 40 normal patches
         assert int((~own.defective).sum()) == 6 * 40 and int(own.defective.sum()) >= 6
     without = replace(config.detector, heads_without=("pasted", "dent", "bump"))
-    colour = lessons_of(two, encoders, None, replace(config, detector=without), 0)
+    colour = labelled_patches(two, encoders, None, replace(config, detector=without), 0)
     assert list(colour) == ["rgb"] and int((~colour["rgb"].defective).sum()) == 4 * 40
-    assert lessons_of(two, encoders, None, configure(config, {"detector.heads": False}), 0) == {}
+    assert (
+        labelled_patches(two, encoders, None, configure(config, {"detector.heads": False}), 0) == {}
+    )
     none = replace(config, detector=replace(config.detector, heads_without=KINDS))
     with pytest.raises(InputError, match="heads_without pasted, blended, dent, bump, colour leav"):
-        lessons_of(two, encoders, None, none, 0)
+        labelled_patches(two, encoders, None, none, 0)
 
 
-def test_samples_are_not_kept_for_the_lessons(
+def test_samples_are_not_kept_for_the_labelled_patches(
     config: Config, encoders: Encoders, train: list[LazyScan]
 ) -> None:
     fresh = [replace(scan, kept={}) for scan in train[:2]]
-    lessons_of(fresh, encoders, None, config, 0)
+    labelled_patches(fresh, encoders, None, config, 0)
     assert all(not scan.kept for scan in fresh)
 
 
@@ -276,7 +278,9 @@ def test_with_adaptors_heads_are_fourth(cached: Config, monkeypatch: pytest.Monk
     assert set(found.modes) <= set(MODES)
 
 
-def test_tuned_backbones_make_the_lessons(cached: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tuned_backbones_make_the_labelled_patches(
+    cached: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(head_training, "STEPS", 5)
     tuned = {"finetune.method": "last_blocks", "finetune.modalities": ["rgb"], "training.steps": 2}
     found = fit_detector("seal", configure(cached, {**tuned, "detector.heads": True}), 0)

@@ -14,7 +14,7 @@ from lsfa_lib.adaptation.adaptors import Adaptors, adapt, disagreement
 from lsfa_lib.config import Config, DetectorConfig
 from lsfa_lib.detection.head_training import train_heads
 from lsfa_lib.detection.heads import Head, head_scores
-from lsfa_lib.detection.lessons import Lessons
+from lsfa_lib.detection.labelled import Labelled
 from lsfa_lib.detection.maps import map_valid, patch_map, prediction_of
 from lsfa_lib.detection.memory import (
     Bank,
@@ -70,11 +70,11 @@ def fit(
     config: Config,
     seed: int,
     adaptors: Adaptors | None = None,
-    lessons: Mapping[Modality, Lessons] | None = None,
+    labelled: Mapping[Modality, Labelled] | None = None,
 ) -> Detector:
     """Banks from the training scans; scales and thresholds from the validation/good scans.
 
-    Heads are trained if there are lessons for them. Raises InputError for fewer than two validation
+    Heads are trained if there are labelled patches for them. Raises InputError for fewer than two validation
     scans, which have no spread.
     """
     require_validation(len(validation))
@@ -82,7 +82,7 @@ def fit(
         raise InputError("fusion product needs detector.calibrate false: z-scores can be negative")
     adapted, held = ([adapt(adaptors, each) for each in scans] for scans in (train, validation))
     banks = fit_banks(adapted, config, seed)
-    heads = train_heads(banks, adapted, held, lessons, seed) if lessons else {}
+    heads = train_heads(banks, adapted, held, labelled, seed) if labelled else {}
     unscaled = Detector(banks, {}, {}, {}, config, adaptors, heads)
     raw = [evidence(unscaled, features) for features in validation]
     scales = scales_of(raw, validation, config)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lsfa_lib.adaptation.nearest import nearest_index
 from lsfa_lib.adaptation.schedule import generator_of, warmed_cosine
 from lsfa_lib.detection.heads import Head, Inputs, compared, new_network
-from lsfa_lib.detection.lessons import Lessons, drawn_patches
+from lsfa_lib.detection.labelled import Labelled, drawn_patches
 from lsfa_lib.detection.memory import Bank, rows_of_modality, search_bank
 from lsfa_lib.features.checkpoints import seeded
 from lsfa_lib.features.extract import distinct_rows
@@ -36,16 +36,16 @@ def train_heads(
     banks: Mapping[Modality, Bank],
     train: Sequence[PatchFeatures],
     validation: Sequence[PatchFeatures],
-    lessons: Mapping[Modality, Lessons],
+    labelled: Mapping[Modality, Labelled],
     seed: int,
 ) -> dict[Modality, Head]:
-    """A head for each modality with lessons; features are adapted.
+    """A head for each modality with labelled patches; features are adapted.
 
-    Normal patches are those of the lessons and up to `NORMAL_PER_SCAN` of each unchanged training
+    Normal patches are the labelled ones and up to `NORMAL_PER_SCAN` of each unchanged training
     scan; the level comes from validation/good.
     """
     heads = {}
-    for m, own in lessons.items():
+    for m, own in labelled.items():
         bank, normal = banks[m], _unchanged(train, m, seed)
         rows = bank.standardised(torch.cat((normal.rows, own.rows)))
         nearest = bank.rows[nearest_elsewhere(rows, torch.cat((normal.scan, own.scan)), bank)]
@@ -90,7 +90,7 @@ def partial_whitening(rows: Float[Tensor, "N D"]) -> Float[Tensor, " D"]:
     return scale / (float((rows * scale).std()) or 1.0)
 
 
-def _unchanged(train: Sequence[PatchFeatures], m: Modality, seed: int) -> Lessons:
+def _unchanged(train: Sequence[PatchFeatures], m: Modality, seed: int) -> Labelled:
     """Random valid patches of the training scans as they are, all normal."""
     parts, scans = [], []
     for i, features in enumerate(train):
@@ -99,7 +99,7 @@ def _unchanged(train: Sequence[PatchFeatures], m: Modality, seed: int) -> Lesson
         parts.append(rows[index[patches]])
         scans.append(torch.full_like(patches, i))
     scan = torch.cat(scans)
-    return Lessons(torch.cat(parts), torch.zeros_like(scan, dtype=torch.bool), scan)
+    return Labelled(torch.cat(parts), torch.zeros_like(scan, dtype=torch.bool), scan)
 
 
 def _fitted_inputs(rows: Float[Tensor, "N D"], nearest: Float[Tensor, "N D"]) -> Inputs:

@@ -15,7 +15,7 @@ from lsfa_lib.config import Config, config_hash, with_losses
 from lsfa_lib.datasets.entry import Entry
 from lsfa_lib.detection import detector, saved
 from lsfa_lib.detection.detector import Detector, predict
-from lsfa_lib.detection.lessons import lessons_of
+from lsfa_lib.detection.labelled import labelled_patches
 from lsfa_lib.features.cache import extract
 from lsfa_lib.features.extract import Encoders
 from lsfa_lib.features.lazy_scan import LazyScan
@@ -97,8 +97,8 @@ def fit(good: Good) -> Learned:
             trained = trained_adaptors(train, config, good.seed, good.folder)
     with good.timed("fit banks"):
         adaptors = trained.adaptors if trained else None
-        lessons = lessons_of(good.train, encoders, adaptors, config, good.seed)
-        fitted = detector.fit(train, validation, config, good.seed, adaptors, lessons)
+        labelled = labelled_patches(good.train, encoders, adaptors, config, good.seed)
+        fitted = detector.fit(train, validation, config, good.seed, adaptors, labelled)
     entries = [scan.entry for scan in (*good.train, *good.validation) if scan.entry]
     file = detector_file(entries, config, good.seed, encoders)
     return Learned(fitted, encoders, file, trained, tuned)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lsfa_lib.config import Config, fields_of
 from lsfa_lib.detection.detector import Detector, evidence, fit, fuse, scales_of, standardise
-from lsfa_lib.detection.lessons import lessons_of
+from lsfa_lib.detection.labelled import labelled_patches
 from lsfa_lib.evaluation import metrics
 from lsfa_lib.methods.fitting import Fitted
 from lsfa_lib.methods.lsfa import Learned, trained_adaptors
@@ -149,8 +149,8 @@ def learned(config: Config, pseudo: PseudoSet, seed: int) -> Detector:
     """
     trained = trained_adaptors(pseudo.train, config, seed)
     adaptors = trained.adaptors if trained else None
-    lessons = lessons_of(pseudo.scans, pseudo.encoders, adaptors, config, seed)
-    return fit(pseudo.train, pseudo.good, config, seed, adaptors, lessons)
+    labelled = labelled_patches(pseudo.scans, pseudo.encoders, adaptors, config, seed)
+    return fit(pseudo.train, pseudo.good, config, seed, adaptors, labelled)
 
 
 def rank_correlation(selected: Sequence[float], tested: Sequence[float]) -> float:

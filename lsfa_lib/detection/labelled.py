@@ -28,7 +28,7 @@ NORMAL_BESIDE = 40
 
 
 @dataclass(frozen=True)
-class Lessons:
+class Labelled:
     """N labelled patches of one modality, of training scans with a pseudo-defect each."""
 
     rows: Float[Tensor, "N D"]
@@ -38,16 +38,16 @@ class Lessons:
     """Number of the training scan."""
 
 
-def lessons_of(
+def labelled_patches(
     scans: Sequence[LazyScan],
     encoders: Encoders,
     adaptors: Adaptors | None,
     config: Config,
     seed: int,
-) -> dict[Modality, Lessons]:
+) -> dict[Modality, Labelled]:
     """Patches of one pseudo-defect of each kind on each scan; nothing if `detector.heads` is off.
 
-    A modality learns from the kinds that change it, and has no lessons if none does. Only patches
+    A modality learns from the kinds that change it, and has none if no kind does. Only patches
     are kept, one scan and its donor at a time are in memory. Raises InputError for fewer than two
     scans, and if every kind is left out.
     """
@@ -59,7 +59,7 @@ def lessons_of(
             f"{len(scans)} training scan, but detector.heads compares each training scan with the "
             "others and needs at least 2; set detector.heads to false"
         )
-    parts: dict[Modality, list[Lessons]] = {}
+    parts: dict[Modality, list[Labelled]] = {}
     label = f"{scans[0].name.split('/')[0]}/heads"
     for i, (sample, donor) in enumerate(progress(_with_donors(scans), label, len(scans))):
         for kind, modalities in kinds.items():
@@ -69,7 +69,7 @@ def lessons_of(
             features = adapt(adaptors, extract(made, some, config))
             patches = _chosen(made, config.projection.patch_px, generator_of(own, i))
             for m in modalities:
-                parts.setdefault(m, []).append(_lessons(features, m, i, *patches))
+                parts.setdefault(m, []).append(_labelled(features, m, i, *patches))
     return {m: _joined(own) for m, own in parts.items()}
 
 
@@ -135,21 +135,21 @@ def _chosen(
     return patches, defective[patches]
 
 
-def _lessons(
+def _labelled(
     features: PatchFeatures,
     m: Modality,
     scan: int,
     patches: Int[Tensor, " n"],
     defective: Bool[Tensor, " n"],
-) -> Lessons:
+) -> Labelled:
     rows, index = distinct_rows(features, m)
     row = index[patches]
     held = row >= 0
-    return Lessons(rows[row[held]], defective[held], torch.full_like(row[held], scan))
+    return Labelled(rows[row[held]], defective[held], torch.full_like(row[held], scan))
 
 
-def _joined(parts: Sequence[Lessons]) -> Lessons:
-    return Lessons(
+def _joined(parts: Sequence[Labelled]) -> Labelled:
+    return Labelled(
         torch.cat([part.rows for part in parts]),
         torch.cat([part.defective for part in parts]),
         torch.cat([part.scan for part in parts]),
