@@ -214,7 +214,7 @@ def test_heads_find_an_obvious_defect_on_a_scan_they_never_saw(
     assert area > 0.9
 
 
-def test_lessons_are_of_every_kind_that_changes_a_modality(
+def test_labelled_patches_are_of_every_kind_that_changes_a_modality(
     config: Config, encoders: Encoders, train: list[LazyScan]
 ) -> None:
     two = train[:2]

@@ -74,7 +74,7 @@ def fit(
 ) -> Detector:
     """Banks from the training scans; scales and thresholds from the validation/good scans.
 
-    Heads are trained if there are labelled patches for them. Raises InputError for fewer than two validation
+    Heads are trained if there are labelled patches. Raises InputError for fewer than two validation
     scans, which have no spread.
     """
     require_validation(len(validation))
