@@ -8,14 +8,14 @@ import pytest
 import sklearn.metrics
 import torch
 
-from lsfa_lib.config import Config, configure, with_losses
+from lsfa_lib.config import OURS, Config, configure, with_losses
 from lsfa_lib.datasets.layouts import split_of
 from lsfa_lib.detection import head_training
 from lsfa_lib.detection.detector import Detector, evidence, fit, predict, search
-from lsfa_lib.detection.head_training import nearest_elsewhere, partial_whitening
+from lsfa_lib.detection.head_training import nearest_elsewhere, partial_whitening, train_heads
 from lsfa_lib.detection.heads import Head, Inputs, head_scores, new_network
-from lsfa_lib.detection.labelled import labelled_patches, patch_labels
-from lsfa_lib.detection.memory import Bank
+from lsfa_lib.detection.labelled import Labelled, labelled_patches, patch_labels
+from lsfa_lib.detection.memory import Bank, bank_of, rows_of_modality, search_bank
 from lsfa_lib.detection.saved import load, save
 from lsfa_lib.explorer.evidence import scored
 from lsfa_lib.explorer.fitted import Fitted as Opened
@@ -26,14 +26,14 @@ from lsfa_lib.features.lazy_scan import LazyScan, good_features, lazy_scan
 from lsfa_lib.figures.names import GLOSSARY, MODES, SHORT_MODES
 from lsfa_lib.figures.style import LINES
 from lsfa_lib.methods.fitting import fit_detector
-from lsfa_lib.pseudo.blobs import DEFAULTS
 from lsfa_lib.pseudo.defects import CHANGES, KINDS, pseudo_defect
-from lsfa_lib.records import MODALITIES, Sample
+from lsfa_lib.records import MODALITIES, ModalityFeatures, PatchFeatures, Sample
 from lsfa_lib.selection.pseudo_set import pseudo_set, unseen
 from lsfa_lib.selection.selection import learned, select, separation
 from lsfa_lib.storage.files import InputError
 
 CPU = torch.device("cpu")
+BANK = replace(OURS.bank, projection_eps=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -193,25 +193,54 @@ def test_every_mode_with_heads_has_a_name_and_a_line() -> None:
     assert {SHORT_MODES[mode] for mode in heads} <= set(GLOSSARY)
 
 
-@pytest.mark.parametrize("m", MODALITIES)
-def test_heads_find_an_obvious_defect_on_a_scan_they_never_saw(
-    m: str, config: Config, encoders: Encoders, train: list[LazyScan]
+def test_a_head_finds_defects_on_a_scan_it_never_saw(
+    config: Config, encoders: Encoders, train: list[LazyScan]
 ) -> None:
     labelled = labelled_patches(train[:5], encoders, None, config, 0)
     features = [scan.features for scan in train]
-    held = fit(features[:5], features[3:5], config, 0, None, labelled)
-    settings = replace(DEFAULTS, area_percent=(4.0, 4.0), depth_mm=(2.0, 2.0))
+    # Too few and too coarse points here for a head of shapes: see the next test.
+    held = fit(features[:5], features[3:5], config, 0, None, {"rgb": labelled["rgb"]})
+    assert list(held.heads) == ["rgb"]
     values, truth = [], []
-    for seed, kind in enumerate(kind for kind in KINDS if m in CHANGES[kind]):
-        made = pseudo_defect(train[5].sample, train[4].sample, kind, seed, settings)
+    for seed, kind in enumerate(kind for kind in KINDS if "rgb" in CHANGES[kind]):
+        made = pseudo_defect(train[5].sample, train[4].sample, kind, seed)
         found = extract(made, encoders, config)
         searched = search(held.banks, found, config)
-        patches = head_scores({m: held.heads[m]}, held.banks, searched, found)
+        patches = head_scores(held.heads, held.banks, searched, found)
         defective, normal = patch_labels(made, config.projection.patch_px)
         values.append(patches[defective | normal])
         truth.append(defective[defective | normal])
     area = sklearn.metrics.roc_auc_score(torch.cat(truth).numpy(), torch.cat(values).numpy())
     assert area > 0.9
+
+
+def test_a_head_learns_a_direction_that_distances_do_not_know() -> None:
+    """Normal patches vary widely in one direction; defects shift a little in another."""
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(shift: float, patches: int) -> torch.Tensor:
+        rows = torch.randn(patches, 6, generator=generator) * torch.tensor([4.0, 1, 1, 1, 1, 0.3])
+        rows[:, 5] += shift
+        return rows
+
+    def scan(rows: torch.Tensor) -> PatchFeatures:
+        compact = ModalityFeatures(rows, torch.eye(len(rows)).to_sparse_csr())
+        return PatchFeatures({"3d": compact}, torch.ones(len(rows)).bool(), (20, 20), "s")
+
+    train, validation = ([scan(drawn(0.0, 400)) for _ in range(n)] for n in (4, 2))
+    defects = torch.cat([drawn(1.0, 100) for _ in range(4)])
+    places = torch.arange(4).repeat_interleave(100)
+    labelled = {"3d": Labelled(defects, torch.ones(400).bool(), places)}
+    banks = {"3d": bank_of(train, rows_of_modality("3d"), 0.25, BANK, 0)}
+    heads = train_heads(banks, train, validation, labelled, 0)
+    new = scan(torch.cat((drawn(0.0, 200), drawn(1.0, 200))))
+    searched = {"3d": search_bank(banks["3d"], rows_of_modality("3d"), new, False)}
+    truth = torch.arange(400) >= 200
+    areas = [
+        sklearn.metrics.roc_auc_score(truth, values)
+        for values in (head_scores(heads, banks, searched, new), searched["3d"].distances)
+    ]
+    assert areas[0] > 0.95 > 0.85 > areas[1]
 
 
 def test_labelled_patches_are_of_every_kind_that_changes_a_modality(
