@@ -110,3 +110,12 @@ def test_check_and_run_from_the_command_line(images: Path, tmp_path: Path) -> No
     assert done.exit_code == 0, done.output
     (page,) = reports.glob("runs/**/report.html")
     assert "RGB" in page.read_text(encoding="utf-8")
+
+
+def test_a_head_of_colours_learns_from_images_alone(config: Config) -> None:
+    heads = configure(config, {"only": "none", "detector.heads": True})
+    found = run_category("seal", heads, 0)
+    assert list(found.result["modes"]) == ["rgb", "heads", "rgb+heads"]
+    with pytest.raises(InputError, match=r"leaves no kind of pseudo-defect that changes rgb;"):
+        none = {"detector.heads_without": ["pasted", "blended", "colour"]}
+        run_category("seal", configure(heads, none), 0)
