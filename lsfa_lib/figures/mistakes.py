@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from scipy import ndimage
 
 from lsfa_lib.config import Config
+from lsfa_lib.detection.maps import contrast
 from lsfa_lib.figures.findings import found_sentence, grouped, lead, number, ranked
 from lsfa_lib.figures.names import mode_label
 from lsfa_lib.figures.scan_images import depth_in
@@ -28,7 +30,7 @@ RIM_PATCHES = 2.0
 
 @dataclass(frozen=True)
 class Peak:
-    """Where a map is highest: the largest value in its largest spot on the part.
+    """Where a map, or its contrast if that is scored, is highest: in its largest spot on the part.
 
     Spots are the connected pixels that make the score, the top 0.1 %: one stray pixel at the rim
     is no peak.
@@ -136,6 +138,9 @@ def peak_of(anomaly: Float[np.ndarray, "S S"], sample: Sample, config: Config) -
     """The map's peak on the part, and its distances to defect and outline."""
     patch_px = config.projection.patch_px
     valid, defect = sample.valid.cpu().numpy(), sample.defect.cpu().numpy()
+    if config.detector.image_score == "contrast":
+        sigma = config.detector.surround * len(anomaly)
+        anomaly = contrast(torch.from_numpy(anomaly), sample.valid.cpu(), sigma).numpy()
     on_part = np.where(valid, anomaly, -np.inf)
     count = min(max(1, round(config.detector.top_fraction * anomaly.size)), int(valid.sum()))
     spots, _ = ndimage.label(
