@@ -64,8 +64,19 @@ def spot(row: int, column: int, size: int = 4, value: float = 1.0) -> np.ndarray
     return anomaly
 
 
-def config(fraction: float = 16 / 6400) -> Config:
-    return replace(DEMO, detector=replace(DEMO.detector, top_fraction=fraction))
+def config(fraction: float = 16 / 6400, score: str = "top_fraction") -> Config:
+    detector = replace(DEMO.detector, top_fraction=fraction, image_score=score)
+    return replace(DEMO, detector=detector)
+
+
+def test_peak_of_a_contrast_is_where_the_map_exceeds_its_surroundings() -> None:
+    rows, columns = np.indices((80, 80))
+    broad = 3 * np.exp(-((rows - 30) ** 2 + (columns - 26) ** 2) / (2 * 12**2))
+    anomaly = (broad + spot(48, 50)).astype(np.float32)
+    high = mistakes.peak_of(anomaly, disc_sample(), config())
+    contrasting = mistakes.peak_of(anomaly, disc_sample(), config(score="contrast"))
+    assert (high.row, high.column) == (30, 26)
+    assert 48 <= contrasting.row < 52 and 50 <= contrasting.column < 54
 
 
 @pytest.mark.parametrize(

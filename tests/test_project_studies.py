@@ -144,7 +144,7 @@ def test_what_only_some_studies_show(swept: Small) -> None:
     assert counts == [6, 2, 6, 2]
     recipes, _ = read(swept, "recipes")
     fields = study_report.differences(recipes).data
-    assert list(fields.loc["training.alignment"]) == ["infonce", "literal", "infonce"]
+    assert list(fields.loc["training.alignment"]) == ["infonce", "literal", "infonce", "infonce"]
 
 
 def test_components_in_depth_have_a_control_and_coreset_seeds(swept: Small) -> None:

@@ -14,7 +14,7 @@ import torch
 
 import lsfa_lib
 from lsfa_lib.adaptation.adaptors import Adaptors, new_adaptors
-from lsfa_lib.config import OURS, TINY, Config, DataConfig, with_losses
+from lsfa_lib.config import OURS, TINY, Config, DataConfig, LossWeights, with_losses
 from lsfa_lib.datasets.layouts import read_split
 from lsfa_lib.detection.detector import fit, predict
 from lsfa_lib.detection.saved import save
@@ -46,6 +46,7 @@ SMALL = replace(
     preprocess=replace(OURS.preprocess, image_size=32),
     bank=replace(OURS.bank, projection_eps=0.0),
     adaptor=replace(OURS.adaptor, projection=8),
+    training=replace(OURS.training, weights=LossWeights()),
 )
 
 

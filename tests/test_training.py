@@ -35,7 +35,9 @@ from lsfa_lib.records import MODALITIES, Modality
 from lsfa_lib.storage.files import InputError
 
 DIMS: dict[Modality, int] = {"3d": 12, "rgb": 16}
-QUICK = replace(OURS.training, steps=6, batch=4, patches_per_scan=0, global_queue=6)
+QUICK = replace(
+    OURS.training, weights=LossWeights(), steps=6, batch=4, patches_per_scan=0, global_queue=6
+)
 ADAPTOR = replace(OURS.adaptor, projection=8, mlp_ratio=1.0)
 
 

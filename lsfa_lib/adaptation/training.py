@@ -95,7 +95,7 @@ def _require_trainable(task: Task, config: TrainingConfig) -> None:
     w = config.weights
     require_scans(len(task.names), w)
     if not any(asdict(w).values()):
-        raise InputError("training.weights are all 0: there is nothing to train")
+        raise InputError("training.weights are all 0: choose losses to train, such as only: both")
     learns_rows = task.adaptors.config.structure != "none" or task.backbones is not None
     if not learns_rows and not (w.la or w.ga):
         raise InputError(

@@ -228,8 +228,8 @@ def checked(config: Config) -> Config:
         )
     if config.finetune.method != "none" and not any(asdict(config.training.weights).values()):
         raise InputError(
-            f"finetune.method {config.finetune.method} without a loss trains nothing; give "
-            "training.weights a weight that is not 0, or set finetune.method to none"
+            f"finetune.method {config.finetune.method} without a loss trains nothing; choose "
+            "one, such as only: both, or set finetune.method to none"
         )
     if config.pseudo_defects and config.method not in ("lsfa", "unadapted"):
         raise InputError(

@@ -205,7 +205,7 @@ def settings(result: Result) -> list[str]:
     if other:
         # A run that is only planned has a config and no result yet.
         words.insert(1, str(result.get("method", {}).get("title", Path(config["method"]).stem)))
-    elif (losses := _losses(config)) != (_losses(start) if start else "both"):
+    elif (losses := _losses(config)) != (_losses(start) if start else "none"):
         words.append({"none": "no training", "both": "IFC + CLC"}.get(losses, f"only {losses}"))
     if shots := config.get("shots"):
         words.append("1 shot" if shots == 1 else f"{shots} shots")
