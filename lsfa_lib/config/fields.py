@@ -129,7 +129,7 @@ class DetectorConfig:
     """Third score, if alignment was trained: 1 - cos of the two modalities' projections."""
     heads: bool = False
     """Further score: a small network per modality, trained on pseudo-defects of the training scans.
-    It gains on synthetic defects and lost on real photographs (docs/method.md)."""
+    An earlier form gained on generated data and lost on real photographs (docs/method.md)."""
     heads_without: tuple[PseudoKind, ...] = ()
     """Kinds of pseudo-defect that heads are not trained on, to measure on kinds they never saw."""
     false_alarm_rate: float = 0.05

@@ -1,9 +1,9 @@
 """The presets, each as the fields in which it differs from another one.
 
-PUBLISHED follows the text of the paper and RELEASED the public code (quirks included). OURS is what
-was measured to find most (studies/recipe.yaml): a large image and no adaptation; `only` trains the
-paper's losses, with the defects of its code fixed. DEMO is OURS with backbones that need no
-download; TINY is DEMO with LSFA, reduced for tests.
+PUBLISHED follows the text of the paper and RELEASED the public code (quirks included). OURS has
+a large image and no adaptation, as measured with the backbones of DEMO (studies/recipe.yaml);
+`only` trains the paper's losses, with the defects of its code fixed. DEMO is OURS with backbones
+that need no download; TINY is DEMO with LSFA, reduced for tests.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ DEMO = replaced(
         "preset": "demo",
         "data.root": "data/demo",
         "image_encoder.model": "efficientnet_lite0",
-        # Its convolutions cost little: 672 px find more than 448 for a third of the time more.
+        # Its convolutions cost little compared with the point encoder.
         "image_encoder.size": 672,
         "image_encoder.stages": (2, 3),
         "point_encoder.model": "point_mae_small",

@@ -124,12 +124,12 @@ def build_bank(
     own = (rows[kept].float() - mean) / std
     if not config.whitening:
         return Bank(own, mean, std, source[kept])
-    whitening = (whitening_of(rows, config.whitening) * std).contiguous()
+    whitening = whitening_of(rows, config.whitening) * std
     return Bank(own @ whitening, mean, std, source[kept], whitening)
 
 
 def whitening_of(rows: Float[Tensor, "N D"], power: float) -> Float[Tensor, "D D"]:
-    """W with rows W of equal variance in all directions (power 1), or between that and now.
+    """W that gives `rows @ W` equal variance in all directions (power 1), or in part (below 1).
 
     W = V diag((l + 0.05 mean(l))^(-power / 2)), V and l from the covariance of the rows. The 5 %
     keep directions of almost no variance, which are noise, from dominating.
