@@ -62,7 +62,7 @@ def _table(study: StudyRuns, mode: str, groups_of: Callable[[Result], Groups]) -
         worst = (frame - frame.loc[reference]).min(axis=1)
         frame["least gain"] = np.where(frame.index == reference, np.nan, worst)
     frame = frame.rename_axis(index=None, columns=MODES[mode])
-    caption = f"I-AUROC against all good scans; least gain: to {reference}, in the worst column."
+    caption = f"I-AUROC against all good scans; least gain: smallest difference to {reference}."
     return marked(frame, frame, caption=caption)
 
 
