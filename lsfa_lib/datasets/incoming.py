@@ -132,11 +132,11 @@ def _images(folder: Path, prefix: str) -> Iterator[Entry | str]:
     for path in visible(folder):
         if path.suffix.lower() not in mvtec3d.SUFFIXES["rgb"] or path.stem.endswith("_mask"):
             continue
-        if other := known.setdefault(path.stem, path) if path.stem in known else None:
-            yield f"{path}: {other.name} has this stem too; keep one"
-            continue
-        known[path.stem] = path
-        yield Entry(f"{prefix}{path.stem}", UNLABELLED, path, None, None)
+        if path.stem in known:
+            yield f"{path}: {known[path.stem].name} has this stem too; keep one"
+        else:
+            known[path.stem] = path
+            yield Entry(f"{prefix}{path.stem}", UNLABELLED, path, None, None)
 
 
 def _name_of_problem(sentence: str) -> str:
