@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -15,7 +17,7 @@ from lsfa_lib.datasets.capture import capture_of, misfit
 from lsfa_lib.datasets.preprocess import part_of, prepare
 from lsfa_lib.deployment.in_frame import in_frame
 from lsfa_lib.deployment.regions import Region, regions_of
-from lsfa_lib.detection.detector import Detector, predict
+from lsfa_lib.detection.detector import Detector, predict, surface_of
 from lsfa_lib.detection.likeness import LIMIT, unlikeness
 from lsfa_lib.detection.origin import Origin
 from lsfa_lib.detection.saved import load_complete
@@ -58,6 +60,10 @@ class Inspection:
     sample: Sample | None = None
     predictions: dict[Mode, Prediction] = field(default_factory=dict)
     """In the encoders' square, for figures."""
+    peaks: dict[Mode, float] = field(default_factory=dict)
+    """Largest pixel of each map on the part."""
+    files: list[list[Any]] = field(default_factory=list)
+    """Path, size and modification time of each of its files."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,8 @@ class Inspector:
     detector: Detector
     origin: Origin
     encoders: Encoders
+    sha256: str
+    """Of its file."""
 
     @property
     def config(self) -> Config:
@@ -139,6 +147,7 @@ class Inspector:
         features = extract(sample, self.encoders, self.config)
         predictions = predict(self.detector, features)
         scores = {mode: each.image_score for mode, each in predictions.items()}
+        peaks = surface_of([predictions], [features], self.config)["peaks"]
         anomaly = in_frame(predictions[self.mode].anomaly_map, part)
         regions = tuple(regions_of(anomaly, self.pixel_threshold, scan.xyz))
         unlike, score = unlikeness(features, self.origin.means), scores[self.mode]
@@ -164,6 +173,7 @@ class Inspector:
             regions=regions,
             sample=sample,
             predictions=predictions,
+            peaks={mode: own[0] for mode, own in peaks.items()},
         )
 
     def _as_trained(self, scan: Scan) -> Scan:
@@ -205,7 +215,8 @@ def load(path: Path | str, device: str = "auto") -> Inspector:
         )
     config = replace(detector.config, device=str(on), cache="")
     encoders = _encoders(config, origin, path)
-    return Inspector(replace(detector, config=config), origin, encoders)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Inspector(replace(detector, config=config), origin, encoders, digest)
 
 
 def _encoders(config: Config, origin: Origin, path: Path) -> Encoders:
