@@ -30,7 +30,8 @@ DepthUnit = Annotated[
 ]
 Threshold = Annotated[str, Option(help="conformal or normal.", show_default="the file's")]
 Rate = Annotated[
-    float, Option(help="False-alarm rate of the threshold, such as 0.05.", show_default="the file's")
+    float,
+    Option(help="False-alarm rate of the threshold, such as 0.05.", show_default="the file's"),
 ]
 
 
@@ -83,10 +84,12 @@ def predict(
         bool, Option("--watch", help="Go on with scans as they arrive; Ctrl-C ends.")
     ] = False,
     idle: Annotated[
-        float, Option(help="With --watch: end after this many seconds without a new scan; 0: never.")
+        float,
+        Option(help="With --watch: end after this many seconds without a new scan; 0: never."),
     ] = 0.0,
     settle: Annotated[
-        float, Option(help="With --watch: seconds that a file must stay unchanged before it is read.")
+        float,
+        Option(help="With --watch: seconds that a file must stay unchanged before it is read."),
     ] = 1.0,
     fail_on_defect: Annotated[
         bool, Option("--fail-on-defect", help="Exit code 1 unless every scan is called good.")
@@ -147,10 +150,9 @@ def calibrate(
 
     if rate:
         _check_rate(rate)
-    if threshold not in ("", "conformal", "normal"):
-        raise InputError(f"--threshold {threshold} does not exist; choose conformal or normal")
-    found = grown(load(detector, device), scans, _camera(intrinsics, depth_unit_m))
-    inspector = with_rule(found.inspector, rate or None, threshold)
+    ruled = with_rule(load(detector, device), rate, threshold)
+    found = grown(ruled, scans, _camera(intrinsics, depth_unit_m))
+    inspector = found.inspector
     save(inspector.detector, out or detector, inspector.origin)
     for warning in found.warnings:
         typer.echo(warning, err=True)

@@ -44,7 +44,7 @@ def find_incoming(paths: Sequence[Path], captured: Sequence[str], light: int) ->
             raise InputError(f"{path}: no such file or folder; give scans or the folder of scans")
         for item in _scans_of(path, captured, light):
             if isinstance(item, str):
-                problems[_name_of_problem(item)] = item
+                problems[item.partition(": ")[0]] = item  # a problem begins with its file
             elif (other := entries.get(item.name)) and other.files != item.files:
                 problems[str(item.files[-1])] = (
                     f"{item.files[-1]}: {other.files[-1]} is called {item.name} too; rename one, "
@@ -78,7 +78,7 @@ def read_incoming(entry: Entry, camera: Intrinsics | None) -> Scan:
 
 def _is_own(entry: Entry) -> bool:
     """Whether it is an organised cloud, or a colour and a depth image of one's own camera."""
-    return bool(entry.xyz) and not entry.depth_bounds and entry.xyz.parent.name != "xyz"  # type: ignore[union-attr]
+    return entry.xyz is not None and not entry.depth_bounds and entry.xyz.parent.name != "xyz"
 
 
 def _scans_of(path: Path, captured: Sequence[str], light: int) -> Iterator[Entry | str]:
@@ -119,11 +119,14 @@ def _scans_in(
         roles = [folder / "rgb"] if (folder / "rgb").is_dir() else [folder]
         yield from (item for place in roles for item in _images(place, prefix))
     elif (folder / "rgb").is_dir() and not (folder / "depth").is_dir():
-        items = mvtec3d.pair_folder(folder, ["rgb", "xyz"], prefix, UNLABELLED)
-        yield from (i if isinstance(i, str) else replace(i, gt=None) for i in items)
+        yield from map(_unlabelled, mvtec3d.pair_folder(folder, ["rgb", "xyz"], prefix, UNLABELLED))
     else:
-        items = importing.pair_files(folder, prefix, UNLABELLED)
-        yield from (i if isinstance(i, str) else replace(i, gt=None) for i in items)
+        yield from map(_unlabelled, importing.pair_files(folder, prefix, UNLABELLED))
+
+
+def _unlabelled(item: Entry | str) -> Entry | str:
+    """Without the mask that may lie next to a scan."""
+    return item if isinstance(item, str) else replace(item, gt=None)
 
 
 def _images(folder: Path, prefix: str) -> Iterator[Entry | str]:
@@ -137,8 +140,3 @@ def _images(folder: Path, prefix: str) -> Iterator[Entry | str]:
         else:
             known[path.stem] = path
             yield Entry(f"{prefix}{path.stem}", UNLABELLED, path, None, None)
-
-
-def _name_of_problem(sentence: str) -> str:
-    """The file a sentence begins with."""
-    return sentence.partition(": ")[0]

@@ -7,14 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lsfa_lib.config import DetectorConfig
+from lsfa_lib.config import DetectorConfig, configure
 from lsfa_lib.datasets.capture import digest_of
-from lsfa_lib.datasets.incoming import (
-    find_incoming,
-    read_incoming,
-    require_camera,
-    require_scans,
-)
+from lsfa_lib.datasets.incoming import find_incoming, read_incoming, require_camera, require_scans
 from lsfa_lib.datasets.own_camera import Intrinsics
 from lsfa_lib.deployment.inspector import NOT_SCORED, UNLIKE, Inspection, Inspector
 from lsfa_lib.detection.detector import Detector
@@ -74,14 +69,15 @@ def calibrate(
     return Calibrated(grown, len(added), (*warnings, *_far_above(grown)))
 
 
-def with_rule(inspector: Inspector, rate: float | None, threshold: str) -> Inspector:
-    """The inspector with another false-alarm rate or threshold rule; None and "" keep them."""
-    detector, rules = inspector.detector, inspector.config.detector
-    if rate is not None:
-        rules = replace(rules, false_alarm_rate=rate)
-    if threshold:
-        rules = replace(rules, threshold=threshold)
-    return replace(inspector, detector=_ruled(detector.validation_scores, inspector, rules))
+def with_rule(inspector: Inspector, rate: float, threshold: str) -> Inspector:
+    """The inspector with another false-alarm rate or threshold rule; 0 and "" keep them.
+
+    Raises InputError for a rule that does not exist.
+    """
+    asked = {"detector.false_alarm_rate": rate, "detector.threshold": threshold}
+    changed = configure(inspector.config, {name: value for name, value in asked.items() if value})
+    scores = inspector.detector.validation_scores
+    return replace(inspector, detector=_ruled(scores, inspector, changed.detector))
 
 
 def _ruled(
@@ -95,17 +91,14 @@ def _ruled(
     )
 
 
-def _with(
-    inspector: Inspector, added: Sequence[Inspection], digests: Sequence[str]
-) -> Inspector:
+def _with(inspector: Inspector, added: Sequence[Inspection], digests: Sequence[str]) -> Inspector:
     detector, origin = inspector.detector, inspector.origin
     scores = {
         mode: [*own, *(each.scores[mode] for each in added)]
         for mode, own in detector.validation_scores.items()
     }
     peaks = {
-        mode: [*own, *(each.peaks[mode] for each in added)]
-        for mode, own in detector.peaks.items()
+        mode: [*own, *(each.peaks[mode] for each in added)] for mode, own in detector.peaks.items()
     }
     grown = replace(_ruled(scores, inspector, inspector.config.detector), peaks=peaks)
     about = replace(

@@ -26,9 +26,7 @@ VERTEX = [
 ]
 
 
-def in_frame(
-    anomaly_map: Float[torch.Tensor, "S S"], part: Mask
-) -> Float32[np.ndarray, "H W"]:
+def in_frame(anomaly_map: Float[torch.Tensor, "S S"], part: Mask) -> Float32[np.ndarray, "H W"]:
     """The map, interpolated bilinearly to the pixels of the input; NaN off the part."""
     height, width = part.shape
     side = max(height, width)

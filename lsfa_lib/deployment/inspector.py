@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 
 from lsfa_lib.config import Config, resolve_device
 from lsfa_lib.datasets.capture import capture_of, misfit
@@ -25,7 +25,7 @@ from lsfa_lib.detection.thresholds import p_value, promise, threshold_of
 from lsfa_lib.features.cache import extract
 from lsfa_lib.features.extract import Encoders, described_encoders, load_encoders
 from lsfa_lib.features.lazy_scan import fixed_threads, on_device
-from lsfa_lib.records import UNLABELLED, Mode, Prediction, Sample, Scan
+from lsfa_lib.records import UNLABELLED, Mode, Points, Prediction, Rgb, Sample, Scan
 from lsfa_lib.storage.files import InputError, located
 
 GOOD, DEFECTIVE, UNLIKE, NOT_SCORED = (
@@ -108,8 +108,8 @@ class Inspector:
 
     def predict(
         self,
-        rgb: UInt8[np.ndarray, "H W 3"],
-        xyz: Float32[np.ndarray, "H W 3"] | None = None,
+        rgb: Rgb,
+        xyz: Points | None = None,
         name: str = "array",
     ) -> Inspection:
         """The verdict of one scan; points in metres, (0, 0, 0) without a reading."""
@@ -120,8 +120,8 @@ class Inspector:
 
     def predict_batch(
         self,
-        rgb: Iterable[UInt8[np.ndarray, "H W 3"]],
-        xyz: Iterable[Float32[np.ndarray, "H W 3"]] | None = None,
+        rgb: Iterable[Rgb],
+        xyz: Iterable[Points] | None = None,
     ) -> list[Inspection]:
         """The verdicts of several scans, equal to those of `predict` for each."""
         images = list(rgb)
@@ -147,15 +147,15 @@ class Inspector:
         features = extract(sample, self.encoders, self.config)
         predictions = predict(self.detector, features)
         scores = {mode: each.image_score for mode, each in predictions.items()}
-        peaks = surface_of([predictions], [features], self.config)["peaks"]
+        _, peaks = surface_of([predictions], [features], self.config)
         anomaly = in_frame(predictions[self.mode].anomaly_map, part)
         regions = tuple(regions_of(anomaly, self.pixel_threshold, scan.xyz))
         unlike, score = unlikeness(features, self.origin.means), scores[self.mode]
         verdict, note = DEFECTIVE if score > self.threshold else GOOD, ""
         if unlike > LIMIT:
             note = (
-                f"its mean features are {unlike:.1f} times as far from the nearest training scan as "
-                f"any training scan from another (limit {LIMIT:g}); its score says {verdict}"
+                f"its mean features are {unlike:.1f} times as far from the nearest training scan "
+                f"as any training scan from another (limit {LIMIT:g}); its score says {verdict}"
             )
             verdict = UNLIKE
         elif verdict == DEFECTIVE and not regions:

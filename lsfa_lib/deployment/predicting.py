@@ -21,7 +21,6 @@ from lsfa_lib.deployment.drift import drift_warning
 from lsfa_lib.deployment.inspector import NOT_SCORED, Inspection
 from lsfa_lib.deployment.report import write_report
 from lsfa_lib.deployment.results import Record, Results, problem_record
-from lsfa_lib.records import Scan
 from lsfa_lib.storage.files import InputError, progress
 
 POLL_S = 0.25
@@ -89,7 +88,9 @@ class Scoring:
     def warning(self) -> str:
         """What is said of drift; "" if nothing."""
         inspector = self.results.inspector
-        scores = [r["score"] for r in self.records.values() if r["verdict"] in ("good", "defective")]
+        scores = [
+            r["score"] for r in self.records.values() if r["verdict"] in ("good", "defective")
+        ]
         return drift_warning(scores, inspector.good_scores, inspector.threshold)
 
     def _look(self) -> Incoming:

@@ -87,6 +87,6 @@ def _region(
     )
 
 
-def _millimetres(point: Float[np.ndarray, "3"]) -> Place:
+def _millimetres(point: Float[np.ndarray, "xyz=3"]) -> Place:
     x, y, z = (float(value) * 1000 for value in point)
     return x, y, z

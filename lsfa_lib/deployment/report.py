@@ -12,10 +12,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
-import nbformat
 import plotly.io
 import torch
-from nbformat import v4
 
 from lsfa_lib.deployment.inspector import (
     DEFECTIVE,
@@ -45,9 +43,7 @@ def figure_of(inspector: Inspector, found: Inspection) -> str:
         f"<b>{html.escape(found.name)}</b>: {found.verdict}, score {found.score:.2f} "
         f"(threshold {found.threshold:.2f}), p = {found.p_value:.3f}"
     )
-    figure = scan_figure(
-        marked, maps, inspector.detector.surface, title, marks="marked regions"
-    )
+    figure = scan_figure(marked, maps, inspector.detector.surface, title, marks="marked regions")
     return str(plotly.io.to_json(figure, validate=False))
 
 
@@ -56,19 +52,18 @@ def write_report(
 ) -> Path:
     """Writes report.html, one file that opens anywhere, from the records and their figures."""
     order = sorted(records, key=lambda r: (VERDICTS.index(r["verdict"]), -(r["score"] or 0.0)))
-    cells = [v4.new_markdown_cell(_summary(records, inspector, warning))]
-    cells.append(v4.new_markdown_cell(_table(order)))
+    cells = [_text_cell(_summary(records, inspector, warning)), _text_cell(_table(order))]
     figures = [r for r in order if (folder / "figures" / f"{r['scan']}.json").exists()]
     if figures:
         chosen = figures[:MOST_FIGURES]
         more = f", the first {len(chosen)} of {len(figures)}" if len(figures) > len(chosen) else ""
-        cells.append(v4.new_markdown_cell(f"## Scans\n\nIn the order of the table{more}."))
+        cells.append(_text_cell(f"## Scans\n\nIn the order of the table{more}."))
         cells += [_figure_cell(folder / "figures" / f"{r['scan']}.json") for r in chosen]
-    notebook = v4.new_notebook(cells=cells)
-    notebook.metadata["papermill"] = {"parameters": _provenance(inspector)}
+    metadata = {"papermill": {"parameters": _provenance(inspector)}}
+    notebook = {"nbformat": 4, "nbformat_minor": 4, "metadata": metadata, "cells": cells}
     with TemporaryDirectory() as temporary:
         path = Path(temporary) / "report.ipynb"
-        nbformat.write(notebook, path)
+        path.write_text(json.dumps(notebook), encoding="utf-8")
         return render(path, folder / "report.html", plotly="inline")
 
 
@@ -129,10 +124,22 @@ def _row(record: Record) -> str:
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
-def _figure_cell(path: Path) -> nbformat.NotebookNode:
+def _text_cell(source: str) -> dict[str, Any]:
+    """A notebook's cell of Markdown."""
+    return {"cell_type": "markdown", "metadata": {}, "source": source}
+
+
+def _figure_cell(path: Path) -> dict[str, Any]:
+    """A notebook's cell with a figure and no code."""
     figure = json.loads(path.read_text(encoding="utf-8"))
-    output = v4.new_output("display_data", {PLOTLY: figure})
-    return v4.new_code_cell("", outputs=[output])
+    output = {"output_type": "display_data", "metadata": {}, "data": {PLOTLY: figure}}
+    code: dict[str, Any] = {
+        "cell_type": "code",
+        "metadata": {},
+        "source": "",
+        "execution_count": None,
+    }
+    return {**code, "outputs": [output]}
 
 
 def _provenance(inspector: Inspector) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -95,13 +94,9 @@ def fit(
     found = [fuse(standardise(each, scales), config.detector) for each in raw]
     scores = {mode: [modes[mode].image_score for modes in found] for mode in found[0]}
     thresholds = thresholds_of(scores, config.detector)
-    return replace(
-        unscaled,
-        scales=scales,
-        thresholds=thresholds,
-        validation_scores=scores,
-        **surface_of(found, validation, config),
-    )
+    surface, peaks = surface_of(found, validation, config)
+    fitted = replace(unscaled, scales=scales, thresholds=thresholds, validation_scores=scores)
+    return replace(fitted, surface=surface, peaks=peaks)
 
 
 def fit_banks(train: Sequence[PatchFeatures], config: Config, seed: int) -> dict[Modality, Bank]:
@@ -211,7 +206,7 @@ def scales_of(
 
 def surface_of(
     found: Sequence[dict[Mode, Prediction]], scans: Sequence[PatchFeatures], config: Config
-) -> dict[str, dict[Mode, Any]]:
+) -> tuple[dict[Mode, tuple[float, float]], dict[Mode, list[float]]]:
     """`surface` and `peaks` of the detector that found this in good scans, by mode."""
     inside = [map_valid(features, config) for features in scans]
     maps = {
@@ -219,10 +214,8 @@ def surface_of(
         for mode in found[0]
     }
     ends = {mode: np.percentile(torch.cat(own).cpu(), (50, 99.9)) for mode, own in maps.items()}
-    return {
-        "surface": {mode: (float(low), float(high)) for mode, (low, high) in ends.items()},
-        "peaks": {mode: [float(each.max()) for each in own] for mode, own in maps.items()},
-    }
+    surface = {mode: (float(low), float(high)) for mode, (low, high) in ends.items()}
+    return surface, {mode: [float(each.max()) for each in own] for mode, own in maps.items()}
 
 
 def _scale(predictions: list[Prediction], inside: list[Bool[Tensor, "S S"]]) -> Scale:

@@ -97,9 +97,7 @@ def _contents(detector: Detector) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, about
 
 
-def _detector(
-    about: dict[str, Any], tensors: dict[str, Tensor], device: torch.device
-) -> Detector:
+def _detector(about: dict[str, Any], tensors: dict[str, Tensor], device: torch.device) -> Detector:
     banks = {
         m: Bank(
             rows=tensors[f"{m}.rows"],
@@ -129,13 +127,14 @@ def _detector(
 
 
 def _origin(about: dict[str, Any], tensors: dict[str, Tensor]) -> Origin:
-    captures = tuple(
-        Capture(**{n: tuple(v) if isinstance(v, list) else v for n, v in each.items()})
-        for each in about.pop("captures")
-    )
-    plain = {n: tuple(v) if isinstance(v, list) else v for n, v in about.items()}
-    means = {m: tensors[f"origin.{m}.means"].cpu() for m in plain["keys"]}
-    return Origin(captures=captures, means=means, **plain)
+    captures = tuple(Capture(**_with_tuples(each)) for each in about.pop("captures"))
+    means = {m: tensors[f"origin.{m}.means"].cpu() for m in about["keys"]}
+    return Origin(captures=captures, means=means, **_with_tuples(about))
+
+
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with tuples where JSON has lists."""
+    return {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
 
 
 def _require_format(about: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ def threshold_of(scores: Sequence[float], config: DetectorConfig) -> float:
 
 
 def p_value(score: float, good: Sequence[float]) -> float:
-    """p = (1 + #{s_i >= s}) / (n + 1), the conformal p-value of a score among n good ones.
+    """Conformal p-value of a score among n good ones: p = (1 + #{s_i >= s}) / (n + 1).
 
     A good part exchangeable with those n has p <= r with probability at most r, whatever the
     distribution of the scores.
@@ -64,4 +64,6 @@ def promise(count: int, config: DetectorConfig) -> str:
     )
     if config.threshold == "normal":
         return normal
-    return f"{count} good scans are too few for a rate of {rate:.1%}, which needs {needed}: {normal}"
+    return (
+        f"{count} good scans are too few for a rate of {rate:.1%}, which needs {needed}: {normal}"
+    )

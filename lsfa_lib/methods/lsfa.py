@@ -111,8 +111,7 @@ def fit(good: Good) -> Learned:
         labelled = labelled_patches(good.train, encoders, adaptors, config, good.seed)
         fitted = detector.fit(train, validation, config, good.seed, adaptors, labelled)
     own, held = (
-        tuple(scan.entry for scan in scans if scan.entry)
-        for scans in (good.train, good.validation)
+        tuple(scan.entry for scan in scans if scan.entry) for scans in (good.train, good.validation)
     )
     file = detector_file((*own, *held), config, good.seed, encoders)
     return Learned(fitted, encoders, file, trained, tuned, own, held, mean_features(train))
