@@ -115,10 +115,7 @@ def predict(
     typer.echo(_sentence(inspector.promise))
     with opened(out, inspector) as results:
         scoring = Scoring(results, scans, camera)
-        if watch:
-            rows = _watched(scoring, settle, idle)
-        else:
-            rows = scoring.batch()
+        rows = _watched(scoring, settle, idle) if watch else scoring.batch()
     if scoring.warning:
         typer.echo(f"drift: {scoring.warning}", err=True)
     typer.echo(f"{verdict_sentence(rows)}: {out / 'scores.csv'}")
