@@ -100,13 +100,19 @@ def test_eyecandies_items(demo_root: Path, tmp_path: Path) -> None:
     (tmp_path / "seal" / "train" / "data" / "007_depth.png").unlink()
     (sentence,) = find_incoming([tmp_path], MODALITIES, 4).problems.values()
     assert "007_depth.png is missing" in sentence
+    (entry,) = find_incoming([tmp_path / "seal"], ("rgb",), 2).entries
+    assert entry.rgb.name == "007_image_2.png" and entry.xyz is None
 
 
 def test_images_alone_for_a_detector_without_3d(demo_root: Path, tmp_path: Path) -> None:
     image = demo_root / "seal" / "test" / "good" / "rgb" / "000.png"
     shutil.copyfile(image, tmp_path / "part.png")
-    assert found(tmp_path, captured=("rgb",)) == ["part"]
-    (entry,) = find_incoming([tmp_path], ("rgb",), 4).entries
+    shutil.copyfile(image, tmp_path / "part_mask.png")
+    (tmp_path / "results").mkdir()
+    shutil.copyfile(image, tmp_path / "results" / "overlay.png")
+    assert found(tmp_path, captured=("rgb",)) == ["part", "results/overlay"]
+    (entry,) = find_incoming([tmp_path], ("rgb",), 4, tmp_path / "results").entries
+    assert entry.name == "part"
     assert read_incoming(entry, None).modalities == ("rgb",)
     incoming = find_incoming([tmp_path], MODALITIES, 4)
     assert not incoming.entries

@@ -31,18 +31,21 @@ class Incoming:
     """Name -> sentence: scans that lack a file, and files that cannot belong to a scan."""
 
 
-def find_incoming(paths: Sequence[Path], captured: Sequence[str], light: int) -> Incoming:
+def find_incoming(
+    paths: Sequence[Path], captured: Sequence[str], light: int, skip: Path | None = None
+) -> Incoming:
     """The scans in folders (and folders below them) and of single files, sorted by name.
 
     Captured are the modalities of the training scans: without 3D, images alone are scans. `light`
-    selects one of the images of Eyecandies. Raises InputError for a path that does not exist.
+    selects one of the images of Eyecandies; the folder `skip` is not looked into. Raises InputError
+    for a path that does not exist.
     """
     entries: dict[str, Entry] = {}
     problems: dict[str, str] = {}
     for path in paths:
         if not path.exists():
             raise InputError(f"{path}: no such file or folder; give scans or the folder of scans")
-        for item in _scans_of(path, captured, light):
+        for item in _scans_of(path, captured, light, skip and skip.resolve()):
             if isinstance(item, str):
                 problems[item.partition(": ")[0]] = item  # a problem begins with its file
             elif (other := entries.get(item.name)) and other.files != item.files:
@@ -81,9 +84,11 @@ def _is_own(entry: Entry) -> bool:
     return entry.xyz is not None and not entry.depth_bounds and entry.xyz.parent.name != "xyz"
 
 
-def _scans_of(path: Path, captured: Sequence[str], light: int) -> Iterator[Entry | str]:
+def _scans_of(
+    path: Path, captured: Sequence[str], light: int, skip: Path | None
+) -> Iterator[Entry | str]:
     if path.is_dir():
-        for folder in _folders(path):
+        for folder in _folders(path, skip):
             relative = folder.relative_to(path).as_posix()
             prefix = "" if relative == "." else f"{relative}/"
             yield from _scans_in(folder, prefix, captured, light)
@@ -98,12 +103,14 @@ def _scans_of(path: Path, captured: Sequence[str], light: int) -> Iterator[Entry
     yield from own[:1] or said[:1] or [f"{path}: not a file of a scan; expected {EXPECTED}"]
 
 
-def _folders(path: Path) -> Iterator[Path]:
+def _folders(path: Path, skip: Path | None) -> Iterator[Path]:
     """The folder and those below it that may hold scans."""
+    if path.resolve() == skip:
+        return
     yield path
     for folder in visible(path):
         if folder.is_dir() and folder.name not in ROLES:
-            yield from _folders(folder)
+            yield from _folders(folder, skip)
 
 
 def _scans_in(
@@ -112,12 +119,14 @@ def _scans_in(
     """The scans whose files lie in the folder or in its folders of roles."""
     depth = "3d" in captured
     for place in (folder, folder / "data"):
-        if eyecandies.items_of(place) and depth:
-            yield from eyecandies.pair_unlabelled(place, light, prefix)
+        if items := eyecandies.items_of(place):
+            found = eyecandies.pair_unlabelled(place, light, prefix)
+            images = (item.get(f"image_{light}") for item in items.values())
+            yield from found if depth else _images([i for i in images if i], prefix)
             return
     if not depth:
-        roles = [folder / "rgb"] if (folder / "rgb").is_dir() else [folder]
-        yield from (item for place in roles for item in _images(place, prefix))
+        place = folder / "rgb" if (folder / "rgb").is_dir() else folder
+        yield from _images(visible(place), prefix)
     elif (folder / "rgb").is_dir() and not (folder / "depth").is_dir():
         yield from map(_unlabelled, mvtec3d.pair_folder(folder, ["rgb", "xyz"], prefix, UNLABELLED))
     else:
@@ -129,14 +138,15 @@ def _unlabelled(item: Entry | str) -> Entry | str:
     return item if isinstance(item, str) else replace(item, gt=None)
 
 
-def _images(folder: Path, prefix: str) -> Iterator[Entry | str]:
-    """Images alone, for a detector trained without 3D."""
+def _images(paths: Sequence[Path], prefix: str) -> Iterator[Entry | str]:
+    """Images alone, for a detector trained without 3D; depth images and masks are none."""
     known: dict[str, Path] = {}
-    for path in visible(folder):
-        if path.suffix.lower() not in mvtec3d.SUFFIXES["rgb"] or path.stem.endswith("_mask"):
+    for path in paths:
+        role, stem = importing.role_of(path, path.parent)
+        if path.suffix.lower() not in mvtec3d.SUFFIXES["rgb"] or role != "colour":
             continue
-        if path.stem in known:
-            yield f"{path}: {known[path.stem].name} has this stem too; keep one"
+        if stem in known:
+            yield f"{path}: {known[stem].name} has this stem too; keep one"
         else:
-            known[path.stem] = path
-            yield Entry(f"{prefix}{path.stem}", UNLABELLED, path, None, None)
+            known[stem] = path
+            yield Entry(f"{prefix}{stem}", UNLABELLED, path, None, None)

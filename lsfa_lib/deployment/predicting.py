@@ -94,8 +94,9 @@ class Scoring:
         return drift_warning(scores, inspector.good_scores, inspector.threshold)
 
     def _look(self) -> Incoming:
-        inspector = self.results.inspector
-        return find_incoming(self.paths, inspector.origin.captured, inspector.config.data.light)
+        inspector, skip = self.results.inspector, self.results.folder
+        light = inspector.config.data.light
+        return find_incoming(self.paths, inspector.origin.captured, light, skip)
 
     def _is_new(self, entry: Entry) -> bool:
         """No record, or files that changed since: then it is another scan of that name."""

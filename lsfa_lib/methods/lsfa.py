@@ -83,9 +83,11 @@ class Learned:
         self.save_as(folder / self.file)
 
     def save_as(self, path: Path) -> None:
-        """Saves the detector and its origin as one file (`.lsfa`)."""
+        """Saves the detector and its origin as one file (`.lsfa`), without folders of here."""
         origin = origin_of(self.train, self.validation, self.means, self.encoders)
-        saved.save(self.detector, path, origin)
+        config = self.detector.config
+        anywhere = replace(config, data=replace(config.data, root=""), cache="", device="auto")
+        saved.save(replace(self.detector, config=anywhere), path, origin)
 
 
 def fit(good: Good) -> Learned:
