@@ -1,6 +1,7 @@
 """More good scans for a threshold: what is added, what is left out, what is said; drift."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,15 +62,17 @@ def test_known_scans_are_left_out(inspector: Inspector, demo_root: Path, tmp_pat
 def test_a_scan_far_above_all_others_is_named(
     inspector: Inspector, demo_root: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(demo_root / "seal" / "test" / "good", tmp_path / "good")
-    shutil.copytree(demo_root / "seal" / "test" / "hole", tmp_path / "hole")
-    words = ["calibrate", str(tmp_path / "seal.lsfa"), str(tmp_path)]
-    save(inspector.detector, tmp_path / "seal.lsfa", inspector.origin)
+    # Ten scans with nearly the same score, far below those of the three that are added.
+    close = {mode: [-20 + 0.01 * i for i in range(10)] for mode in inspector.detector.modes}
+    origin = replace(inspector.origin, calibration=tuple(f"old/{i}" for i in range(10)))
+    save(replace(inspector.detector, validation_scores=close), tmp_path / "seal.lsfa", origin)
+    words = ["calibrate", str(tmp_path / "seal.lsfa"), str(demo_root / "seal" / "test" / "good")]
     done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "more.lsfa")])
     assert done.exit_code == 0, done.output
-    assert "calibration scan hole/000 scores" in done.output
-    assert "calibration scan good/" not in done.output
-    assert "4 scans added, 7 calibration scans" in done.output
+    for stem in ("000", "001", "002"):
+        assert f"calibration scan {stem} scores" in done.output
+    assert "calibration scan old/" not in done.output
+    assert "3 scans added, 13 calibration scans" in done.output
 
 
 def test_drift_is_the_test_of_scipy() -> None:

@@ -37,7 +37,11 @@ def file(seal_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kept")
     seal_run.save_detector(folder)
     (path,) = folder.glob("detector-*.safetensors")
-    return path.rename(folder / "seal.lsfa")
+    detector, origin = saved.load_complete(path, torch.device("cpu"))
+    # So low that every scan has regions: the tiny encoders find little.
+    low = {mode: [0.5, 0.6, 0.7] for mode in detector.modes}
+    saved.save(replace(detector, peaks=low), folder / "seal.lsfa", origin)
+    return folder / "seal.lsfa"
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +151,7 @@ def test_a_map_is_the_square_seen_at_the_pixels_of_the_frame() -> None:
 
 def test_regions_and_report(results: Path, inspector: Inspector) -> None:
     regions = json.loads((results / "regions.json").read_text())
+    assert sum(map(len, regions.values())) > 5
     table = pd.read_csv(results / "scores.csv").set_index("scan")
     for name, own in regions.items():
         assert table.loc[name, "regions"] == len(own)
@@ -154,7 +159,7 @@ def test_regions_and_report(results: Path, inspector: Inspector) -> None:
         above = int((np.nan_to_num(anomaly, nan=-np.inf) > inspector.pixel_threshold).sum())
         assert sum(region["area_px"] for region in own) == above
     page = (results / "report.html").read_text(encoding="utf-8")
-    assert "seal: inspection of 9 scans" in page and "marked regions" not in page[:0]
+    assert "seal: inspection of 9 scans" in page
     assert 'href="overlays/hole/000.png"' in page and "Show code" not in page
 
 

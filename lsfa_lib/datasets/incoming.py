@@ -109,7 +109,8 @@ def _folders(path: Path, skip: Path | None) -> Iterator[Path]:
         return
     yield path
     for folder in visible(path):
-        if folder.is_dir() and folder.name not in ROLES:
+        # A folder of defects may be called like a role, but then it has folders in it.
+        if folder.is_dir() and (folder.name not in ROLES or any(map(Path.is_dir, visible(folder)))):
             yield from _folders(folder, skip)
 
 
