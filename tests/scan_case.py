@@ -5,7 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import tifffile
+from PIL import Image
 
+from lsfa_lib.config import TINY
+from lsfa_lib.datasets.plane import plane_of
+from lsfa_lib.demo.rendering import camera_matrix
 from lsfa_lib.records import Scan
 
 PITCH_MM = 0.5
@@ -39,3 +44,25 @@ def box_scan(kind: str = "hole", defect: bool = True, name: str = "") -> Scan:
         kind=kind,
         path=Path("toy/test/hole/xyz/000.tiff"),
     )
+
+
+def write_wider(scan: Scan, root: Path, times: int) -> None:
+    """Writes a demo scan as a camera of `times` its field of view would have captured it.
+
+    The background plane and its colour fill the larger frame, in MVTec 3D-AD's layout.
+    """
+    size, side = len(scan.xyz), times * len(scan.xyz)
+    line = (np.arange(side) - (side - 1) / 2) / camera_matrix(size)[0, 0]
+    rays = np.stack([*np.meshgrid(line, line), np.ones((side, side))], axis=-1)
+    *normal, shift = plane_of(scan, TINY.preprocess)
+    depth = -shift / (rays @ normal) + np.random.default_rng(0).normal(0, 1e-4, (side, side))
+    xyz, gt = (rays * depth[..., None]).astype(np.float32), np.zeros((side, side), np.uint8)
+    rgb = np.full((side, side, 3), np.median(scan.rgb[:6], axis=(0, 1)), np.uint8)
+    middle = (slice((side - size) // 2, (side + size) // 2),) * 2
+    xyz[middle], rgb[middle], gt[middle] = scan.xyz, scan.rgb, scan.defect * 255
+    folder, stem = (root / scan.name).parent, Path(scan.name).name
+    for kind in ("rgb", "xyz", "gt"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(rgb).save(folder / "rgb" / f"{stem}.png")
+    tifffile.imwrite(folder / "xyz" / f"{stem}.tiff", xyz, photometric="minisblack")
+    Image.fromarray(gt).save(folder / "gt" / f"{stem}.png")

@@ -14,8 +14,10 @@ from lsfa_lib.config import Config, configure
 from lsfa_lib.datasets.layouts import entries, read_split
 from lsfa_lib.datasets.preprocess import prepare
 from lsfa_lib.explorer.fitted import fitted
+from lsfa_lib.features.extract import load_encoders
 from lsfa_lib.figures.scan_images import pixels_of
 from lsfa_lib.pipeline import run_category
+from lsfa_lib.selection.pseudo_set import pseudo_set
 from lsfa_lib.storage.files import InputError
 
 
@@ -119,3 +121,13 @@ def test_a_head_of_colours_learns_from_images_alone(config: Config) -> None:
     with pytest.raises(InputError, match=r"leaves no kind of pseudo-defect that changes rgb;"):
         none = {"detector.heads_without": ["pasted", "blended", "colour"]}
         run_category("seal", configure(heads, none), 0)
+
+
+def test_selection_on_images_has_no_defect_that_they_cannot_show(config: Config) -> None:
+    encoders = load_encoders(config, torch.device("cpu"), ["rgb"])
+    found = pseudo_set("seal", config, encoders, 0)
+    assert sorted(set(found.kinds)) == ["pseudo_blended", "pseudo_colour", "pseudo_pasted"]
+    for made, mask in zip(found.pseudo, found.masks, strict=True):
+        good = next(f for f in found.good if f.name == made.name.rpartition("#")[0])
+        assert mask.any()
+        assert not torch.equal(made.by_modality["rgb"].tokens, good.by_modality["rgb"].tokens)

@@ -1,6 +1,7 @@
 """The complete path on small demo data, with real encoders on the CPU."""
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,9 +10,10 @@ from pathlib import Path
 import pytest
 import sklearn.metrics
 import torch
+from scan_case import write_wider
 
 from lsfa_lib.config import Config, DataConfig, configure, from_dict
-from lsfa_lib.datasets.layouts import read_split, split_of
+from lsfa_lib.datasets.layouts import read_scan, read_split, split_of
 from lsfa_lib.features.extract import load_encoders
 from lsfa_lib.features.lazy_scan import fixed_threads, good_features
 from lsfa_lib.methods.fitting import fit_detector
@@ -48,6 +50,26 @@ def test_every_test_scan_is_scored_in_every_mode(seal_run: Run, demo_root: Path)
     for mode in MODES:
         assert len(run.predictions[mode]) == len(names)
         assert run.predictions[mode][0].anomaly_map.shape == (96, 96)
+
+
+def test_a_part_that_fills_2_percent_of_the_frame_is_found_and_scored(
+    demo_root: Path, tiny: Config, tmp_path: Path
+) -> None:
+    for entry in read_split(demo_root, "seal", "train").entries[:4]:
+        write_wider(read_scan(entry), tmp_path / "wide", 4)
+    for split in ("validation", "test"):
+        for entry in read_split(demo_root, "seal", split).entries:
+            write_wider(read_scan(entry), tmp_path / "wide", 4)
+    data = DataConfig(root=str(tmp_path / "wide"))
+    for heads in (False, True):
+        config = configure(replace(tiny, data=data), {"only": "none", "detector.heads": heads})
+        run = run_category("seal", config, 0)
+        for sample, prediction in zip(run.samples, run.predictions["rgb+3d"], strict=True):
+            assert 0.01 < sample.valid.double().mean() < 0.03
+            row, column = divmod(int(prediction.anomaly_map.argmax()), 96)
+            near = sample.valid[max(row - 8, 0) : row + 9, max(column - 8, 0) : column + 9]
+            assert near.any() and prediction.anomaly_map.isfinite().all()
+            assert math.isfinite(prediction.image_score)
 
 
 def test_metrics_are_those_of_the_stored_scores(seal_run: Run) -> None:

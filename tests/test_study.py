@@ -418,7 +418,7 @@ def test_studies_of_the_project_can_be_run(path: Path, demo_root: Path) -> None:
 
 BESIDE = {"methods", "methods_more", "crossmodal", "efficiency", "recipe"}
 """Studies of other methods: not of LSFA's paper."""
-IN_DEPTH = {"in_depth", "components_in_depth", "components_448", "selection"}
+IN_DEPTH = {"in_depth", "components_in_depth", "selection"}
 """What docs/components.md is written from."""
 VALIDITY = {"validity", "validity_demo1", "validity_demo2", "validity_real"}
 """Generated data against real photographs."""

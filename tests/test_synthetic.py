@@ -12,7 +12,7 @@ from scipy import ndimage
 from lsfa_lib.datasets.layouts import categories, entries, read_split
 from lsfa_lib.datasets.tree_check import check_tree
 from lsfa_lib.demo import synthetic
-from lsfa_lib.demo.defects import DEFECTS, Severities, Severity, draw
+from lsfa_lib.demo.defects import DEFECTS, Draw, Severities, Severity, draw
 from lsfa_lib.demo.held_out import HELD_OUT
 from lsfa_lib.demo.products import PRODUCTS, Variation, make_part
 from lsfa_lib.demo.rendering import (
@@ -342,6 +342,17 @@ def test_marked_pixels_are_a_plausible_share_of_the_part(product, kind):
         assert 0.003 < share < 0.08
         near = ndimage.binary_dilation(part, iterations=6)
         assert near[marked.defect].mean() > 0.95
+
+
+@pytest.mark.parametrize("kind", DEFECTS)
+def test_a_defect_of_a_single_cell_changes_the_part(kind):
+    surface = make_part(KNOWN["seal"], 32, Variation(), rng(1))
+    spec = Draw(1, 2.0, 0.5, (0.5, 0.4, 0.3), cell_mm(32), rng(2))
+    damaged, mask = DEFECTS[kind](surface, spec)
+    assert 1 <= mask.sum() <= 3  # cells of equal score are all taken
+    changed = (damaged.height != surface.height) | (damaged.albedo != surface.albedo).any(axis=0)
+    assert changed[mask].all()
+    assert np.isfinite(damaged.height).all() and np.isfinite(damaged.albedo).all()
 
 
 @pytest.mark.parametrize("product", KNOWN)

@@ -82,7 +82,8 @@ def draw(severity: Severity, surface: Surface, inside: Colour, mm: float, rng: G
 def hole(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
     """A pit with a ragged outline, or a hole through the part where it is thin."""
     mask, score = _blob(surface, spec, ragged=0.18)
-    sharp = np.clip((_edge(score, mask) - score) / (0.35 * _edge(score, mask)), 0, 1)
+    rim = _rim(score, mask)
+    sharp = np.clip((rim - score) / (0.35 * rim), 0, 1)
     dug = surface.height - spec.depth_mm * np.where(mask, sharp, 0).astype(np.float32)
     dug -= np.where(mask, 0.25 * spec.noise(surface, 1.0, 6.0), 0)
     return _opened(surface, np.where(mask, dug, surface.height), mask, spec), mask
@@ -125,7 +126,7 @@ def bent(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
     """A smooth dent or bulge; the colours do not change."""
     mask, score = _blob(surface, spec, ragged=0.0)
     # The deformation extends beyond the mask, at whose rim it has faded to 7 % of its depth.
-    across = np.clip(score / (1.17 * _edge(score, mask)), 0, 1)
+    across = np.clip(score / (1.17 * _rim(score, mask)), 0, 1)
     shift = spec.depth_mm * (1 - across**2) ** 2 * spec.rng.choice([-1, 1])
     height = np.where(surface.part, np.maximum(surface.height + shift, 0.5), 0)
     return replace(surface, height=height.astype(np.float32)), mask
@@ -134,7 +135,7 @@ def bent(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
 def contamination(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
     """A lump of foreign material on the part."""
     mask, score = _blob(surface, spec, ragged=0.35)
-    dome = np.where(mask, np.sqrt(np.clip(1 - score / _edge(score, mask), 0, 1)), 0)
+    dome = np.where(mask, np.sqrt(np.clip(1 - score / _rim(score, mask), 0, 1)), 0)
     dome = dome * np.clip(0.8 + 0.3 * spec.noise(surface, 1.0, 8.0), 0.2, 1.5)
     height = surface.height + (spec.depth_mm * dome).astype(np.float32)
     albedo = _stained(surface, spec.strength * np.clip(dome / 0.35, 0, 1), spec)
@@ -145,7 +146,8 @@ def contamination(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
 def colour(surface: Surface, spec: Draw) -> tuple[Surface, Mask]:
     """A stain, scorch mark or bleached patch: different albedo, same geometry."""
     mask, score = _blob(surface, spec, ragged=0.3)
-    soft = np.clip((_edge(score, mask) - score) / (0.4 * _edge(score, mask)), 0, 1)
+    rim = _rim(score, mask)
+    soft = np.clip((rim - score) / (0.4 * rim), 0, 1)
     share = np.where(mask, spec.strength * (0.25 + 0.75 * soft), 0)
     return replace(surface, albedo=_stained(surface, share, spec)), mask
 
@@ -161,6 +163,11 @@ def _lowest(score: Grid, part: Mask, count: int) -> Mask:
 def _edge(score: Grid, mask: Mask) -> float:
     """The score at the rim of the defect."""
     return float(score[mask].max())
+
+
+def _rim(score: Grid, mask: Mask) -> float:
+    """The score at the rim of a blob; 1 for a single cell, whose score is 0."""
+    return _edge(score, mask) or 1.0
 
 
 def _blob(surface: Surface, spec: Draw, ragged: float) -> tuple[Mask, Grid]:

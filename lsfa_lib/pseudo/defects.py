@@ -6,7 +6,7 @@ in (DRAEM), dents, bumps and stains. They are not modelled on the real defects o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from lsfa_lib.config.fields import PseudoKind as Kind
 from lsfa_lib.datasets.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from lsfa_lib.pseudo.blobs import DEFAULTS, Blob, PseudoSettings, drawn_blob
-from lsfa_lib.records import Modality, Sample
+from lsfa_lib.records import MODALITIES, Modality, Sample
 from lsfa_lib.storage.files import InputError
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -56,17 +56,22 @@ class _Case:
 
 
 def pseudo_defects(
-    samples: list[Sample], seed: int, settings: PseudoSettings = DEFAULTS
+    samples: list[Sample],
+    seed: int,
+    settings: PseudoSettings = DEFAULTS,
+    modalities: Collection[Modality] = MODALITIES,
 ) -> list[Sample]:
     """Samples with one defect each: every kind on the first sample, then on the next one.
 
-    The donor of a sample is the next one (of the last sample the first; a single sample is its own
-    donor). Each defect has its own location and strength.
+    Kinds that change none of the `modalities` are left out. The donor of a sample is the next one
+    (of the last sample the first; a single sample is its own donor). Each defect has its own
+    location and strength.
     """
     return [
         pseudo_defect(sample, samples[(i + 1) % len(samples)], kind, own, settings)
         for i, sample in enumerate(samples)
         for kind, own in seeds_of(seed, i).items()
+        if set(CHANGES[kind]) & set(modalities)
     ]
 
 

@@ -49,8 +49,9 @@ class PseudoSet:
 
 
 def pseudo_set(category: str, config: Config, encoders: Encoders, seed: int) -> PseudoSet:
-    """Features of the training scans, of validation/good and of every kind of pseudo-defect on it.
+    """Features of the training scans, of validation/good and of pseudo-defects on it.
 
+    Each validation scan has one defect of every kind that changes a modality of the encoders.
     `seed` determines the locations and strengths of the defects, and the training scans if `shots`
     is set. Features of real scans come from the cache; those of pseudo-defects are not stored.
     Pasted and blended textures come from the next validation scan, usually in the other half.
@@ -59,7 +60,7 @@ def pseudo_set(category: str, config: Config, encoders: Encoders, seed: int) -> 
     scans = [lazy_scan(entry, encoders, config) for entry in split.entries]
     validation = split_of(config.data, category, "validation")
     samples = [read_sample(entry, config) for entry in validation.entries]
-    made = pseudo_defects(samples, seed)
+    made = pseudo_defects(samples, seed, modalities=encoders.by_modality)
     return PseudoSet(
         train=[scan.features for scan in loaded(scans)],
         good=good_features(validation, encoders, config),

@@ -1,0 +1,85 @@
+"""The complete path on a second device, where mixing with the host is refused as by a GPU."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from other_device import OTHER, Elsewhere, OtherDevice, handed_over, use
+
+from lsfa_lib.config import Config, configure
+from lsfa_lib.datasets.layouts import read_split
+from lsfa_lib.detection.detector import predict
+from lsfa_lib.features.cache import extract
+from lsfa_lib.features.lazy_scan import read_sample
+from lsfa_lib.methods.fitting import fit_detector
+from lsfa_lib.pipeline import run_category
+
+pytestmark = pytest.mark.slow
+RECIPES = {
+    "LSFA": {},
+    "heads, whitened": {"only": "none", "detector.heads": True, "bank.whitening": 0.5},
+    "reweighted": {"only": "none", "detector.image_score": "reweighted"},
+    "CFM": {"method": "cfm"},
+}
+HANDED_OVER = {
+    "features.sampling._boxes": "SciPy sorts the points into boxes, once for each scan",
+    "features.sampling._greedy_picks": "about 20 picks a round are made among few candidates",
+    "features.cache._packed": "features are kept in host memory and in the cache",
+    "features.extract.distinct_rows": "its result has as many rows as there are valid patches",
+    "detection.memory.search_bank": "likewise; the largest distance is a number",
+    "detection.maps.top_mean": "the image score is a number",
+    "detection.detector.evidence": "the largest disagreement is a number",
+}
+"""Functions that wait for the device while one scan is scored, with the reason."""
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    use(monkeypatch)
+    handed_over.clear()
+    with OtherDevice():
+        yield
+
+
+def test_the_device_computes_and_refuses_tensors_of_the_host(elsewhere: None) -> None:
+    there = torch.arange(6.0, device=OTHER).view(2, 3)
+    assert (there @ there.T).device == OTHER
+    assert (there @ there.T).tolist() == [[5, 14], [14, 50]]
+    assert there[torch.tensor([1])].tolist() == [[3, 4, 5]]  # an index may be of the host
+    assert torch.equal(there.cpu(), torch.arange(6.0).view(2, 3))
+    for refused in (lambda: there + torch.ones(3), lambda: torch.cat([there, torch.ones(1, 3)])):
+        with pytest.raises(RuntimeError, match="of the host and of another device"):
+            refused()
+    with pytest.raises(RuntimeError):
+        there.numpy()
+    layer = torch.nn.Linear(3, 1).to(OTHER)
+    layer(there).sum().backward()
+    assert layer.weight.grad.tolist() == [[3, 5, 7]]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_scores_on_another_device_are_those_of_the_cpu(
+    recipe: str, tiny: Config, request: pytest.FixtureRequest
+) -> None:
+    config = configure(replace(tiny, cache=""), RECIPES[recipe])
+    expected = run_category("seal", config, 0)
+    request.getfixturevalue("elsewhere")
+    found = run_category("seal", config, 0)
+    for mode, predictions in found.predictions.items():
+        for own, other in zip(predictions, expected.predictions[mode], strict=True):
+            assert isinstance(own.anomaly_map, Elsewhere)
+            assert own.image_score == pytest.approx(other.image_score, abs=1e-3)
+            torch.testing.assert_close(own.anomaly_map.cpu(), other.anomaly_map, rtol=0, atol=1e-3)
+
+
+def test_one_scan_waits_for_the_device_only_where_known(tiny: Config, elsewhere: None) -> None:
+    config = replace(tiny, cache="")
+    learned = fit_detector("seal", config, 0)
+    entry = read_split(Path(config.data.root), "seal", "test").entries[0]
+    sample = read_sample(entry, config)
+    handed_over.clear()
+    found = predict(learned.detector, extract(sample, learned.encoders, config))
+    assert isinstance(found["rgb+3d"].anomaly_map, Elsewhere)
+    assert set(handed_over) == set(HANDED_OVER)
