@@ -25,9 +25,7 @@ from lsfa_lib.deployment.inspector import (
     Inspector,
 )
 from lsfa_lib.figures.scan_figures import scan_figure
-from lsfa_lib.pages.notebook_html import PLOTLY
 from lsfa_lib.pages.page import counted
-from lsfa_lib.pages.report import render
 
 Record = dict[str, Any]
 MOST_FIGURES, MOST_ROWS = 12, 300
@@ -51,6 +49,9 @@ def write_report(
     folder: Path, records: Sequence[Record], inspector: Inspector, warning: str
 ) -> Path:
     """Writes report.html, one file that opens anywhere, from the records and their figures."""
+    # Here, since nbconvert takes a second to import: the first verdict does not wait for it.
+    from lsfa_lib.pages.report import render
+
     order = sorted(records, key=lambda r: (VERDICTS.index(r["verdict"]), -(r["score"] or 0.0)))
     cells = [_text_cell(_summary(records, inspector, warning)), _text_cell(_table(order))]
     figures = [r for r in order if (folder / "figures" / f"{r['scan']}.json").exists()]
@@ -131,6 +132,8 @@ def _text_cell(source: str) -> dict[str, Any]:
 
 def _figure_cell(path: Path) -> dict[str, Any]:
     """A notebook's cell with a figure and no code."""
+    from lsfa_lib.pages.notebook_html import PLOTLY
+
     figure = json.loads(path.read_text(encoding="utf-8"))
     output = {"output_type": "display_data", "metadata": {}, "data": {PLOTLY: figure}}
     code: dict[str, Any] = {
