@@ -48,6 +48,9 @@ class Scoring:
         try:
             for entry in progress(waiting, "scans", len(waiting)):
                 self._score(entry)
+                if self._is_new(entry):
+                    file = entry.files[-1]
+                    found.problems[str(file)] = f"{file}: changed while it was read; call again"
         finally:  # also what was done before an interrupt or a full disk
             rows = self._write_tables(found)
         self._write_report(rows)
@@ -124,7 +127,7 @@ class Scoring:
             found = inspector.inspect(scan)
         except InputError as error:
             found = Inspection(entry.name, NOT_SCORED, str(error))
-        if state_of(entry) != state:
+        if not state or state_of(entry) != state:
             return  # it changed while it was read: looked at again
         found = replace(found, seconds=time.perf_counter() - began, files=state)
         self.records[entry.name] = self.results.keep(entry, found, scan)
