@@ -123,7 +123,7 @@ def test_a_scan_that_changed_is_another_scan(file: Path, demo_root: Path, tmp_pa
         assert row["verdict"] == "not scored" and "cannot be decoded" in row["note"]
         points.write_bytes(complete)
         (row,) = Scoring(results, [folder]).batch()
-        assert row["score"] > 0
+        assert row["score"] is not None
         busy = pytest.raises(InputError, match="another `lsfa predict` writes here")
         with busy, opened(tmp_path / "out", inspector):
             pass

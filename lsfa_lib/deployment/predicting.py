@@ -63,23 +63,26 @@ class Scoring:
         """
         self.records = self.results.records()
         seen: dict[str, tuple[object, float]] = {}
-        last_new, last_report, reported = time.monotonic(), -REPORT_EVERY_S, False
+        busy, last_report, reported = time.monotonic(), -REPORT_EVERY_S, True
         rows = self._write_tables(self._look())
-        while not stop(time.monotonic() - last_new):
+        while True:
             found = self._look()
             require_camera(found, self.camera)
-            ready = list(self._settled(found, seen, settle_s))
+            new = [entry for entry in found.entries if self._is_new(entry)]
+            ready = list(self._settled(new, seen, settle_s))
             for entry in ready:
                 self._score(entry)
             now = time.monotonic()
+            busy = now if new else busy
             if ready:
-                rows, last_new, reported = self._write_tables(found), now, False
-            if not reported and now - last_report > REPORT_EVERY_S:
+                rows, reported = self._write_tables(found), False
+            elif not reported and now - last_report > REPORT_EVERY_S:
                 self._write_report(rows)
                 last_report, reported = time.monotonic(), True
-            if not ready:
+            elif stop(now - busy):
+                return self.finished()
+            else:
                 time.sleep(POLL_S)
-        return self.finished()
 
     def finished(self) -> list[Record]:
         """Writes tables and report of what is done; all rows."""
@@ -107,12 +110,11 @@ class Scoring:
         return record is None or record["files"] != state_of(entry)
 
     def _settled(
-        self, found: Incoming, seen: dict[str, tuple[object, float]], settle_s: float
+        self, new: Sequence[Entry], seen: dict[str, tuple[object, float]], settle_s: float
     ) -> Iterator[Entry]:
+        """Those whose files have been the same for so long."""
         now = time.monotonic()
-        for entry in found.entries:
-            if not self._is_new(entry):
-                continue
+        for entry in new:
             state = state_of(entry)
             if entry.name not in seen or seen[entry.name][0] != state:
                 seen[entry.name] = state, now
