@@ -151,15 +151,7 @@ class Inspector:
         anomaly = in_frame(predictions[self.mode].anomaly_map, part)
         regions = tuple(regions_of(anomaly, self.pixel_threshold, scan.xyz))
         unlike, score = unlikeness(features, self.origin.means), scores[self.mode]
-        verdict, note = DEFECTIVE if score > self.threshold else GOOD, ""
-        if unlike > LIMIT:
-            note = (
-                f"its mean features are {unlike:.1f} times as far from the nearest training scan "
-                f"as any training scan from another (limit {LIMIT:g}); its score says {verdict}"
-            )
-            verdict = UNLIKE
-        elif verdict == DEFECTIVE and not regions:
-            note = "no area of the map exceeds the pixel threshold"
+        verdict, note = self._verdict(score, unlike, bool(regions))
         return Inspection(
             name=scan.name,
             verdict=verdict,
@@ -175,6 +167,19 @@ class Inspector:
             predictions=predictions,
             peaks={mode: own[0] for mode, own in peaks.items()},
         )
+
+    def _verdict(self, score: float, unlike: float, marked: bool) -> tuple[str, str]:
+        """The verdict, and what to know of it."""
+        verdict = DEFECTIVE if score > self.threshold else GOOD
+        if unlike > LIMIT:
+            note = (
+                f"its mean features are {unlike:.1f} times as far from the nearest training scan "
+                f"as any training scan from another (limit {LIMIT:g}); its score says {verdict}"
+            )
+            return UNLIKE, note
+        if verdict == DEFECTIVE and not marked:
+            return DEFECTIVE, "no area of the map exceeds the pixel threshold"
+        return verdict, ""
 
     def _as_trained(self, scan: Scan) -> Scan:
         """The scan with the modalities of the training scans. InputError where it does not fit."""
