@@ -15,8 +15,7 @@ FRONT = {
     "Explorer": "lsfa_lib.explorer.explore:Explorer",
     "metrics": "lsfa_lib.evaluation.metrics",
     "METHODS": "lsfa_lib.methods:METHODS",
-    "save": "lsfa_lib.detection.saved:save",
-    "load": "lsfa_lib.detection.saved:load",
+    "load": "lsfa_lib.deployment.inspector:load",
 }
 """Names that `from lsfa_lib import ...` offers, and where they lie; imported when asked for."""
 

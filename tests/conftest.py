@@ -45,7 +45,8 @@ TINY_DEMO = DemoSettings(
 
 
 SLOW = {
-    *("test_bundle", "test_cli", "test_eyecandies", "test_explore", "test_feature_space"),
+    *("test_bundle", "test_calibrating", "test_cli", "test_deployment", "test_watch"),
+    *("test_eyecandies", "test_explore", "test_feature_space"),
     *("test_finetune", "test_fitted", "test_gallery", "test_gallery_browser", "test_heads"),
     *("test_inprocess", "test_lab", "test_methods", "test_notebooks", "test_pipeline"),
     *("test_pipeline_training", "test_pretraining", "test_project_studies"),

@@ -11,7 +11,7 @@ from benchmarks.structure import PACKAGE, arrows, cycles, modules
 ORDER = (
     *("storage", "config", "records", "datasets", "pseudo", "demo", "features", "adaptation"),
     *("detection", "evaluation", "methods", "selection", "pipeline", "notebooks", "figures"),
-    *("pages", "studies", "explorer", "pretraining", "cli"),
+    *("pages", "deployment", "studies", "explorer", "pretraining", "cli"),
 )
 """A package imports those to its left only."""
 ARCHITECTURE = Path(__file__).parents[1] / "docs" / "architecture.md"

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from lsfa_lib.cli import data, listing, pretrain, report, run, sweep, weights
+from lsfa_lib.cli import data, deploy, listing, pretrain, report, run, sweep, weights
 from lsfa_lib.storage.files import InputError
 
 ORDER = (
-    *("data", "run", "sweep", "report", "methods"),
+    *("data", "run", "sweep", "report", "fit", "predict", "calibrate", "methods"),
     *("presets", "cache", "weights", "pretrain-points"),
 )
 
@@ -46,9 +46,11 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
 app.command("pretrain-points")(pretrain.pretrain_points)
-for command in (run.run, sweep.sweep, report.report, *(listing.methods, listing.presets)):
+for command in (
+    *(run.run, sweep.sweep, report.report, deploy.fit, deploy.predict, deploy.calibrate),
+    *(listing.methods, listing.presets, listing.cache),
+):
     app.command()(command)
-app.command()(listing.cache)
 
 
 def _print_version(asked: bool) -> bool:

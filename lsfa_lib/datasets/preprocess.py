@@ -20,10 +20,12 @@ IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
-def prepare(scan: Scan, config: PreprocessConfig, colour_size: int = 0) -> Sample:
+def prepare(
+    scan: Scan, config: PreprocessConfig, colour_size: int = 0, part: Mask | None = None
+) -> Sample:
     """The part of `scan` on black (or on its own background) in a square of `image_size`.
 
-    An image without 3D is used as it is: there is no plane to tell the part from the background.
+    `part` is the result of `part_of` if it is known already.
 
     Colour, at `colour_size` px a side (0: `image_size`): PIL's antialiased bicubic interpolation,
     then ImageNet's mean and std. Points and masks: nearest, at pixel centres like the colour. A
@@ -32,7 +34,7 @@ def prepare(scan: Scan, config: PreprocessConfig, colour_size: int = 0) -> Sampl
     Raises InputError naming the scan if it has no plane, no part, or no usable coordinates.
     """
     depth = "3d" in scan.modalities
-    part = part_mask(scan, config) if depth else np.ones(scan.defect.shape, bool)
+    part = part_of(scan, config) if part is None else part
     rgb = scan.rgb
     if config.rgb_background == "masked" and depth:
         rgb = rgb * _colour_mask(part, readings_of(scan.xyz))[..., None]
@@ -54,6 +56,11 @@ def prepare(scan: Scan, config: PreprocessConfig, colour_size: int = 0) -> Sampl
         name=scan.name,
         kind=scan.kind,
     )
+
+
+def part_of(scan: Scan, config: PreprocessConfig) -> Mask:
+    """True on the part; on all of an image without 3D, which has no plane to tell it by."""
+    return part_mask(scan, config) if "3d" in scan.modalities else np.ones(scan.rgb.shape[:2], bool)
 
 
 def part_mask(scan: Scan, config: PreprocessConfig) -> Mask:

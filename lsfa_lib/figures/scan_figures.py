@@ -92,9 +92,11 @@ def scan_figure(
     ranges: Ranges,
     title: str = "",
     max_points: int = clouds.CLOUD_POINTS,
+    marks: str = "ground truth",
 ) -> go.Figure:
     """Rotatable cloud next to photo, relief, ground truth and the maps, the defect outlined.
 
+    `marks` names what `sample.defect` marks, where it is not the ground truth.
     Buttons colour the cloud by photo, ground truth or the score of a mode. Coordinates are
     millimetres from the part's middle along the photo's axes, height towards the camera.
     `layout.meta.narrow` holds the changes that stack it on a phone, `layout.meta.linked` what a
@@ -103,12 +105,14 @@ def scan_figure(
     pixels, levels = pixels_of(sample), _levels(predictions, ranges)
     named = {_panel_name(mode): level for mode, level in levels.items()}
     box = scan_images.Box(0, 0, len(pixels.valid))
-    row = ImageRow("", scan_images.images_of(pixels, named, box), box)
+    images = scan_images.images_of(pixels, named, box)
+    images = {marks if name == "ground truth" else name: each for name, each in images.items()}
+    row = ImageRow("", images, box)
     figure = image_grid([row], title, SCORE_BAR, columns=(3, 3), with_cloud=True)
     points = clouds.spread_points(pixels.valid, max_points)
     choices = {
         "photo": clouds.by_photo(pixels.photo[points]),
-        "ground truth": clouds.by_truth(pixels.defect[points]),
+        marks: clouds.by_truth(pixels.defect[points]),
     }
     for mode, level in levels.items():
         choices[mode_label(mode, short=True)] = clouds.by_score(level[points], mode_label(mode))

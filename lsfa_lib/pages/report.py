@@ -68,6 +68,7 @@ def render(
         link=link,
         index=link(reports / "index.html", must_exist=False) if in_reports else "",
         contents=contents(body),
+        code=any(cell.source for cell in notebook.cells if cell.cell_type == "code"),
         body=Markup(body),
         shared="" if alone else link(_write_plotly(reports)),
         packed=packed(get_plotlyjs()) if alone else "",
