@@ -210,9 +210,7 @@ def queue_figure(contents: Float[np.ndarray, "steps capacity"], title: str) -> g
     return figure.update_yaxes(autorange="reversed")
 
 
-def with_slider(
-    steps: Mapping[str, go.Figure], prefix: str, active: int = 0
-) -> go.Figure:
+def with_slider(steps: Mapping[str, go.Figure], prefix: str, active: int = 0) -> go.Figure:
     """One figure with a slider: the traces of each step, shown one step at a time."""
     names = list(steps)
     figure = go.Figure(layout=steps[names[active]].layout)

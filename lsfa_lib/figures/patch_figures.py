@@ -5,14 +5,13 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
 from PIL import Image, ImageColor
 
-from lsfa_lib.figures.clouds import add_buttons
+from lsfa_lib.figures.feature_space import Directions, colors
 from lsfa_lib.figures.image_grid import ColorBar, ImageRow, image_grid
 from lsfa_lib.figures.lesson_figures import PALETTE, add_slider
 from lsfa_lib.figures.scan_images import (
@@ -27,12 +26,13 @@ from lsfa_lib.figures.scan_images import (
     pixels_of,
     uri,
 )
-from lsfa_lib.figures.style import round_ticks
-from lsfa_lib.records import Sample
+from lsfa_lib.figures.style import GOOD, round_ticks
+from lsfa_lib.records import Modality, PatchFeatures, Sample
 
 Values = Float[np.ndarray, "*shape"]
 """(P,) of patches or (S, S) of pixels; NaN off the part."""
 MOST_PX = 260
+BLUE = np.array(ImageColor.getrgb(GOOD))
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def slider_maps(
     image = max(i for i, trace in enumerate(figure.data) if trace.type == "image")
     made = []
     for label, values in steps.items():
-        own = _row(replace(row, maps={name: values}), bar).images[name]
-        made.append({"label": label, "method": "restyle", "args": [{"source": [uri(own)]}, [image]]})
+        own = uri(_row(replace(row, maps={name: values}), bar).images[name])
+        made.append({"label": label, "method": "restyle", "args": [{"source": [own]}, [image]]})
     return add_slider(figure, made, prefix, list(steps).index(_same(steps, row.maps[name])))
 
 
@@ -81,8 +81,8 @@ def _same(steps: Mapping[str, Values], shown: Values) -> str:
 def cluster_maps(sample: Sample, labels: Mapping[str, Values], title: str) -> go.Figure:
     """The part in colours by a number for each patch, an image per key."""
     pixels = pixels_of(sample)
-    colors = np.array([ImageColor.getrgb(color) for color in PALETTE], np.uint8)
-    palette = np.concatenate([np.zeros((1, 3), np.uint8), np.resize(colors, (254, 3))])
+    shown = np.array([ImageColor.getrgb(color) for color in PALETTE], np.uint8)
+    palette = np.concatenate([np.zeros((1, 3), np.uint8), np.resize(shown, (254, 3))])
     images: dict[str, AnyImage] = {"photo": pixels.box.cut(pixels.photo)}
     for name, values in labels.items():
         number = np.nan_to_num(_enlarged(values, pixels), nan=-1).astype(int) + 1
@@ -92,7 +92,10 @@ def cluster_maps(sample: Sample, labels: Mapping[str, Values], title: str) -> go
 
 
 def photo_rings(
-    found: Mapping[str, tuple[Sample, int]], grid: int, title: str, columns: tuple[int, int] = (4, 2)
+    found: Mapping[str, tuple[Sample, int]],
+    grid: int,
+    title: str,
+    columns: tuple[int, int] = (4, 2),
 ) -> go.Figure:
     """Photos of scans, each with a ring around one patch of a grid of `grid` x `grid`."""
     first, *_ = found.values()
@@ -110,36 +113,35 @@ def photo_rings(
 def kept_patches(
     samples: Sequence[Sample], kept: Sequence[Sequence[int]], grid: int, title: str
 ) -> go.Figure:
-    """Photos of training scans with the patches that a coreset kept lit, the others dark."""
+    """Photos of training scans with the patches that a coreset kept in blue."""
     images: dict[str, AnyImage] = {}
     for sample, patches in zip(samples, kept, strict=True):
         pixels = pixels_of(sample)
         mask = np.zeros(grid * grid)
         mask[list(patches)] = 1
         lit = _enlarged(mask, pixels)[..., None] > 0
-        photo = np.where(lit, pixels.photo, pixels.photo // 4)
+        grey = pixels.photo.mean(axis=2, keepdims=True).repeat(3, axis=2)
+        photo = np.where(lit, 0.25 * grey + 0.75 * BLUE, grey).astype(np.uint8)
         name = f"{html.escape(sample.name.rsplit('/', 1)[1])}: {len(patches)} kept"
         images[name] = np.asarray(Image.fromarray(photo).resize((MOST_PX, MOST_PX)))
     box = Box(0, 0, len(samples[0].valid))
     return image_grid([ImageRow("", images, box)], title, None, (4, 2))
 
 
-def patch_buttons(
-    sample: Sample, by_choice: Mapping[str, Mapping[str, Values]], title: str, bar: ColorBar
+def feature_maps(
+    found: Mapping[str, tuple[Sample, PatchFeatures]],
+    directions: Directions,
+    m: Modality,
+    title: str,
 ) -> go.Figure:
-    """Maps of one scan, with buttons that exchange all of them: choice -> name -> values."""
-    rows = {
-        choice: _row(PatchRow(sample, dict(maps)), bar)
-        for choice, maps in by_choice.items()
-    }
-    first = next(iter(rows.values()))
-    figure = image_grid([first], title, bar, (len(first.images), 2))
-    places = [i for i, trace in enumerate(figure.data) if trace.type == "image"]
-    buttons: dict[str, list[Any]] = {}
-    for choice, row in rows.items():
-        buttons[choice] = [{"source": [uri(image) for image in row.images.values()]}, places]
-    add_buttons(figure, buttons)
-    return figure
+    """Features in the colours of their main directions, an image per key."""
+    images: dict[str, AnyImage] = {}
+    for name, (sample, features) in found.items():
+        size = len(sample.valid)
+        painted = Image.fromarray(colors(directions, features, m))
+        images[name] = np.asarray(painted.resize((size, size), Image.Resampling.NEAREST))
+    box = Box(0, 0, size)
+    return image_grid([ImageRow("", images, box)], title, None, (4, 2))
 
 
 def _row(row: PatchRow, bar: ColorBar) -> ImageRow:

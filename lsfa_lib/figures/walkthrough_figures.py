@@ -60,9 +60,7 @@ def sample_figure(sample: Sample, title: str) -> go.Figure:
     return image_grid([ImageRow("", images, box)], title, None, (4, 2))
 
 
-def grid_figure(
-    sample: Sample, patch: int, sides: tuple[int, int], title: str
-) -> go.Figure:
+def grid_figure(sample: Sample, patch: int, sides: tuple[int, int], title: str) -> go.Figure:
     """The grid of patches on the photo, and one patch magnified with the tokens it averages.
 
     `sides`: patches and tokens along one side of the square.
@@ -105,14 +103,19 @@ def _ruled(
 
 
 def marked_cloud(
-    sample: Sample, choices: Mapping[str, Sequence[Marks]], title: str, images: ImageRow
+    sample: Sample,
+    choices: Mapping[str, Sequence[Marks]],
+    title: str,
+    images: ImageRow,
+    whole: bool = True,
 ) -> go.Figure:
-    """The part as a pale cloud with marks on it; buttons choose between sets of marks."""
+    """Marks on the part, which is drawn pale if `whole`; buttons choose between sets of marks."""
     pixels = pixels_of(sample)
     figure = image_grid([images], title, None, (2, 2), with_cloud=True)
     points = clouds.surface_of(pixels)[clouds.spread_points(pixels.valid, POINTS)]
     marker = {"size": 2, "color": "#a9b4c0", "opacity": 0.55}
-    figure.add_scatter3d(**clouds.cloud(points, {"marker": marker, "hoverinfo": "skip"}))
+    if whole:
+        figure.add_scatter3d(**clouds.cloud(points, {"marker": marker, "hoverinfo": "skip"}))
     base = len(figure.data)
     shown = next(iter(choices))
     owner = []
@@ -210,16 +213,22 @@ def meeting_figure(
     """Row t of the sparse map for some patches: their points, and the groups they draw from."""
     weights, grid = features.by_modality["3d"].weights, features.grid[0]
     starts, columns = weights.crow_indices(), weights.col_indices()
-    choices, count = {}, 0
+    points = sample.xyz[:, sample.valid].T.cpu()
+    choices, counts = {}, []
     for name, patch in places.items():
         entries = slice(int(starts[patch]), int(starts[patch + 1]))
-        drawn, share = centres[columns[entries]], weights.values()[entries].cpu().numpy()
-        used = Marks("group, larger: more weight", drawn.cpu().numpy(), CENTRE, 4, 6 + 22 * share)
-        own = Marks("points of the patch", _patch_points(sample, patch, grid).numpy(), DEFECTIVE, 3)
-        choices[name] = [used, own]
-        count = count or len(share)
-    title = f"The patch at the {next(iter(places))} mixes the features of {count} groups"
-    return marked_cloud(sample, choices, title, place_images(sample, places, grid))
+        drawn, share = centres[columns[entries]].cpu(), weights.values()[entries].cpu().numpy()
+        own = _patch_points(sample, patch, grid)
+        reach = 3 * (drawn - own.mean(dim=0)).norm(dim=1).max()
+        near = points[(points - own.mean(dim=0)).norm(dim=1) < reach].numpy()
+        choices[name] = [
+            Marks("point of the part", near, "#a9b4c0", 3),
+            Marks("group, larger: more weight", drawn.numpy(), CENTRE, 4, 8 + 30 * share),
+            Marks("point of the patch", own.numpy(), DEFECTIVE, 6),
+        ]
+        counts.append(f"{len(share)} groups at {name}")
+    title = f"A patch mixes the features of a few groups: {', '.join(counts)}"
+    return marked_cloud(sample, choices, title, place_images(sample, places, grid), whole=False)
 
 
 def _patch_points(sample: Sample, patch: int, grid: int) -> Float[Tensor, "n 3"]:

@@ -10,7 +10,7 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 
-class Equations(IPythonRenderer):  # type: ignore[misc]
+class Equations(IPythonRenderer):
     """nbconvert's HTML, with each LaTeX equation as MathML instead of text for MathJax."""
 
     def block_math(self, body: str) -> str:
@@ -22,11 +22,11 @@ class Equations(IPythonRenderer):  # type: ignore[misc]
         return convert(body.strip())
 
 
-class OfflineExporter(HTMLExporter):  # type: ignore[misc]
+class OfflineExporter(HTMLExporter):
     """nbconvert's exporter without prompts and without MathJax."""
 
     def __init__(self) -> None:
-        super().__init__(template_name="basic")
+        super().__init__(template_name="basic")  # type: ignore[no-untyped-call]
         self.exclude_input_prompt = self.exclude_output_prompt = True
 
     @pass_context

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from lsfa_lib.adaptation.adaptors import Adaptors, new_adaptors
 from lsfa_lib.adaptation.training import Trained, TrainingStopped, train_adaptors
 from lsfa_lib.config import (
@@ -20,13 +22,14 @@ from lsfa_lib.config import (
 )
 from lsfa_lib.datasets.entry import Entry
 from lsfa_lib.datasets.layouts import split_of
+from lsfa_lib.evaluation.bootstrap import AREA, verdict
 from lsfa_lib.features.extract import Encoders, load_encoders
 from lsfa_lib.features.lazy_scan import few_shot, fixed_threads, good_features, lazy_scan
 from lsfa_lib.figures.feature_space import View
 from lsfa_lib.figures.scan_statistics import find_entry
 from lsfa_lib.records import PatchFeatures
 from lsfa_lib.storage.files import CHECKOUT, InputError, located
-from lsfa_lib.studies.study_table import StudyRuns, load
+from lsfa_lib.studies.study_table import StudyRuns, lead_lines, load, spread
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,7 @@ class Lesson:
     seed: int
 
 
-def prepare(
-    config: Config, category: str, scan: str = "", seed: int = 0, scans: int = 8
-) -> Lesson:
+def prepare(config: Config, category: str, scan: str = "", seed: int = 0, scans: int = 8) -> Lesson:
     """`scans` training scans drawn by the seed, the first validation scan and one defective scan.
 
     `scan` names the defective one, such as hole/000; a name that the category lacks, or none,
@@ -65,7 +66,7 @@ def prepare(
         good = split_of(config.data, category, "validation").entries[0]
         bad = _defective(config, category, scan)
         views = [_view(entry, encoders, config) for entry in (good, bad)]
-    return Lesson(config, encoders, split.entries, train, *views, (good, bad), seed)
+    return Lesson(config, encoders, split.entries, train, views[0], views[1], (good, bad), seed)
 
 
 def _defective(config: Config, category: str, scan: str) -> Entry:
@@ -145,3 +146,20 @@ def progress_of(trained: Trained, *names: str) -> dict[str, tuple[list[float], l
         steps = [float(i + 1) for i in range(len(values))]
         found[name] = (steps, [value / (abs(values[0]) or 1.0) for value in values])
     return found
+
+
+def hypothesis_answer(lines: pd.DataFrame, hypotheses: Mapping[str, str]) -> str:
+    """Markdown: each hypothesis, by the study's row it is about, and whether its numbers agree."""
+    found = {line["row"]: line for line in lead_lines(lines)}
+    words = {
+        "confirmed": "the numbers agree",
+        "worse": "the numbers say the opposite",
+        "": "undecided, since one seed gives no interval",
+    }
+    told = [
+        f"- *{text}*: {words.get(verdict(found[row]), 'not confirmed')} (I-AUROC of “{row}” "
+        f"{spread(found[row], 'd_i_auroc', '+.3f')} against the reference)."
+        for row, text in hypotheses.items()
+        if row in found and f"d_{AREA}" in found[row]
+    ]
+    return "\n".join(["**The hypothesis.**\n", *told]) if told else ""

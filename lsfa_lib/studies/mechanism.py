@@ -13,6 +13,7 @@ from torch import Tensor
 from lsfa_lib.adaptation.adaptors import Adaptors, adapt, scan_rows
 from lsfa_lib.adaptation.feature_queue import FeatureQueue
 from lsfa_lib.adaptation.instances import instance_features
+from lsfa_lib.adaptation.monitors import effective_rank
 from lsfa_lib.adaptation.nearest import nearest_index
 from lsfa_lib.features.extract import distinct_rows
 from lsfa_lib.features.geometry import direct_distances
@@ -25,14 +26,10 @@ Matrix = Float[np.ndarray, "n n"]
 
 
 @torch.inference_mode()
-def projected(
-    adaptors: Adaptors, features: PatchFeatures
-) -> dict[Modality, Float[Tensor, "V C"]]:
+def projected(adaptors: Adaptors, features: PatchFeatures) -> dict[Modality, Float[Tensor, "V C"]]:
     """Unit vectors H(x) of the V valid patches, by modality."""
     adapted = adaptors(scan_rows(features, adaptors.config))
-    return {
-        m: F.normalize(adaptors.project(m, s.rows), dim=1)[s.index] for m, s in adapted.items()
-    }
+    return {m: F.normalize(adaptors.project(m, s.rows), dim=1)[s.index] for m, s in adapted.items()}
 
 
 def cosines(adaptors: Adaptors, features: PatchFeatures, most: int = 0) -> Matrix:
@@ -81,6 +78,20 @@ def compact_distances(
     }
 
 
+def summary(lesson: Lesson, adaptors: Adaptors) -> dict[str, float]:
+    """What the losses aim at, on scans that were not trained on: partners, distances, rank."""
+    good = lesson.good.features["frozen"]
+    matrix = cosines(adaptors, good)
+    found = {"partner": float((partner_ranks(matrix) == 1).mean())}
+    distances = compact_distances(lesson, adaptors, "rgb")
+    found["good"] = float(np.median(distances["good part"]))
+    defect = distances["defect"]
+    found["contrast"] = float(np.median(defect)) / found["good"] if len(defect) else float("nan")
+    rows = torch.from_numpy(rows_of(adapt(adaptors, good), "rgb"))
+    found["rank"] = effective_rank(rows, torch.ones(len(rows)))
+    return found
+
+
 def nearest_distances(
     rows: Float[Tensor, "R D"], bank: Float[Tensor, "M D"]
 ) -> Float[np.ndarray, " R"]:
@@ -116,6 +127,13 @@ def own_copies(
     return found
 
 
+def queue_distances(lesson: Lesson, scans: int, m: Modality = "rgb") -> Float[np.ndarray, " R"]:
+    """Distances of the first scan's patches to a queue of this many other scans."""
+    held = [torch.from_numpy(rows_of(f, m)) for f in lesson.train[: scans + 1]]
+    scale = float(np.sqrt(2 * held[0].numpy().var(axis=0).sum()))
+    return nearest_distances(held[0], torch.cat(held[1:])) / scale
+
+
 def queue_contents(
     capacity: int, rows: int, scans: int, steps: int
 ) -> Float[np.ndarray, "steps capacity"]:
@@ -129,9 +147,7 @@ def queue_contents(
     return np.stack(seen)
 
 
-def clusters(
-    features: PatchFeatures, m: Modality, k: int, seed: int
-) -> Float[np.ndarray, " P"]:
+def clusters(features: PatchFeatures, m: Modality, k: int, seed: int) -> Float[np.ndarray, " P"]:
     """Cluster of each patch by the K instance features of its scan; NaN off the part."""
     rows, index = distinct_rows(features, m)
     held = index >= 0

@@ -36,9 +36,8 @@ def influence(lesson: Lesson, structure: str, patch: int, m: Modality = "rgb") -
     Relative to the move of that patch itself; random layers, as training begins with them.
     """
     features = lesson.good.features["frozen"]
-    adaptors = new_adaptors(
-        lesson.train, replace(lesson.config.adaptor, structure=structure), lesson.seed
-    )
+    config = replaced(lesson.config.adaptor, {"structure": structure})
+    adaptors = new_adaptors(lesson.train, config, lesson.seed)
     scan = scan_rows(features, adaptors.config)
     index = scan[m].index[int(features.valid[:patch].sum())]
     changed = scan[m].rows.clone()
@@ -165,9 +164,7 @@ def actual(features: PatchFeatures, m: Modality) -> PatchFeatures:
     return _with_rows(features, m, F.normalize(rows, dim=1), index)
 
 
-def _with_rows(
-    features: PatchFeatures, m: Modality, rows: Tensor, index: Tensor
-) -> PatchFeatures:
+def _with_rows(features: PatchFeatures, m: Modality, rows: Tensor, index: Tensor) -> PatchFeatures:
     weights = copying_weights(features.valid, index[features.valid], rows)
     return replace(
         features, by_modality={**features.by_modality, m: ModalityFeatures(rows, weights)}

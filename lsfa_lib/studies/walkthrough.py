@@ -16,9 +16,9 @@ def shapes(**named: Any) -> str:
     """Markdown: type and shape of arrays and tensors, a line each."""
     lines = []
     for name, value in named.items():
-        layout = "sparse, " if isinstance(value, torch.Tensor) and value.layout != torch.strided else ""
-        kind = str(value.dtype).removeprefix("torch.")
-        lines.append(f"- `{name}`: {layout}{kind}, {' × '.join(map(str, value.shape)) or 'one number'}")
+        sparse = isinstance(value, torch.Tensor) and value.layout != torch.strided
+        kind = ("sparse " if sparse else "") + str(value.dtype).removeprefix("torch.")
+        lines.append(f"- `{name}`: {kind}, {' × '.join(map(str, value.shape))}")
     return "\n".join(lines)
 
 
@@ -30,11 +30,6 @@ def kept_by_scan(bank: Bank, scans: int) -> list[list[int]]:
     return kept
 
 
-def most_unusual(searched: Searched) -> int:
-    """The patch farthest from the bank."""
-    return int(searched.distances.argmax())
-
-
 def nearest_source(searched: Searched, bank: Bank, patch: int) -> tuple[int, int, float]:
     """(training scan, patch there, distance) of the bank row nearest to a patch."""
     scan, there = bank.source[int(searched.nearest[patch])].tolist()
@@ -42,7 +37,10 @@ def nearest_source(searched: Searched, bank: Bank, patch: int) -> tuple[int, int
 
 
 def answer(
-    name: str, scores: Mapping[str, float], thresholds: Mapping[str, float], kept: Mapping[Modality, int]
+    name: str,
+    scores: Mapping[str, float],
+    thresholds: Mapping[str, float],
+    kept: Mapping[Modality, int],
 ) -> str:
     """The verdict on the scan, as Markdown."""
     lead = "rgb+3d"
@@ -53,7 +51,8 @@ def answer(
     ]
     for mode, score in scores.items():
         side = "above" if score > thresholds[mode] else "below"
-        lines.append(f"- {mode_label(mode)}: {score:.2f}, {side} its threshold {thresholds[mode]:.2f}.")
+        limit = f"{side} its threshold {thresholds[mode]:.2f}"
+        lines.append(f"- {mode_label(mode)}: {score:.2f}, {limit}.")
     rows = " and ".join(f"{count} ({mode_label(m)})" for m, count in kept.items())
     lines.append(f"- The banks that decided this hold {rows} patches of good parts.")
     return "\n".join(lines)
