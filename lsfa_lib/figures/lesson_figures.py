@@ -91,7 +91,7 @@ def distributions(
                 mode="lines",
                 name=name,
                 legendgroup=name,
-                showlegend=row == 1,
+                showlegend=row == 1 and len(groups) > 1,
                 line={"width": 2.5, "color": color_of(name, place), "dash": DASHES[place % 6]},
                 hovertemplate=f"{name}: %{{y:.0%}} are below %{{x:.3g}}<extra></extra>",
                 row=row,
@@ -140,7 +140,7 @@ def dots(
             x=values,
             y=names,
             mode="markers+text",
-            text=[f" {value:.3g}" for value in values],
+            text=[f" {_short(value)}" for value in values],
             textposition="middle right",
             cliponaxis=False,
             marker={"size": 13, "color": PALETTE[(column - 1) % len(PALETTE)]},
@@ -150,7 +150,7 @@ def dots(
             col=column,
         )
         top = max([v for v in values if np.isfinite(v)], default=1.0)
-        figure.update_xaxes(range=[0, 1.35 * top or 1.0], col=column)
+        figure.update_xaxes(range=[-0.06 * top, 1.4 * top] if top else [0, 1], col=column)
     styled(figure, title, "", "", height=150 + 44 * len(names))
     for column, quantity in enumerate(quantities, 1):
         figure.update_xaxes(title_text=axis_titles[quantity], nticks=4, col=column)
@@ -163,6 +163,10 @@ def dots(
         narrow[f"yaxis{number}.showticklabels"] = True
     adapt_to_phones(figure, narrow)
     return figure
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def scatter(
@@ -243,7 +247,9 @@ def add_slider(
     }
     meta = figure.layout.meta or {}
     figure.update_layout(sliders=[slider], title={"y": 1, "yanchor": "top", "pad": {"t": 12}})
+    inside = {"x": 1, "xanchor": "right", "y": 1, "yanchor": "top", "orientation": "v"}
     figure.update_layout(height=(figure.layout.height or 380) + 70, margin={"t": 140})
+    figure.update_layout(legend=inside)
     narrow = dict(meta.get("narrow", {}))
     if "height" in narrow:
         narrow["height"] += 70

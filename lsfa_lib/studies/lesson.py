@@ -64,12 +64,13 @@ def prepare(config: Config, category: str, scan: str = "", seed: int = 0, scans:
     with fixed_threads(config.threads):
         train = good_features(split, encoders, config)
         good = split_of(config.data, category, "validation").entries[0]
-        bad = _defective(config, category, scan)
+        bad = scan_of(config, category, scan)
         views = [_view(entry, encoders, config) for entry in (good, bad)]
     return Lesson(config, encoders, split.entries, train, views[0], views[1], (good, bad), seed)
 
 
-def _defective(config: Config, category: str, scan: str) -> Entry:
+def scan_of(config: Config, category: str, scan: str) -> Entry:
+    """The test scan of that name, such as hole/000, else the category's first defective one."""
     test = split_of(config.data, category, "test").entries
     if scan and any(entry.name.endswith(f"/{scan}") for entry in test):
         return find_entry(Path(config.data.root), category, scan)
@@ -114,8 +115,8 @@ def not_run(study: str) -> str:
     known = (CHECKOUT / "studies" / f"{name}.yaml").exists()
     command = f"lsfa sweep studies/{name if known else 'NAME'}.yaml --preset {preset or 'demo'}"
     return (
-        f"**This study has not been run yet**, so its numbers are missing here: `{command}` "
-        "writes them and a page like this one; all above was computed just now."
+        f"**This study has not been run yet**: `{command}` writes its numbers. Until then the "
+        "sections about them are empty."
     )
 
 
