@@ -26,6 +26,7 @@ from lsfa_lib.evaluation.bootstrap import AREA, verdict
 from lsfa_lib.features.extract import Encoders, load_encoders
 from lsfa_lib.features.lazy_scan import few_shot, fixed_threads, good_features, lazy_scan
 from lsfa_lib.figures.feature_space import View
+from lsfa_lib.figures.findings import BOTH
 from lsfa_lib.figures.scan_statistics import find_entry
 from lsfa_lib.records import PatchFeatures
 from lsfa_lib.storage.files import CHECKOUT, InputError, located
@@ -55,9 +56,10 @@ def prepare(config: Config, category: str, scan: str = "", seed: int = 0, scans:
     """`scans` training scans drawn by the seed, the first validation scan and one defective scan.
 
     `scan` names the defective one, such as hole/000; a name that the category lacks, or none,
-    takes its first defective test scan. Features come from the cache where it has them.
+    takes its first defective test scan. Features come from the cache where it has them. All is
+    computed on the CPU, which suffices for a few scans.
     """
-    config = resolve_paths(config)
+    config = replace(resolve_paths(config), device="cpu")
     split = split_of(config.data, category, "train")
     split = few_shot(split, min(scans, len(split)) if scans else 0, seed)
     encoders = load_encoders(config, resolve_device(config.device))
@@ -123,19 +125,20 @@ def not_run(study: str) -> str:
 def live_config(runs: StudyRuns | None, preset: str, fields: Mapping[str, Any]) -> Config:
     """The config for live computations: data and preset of the study where it was run.
 
-    `fields` come on top. A study with a preset of its own is shown with `preset`.
+    `fields` come on top. A study with a preset of its own is shown with `preset`, one of images
+    without 3D with the data of `preset`.
     """
-    if runs is None:
+    if runs is None or BOTH not in runs.modes:
         return configure(preset, dict(fields))
     stored = next(iter(runs.results.values()))["config"]
     kept = {"data.root": stored["data"]["root"], "cache": stored["cache"]}
     known = runs.about.preset if runs.about.preset in PRESETS else preset
-    return configure(known, {**kept, "device": stored["device"], **fields})
+    return configure(known, {**kept, **fields})
 
 
 def live_category(runs: StudyRuns | None, category: str) -> str:
     """`category`, or the study's first one where it was swept without that."""
-    known = runs.about.categories if runs else [category]
+    known = runs.about.categories if runs and BOTH in runs.modes else [category]
     return category if category in known else known[0]
 
 

@@ -71,10 +71,11 @@ def compact_distances(
     good = rows_of(adapt(adaptors, lesson.good.features["frozen"]), m)
     bad = rows_of(adapt(adaptors, lesson.bad.features["frozen"]), m)
     touched = lesson.bad.touched[lesson.bad.features["frozen"].valid].cpu().numpy()
-    found = {"good part": good, "defect": bad[touched]}
+    found = {"good part": good, "defect": bad[touched]}  # a defect may leave no patch
     return {
         name: nearest_distances(torch.from_numpy(rows), bank) / scale
         for name, rows in found.items()
+        if len(rows)
     }
 
 
@@ -85,8 +86,8 @@ def summary(lesson: Lesson, adaptors: Adaptors) -> dict[str, float]:
     found = {"partner": float((partner_ranks(matrix) == 1).mean())}
     distances = compact_distances(lesson, adaptors, "rgb")
     found["good"] = float(np.median(distances["good part"]))
-    defect = distances["defect"]
-    found["contrast"] = float(np.median(defect)) / found["good"] if len(defect) else float("nan")
+    defect = float(np.median(distances.get("defect", np.nan)))
+    found["contrast"] = defect / found["good"]
     rows = torch.from_numpy(rows_of(adapt(adaptors, good), "rgb"))
     found["rank"] = effective_rank(rows, torch.ones(len(rows)))
     return found
