@@ -15,8 +15,9 @@ from torch.nn import functional
 from lsfa_lib.adaptation.adaptors import adapt
 from lsfa_lib.config import Config
 from lsfa_lib.figures.feature_space import rows_of
-from lsfa_lib.figures.lesson_figures import curves, with_slider
+from lsfa_lib.figures.lesson_figures import curves
 from lsfa_lib.figures.patch_figures import PatchRow, patch_maps, scale_bar
+from lsfa_lib.figures.sliders import with_slider
 from lsfa_lib.notebooks.find import find_notebook, parameters_of
 from lsfa_lib.notebooks.run import execute
 from lsfa_lib.pages import report

@@ -13,7 +13,7 @@ from PIL import Image, ImageColor
 
 from lsfa_lib.figures.feature_space import Directions, colors
 from lsfa_lib.figures.image_grid import ColorBar, ImageRow, image_grid
-from lsfa_lib.figures.lesson_figures import PALETTE, add_slider
+from lsfa_lib.figures.lesson_figures import PALETTE
 from lsfa_lib.figures.scan_images import (
     TOP,
     AnyImage,
@@ -26,6 +26,7 @@ from lsfa_lib.figures.scan_images import (
     pixels_of,
     uri,
 )
+from lsfa_lib.figures.sliders import add_slider
 from lsfa_lib.figures.style import GOOD, round_ticks
 from lsfa_lib.records import Modality, PatchFeatures, Sample
 
