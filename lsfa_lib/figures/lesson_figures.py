@@ -24,6 +24,7 @@ COLORS = {
 }
 """Of names that mean the same in every figure; others take plotly's palette below."""
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#7A5195", GREY)
+Numbers = Sequence[int | float]
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 
@@ -105,7 +106,7 @@ def distributions(
 
 
 def curves(
-    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    lines: Mapping[str, tuple[Numbers, Numbers]],
     title: str,
     axes: tuple[str, str],
     **y: Any,

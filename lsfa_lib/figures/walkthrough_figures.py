@@ -75,9 +75,9 @@ def grid_figure(sample: Sample, patch: int, sides: tuple[int, int], title: str) 
     near = near.repeat(factor, 0).repeat(factor, 1)
     offset = (top * factor, left * factor)
     near = _ruled(near, factor * side / tokens, (210, 210, 210), offset, 1)
-    near = _ruled(near, factor * px, ImageColor.getrgb(DEFECTIVE), offset, 3)
+    near = _ruled(near, float(factor * px), ImageColor.getrgb(DEFECTIVE), offset, 3)
     images: dict[str, AnyImage] = {
-        f"{grid} x {grid} patches": _ruled(large, ENLARGED * px, (255, 255, 255), (0, 0), 1),
+        f"{grid} x {grid} patches": _ruled(large, float(ENLARGED * px), (255, 255, 255), (0, 0), 1),
         "5 x 5 patches (orange), tokens (grey)": near,
     }
     box = Box(0, 0, side)
