@@ -11,15 +11,7 @@ import pandas as pd
 
 from lsfa_lib.adaptation.adaptors import Adaptors, new_adaptors
 from lsfa_lib.adaptation.training import Trained, TrainingStopped, train_adaptors
-from lsfa_lib.config import (
-    PRESETS,
-    Config,
-    configure,
-    replaced,
-    resolve_device,
-    resolve_paths,
-    with_losses,
-)
+from lsfa_lib.config import PRESETS, Config, configure, replaced, resolve_device, with_losses
 from lsfa_lib.datasets.entry import Entry
 from lsfa_lib.datasets.layouts import split_of
 from lsfa_lib.evaluation.bootstrap import AREA, verdict
@@ -59,7 +51,7 @@ def prepare(config: Config, category: str, scan: str = "", seed: int = 0, scans:
     takes its first defective test scan. Features come from the cache where it has them. All is
     computed on the CPU, which suffices for a few scans.
     """
-    config = replace(resolve_paths(config), device="cpu")
+    config = replace(config, device="cpu")
     split = split_of(config.data, category, "train")
     split = few_shot(split, min(scans, len(split)) if scans else 0, seed)
     encoders = load_encoders(config, resolve_device(config.device))
