@@ -41,7 +41,7 @@ class Marks:
     points: Float[np.ndarray, "N 3"]
     """Metres, in the camera's frame."""
     color: str
-    size: float = 4.0
+    size: int | float = 4
     sizes: Float[np.ndarray, " N"] | None = None
     """Of each point, where they differ."""
 
