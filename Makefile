@@ -20,7 +20,8 @@ lab: .venv/.ready
 
 # labconfig/ is read, all that Jupyter and IPython write goes to LAB_HOME. A browser is opened;
 # LAB_ARGS=--no-browser opens none, and takes any other option of `jupyter lab`. Language servers
-# are left out: looking for them takes seconds and writes to the home folder.
+# are left out: looking for them takes seconds and writes to the home folder. Notebooks are saved
+# without outputs, so that running them changes no tracked file.
 LAB_HOME ?= $(CURDIR)/.venv/jupyter
 LAB_FOLDER ?= notebooks
 LAB_ARGS ?=
@@ -33,6 +34,7 @@ lab-server: export IPYTHONDIR = $(LAB_HOME)/ipython
 lab-server:
 	$(BIN)/jupyter lab "$(LAB_FOLDER)" --LabApp.default_url=/lab/tree/explore.ipynb \
 		--ServerApp.jpserver_extensions="jupyter_lsp=False" \
+		--ContentsManager.pre_save_hook=lsfa_lib.notebooks.saved.without_outputs \
 		$(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
 
 # How much each component contributes, with seeds and intervals: two to three hours on two cores.

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.slow
 Small = tuple[dict[str, Study], Swept]
 PAGES = {path.stem for path in SOURCE.glob("*.yaml")} - {
     *("paper", "in_depth", "methods_more"),
-    *("data", "features", "qualitative", "efficiency"),
+    *("data", "features", "walkthrough", "qualitative", "efficiency"),
     *("validity", "validity_demo1", "validity_demo2"),
 }
 """Studies with a page of their own that are swept here; others are the pages of their runs."""
@@ -105,7 +105,7 @@ def test_real_photographs_are_compared_with_both_demos(swept: Small) -> None:
     assert "Is the demo a fair judge?" in page and "in the order of the real" in page
 
 
-@pytest.mark.parametrize("name", ["data", "features", "efficiency"])
+@pytest.mark.parametrize("name", ["data", "features", "walkthrough", "efficiency"])
 def test_pages_without_numbers_stand_beside_the_studies(swept: Small, name: str) -> None:
     study, reports = swept[0][name], swept[1].index.parent
     (page,) = reports.glob(f"{study.notebook.stem}-seal-*/report.html")

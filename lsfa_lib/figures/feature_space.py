@@ -5,6 +5,7 @@ A *space* is `frozen`, features of the frozen backbones, or `adapted`, after tra
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from operator import attrgetter
 from typing import Literal
@@ -113,12 +114,23 @@ def load(
     train = few_shot(split_of(config.data, category, "train"), config.shots, seed)
     some = Split(tuple(train.entries[i] for i in spread_out(len(train), fit_scans)))
     scans = good_features(some, encoders, config)
+    return spaces_of(config, encoders, detectors, some, scans)
+
+
+def spaces_of(
+    config: Config,
+    encoders: Encoders,
+    detectors: dict[Space, Detector],
+    train: Split,
+    scans: Sequence[PatchFeatures],
+) -> Spaces:
+    """The spaces of these detectors, with the main directions of `scans`, those of `train`."""
     directions: dict[Key, Directions] = {}
     for space, detector in detectors.items():
         in_space = [adapt(detector.adaptors, features) for features in scans]
         for m in MODALITIES:
             directions[space, m] = fit_directions([rows_of(one, m) for one in in_space])
-    return Spaces(config, encoders, detectors, directions, some.entries)
+    return Spaces(config, encoders, detectors, directions, train.entries)
 
 
 def fit_directions(scans: list[Float[np.ndarray, "_ D"]]) -> Directions:

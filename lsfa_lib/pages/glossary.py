@@ -13,7 +13,7 @@ LIST, OFF, ON = "<!--glossary-->", "<!--glossary off-->", "<!--glossary on-->"
 _STARTS = {"table", "h1", "h2", "h3", "p", "li", "dl", "figcaption"}
 """In each of these the first occurrence of a term is explained."""
 _TEXT = {"th", "caption", "h1", "h2", "h3", "p", "li", "dt", "figcaption"}
-_SKIPPED = {"a", "abbr", "button", "code", "pre"}
+_SKIPPED = {"a", "abbr", "button", "code", "math", "pre"}
 _TOKENS = re.compile(
     r"""(<!--.*?-->|<script\b.*?</script>|<style\b.*?</style>"""
     r"""|<[/!]?[a-z](?:[^<>"']++|"[^"]*+"|'[^']*+')*+>)""",

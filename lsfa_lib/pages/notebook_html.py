@@ -11,10 +11,10 @@ import re
 from typing import Any
 
 import numpy as np
-from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from PIL import Image
 
+from lsfa_lib.pages.equations import OfflineExporter
 from lsfa_lib.pages.page import embedded_json, packed, without_folders
 from lsfa_lib.storage.files import InputError
 
@@ -39,9 +39,7 @@ def body_html(notebook: NotebookNode, title: str = "", compressed: bool = False)
     asked = question(page)
     if asked and title.startswith(asked):
         page.cells[0].source = page.cells[0].source.partition("\n")[2]
-    exporter: Any = HTMLExporter(template_name="basic")  # type: ignore[no-untyped-call]
-    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
-    return exporter.from_notebook_node(page)[0]
+    return OfflineExporter().from_notebook_node(page)[0]
 
 
 def question(notebook: NotebookNode) -> str:
