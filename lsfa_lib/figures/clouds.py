@@ -16,6 +16,13 @@ from lsfa_lib.figures.style import DEFECTIVE, adapt_to_phones
 CLOUD_POINTS = 12_000
 MOST_BUTTONS = 5
 """In a row on a phone; more become a menu."""
+MENU: dict[str, Any] = {
+    **{"x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom", "pad": {"b": 6}},
+    "bgcolor": "#dbe2ea",
+    "bordercolor": "#aab5c1",
+    "font": {"color": "#1d2733", "size": 12},
+}
+"""A menu above a figure, legible on light and dark pages."""
 PLACE = "%{x:.2f}, %{y:.2f}, %{z:.2f} mm<extra></extra>"
 Coloring = dict[str, Any]
 """Attributes of a cloud's trace: marker and hover text."""
@@ -88,28 +95,24 @@ def add_cloud(
 
 def add_colorings(figure: go.Figure, choices: dict[str, Coloring]) -> None:
     """Buttons that recolour the last trace."""
-    buttons = {}
-    for label, coloring in choices.items():
-        # restyle spreads a list over the traces: each value is wrapped.
-        change = {f"marker.{key}": [value] for key, value in coloring["marker"].items()}
-        # plotly turns arrays of traces into bytes by itself, but not those of buttons.
-        change["marker.color"] = [_packed(coloring["marker"]["color"], "u1")]
-        change["hovertemplate"] = coloring["hovertemplate"]
-        buttons[label] = [change, [len(figure.data) - 1]]
-    add_buttons(figure, buttons)
+    last = len(figure.data) - 1
+    add_buttons(figure, {n: recoloring([coloring], [last]) for n, coloring in choices.items()})
+
+
+def recoloring(colorings: list[Coloring], traces: list[int]) -> list[Any]:
+    """Arguments of restyle that give each of the traces its colouring."""
+    markers = [coloring["marker"] for coloring in colorings]
+    change: dict[str, Any] = {f"marker.{key}": [m[key] for m in markers] for key in markers[0]}
+    # plotly turns arrays of traces into bytes by itself, but not those of buttons.
+    change["marker.color"] = [_packed(marker["color"], "u1") for marker in markers]
+    change["hovertemplate"] = [coloring["hovertemplate"] for coloring in colorings]
+    return [change, traces]
 
 
 def add_buttons(figure: go.Figure, choices: dict[str, list[Any]]) -> None:
     """Buttons above the figure, on phones a menu if many: label -> arguments of restyle."""
-    menu = {
-        "type": "buttons",
-        "direction": "right",
-        "buttons": [{"label": n, "method": "restyle", "args": args} for n, args in choices.items()],
-        **{"x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom", "pad": {"b": 6}},
-        "bgcolor": "#dbe2ea",
-        "bordercolor": "#aab5c1",
-        "font": {"color": "#1d2733", "size": 12},
-    }
+    buttons = [{"label": n, "method": "restyle", "args": args} for n, args in choices.items()]
+    menu = {"type": "buttons", "direction": "right", "buttons": buttons, **MENU}
     # In a notebook the title is above the buttons; a page shows it apart and needs no room for it.
     title = {"y": 1, "yanchor": "top", "pad": {"t": 12}}
     figure.update_layout(updatemenus=[menu], title=title, margin={"t": 92})

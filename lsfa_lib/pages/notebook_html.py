@@ -69,7 +69,7 @@ def _figure_html(figure: dict[str, Any], compressed: bool) -> str:
     layout = dict(figure["layout"])
     caption = _caption(layout.pop("title", {}).get("text", ""))
     meta = layout.get("meta", {})
-    layout["meta"] = {name: meta[name] for name in ("narrow", "linked") if name in meta}
+    layout["meta"] = {name: meta[name] for name in ("narrow", "linked", "menus") if name in meta}
     margin = layout.get("template", {}).get("layout", {}).get("margin", {})
     layout["margin"] = {**margin, "t": 34, **layout.get("margin", {}), **meta.get("margin", {})}
     height = layout.get("height", 380)

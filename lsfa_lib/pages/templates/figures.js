@@ -106,6 +106,8 @@
     if (!state.base) return;
     const layout = layoutFor(canvas, state.base), now = canvas.layout;
     layout.updatemenus?.forEach((menu, i) => { menu.active = now.updatemenus[i].active; });
+    // A menu of scans has changed what stands above the images.
+    if (layout.meta?.menus) layout.annotations.forEach((note, i) => { note.text = now.annotations[i].text; });
     if (layout.scene && narrow === state.narrow) layout.scene.camera = now.scene.camera;
     state.narrow = narrow;
     Plotly.react(canvas, canvas.data, layout, config);

@@ -1,0 +1,105 @@
+"""The same test scans under every setting of a study, from the maps that its runs have kept."""
+
+from __future__ import annotations
+
+import html
+
+import plotly.graph_objects as go
+from IPython.display import Markdown
+
+from lsfa_lib.figures.comparator import Compared, comparator
+from lsfa_lib.figures.findings import Result, lead, number
+from lsfa_lib.storage.kept_maps import KeptScan, read_maps
+from lsfa_lib.studies.study_table import StudyRuns
+
+MOST_SETTINGS, MOST_IMAGES = 12, 260
+"""Of one page, which stays below 5 MB."""
+
+
+def side_by_side(study: StudyRuns) -> go.Figure | Markdown:
+    """A figure to compare the settings on single scans, or a sentence on why there is none.
+
+    Settings are the study's first ones, scans those that every run keeps: the first by name of each
+    kind of defect and of the good ones, in turn of the categories, of the first seed. No score
+    chooses any.
+    """
+    scans = compared_scans(study)
+    if not scans:
+        return Markdown(
+            "The runs of this study were made before maps were kept, so that no scan can be shown "
+            f"under every setting; `lsfa sweep studies/{html.escape(study.about.name)}.yaml "
+            "--force` runs them again."
+        )
+    return comparator(scans, study.about.reference, changes_sentence(study))
+
+
+def compared_scans(study: StudyRuns) -> list[Compared]:
+    """The scans that the reference has kept, under every setting that kept them too."""
+    cells = [study.about.reference, *(c for c in study.cells if c != study.about.reference)]
+    cells = cells[:MOST_SETTINGS]
+    by_category = [_of_category(study, category, cells) for category in study.about.categories]
+    longest = max(map(len, by_category), default=0)
+    turns = [own[i] for i in range(longest) for own in by_category if i < len(own)]
+    kept = turns[: max(1, MOST_IMAGES // (2 * len(cells)))]
+    return sorted(kept, key=lambda scan: scan.label)
+
+
+def _of_category(study: StudyRuns, category: str, cells: list[str]) -> list[Compared]:
+    maps: dict[str, dict[str, KeptScan]] = {}
+    results: dict[str, Result] = {}
+    trial = (category, study.about.seeds[0], 0)
+    for run in study.about.runs:
+        if run.done and run.cell in cells and run.key[1:] == trial:
+            kept = read_maps(study.about.folder / run.folder)
+            if kept:
+                maps[run.cell], results[run.cell] = kept, study.results[run.key]
+    first = maps.get(study.about.reference, {})
+    return [_compared(name, maps, results) for name in first]
+
+
+def _compared(
+    name: str, maps: dict[str, dict[str, KeptScan]], results: dict[str, Result]
+) -> Compared:
+    category, _, kind, stem = name.split("/")
+    return Compared(
+        label=f"{category}, {kind} {stem}",
+        kept={cell: kept[name] for cell, kept in maps.items() if name in kept},
+        said={cell: said_of(result, name) for cell, result in results.items()},
+    )
+
+
+def said_of(result: Result, name: str, mode: str = "") -> str:
+    """`found`, `missed`, `false alarm` or `passed`; `flagged` where the truth is unknown."""
+    mode = mode or lead(result)
+    scan = next(scan for scan in result["scans"] if scan["name"] == name)
+    called = scan["scores"][mode] > number(result["modes"][mode]["threshold"])
+    if scan["defective"] is None:
+        return "flagged" if called else "not flagged"
+    words = ("missed", "found") if scan["defective"] else ("passed", "false alarm")
+    return words[called]
+
+
+def changes_sentence(study: StudyRuns) -> str:
+    """How many verdicts of test scans differ most from the reference's, over all runs."""
+    reference, counts = study.about.reference, {}
+    for cell in study.cells:
+        pairs = [
+            (
+                said_of(study.results[(reference, *rest)], scan["name"]),
+                said_of(result, scan["name"]),
+            )
+            for (own, *rest), result in study.results.items()
+            if own == cell != reference and (reference, *rest) in study.results
+            for scan in result["scans"]
+        ]
+        better = sum(pair in (("missed", "found"), ("false alarm", "passed")) for pair in pairs)
+        worse = sum(pair in (("found", "missed"), ("passed", "false alarm")) for pair in pairs)
+        counts[cell] = (better, worse, len(pairs))
+    cell = max(counts, key=lambda name: sum(counts[name][:2]))
+    better, worse, total = counts[cell]
+    if not better + worse:
+        return f"No verdict differs from that of {html.escape(reference)}"
+    return (
+        f"{html.escape(cell)} judges {better} of {total} scans right that "
+        f"{html.escape(reference)} judges wrong, and {worse} the other way round"
+    )
