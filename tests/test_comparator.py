@@ -35,7 +35,7 @@ def kept() -> dict[str, list[KeptScan]]:
         case = make_case(size=96, each=1, seed=4)
         for prediction in case.predictions["rgb+3d"]:
             prediction.anomaly_map.pow_(factor)
-        found[cell] = kept_scans(case)
+        found[cell] = kept_scans(case.result, case.samples, case.predictions)
     return found
 
 
@@ -59,7 +59,8 @@ def test_the_difference_is_that_of_the_two_maps(scans: list[Compared]) -> None:
     assert np.allclose(difference(own, base), by_hand[0] - by_hand[1])
     assert not difference(base, base).any()
     # On the reference's pixels, whatever the setting's image size.
-    small = replace(own, anomaly=own.anomaly[::2, ::2])
+    masks = {name: getattr(own, name)[::2, ::2] for name in ("anomaly", "valid", "defect")}
+    small = replace(own, **masks)
     assert difference(small, base).shape == base.anomaly.shape
     assert (
         np.corrcoef(difference(small, base).ravel(), (by_hand[0] - by_hand[1]).ravel())[0, 1] > 0.9
@@ -97,7 +98,7 @@ def test_menus_choose_the_scan_and_the_colours_of_its_cloud(scans: list[Compared
     figure = comparator(scans, "none")
     choice, colors = figure.layout.updatemenus
     assert [b.label for b in choice.buttons] == [scan.label for scan in scans]
-    assert [b.label for b in colors.buttons] == ["photo", *CELLS]
+    assert [b.label for b in colors.buttons] == [f"cloud: {name}" for name in ("photo", *CELLS)]
     visible, texts, traces = choice.buttons[1].args
     shown = [t for t, on in zip(traces, visible["visible"], strict=True) if on]
     assert [figure.data[t].type for t in shown] == ["image"] * 6 + ["scatter3d"]
@@ -173,7 +174,8 @@ def test_changed_verdicts_are_counted_over_all_scans(tmp_path: Path) -> None:
                 right = [(s["scores"]["rgb+3d"] > 1.0) == s["defective"] for s in (own, other)]
                 better, worse = better + (right == [True, False]), worse + (right == [False, True])
                 total += 1
-    expected = f"IFC judges {better} of {total} scans right that none judges wrong, and {worse} the"
+    expected = f"IFC judges {better} of {total} scans right that “none” judges wrong, "
+    expected += f"and {worse} the"
     assert study_maps.changes_sentence(study).startswith(expected)
     assert better > 10
 

@@ -7,7 +7,6 @@ percentile (see `scan_images`). A difference is in the same per cent.
 from __future__ import annotations
 
 import html
-import io
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +38,8 @@ DIFFERENCES = "RdBu_r"
 SIDE = 100
 """Of every image, whatever its pixels: scans of all sizes share the axes of a page."""
 LETTERS = 16
+POINT_PX = 5
+"""Larger than in a report: a run keeps fewer points."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def comparator(scans: list[Compared], reference: str, title: str = "") -> go.Fig
 def _panels(scan: Compared, settings: list[str]) -> list[AnyImage]:
     """Photo and map of the reference, then map and difference of each other setting."""
     base = scan.kept[settings[0]]
-    images: list[AnyImage] = [Image.open(io.BytesIO(base.jpeg)), _map(base)]
+    images: list[AnyImage] = [base.photo, _map(base)]
     for name in settings[1:]:
         kept = scan.kept.get(name)
         images += [_map(kept), _difference(kept, base)] if kept else [_empty(), _empty()]
@@ -139,11 +140,12 @@ def _colorings(scan: Compared, settings: list[str]) -> dict[str, clouds.Coloring
     """The cloud by photo and by the map of each setting."""
     base = scan.kept[settings[0]]
     rows, columns = base.places.astype(int)
-    photo = np.asarray(Image.open(io.BytesIO(base.jpeg)).resize(base.valid.shape[::-1]))
-    found = {"photo": clouds.by_photo(photo[rows, columns])}
+    found = {"photo": clouds.by_photo(base.photo[rows, columns])}
     for name in settings:
         level = _on_cloud(scan.kept.get(name), base)
         found[name] = clouds.by_score(level, html.escape(name))
+    for coloring in found.values():
+        coloring["marker"]["size"] = POINT_PX
     return found
 
 
@@ -161,14 +163,14 @@ def _add_difference_bar(figure: go.Figure) -> None:
     bar = figure.layout.coloraxis.colorbar
     left = float(bar.x)
     bar.update(len=(0.97 - left) * 0.52, title_text="anomaly score (100 %: top 0.1 % of good)")
-    ticks = {-REACH: f"−{REACH} %", 0: "0", REACH: f"+{REACH} %"}
+    ticks = {-REACH: f"−{REACH}", 0: "0", REACH: f"+{REACH}"}
     colorbar = {
         **bar.to_plotly_json(),
         "x": left + (0.99 - left) * 0.6,
         "len": (0.97 - left) * 0.38,
         "tickvals": list(ticks),
         "ticktext": list(ticks.values()),
-        "title": {"text": "difference", "side": "bottom", "font": {"size": 12}},
+        "title": {"text": "difference, %", "side": "bottom", "font": {"size": 12}},
     }
     bar.update(tickvals=[0, 100, 200], ticktext=["0 %", "100 %", "200 %"])
     scale = {"colorscale": get_colorscale(DIFFERENCES), "cmin": -REACH, "cmax": REACH}
@@ -202,7 +204,7 @@ def _add_menus(
         choices.append(_choice(scan.label, "update", {"visible": shown}, change, images + spaces))
     colors = [
         _choice(
-            html.escape(name),
+            f"cloud: {name}",
             "restyle",
             *clouds.recoloring([own[name] for own in colorings], spaces),
         )

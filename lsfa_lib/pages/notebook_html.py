@@ -20,6 +20,8 @@ from lsfa_lib.storage.files import InputError
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+KEPT_META = ("narrow", "linked", "menus", "strip")
+"""What a page's scripts read of a figure's meta."""
 STEP_MM = 0.01
 """Resolution of a cloud's coordinates in a page; 16 bits then cover -327 to 327 mm."""
 
@@ -69,12 +71,12 @@ def _figure_html(figure: dict[str, Any], compressed: bool) -> str:
     layout = dict(figure["layout"])
     caption = _caption(layout.pop("title", {}).get("text", ""))
     meta = layout.get("meta", {})
-    layout["meta"] = {name: meta[name] for name in ("narrow", "linked", "menus") if name in meta}
+    layout["meta"] = {name: meta[name] for name in KEPT_META if name in meta}
     margin = layout.get("template", {}).get("layout", {}).get("margin", {})
     layout["margin"] = {**margin, "t": 34, **layout.get("margin", {}), **meta.get("margin", {})}
     height = layout.get("height", 380)
     spec, kind = str(embedded_json({"data": data, "layout": layout})), "application/json"
-    if compressed:
+    if compressed or "strip" in meta:
         spec, kind = packed(spec), "text/gzip"
     return (
         f'<figure class="plot{"" if "scene" in layout else " small"}">'

@@ -62,7 +62,7 @@ def render(
     text = page_text(
         "report.html.j2",
         ("base.css", "report.css"),
-        ("linked.js", "figures.js"),
+        ("linked.js", "strip.js", "figures.js"),
         **head,
         reports=reports,
         link=link,

@@ -6,6 +6,7 @@ chose flattering ones.
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
+from PIL import Image
 
 from lsfa_lib.storage.files import InputError, atomic_write
 
@@ -40,6 +42,11 @@ class KeptScan:
     """Rows and columns of the points of the cloud."""
     points: Float[np.ndarray, "n 3"]
     """Their coordinates, mm."""
+
+    @property
+    def photo(self) -> UInt8[np.ndarray, "s s 3"]:
+        """The photo, of the map's size."""
+        return np.asarray(Image.open(io.BytesIO(self.jpeg)).convert("RGB"))
 
 
 def chosen(scans: Iterable[dict[str, Any]]) -> list[str]:

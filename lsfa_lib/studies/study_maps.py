@@ -8,7 +8,8 @@ import plotly.graph_objects as go
 from IPython.display import Markdown
 
 from lsfa_lib.figures.comparator import Compared, comparator
-from lsfa_lib.figures.findings import Result, lead, number
+from lsfa_lib.figures.findings import Result
+from lsfa_lib.figures.scan_strip import said_of
 from lsfa_lib.storage.kept_maps import KeptScan, read_maps
 from lsfa_lib.studies.study_table import StudyRuns
 
@@ -64,19 +65,12 @@ def _compared(
     return Compared(
         label=f"{category}, {kind} {stem}",
         kept={cell: kept[name] for cell, kept in maps.items() if name in kept},
-        said={cell: said_of(result, name) for cell, result in results.items()},
+        said={cell: _said(result, name) for cell, result in results.items()},
     )
 
 
-def said_of(result: Result, name: str, mode: str = "") -> str:
-    """`found`, `missed`, `false alarm` or `passed`; `flagged` where the truth is unknown."""
-    mode = mode or lead(result)
-    scan = next(scan for scan in result["scans"] if scan["name"] == name)
-    called = scan["scores"][mode] > number(result["modes"][mode]["threshold"])
-    if scan["defective"] is None:
-        return "flagged" if called else "not flagged"
-    words = ("missed", "found") if scan["defective"] else ("passed", "false alarm")
-    return words[called]
+def _said(result: Result, name: str) -> str:
+    return said_of(next(scan for scan in result["scans"] if scan["name"] == name), result)
 
 
 def changes_sentence(study: StudyRuns) -> str:
@@ -85,8 +79,8 @@ def changes_sentence(study: StudyRuns) -> str:
     for cell in study.cells:
         pairs = [
             (
-                said_of(study.results[(reference, *rest)], scan["name"]),
-                said_of(result, scan["name"]),
+                _said(study.results[(reference, *rest)], scan["name"]),
+                said_of(scan, result),
             )
             for (own, *rest), result in study.results.items()
             if own == cell != reference and (reference, *rest) in study.results
@@ -98,8 +92,8 @@ def changes_sentence(study: StudyRuns) -> str:
     cell = max(counts, key=lambda name: sum(counts[name][:2]))
     better, worse, total = counts[cell]
     if not better + worse:
-        return f"No verdict differs from that of {html.escape(reference)}"
+        return f"No verdict differs from that of “{html.escape(reference)}”"
     return (
         f"{html.escape(cell)} judges {better} of {total} scans right that "
-        f"{html.escape(reference)} judges wrong, and {worse} the other way round"
+        f"“{html.escape(reference)}” judges wrong, and {worse} the other way round"
     )

@@ -96,10 +96,37 @@
     const state = { base: null, narrow: false };
     drawn.set(canvas, state);
     const { data, layout } = JSON.parse(await text(canvas.querySelector("script")));
+    if (layout.meta?.strip) {
+      const figure = canvas.closest(".plot"), { strip } = layout.meta;
+      delete layout.meta.strip;
+      const open = (view, caption) => paint(canvas, state, withScan(data, layout, view, strip.lead), caption);
+      figure.strip ??= scanStrip(figure, strip, (...chosen) => {
+        figure.strip.shown = chosen;
+        if (drawn.has(canvas)) figure.strip.open(...chosen);
+        figure.scrollIntoView({ block: "nearest" });
+      });
+      Object.assign(figure.strip, { open });
+      openScan = figure.strip.named;
+      await open(...(figure.strip.shown ?? figure.strip.first));
+    } else {
+      await paint(canvas, state, { traces: data, layout });
+    }
+  };
+  let openScan = () => false;
+  const paint = async (canvas, state, { traces, layout }, caption) => {
+    state.unlink?.();
+    if (state.base) Plotly.purge(canvas);
     Object.assign(state, { base: layout, narrow: canvas.clientWidth < 640 });
     if (layout.scene) makeRoom();
-    await Plotly.newPlot(canvas, data.map(unpack), layoutFor(canvas, layout), config);
+    if (caption) {
+      const title = canvas.closest(".plot").querySelector("figcaption"), strong = document.createElement("b");
+      strong.textContent = caption[0];
+      title.replaceChildren(strong, caption[1]);
+    }
+    await Plotly.newPlot(canvas, traces.map(unpack), layoutFor(canvas, layout), config);
     state.unlink = linkScan(canvas, layout);
+    // A dot that stands for a test scan opens it.
+    canvas.on("plotly_click", ({ points }) => openScan(points[0].text));
   };
   const redraw = (canvas) => {
     const state = drawn.get(canvas), narrow = canvas.clientWidth < 640;
