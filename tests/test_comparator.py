@@ -108,7 +108,7 @@ def test_menus_choose_the_scan_and_the_colours_of_its_cloud(scans: list[Compared
         figure.data[shown[-1]].x, scans[1].kept["none"].points[:, 0].round(2).astype("f4")
     )
     change, clouds = colors.buttons[2].args
-    assert clouds == [i for i, trace in enumerate(figure.data) if trace.type == "scatter3d"]
+    assert list(clouds) == [i for i, trace in enumerate(figure.data) if trace.type == "scatter3d"]
     for packed, scan in zip(change["marker.color"], scans, strict=True):
         own = scan.kept["IFC"]
         level = np.frombuffer(base64.b64decode(packed["bdata"]), np.uint8)

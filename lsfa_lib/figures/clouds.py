@@ -166,9 +166,9 @@ def camera_facing(
     eye = np.array([camera["eye"][axis] for axis in "xyz"])
     distance = float(np.linalg.norm(eye))
     towards = 0.8 * eye / distance + normal * (1 if normal[2] >= 0 else -1)
-    # Half-way to the place: the complete part stays in view.
-    centre = 0.4 * middle / unit
-    eye = centre + 0.85 * distance * towards / np.linalg.norm(towards)
+    # A little towards the place: the complete part stays in view.
+    centre = 0.15 * middle / unit
+    eye = centre + distance * towards / np.linalg.norm(towards)
     named = {"eye": eye, "center": centre}
     return {
         **{n: dict(zip("xyz", np.round(v, 4).tolist(), strict=True)) for n, v in named.items()},

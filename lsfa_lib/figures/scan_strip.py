@@ -14,13 +14,13 @@ import plotly.graph_objects as go
 from PIL import Image
 
 from lsfa_lib.figures import clouds, scan_images
-from lsfa_lib.figures.findings import Result, found_sentence, lead, number, ranked
+from lsfa_lib.figures.findings import Result, lead, number, ranked
 from lsfa_lib.figures.names import mode_label
 from lsfa_lib.figures.scan_figures import chosen_scans, levels_of, panel_name, scan_figures
 from lsfa_lib.figures.scan_images import AnyImage, Pixels, pixels_of, score_ranges
 from lsfa_lib.records import Mode, Prediction, Sample
 
-MOST_PX, THUMBNAIL_PX = 128, 64
+MOST_PX, THUMBNAIL_PX = 112, 64
 ALL_POINTS, FEWEST, MOST = 120_000, 1500, 6000
 """Points of all clouds of a page, and the limits for one: 48 scans stay below 4 MB."""
 
@@ -49,7 +49,6 @@ def scan_strip(
         entries.append(entry)
     (figure,) = scan_figures(result, samples, predictions, n=1)
     strip = {
-        "title": found_sentence(result, mode),
         "first": [scan["name"] for scan in order].index(opened[0]),
         "lead": figure.layout.meta["linked"]["lead"],
         "scans": entries,

@@ -60,7 +60,8 @@ def chosen(scans: Iterable[dict[str, Any]]) -> list[str]:
 
 def write_maps(scans: Iterable[KeptScan], folder: Path) -> Path:
     """Writes `folder/maps.npz` atomically and returns its path."""
-    path, arrays = folder / FILE, {}
+    path = folder / FILE
+    arrays: dict[str, Any] = {}
     for number, scan in enumerate(scans):
         arrays |= {f"{number}.{name}": value for name, value in _packed(scan).items()}
     with atomic_write(path) as file:

@@ -15,6 +15,7 @@ from lsfa_lib.studies.study_table import StudyRuns
 
 MOST_SETTINGS, MOST_IMAGES = 12, 260
 """Of one page, which stays below 5 MB."""
+RIGHT = ("found", "passed")
 
 
 def side_by_side(study: StudyRuns) -> go.Figure | Markdown:
@@ -26,7 +27,7 @@ def side_by_side(study: StudyRuns) -> go.Figure | Markdown:
     """
     scans = compared_scans(study)
     if not scans:
-        return Markdown(
+        return Markdown(  # type: ignore[no-untyped-call]
             "The runs of this study were made before maps were kept, so that no scan can be shown "
             f"under every setting; `lsfa sweep studies/{html.escape(study.about.name)}.yaml "
             "--force` runs them again."
@@ -74,26 +75,30 @@ def _said(result: Result, name: str) -> str:
 
 
 def changes_sentence(study: StudyRuns) -> str:
-    """How many verdicts of test scans differ most from the reference's, over all runs."""
-    reference, counts = study.about.reference, {}
-    for cell in study.cells:
-        pairs = [
-            (
-                _said(study.results[(reference, *rest)], scan["name"]),
-                said_of(scan, result),
-            )
-            for (own, *rest), result in study.results.items()
-            if own == cell != reference and (reference, *rest) in study.results
-            for scan in result["scans"]
-        ]
-        better = sum(pair in (("missed", "found"), ("false alarm", "passed")) for pair in pairs)
-        worse = sum(pair in (("found", "missed"), ("passed", "false alarm")) for pair in pairs)
-        counts[cell] = (better, worse, len(pairs))
+    """How many verdicts on test scans differ in the setting where most do, over all its runs."""
+    counts = {cell: _changes(study, cell) for cell in study.cells}
     cell = max(counts, key=lambda name: sum(counts[name][:2]))
     better, worse, total = counts[cell]
+    reference = html.escape(study.about.reference)
     if not better + worse:
-        return f"No verdict differs from that of “{html.escape(reference)}”"
+        return f"No verdict differs from that of “{reference}”"
     return (
-        f"{html.escape(cell)} judges {better} of {total} scans right that "
-        f"“{html.escape(reference)}” judges wrong, and {worse} the other way round"
+        f"{html.escape(cell)} judges {better} of {total} scans right that “{reference}” judges "
+        f"wrong, and {worse} the other way round"
     )
+
+
+def _changes(study: StudyRuns, cell: str) -> tuple[int, int, int]:
+    """Scans that the cell alone judges right, that the reference alone does, and all compared."""
+    better = worse = total = 0
+    for (own, category, seed, point), result in study.results.items():
+        base = study.results.get((study.about.reference, category, seed, point))
+        if own != cell or base is None:
+            continue
+        for scan, before in zip(result["scans"], base["scans"], strict=True):
+            now, then = said_of(scan, result) in RIGHT, said_of(before, base) in RIGHT
+            known = scan["defective"] is not None
+            better += known and now and not then
+            worse += known and then and not now
+            total += known
+    return better, worse, total

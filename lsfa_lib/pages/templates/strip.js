@@ -12,7 +12,6 @@ const scanStrip = (figure, strip, open) => {
   const box = document.createElement("section");
   box.className = "strip";
   figure.before(box);
-  element("p", "strip-title", box, `${strip.title}: all ${strip.scans.length} test scans`);
   const tools = element("div", "strip-tools", box);
   const wrong = ["missed", "false alarm"];
   const words = ["missed", "false alarm", "found", "passed", "flagged", "not flagged"]
