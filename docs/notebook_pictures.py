@@ -35,7 +35,10 @@ def write_gallery(browser: Browser, reports: Path, out: Path) -> None:
     parts = [HEAD]
     for notebook in sorted(FOLDERS[0].glob("*.ipynb")):
         if notebook.stem == "explore":  # its picture is that of JupyterLab
-            said, image = "The explorer in JupyterLab: point at a place and see why.", out / "explorer.webp"
+            said, image = (
+                "The explorer in JupyterLab: point at a place and see why.",
+                out / "explorer.webp",
+            )
         else:
             page = _page(notebook, reports)
             if page is None:
@@ -44,7 +47,9 @@ def write_gallery(browser: Browser, reports: Path, out: Path) -> None:
             said = _take(browser, page, image)
         asked = question(nbformat.read(notebook, 4))
         place = image.relative_to(out.parent).as_posix()
-        parts.append(f"## [{asked}](../notebooks/{notebook.name})\n\n{said}\n\n![{asked}]({place})\n")
+        parts.append(
+            f"## [{asked}](../notebooks/{notebook.name})\n\n{said}\n\n![{asked}]({place})\n"
+        )
     (out.parent / "gallery.md").write_text("\n".join(parts), encoding="utf-8")
 
 

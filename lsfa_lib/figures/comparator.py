@@ -28,6 +28,7 @@ from lsfa_lib.figures.scan_images import (
     indexed,
     level_of,
     map_image,
+    uri,
 )
 from lsfa_lib.figures.style import adapt_to_phones
 from lsfa_lib.storage.kept_maps import KeptScan
@@ -93,7 +94,26 @@ def comparator(scans: list[Compared], reference: str, title: str = "") -> go.Fig
         figure.add_scatter3d(**clouds.cloud(points, own[reference]), visible=number == 0)
     _add_difference_bar(figure)
     _add_menus(figure, scans, settings, colorings)
+    figure.layout.meta = {**figure.layout.meta, "example": _example(scans, settings, panels)}
     return figure
+
+
+def _example(
+    scans: list[Compared], settings: list[str], panels: list[list[AnyImage]]
+) -> dict[str, Any]:
+    """What a page shows first: the first scan, by label, that a setting judges differently."""
+    pairs = [(i, n) for i in range(len(scans)) for n in range(1, len(settings))]
+    said = [scan.said for scan in scans]
+    differing = [
+        (i, n) for i, n in pairs if said[i].get(settings[n], "") not in ("", said[i][settings[0]])
+    ]
+    if not pairs:
+        return {}
+    i, n = (differing or pairs)[0]
+    images = [*panels[i][:2], *panels[i][2 * n : 2 * n + 2]]
+    words = [f"{name}: {said[i].get(name, 'not run')}" for name in (settings[0], settings[n])]
+    caption = f"{scans[i].label}: photo; {words[0]}; {words[1]}; difference"
+    return {"images": [uri(image) for image in images], "caption": caption}
 
 
 def _panels(scan: Compared, settings: list[str]) -> list[AnyImage]:

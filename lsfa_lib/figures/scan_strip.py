@@ -108,7 +108,8 @@ def _view(
             np.clip(3 * (clouds.CLOUD_POINTS / len(rows)) ** 0.5, 3, 6)
         )
     # Where there is no defect, the camera faces the place with the highest score.
-    seen = pixels.defect[points] if pixels.defect[points].any() else _hottest(levels[mode][points])
+    seen, score = pixels.defect[points], levels[mode][points]
+    seen = seen if seen.any() else score >= np.percentile(score, 99)
     return {
         "images": [scan_images.uri(_image(image)) for image in images.values()],
         "place": {
@@ -122,8 +123,3 @@ def _view(
         "columns": clouds.packed(columns, "u2"),
         "camera": clouds.camera_facing(surface, seen),
     }
-
-
-def _hottest(level: scan_images.Level) -> Any:
-    """The points with the highest 1 % of scores."""
-    return level >= np.percentile(level, 99)

@@ -118,6 +118,17 @@ def thumbnail(notebook: NotebookNode) -> bytes:
     return b""
 
 
+def example(notebook: NotebookNode) -> tuple[str, str]:
+    """What a study changed on one part: images side by side as data URI, and what they are."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            meta = output.get("data", {}).get(PLOTLY, {}).get("layout", {}).get("meta", {})
+            if shown := meta.get("example"):
+                png = base64.b64encode(_side_by_side(shown["images"])).decode()
+                return f"data:image/png;base64,{png}", shown["caption"]
+    return "", ""
+
+
 def _side_by_side(uris: list[str], side: int = 224) -> bytes:
     canvas = Image.new("RGB", (side * len(uris), side), "#101418")
     try:
