@@ -155,6 +155,6 @@ def _svg(lines: list[tuple[str, float, float, float]], reach: float, reference: 
     about = html.escape(f"Difference in I-AUROC to {reference}")
     return (
         f'<svg class="gains" viewBox="0 0 {WIDTH} {bottom + 20}" role="img" aria-label="{about}">'
-        f'<line class="zero" x1="{x(0)}" x2="{x(0)}" y1="0" y2="{bottom}"/>{"".join(rows)}'
-        f'<text class="axis" x="{x(0)}" y="{bottom + 14}" text-anchor="middle">{about}</text></svg>'
+        f'<line class="zero" x1="{x(0.0)}" x2="{x(0.0)}" y1="0" y2="{bottom}"/>{"".join(rows)}'
+        f'<text class="axis" x="{x(0.0)}" y="{bottom + 14}" text-anchor="middle">{about}</text></svg>'
     )
