@@ -178,6 +178,12 @@ def test_changed_verdicts_are_counted_over_all_scans(tmp_path: Path) -> None:
     expected += f"and {worse} the"
     assert study_maps.changes_sentence(study).startswith(expected)
     assert better > 10
+    table = study_maps.changes_table(study).data
+    assert list(table.index) == ["IFC", "CLC", "both"]
+    assert list(table.columns) == ["dent", "good", "stain", "cap", "ring", "all scans"]
+    assert table.loc["IFC", "all scans"] == f"+{better} −{worse}"
+    parts = [int(table.loc["IFC", kind].split()[0]) for kind in ("dent", "good", "stain")]
+    assert sum(parts) == better == sum(int(table.loc["IFC", c].split()[0]) for c in ("cap", "ring"))
 
 
 @pytest.fixture(scope="module")

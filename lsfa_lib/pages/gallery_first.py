@@ -151,10 +151,10 @@ def _svg(lines: list[tuple[str, float, float, float]], reach: float, reference: 
             f'<line x1="{x(low)}" x2="{x(high)}" y1="{y}" y2="{y}"/>'
             f'<circle cx="{x(value)}" cy="{y}" r="4.5"/></g>'
         )
-    bottom = ROW * len(lines)
+    bottom, zero = ROW * len(lines), x(0.0)
     about = html.escape(f"Difference in I-AUROC to {reference}")
     return (
         f'<svg class="gains" viewBox="0 0 {WIDTH} {bottom + 20}" role="img" aria-label="{about}">'
-        f'<line class="zero" x1="{x(0.0)}" x2="{x(0.0)}" y1="0" y2="{bottom}"/>{"".join(rows)}'
-        f'<text class="axis" x="{x(0.0)}" y="{bottom + 14}" text-anchor="middle">{about}</text></svg>'
+        f'<line class="zero" x1="{zero}" x2="{zero}" y1="0" y2="{bottom}"/>{"".join(rows)}'
+        f'<text class="axis" x="{zero}" y="{bottom + 14}" text-anchor="middle">{about}</text></svg>'
     )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import html
 
+import pandas as pd
 import plotly.graph_objects as go
 from IPython.display import Markdown
+from pandas.io.formats.style import Styler
 
 from lsfa_lib.figures.comparator import Compared, comparator
 from lsfa_lib.figures.findings import Result
 from lsfa_lib.figures.scan_strip import said_of
+from lsfa_lib.figures.tables import marked
 from lsfa_lib.storage.kept_maps import KeptScan, read_maps
 from lsfa_lib.studies.study_table import StudyRuns
 
@@ -76,9 +79,10 @@ def _said(result: Result, name: str) -> str:
 
 def changes_sentence(study: StudyRuns) -> str:
     """How many verdicts on test scans differ in the setting where most do, over all its runs."""
-    counts = {cell: _changes(study, cell) for cell in study.cells}
-    cell = max(counts, key=lambda name: sum(counts[name][:2]))
-    better, worse, total = counts[cell]
+    counts = {cell: changes(study, cell) for cell in study.cells}
+    sums = {cell: own[["better", "worse", "scans"]].sum() for cell, own in counts.items()}
+    cell = max(sums, key=lambda name: int(sums[name]["better"] + sums[name]["worse"]))
+    better, worse, total = map(int, sums[cell])
     reference = html.escape(study.about.reference)
     if not better + worse:
         return f"No verdict differs from that of “{reference}”"
@@ -88,17 +92,32 @@ def changes_sentence(study: StudyRuns) -> str:
     )
 
 
-def _changes(study: StudyRuns, cell: str) -> tuple[int, int, int]:
-    """Scans that the cell alone judges right, that the reference alone does, and all compared."""
-    better = worse = total = 0
+def changes_table(study: StudyRuns) -> Styler:
+    """Verdicts that become right (+) and wrong (−) against the reference, by kind and category."""
+    rows = {}
+    for cell in study.cells:
+        own = changes(study, cell)
+        if cell != study.about.reference:
+            named = [*own.groupby("kind"), *own.groupby("category"), ("all scans", own)]
+            rows[cell] = {
+                str(name): f"+{part['better'].sum()} −{part['worse'].sum()}" for name, part in named
+            }
+    caption = f"Scans judged right that {study.about.reference} judges wrong, and the reverse."
+    return marked(pd.DataFrame.from_dict(rows, orient="index").fillna("–"), caption=caption)
+
+
+def changes(study: StudyRuns, cell: str) -> pd.DataFrame:
+    """A line for each labelled test scan of the cell's runs: `better` where the cell alone judges
+    it right, `worse` where the reference alone does.
+    """
+    lines = []
     for (own, category, seed, point), result in study.results.items():
         base = study.results.get((study.about.reference, category, seed, point))
         if own != cell or base is None:
             continue
         for scan, before in zip(result["scans"], base["scans"], strict=True):
-            now, then = said_of(scan, result) in RIGHT, said_of(before, base) in RIGHT
-            known = scan["defective"] is not None
-            better += known and now and not then
-            worse += known and then and not now
-            total += known
-    return better, worse, total
+            if scan["defective"] is not None:
+                now, then = said_of(scan, result) in RIGHT, said_of(before, base) in RIGHT
+                line = {"category": category, "kind": scan["kind"], "scans": 1}
+                lines.append({**line, "better": int(now > then), "worse": int(then > now)})
+    return pd.DataFrame(lines, columns=["category", "kind", "scans", "better", "worse"])
