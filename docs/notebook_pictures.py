@@ -22,6 +22,8 @@ from lsfa_lib.storage.files import InputError
 
 MOST_BYTES = 45_000
 """Of one picture: those of all notebooks stay below 1 MB."""
+SLOW = ("15_efficiency",)
+"""Shown where a sweep has made its page: it takes minutes."""
 SIZE = {"width": 1000, "height": 1100}
 HEAD = """# Notebooks
 
@@ -60,6 +62,9 @@ def _page(notebook: Path, reports: Path) -> Path | None:
         if question(nbformat.read(folder / "notebook.ipynb", 4)) == asked:
             return folder / "report.html"
     folder = reports / notebook.stem
+    if notebook.stem in SLOW:
+        print(f"{notebook.name}: left out, it takes long; sweep the study that runs it")
+        return None
     try:
         return render(execute(notebook, folder, {}), folder / "report.html")
     except InputError as error:
