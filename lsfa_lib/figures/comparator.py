@@ -211,9 +211,8 @@ def _add_menus(
     colorings: list[dict[str, clouds.Coloring]],
 ) -> None:
     """Menus of scans and of the cloud's colours; a scan brings its traces, names and camera."""
-    kinds = [trace.type for trace in figure.data]
-    images = [i for i, kind in enumerate(kinds) if kind == "image"]
-    spaces = [i for i, kind in enumerate(kinds) if kind == "scatter3d"]
+    images = [i for i, trace in enumerate(figure.data) if trace.type == "image"]
+    spaces = [i for i, trace in enumerate(figure.data) if trace.type == "scatter3d"]
     each, choices = len(images) // len(scans), []
     views = [clouds.scene(scan.kept[settings[0]].points) for scan in scans]
     for number, (scan, view) in enumerate(zip(scans, views, strict=True)):
@@ -230,17 +229,17 @@ def _add_menus(
         )
         for name in colorings[0]
     ]
-    menu: dict[str, Any] = {"type": "dropdown", "direction": "down", "showactive": True}
-    second = {"buttons": colors, "active": 1, **clouds.MENU, "x": 0.24}
+    menu: dict[str, Any] = {"type": "dropdown", "direction": "down", **clouds.MENU}
+    second = {**menu, "buttons": colors, "active": 1, "x": 0.24}
     figure.update_layout(
         scene=views[0],
-        updatemenus=[{**menu, "buttons": choices, **clouds.MENU}, {**menu, **second}],
+        updatemenus=[{**menu, "buttons": choices}, second],
         title={"y": 1, "yanchor": "top", "pad": {"t": 12}},
         margin={"t": 92},
     )
     figure.layout.meta = {**figure.layout.meta, "margin": {"t": 34}, "menus": True}
-    height = figure.layout.meta["narrow"]["height"] + 30
-    narrow = {"margin.t": 34, "height": height, "updatemenus[1].x": 0.55}
+    narrow = {"margin.t": 34, "updatemenus[1].x": 0.55}
+    narrow["height"] = figure.layout.meta["narrow"]["height"] + 30
     adapt_to_phones(figure, {**narrow, **clouds.phone_camera("scene", views[0])})
 
 
