@@ -170,7 +170,7 @@ class TestInABrowser:
         point = dots.locator(".points path").last.bounding_box()
         watch.page.mouse.move(point["x"] + 4, point["y"] + 4)
         watch.settle()
-        said = dots.locator(".hovertext").inner_text()
+        said = dots.locator(".hovertext").text_content()
         watch.page.mouse.click(point["x"] + 4, point["y"] + 4)
         watch.settle()
         assert caption.inner_text() != before

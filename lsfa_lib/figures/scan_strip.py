@@ -31,12 +31,13 @@ def scan_strip(
     predictions: dict[Mode, list[Prediction]],
     n: int = 48,
 ) -> go.Figure:
-    """The figure; `n` scans can be opened: the chosen ones (`chosen_scans`), then by score."""
+    """The figure; `n` scans can be opened: `chosen_scans`, then mistakes, then by score."""
     ranges, mode = score_ranges(samples, predictions), lead(result)
     place = {scan["name"]: i for i, scan in enumerate(result["scans"])}
     order = ranked(result, mode)
     first = list(chosen_scans(result, n))
-    opened = [*first, *(s["name"] for s in order if s["name"] not in first)][:n]
+    others = sorted(order, key=lambda scan: said_of(scan, result) not in ("missed", "false alarm"))
+    opened = [*first, *(s["name"] for s in others if s["name"] not in first)][:n]
     points = int(np.clip(ALL_POINTS // max(1, len(opened)), FEWEST, MOST))
     entries = []
     for scan in order:
