@@ -69,7 +69,7 @@ lint: .venv/.ready
 test-gpu: .venv/.ready
 	$(BIN)/python -m pytest -m gpu
 
-# Those of the README, from what `make demo` wrote; needs Chromium.
+# Those of the README and of docs/gallery.md, from what `make demo` wrote; needs Chromium.
 pictures: .venv/.ready
 	$(BIN)/python docs/screenshots.py
 

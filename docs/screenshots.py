@@ -1,4 +1,4 @@
-"""Takes the README's pictures from a finished demo: `make demo`, then `make pictures`.
+"""Takes the pictures of the README and of docs/gallery.md: `make demo`, then `make pictures`.
 
 Needs Chromium on the path and playwright, which `make test` uses too.
 """
@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from notebook_pictures import write_gallery
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -28,11 +29,6 @@ FLAGS = ["--no-sandbox", "--no-first-run", "--disable-sync", "--enable-unsafe-sw
 SIZE = {"width": 1240, "height": 1440}
 MOST_BYTES = 150_000
 KERNEL = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status"
-TURN = """canvas => {
-  const { x, y, z } = canvas.layout.scene.camera.eye, angle = -0.45;
-  const eye = { x: -1.1 * y * Math.sin(angle), y: 1.1 * y * Math.cos(angle), z };
-  return Plotly.relayout(canvas, { "scene.camera.eye": eye }).then(() => 0);
-}"""
 HOTTEST = """canvas => {
   const { linked } = canvas.layout.meta, { buttons } = canvas.layout.updatemenus[0];
   const bytes = (packed) => Uint8Array.from(atob(packed.bdata), (c) => c.charCodeAt(0)).buffer;
@@ -56,19 +52,18 @@ def gallery(browser: Browser, reports: Path) -> bytes:
 
 
 def report(browser: Browser, reports: Path) -> bytes:
-    """A run's first scan: the cloud turned and coloured by score, one place shown in all views."""
+    """All scans of a run, and one of them in the viewer: one place shown in all its views."""
     pages = sorted((reports / "runs").glob("*/*/report.html"))
-    linked = next((p for p in pages if '"linked":' in p.read_text(encoding="utf-8")), None)
+    linked = next((p for p in pages if p.parent.parent.name != "sweep"), None)
     if linked is None:
-        raise SystemExit(f"{reports} holds no report with linked views; `make demo` writes some")
+        raise SystemExit(f"{reports} holds no report of a run; `make demo` writes some")
     page = _opened(browser, linked.as_uri())
     plot = page.locator(".plot:not(.small)").first
     plot.scroll_into_view_if_needed()
     plot.locator(".readout").wait_for()
-    plot.evaluate("plot => scrollBy({top: plot.getBoundingClientRect().top - 150})")
-    plot.get_by_text("RGB + 3D", exact=True).first.click()
+    strip = page.locator(".strip")
+    strip.evaluate("strip => scrollBy({top: strip.getBoundingClientRect().top - 60})")
     canvas = plot.locator(".canvas")
-    canvas.evaluate(TURN)
     page.mouse.move(*canvas.evaluate(HOTTEST))
     page.wait_for_timeout(3000)
     return page.screenshot()
@@ -139,9 +134,9 @@ def _write(path: Path, shot: bytes) -> None:
 
 
 def main() -> None:
-    """Takes the pictures named, or all three."""
+    """Takes the pictures named, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", default=["gallery", "report", "explorer"])
+    parser.add_argument("names", nargs="*", default=["gallery", "report", "explorer", "notebooks"])
     parser.add_argument("--reports", type=Path, default=ROOT / "reports")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
     asked = parser.parse_args()
@@ -157,6 +152,9 @@ def main() -> None:
         found = next(filter(None, map(shutil.which, NAMES)), None)
         browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
         for name in asked.names:
+            if name == "notebooks":
+                write_gallery(browser, reports, asked.out)
+                continue
             _write(asked.out / f"{name}.webp", takers[name](browser))
         browser.close()
 

@@ -16,6 +16,7 @@ from lsfa_lib.notebooks.find import find_notebook
 from lsfa_lib.notebooks.run import execute
 from lsfa_lib.pages import report
 from lsfa_lib.storage.files import InputError
+from lsfa_lib.storage.kept_maps import chosen, read_maps
 from lsfa_lib.storage.results import read_result
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
@@ -86,7 +87,10 @@ def test_quickstart_runs_and_writes_its_numbers(demo_root: Path, tmp_path: Path)
         o for c in _code(notebook) for o in c.outputs if "plotly" in "".join(o.get("data", ""))
     ]
     # Nothing but plotly's own type, which JupyterLab and the page both draw.
-    assert len(figures) >= 8
+    assert len(figures) == 6
+    strip = figures[0].data["application/vnd.plotly.v1+json"]["layout"]["meta"]["strip"]
+    assert {scan["name"] for scan in strip["scans"]} == {scan["name"] for scan in result["scans"]}
+    assert list(read_maps(folder)) == chosen(result["scans"])
     (trained,) = [cell for cell in notebook.cells if cell.id == "trained"]
     (drawn,) = [o.data["application/vnd.plotly.v1+json"] for o in trained.outputs]
     assert drawn["layout"]["title"]["text"] == findings.training_sentence(result)

@@ -4,6 +4,7 @@ import base64
 import copy
 import gzip
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 from report_case import COOKIE, Case, Reader, make_case, write_run, write_study
 
+from lsfa_lib.evaluation.evaluate import evaluate
 from lsfa_lib.pages import report
 from lsfa_lib.pages.page import without_folders
 from lsfa_lib.storage.files import InputError
@@ -199,10 +201,7 @@ def test_study_page_lists_its_runs_and_says_why_one_failed(case: Case, tmp_path:
     for part in (
         "All reports · demo preset · 23 Nov 2026",
         "IFC +0.010 I-AUROC against baseline",
-        "Runs finished 3 of 4 2 settings, 2 categories",
-        "Failed 1 listed below",
-        "Seeds 1 0",
-        "Categories 2 cookie, zipper",
+        "3 of 4 runs finished ( 1 failed ) · 2 settings · 2 categories: cookie, zipper · 1 seed",
         "1 failed; the numbers above are without it.",
         "IFC, zipper, seed 0 : lsfa_lib.storage.files.InputError: …/007.png is missing; add it",
         "setting cookie zipper baseline seed 0 seed 0 IFC seed 0 seed 0: failed",
@@ -316,3 +315,12 @@ def test_a_broken_notebook_is_said_so(tmp_path: Path, caplog: pytest.LogCaptureF
     report.rebuild(tmp_path)
     assert "page not written" in caplog.text
     assert not (folder / "report.html").exists()
+
+
+def test_few_scans_have_no_interval() -> None:
+    for each, few in ((4, True), (5, False)):
+        case = make_case(size=48, each=each, trained=False)
+        found = evaluate(case.samples, case.predictions["rgb"], seed=0)
+        low, high = found["i_auroc_interval"]
+        assert math.isnan(low) == math.isnan(high) == few
+        assert any("no interval: fewer than 5 good" in note for note in found["notes"]) == few

@@ -10,6 +10,11 @@ from typing import Any
 from lsfa_lib.evaluation import metrics
 from lsfa_lib.records import UNLABELLED, Prediction, Sample
 
+FEWEST = 5
+"""Scans of either class below which resampling them says nothing of others: two good and two
+defective ones that are separated would give the interval 1 to 1."""
+FEW = f"no interval: fewer than {FEWEST} good or defective test scans"
+
 
 def evaluate(samples: Sequence[Sample], found: Sequence[Prediction], seed: int) -> dict[str, Any]:
     """Metrics of one mode, their curves, and the interval of I-AUROC over the labelled scans."""
@@ -26,7 +31,10 @@ def evaluate(samples: Sequence[Sample], found: Sequence[Prediction], seed: int) 
     if not math.isnan(values["i_auroc"]):
         fpr, tpr = metrics.roc_curve(scores, labels)
         curves["roc"] = {"fpr": fpr.tolist(), "tpr": tpr.tolist()}
-        interval = metrics.bootstrap_interval(scores, labels, seed)
+        if min(sum(labels), len(labels) - sum(labels)) < FEWEST:
+            values["notes"] = (*values["notes"], FEW)
+        else:
+            interval = metrics.bootstrap_interval(scores, labels, seed)
     if not math.isnan(values["aupro_30"]):
         fpr, pro = metrics.pro_curve(maps, masks)
         curves["pro"] = {"fpr": fpr.tolist(), "pro": pro.tolist()}

@@ -16,6 +16,13 @@ from lsfa_lib.figures.style import DEFECTIVE, adapt_to_phones
 CLOUD_POINTS = 12_000
 MOST_BUTTONS = 5
 """In a row on a phone; more become a menu."""
+MENU: dict[str, Any] = {
+    **{"x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom", "pad": {"b": 6}},
+    "bgcolor": "#dbe2ea",
+    "bordercolor": "#aab5c1",
+    "font": {"color": "#1d2733", "size": 12},
+}
+"""A menu above a figure, legible on light and dark pages."""
 PLACE = "%{x:.2f}, %{y:.2f}, %{z:.2f} mm<extra></extra>"
 Coloring = dict[str, Any]
 """Attributes of a cloud's trace: marker and hover text."""
@@ -88,28 +95,24 @@ def add_cloud(
 
 def add_colorings(figure: go.Figure, choices: dict[str, Coloring]) -> None:
     """Buttons that recolour the last trace."""
-    buttons = {}
-    for label, coloring in choices.items():
-        # restyle spreads a list over the traces: each value is wrapped.
-        change = {f"marker.{key}": [value] for key, value in coloring["marker"].items()}
-        # plotly turns arrays of traces into bytes by itself, but not those of buttons.
-        change["marker.color"] = [_packed(coloring["marker"]["color"], "u1")]
-        change["hovertemplate"] = coloring["hovertemplate"]
-        buttons[label] = [change, [len(figure.data) - 1]]
-    add_buttons(figure, buttons)
+    last = len(figure.data) - 1
+    add_buttons(figure, {n: recoloring([coloring], [last]) for n, coloring in choices.items()})
+
+
+def recoloring(colorings: list[Coloring], traces: list[int]) -> list[Any]:
+    """Arguments of restyle that give each of the traces its colouring."""
+    markers = [coloring["marker"] for coloring in colorings]
+    change: dict[str, Any] = {f"marker.{key}": [m[key] for m in markers] for key in markers[0]}
+    # plotly turns arrays of traces into bytes by itself, but not those of buttons.
+    change["marker.color"] = [packed(marker["color"], "u1") for marker in markers]
+    change["hovertemplate"] = [coloring["hovertemplate"] for coloring in colorings]
+    return [change, traces]
 
 
 def add_buttons(figure: go.Figure, choices: dict[str, list[Any]]) -> None:
     """Buttons above the figure, on phones a menu if many: label -> arguments of restyle."""
-    menu = {
-        "type": "buttons",
-        "direction": "right",
-        "buttons": [{"label": n, "method": "restyle", "args": args} for n, args in choices.items()],
-        **{"x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom", "pad": {"b": 6}},
-        "bgcolor": "#dbe2ea",
-        "bordercolor": "#aab5c1",
-        "font": {"color": "#1d2733", "size": 12},
-    }
+    buttons = [{"label": n, "method": "restyle", "args": args} for n, args in choices.items()]
+    menu = {"type": "buttons", "direction": "right", "buttons": buttons, **MENU}
     # In a notebook the title is above the buttons; a page shows it apart and needs no room for it.
     title = {"y": 1, "yanchor": "top", "pad": {"t": 12}}
     figure.update_layout(updatemenus=[menu], title=title, margin={"t": 92})
@@ -128,18 +131,49 @@ def linked(points: Places, choices: list[str], lead: str) -> dict[str, Any]:
     """
     rows, columns = points
     return {
-        "rows": _packed(rows, "u2"),
-        "columns": _packed(columns, "u2"),
+        "rows": packed(rows, "u2"),
+        "columns": packed(columns, "u2"),
         "scores": [[name, i] for i, name in enumerate(choices) if i >= 2],
         "lead": choices.index(lead),
         "top": TOP,
     }
 
 
-def _packed(values: Shaped[np.ndarray, " N"], dtype: str) -> dict[str, str]:
+def packed(values: Shaped[np.ndarray, " N"], dtype: str) -> dict[str, str]:
     """Integers as plotly writes arrays: little-endian bytes in base64."""
     data = values.astype(f"<{dtype}").tobytes()
     return {"dtype": dtype, "bdata": base64.b64encode(data).decode()}
+
+
+def packed_cloud(points: Float[np.ndarray, "N 3"]) -> dict[str, Any]:
+    """Coordinates in 16-bit steps, as a page stores those of a cloud's trace: `meta.step` mm."""
+    step = max(0.01, float(np.abs(points).max(initial=0)) / 32_000)
+    steps = np.rint(points / step)
+    axes = {axis: packed(steps[:, i], "i2") for i, axis in enumerate("xyz")}
+    return {**axes, "meta": {"step": step}}
+
+
+def camera_facing(
+    points: Float[np.ndarray, "N 3"], seen: Bool[np.ndarray, " N"]
+) -> dict[str, dict[str, float]]:
+    """The camera of `scene`, moved towards the direction in which the surface faces at `seen`."""
+    camera, unit = scene(points)["camera"], float(np.prod(np.ptp(points, axis=0) + 1e-9) ** (1 / 3))
+    middle, reach = points[seen].mean(axis=0), 0.08 * float(np.ptp(points, axis=0).max())
+    near = points[np.linalg.norm(points - middle, axis=1) <= reach]
+    near = near if len(near) > 3 else points
+    # The normal is the direction in which the neighbours extend least.
+    normal = np.linalg.svd(near - near.mean(axis=0), full_matrices=False)[2][2]
+    eye = np.array([camera["eye"][axis] for axis in "xyz"])
+    distance = float(np.linalg.norm(eye))
+    towards = 0.8 * eye / distance + normal * (1 if normal[2] >= 0 else -1)
+    # A little towards the place: the complete part stays in view.
+    centre = 0.15 * middle / unit
+    eye = centre + distance * towards / np.linalg.norm(towards)
+    named = {"eye": eye, "center": centre}
+    return {
+        **{n: dict(zip("xyz", np.round(v, 4).tolist(), strict=True)) for n, v in named.items()},
+        "up": camera["up"],
+    }
 
 
 def scene(points: Float[np.ndarray, "N 3"]) -> dict[str, Any]:

@@ -158,7 +158,7 @@ def _add_row(
     for i, (name, image) in enumerate(row.images.items(), first):
         n, box = axis_number(i), row.box
         on = {"xaxis": f"x{n}", "yaxis": f"y{n}"}
-        traces.append({**_image(image, box), **on})
+        traces.append({**image_trace(image, box), **on})
         if name in row.rings:
             column, line = row.rings[name]
             traces.append({**RING, "x": [column] * 2, "y": [line] * 2, **on})
@@ -179,7 +179,7 @@ def _note(text: str, i: int, style: dict[str, Any]) -> dict[str, Any]:
     return {"text": text, "showarrow": False, **above, **style}
 
 
-def _image(image: AnyImage, box: Box) -> dict[str, Any]:
+def image_trace(image: AnyImage, box: Box) -> dict[str, Any]:
     """A trace that covers the box, however many pixels the image has."""
     source = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     step = box.side / source.width

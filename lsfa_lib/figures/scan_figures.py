@@ -102,8 +102,8 @@ def scan_figure(
     `layout.meta.narrow` holds the changes that stack it on a phone, `layout.meta.linked` what a
     page needs to show the place one points at in all views.
     """
-    pixels, levels = pixels_of(sample), _levels(predictions, ranges)
-    named = {_panel_name(mode): level for mode, level in levels.items()}
+    pixels, levels = pixels_of(sample), levels_of(predictions, ranges)
+    named = {panel_name(mode): level for mode, level in levels.items()}
     box = scan_images.Box(0, 0, len(pixels.valid))
     images = scan_images.images_of(pixels, named, box)
     images = {marks if name == "ground truth" else name: each for name, each in images.items()}
@@ -120,12 +120,12 @@ def scan_figure(
     main = BOTH if BOTH in levels else list(levels)[-1]
     linked = clouds.linked(points, list(choices), mode_label(main, short=True))
     sources = [trace.source for trace in figure.data if trace.type == "image"]
-    thumbnail = [sources[0], sources[list(row.images).index(_panel_name(main))]]
+    thumbnail = [sources[0], sources[list(row.images).index(panel_name(main))]]
     figure.layout.meta = {**figure.layout.meta, "linked": linked, "thumbnail": thumbnail}
     return figure
 
 
-def _panel_name(mode: Mode) -> str:
+def panel_name(mode: Mode) -> str:
     """Short enough for a third of a phone."""
     name = mode_label(mode, short=True)
     return name if mode == "disagreement" else f"score, {name}"
@@ -161,12 +161,12 @@ def mistake_figure(run: Run, scan: Judged, mode: str = "") -> go.Figure:
 def map_row(run: Run, scan: Judged, ranges: Ranges) -> ImageRow:
     """The images of one scan, cropped to the part."""
     pixels = pixels_of(run.samples[scan.place])
-    levels = _levels({m: found[scan.place] for m, found in run.predictions.items()}, ranges)
+    levels = levels_of({m: found[scan.place] for m, found in run.predictions.items()}, ranges)
     named = {mode_label(mode, short=True): level for mode, level in levels.items()}
     return ImageRow("", scan_images.images_of(pixels, named, pixels.box, MOST_PX), pixels.box)
 
 
-def _levels(predictions: dict[Mode, Prediction], ranges: Ranges) -> dict[Mode, scan_images.Level]:
+def levels_of(predictions: dict[Mode, Prediction], ranges: Ranges) -> dict[Mode, scan_images.Level]:
     """The maps in per cent."""
     return {
         mode: scan_images.level_of(found.anomaly_map.cpu().numpy(), ranges[mode])

@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from PIL import Image, ImageColor
 from plotly.colors import sample_colorscale, unlabel_rgb
 from scipy import ndimage
 
 from lsfa_lib.datasets.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from lsfa_lib.figures.style import DEFECTIVE
+from lsfa_lib.figures.style import DEFECTIVE, spread_out
 from lsfa_lib.records import Mode, Prediction, Sample
 
 TOP = 250
@@ -73,6 +73,11 @@ class Box:
         nearest = nearest or cut.dtype == bool
         how = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
         return np.asarray(Image.fromarray(np.ascontiguousarray(cut)).resize((most, most), how))
+
+    def grid(self, most: int) -> tuple[Int[np.ndarray, " s"], Int[np.ndarray, " s"]]:
+        """Rows and columns of the square, of at most `most` each, evenly spread."""
+        steps = spread_out(self.side, most)
+        return self.top + np.array(steps), self.left + np.array(steps)
 
 
 def pixels_of(sample: Sample) -> Pixels:

@@ -48,7 +48,11 @@ def write_bundle(reports: Path, path: Path, study: str = "") -> Path:
             _log.warning("%s has no page; `lsfa report` writes it", run.place)
     private = _private_folders(reports, contents.runs)
     with atomic_write(path) as partial, zipfile.ZipFile(partial, "w") as archive:
-        _add(archive, "index.html", private.sub("…", index_page(contents, files.__contains__)))
+        _add(
+            archive,
+            "index.html",
+            private.sub("…", index_page(contents, files.__contains__, reports)),
+        )
         _add(archive, "plotly.min.js", get_plotlyjs())
         for name, file in sorted(files.items()):
             if file.suffix in _TEXT:

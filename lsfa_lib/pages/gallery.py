@@ -8,11 +8,13 @@ from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
+from markupsafe import Markup
 
 from lsfa_lib.config import flat
 from lsfa_lib.figures.findings import BOTH, lead, shown
 from lsfa_lib.figures.names import SHORT_MODES, metric_label
 from lsfa_lib.pages.gallery_data import DAMAGE, Contents, RunEntry, find_contents
+from lsfa_lib.pages.gallery_first import products, sentence, study_figure, turning
 from lsfa_lib.pages.gallery_means import METRICS, blocks, modes
 from lsfa_lib.pages.page import day, embedded_json, page_text, write_text
 
@@ -27,11 +29,12 @@ def write_index(reports: Path) -> Path:
     What is unfinished, damaged or of another version is listed with what to do about it.
     """
     path = reports / "index.html"
-    write_text(path, index_page(find_contents(reports), lambda name: (reports / name).exists()))
+    contents = find_contents(reports)
+    write_text(path, index_page(contents, lambda name: (reports / name).exists(), reports))
     return path
 
 
-def index_page(contents: Contents, exists: Exists) -> str:
+def index_page(contents: Contents, exists: Exists, reports: Path) -> str:
     """The gallery as HTML; files that do not exist are not linked."""
     entries, cards, problems = [], [], [text for _, text in contents.problems]
     used = {study.folder.name: {run.place for run in study.runs} for study in contents.studies}
@@ -42,12 +45,17 @@ def index_page(contents: Contents, exists: Exists) -> str:
         except DAMAGE as error:
             name = entry.place.removeprefix("runs/")
             problems.append(f"{name}: result.json lacks or garbles {error}; run it again")
+    shown = products(entries)
     labels = {metric: metric_label(metric) for metric in METRICS}
     return page_text(
         "index.html.j2",
         ("base.css", "gallery.css"),
-        ("gallery.js",),
+        ("turning.js", "gallery.js"),
         cards=cards,
+        sentence=sentence(shown),
+        products=shown,
+        cloud=turning(shown, reports),
+        figures={study.folder: Markup(study_figure(study)) for study in contents.studies},
         contents=contents,
         link=lambda place: quote(place) if exists(place) else "",
         blocks=blocks(entries),

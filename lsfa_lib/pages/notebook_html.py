@@ -20,6 +20,8 @@ from lsfa_lib.storage.files import InputError
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+KEPT_META = ("narrow", "linked", "menus", "strip")
+"""What a page's scripts read of a figure's meta."""
 STEP_MM = 0.01
 """Resolution of a cloud's coordinates in a page; 16 bits then cover -327 to 327 mm."""
 
@@ -67,12 +69,12 @@ def _figure_html(figure: dict[str, Any], compressed: bool) -> str:
     layout = dict(figure["layout"])
     caption = _caption(layout.pop("title", {}).get("text", ""))
     meta = layout.get("meta", {})
-    layout["meta"] = {name: meta[name] for name in ("narrow", "linked") if name in meta}
+    layout["meta"] = {name: meta[name] for name in KEPT_META if name in meta}
     margin = layout.get("template", {}).get("layout", {}).get("margin", {})
     layout["margin"] = {**margin, "t": 34, **layout.get("margin", {}), **meta.get("margin", {})}
     height = layout.get("height", 380)
     spec, kind = str(embedded_json({"data": data, "layout": layout})), "application/json"
-    if compressed:
+    if compressed or "strip" in meta:
         spec, kind = packed(spec), "text/gzip"
     return (
         f'<figure class="plot{"" if "scene" in layout else " small"}">'
@@ -112,6 +114,17 @@ def thumbnail(notebook: NotebookNode) -> bytes:
             if pair:
                 return _side_by_side(pair)
     return b""
+
+
+def example(notebook: NotebookNode) -> tuple[str, str]:
+    """What a study changed on one part: images side by side as data URI, and what they are."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            meta = output.get("data", {}).get(PLOTLY, {}).get("layout", {}).get("meta", {})
+            if shown := meta.get("example"):
+                png = base64.b64encode(_side_by_side(shown["images"])).decode()
+                return f"data:image/png;base64,{png}", shown["caption"]
+    return "", ""
 
 
 def _side_by_side(uris: list[str], side: int = 224) -> bytes:

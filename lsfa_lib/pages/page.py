@@ -75,7 +75,7 @@ def last_line(traceback: str) -> str:
 _environment = Environment(
     loader=FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
-for function in (counted, day, last_line, metric_label, three_digits):
+for function in (counted, day, embedded_json, last_line, metric_label, three_digits):
     _environment.filters[function.__name__] = function
 
 

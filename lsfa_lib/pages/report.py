@@ -18,7 +18,8 @@ from plotly.offline import get_plotlyjs
 
 from lsfa_lib.pages.gallery import write_index as write_index
 from lsfa_lib.pages.gallery_data import DAMAGE
-from lsfa_lib.pages.notebook_html import body_html, contents, question, thumbnail
+from lsfa_lib.pages.gallery_first import study_figure
+from lsfa_lib.pages.notebook_html import body_html, contents, example, question, thumbnail
 from lsfa_lib.pages.page import day, packed, page_text, write_text
 from lsfa_lib.pages.report_head import provenance, run_head
 from lsfa_lib.storage.files import InputError, atomic_write, progress
@@ -62,7 +63,7 @@ def render(
     text = page_text(
         "report.html.j2",
         ("base.css", "report.css"),
-        ("linked.js", "figures.js"),
+        ("linked.js", "strip.js", "figures.js"),
         **head,
         reports=reports,
         link=link,
@@ -89,6 +90,7 @@ def _head(notebook: nbformat.NotebookNode, folder: Path) -> dict[str, Any]:
             about = read_study(study)
             eyebrow = [f"{about.preset} preset", day(about.created)]
             head = {"title": about.title, "study": about, "eyebrow": eyebrow}
+            head |= {"gains": Markup(study_figure(about)), "example": example(notebook)}
         return head | {"provenance": list(provenance(notebook, run))}
     except InputError:
         raise

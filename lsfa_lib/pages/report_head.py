@@ -8,7 +8,15 @@ from typing import Any
 import nbformat
 
 from lsfa_lib.config import flat
-from lsfa_lib.figures.findings import Result, counts, lead, settings, shown, training_sentence
+from lsfa_lib.figures.findings import (
+    Result,
+    counts,
+    found_sentence,
+    lead,
+    settings,
+    shown,
+    training_sentence,
+)
 from lsfa_lib.figures.names import mode_label
 from lsfa_lib.pages.page import day
 
@@ -23,6 +31,7 @@ def run_head(result: Result) -> dict[str, Any]:
     shown_numbers = ("i_auroc", "i_auroc_interval", "aupro_30", "threshold")
     return {
         "eyebrow": [f"{preset} preset", *rest, f"seed {result['seed']}", day(result["created"])],
+        "finding": f"{found_sentence(result, mode)}.",
         "mode": mode_label(mode),
         "run": {name: result["modes"][mode][name] for name in shown_numbers},
         "counts": counts(result),

@@ -17,8 +17,8 @@ from lsfa_lib.figures.style import LINES, TEMPLATE
 from lsfa_lib.studies.study_figures import reach
 from lsfa_lib.studies.study_table import StudyRuns, config_of
 
-FINEST = 0.05
-"""Of the metrics' scale: differences of thousandths should not fill a panel."""
+FINEST, LITTLE = 0.05, 0.005
+"""Of the metrics' scale: differences of thousandths should not fill a panel, nor be the finding."""
 SCALE = {"title_standoff": 12, "automargin": True, "tickformat": ".2f", "nticks": 5}
 
 
@@ -92,7 +92,10 @@ def _largest_effect(by_cell: pd.DataFrame, fields: dict[str, dict[str, float]], 
         field: by_cell.reindex(list(cells))[metric].dropna() for field, cells in fields.items()
     }
     most = max(found, key=lambda field: float(np.ptp(found[field])))
-    return f"Largest effect: {most} changes {METRICS[metric]} by {np.ptp(found[most]):.3f}"
+    span = float(np.ptp(found[most]))
+    if span < LITTLE:
+        return f"Almost no effect: no field changes {METRICS[metric]} by more than {span:.3f}"
+    return f"Largest effect: {most} changes {METRICS[metric]} by {span:.3f}"
 
 
 def common_range(lines: pd.DataFrame, metric: str) -> list[float] | None:

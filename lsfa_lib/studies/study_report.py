@@ -162,8 +162,8 @@ def answer(study: StudyRuns, lines: pd.DataFrame, mode: str = BOTH) -> str:
             area, pro = (spread(line, f"d_{name}", "+.3f") for name in (AREA, "aupro_30"))
             cell = html.escape(str(line["row"]))
             said.append(
-                f"- **{cell}**: {word}. I-AUROC {area}, AUPRO {pro} compared with "
-                f"{reference}{_paper_gain(study, line)}."
+                f"- **{cell}**: {word}. I-AUROC {area}, AUPRO {pro}{_of_maps(line, word)} compared "
+                f"with {reference}{_paper_gain(study, line)}."
             )
     if failed := study.about.failed:
         names = ", ".join(sorted({run.cell for run in failed}))
@@ -177,6 +177,12 @@ def answer(study: StudyRuns, lines: pd.DataFrame, mode: str = BOTH) -> str:
             "coreset."
         )
     return "\n".join(said)
+
+
+def _of_maps(line: dict[str, Any], word: str) -> str:
+    """What AUPRO's intervals say, where it is not what those of I-AUROC say."""
+    other = verdict(line, "aupro_30")
+    return f" ({other})" if other and other != word else ""
 
 
 def _paper_gain(study: StudyRuns, line: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from distributed import get_worker
 from tqdm import tqdm
 
 from lsfa_lib.storage.files import InputError, Listener, atomic_write, locked, progress_reported_to
+from lsfa_lib.storage.kept_maps import FILE
 from lsfa_lib.storage.results import SCHEMA, read_json, read_result, reset_peak_memory, write_json
 from lsfa_lib.studies.study_runs import Job
 
@@ -55,7 +56,7 @@ def _execute(job: Job) -> Outcome:
     from lsfa_lib.pages import report
 
     start = time.perf_counter()
-    marks = ("run.json", "result.json", ".partial-*") if job.key else ()
+    marks = ("run.json", "result.json", FILE, ".partial-*") if job.key else ()
     clear(job.folder, (*marks, TRACEBACK, ".partial-*.ipynb"))
     reset_peak_memory()
     with progress_reported_to(_reporter(job.folder.name)):

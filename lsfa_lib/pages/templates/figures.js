@@ -28,9 +28,11 @@
     responsive: true,
     displaylogo: false,
     modeBarButtonsToRemove: ["select2d", "lasso2d"],
-    // Without a hovering pointer it would always cover the figure.
-    ...(touch && { displayModeBar: false }),
   };
+  // The tools are for clouds. Elsewhere they cover the legend, on a narrow page the menus, and
+  // without a hovering pointer they would never go away.
+  const configFor = (canvas, layout) => touch || !layout.scene || canvas.clientWidth < 640
+    ? { ...config, displayModeBar: false } : config;
 
   const set = (layout, path, value) => {
     const keys = path.replace(/\[(\d+)\]/g, ".$1").split(".");
@@ -75,6 +77,8 @@
     return layout;
   };
 
+  // Opens a test scan of the strip by its name.
+  let openScan = () => false;
   const drawn = new Map();
   const clouds = () => [...drawn.keys()].filter((canvas) => drawn.get(canvas).base?.scene);
   const away = (canvas) => {
@@ -96,19 +100,52 @@
     const state = { base: null, narrow: false };
     drawn.set(canvas, state);
     const { data, layout } = JSON.parse(await text(canvas.querySelector("script")));
+    if (layout.meta?.strip) {
+      const figure = canvas.closest(".plot"), { strip } = layout.meta;
+      delete layout.meta.strip;
+      // One after the other, however fast one clicks.
+      let before = Promise.resolve();
+      const open = (view, caption) => {
+        before = before.then(() => paint(canvas, state, withScan(data, layout, view, strip.lead), caption));
+        return before;
+      };
+      figure.strip ??= scanStrip(figure, strip, (...chosen) => {
+        figure.strip.shown = chosen;
+        if (drawn.has(canvas)) figure.strip.open(...chosen);
+        figure.scrollIntoView({ block: "nearest" });
+      });
+      Object.assign(figure.strip, { open });
+      openScan = figure.strip.named;
+      await open(...(figure.strip.shown ?? figure.strip.first));
+    } else {
+      await paint(canvas, state, { traces: data, layout });
+    }
+  };
+  const paint = async (canvas, state, { traces, layout }, caption) => {
+    state.unlink?.();
+    if (state.base) Plotly.purge(canvas);
     Object.assign(state, { base: layout, narrow: canvas.clientWidth < 640 });
     if (layout.scene) makeRoom();
-    await Plotly.newPlot(canvas, data.map(unpack), layoutFor(canvas, layout), config);
+    if (caption) {
+      const title = canvas.closest(".plot").querySelector("figcaption"), strong = document.createElement("b");
+      strong.textContent = caption[0];
+      title.replaceChildren(strong, caption[1]);
+    }
+    await Plotly.newPlot(canvas, traces.map(unpack), layoutFor(canvas, layout), configFor(canvas, layout));
     state.unlink = linkScan(canvas, layout);
+    // A dot that stands for a test scan opens it.
+    canvas.on("plotly_click", ({ points }) => openScan(points[0].text));
   };
   const redraw = (canvas) => {
     const state = drawn.get(canvas), narrow = canvas.clientWidth < 640;
     if (!state.base) return;
     const layout = layoutFor(canvas, state.base), now = canvas.layout;
     layout.updatemenus?.forEach((menu, i) => { menu.active = now.updatemenus[i].active; });
+    // A menu of scans has changed what stands above the images.
+    if (layout.meta?.menus) layout.annotations.forEach((note, i) => { note.text = now.annotations[i].text; });
     if (layout.scene && narrow === state.narrow) layout.scene.camera = now.scene.camera;
     state.narrow = narrow;
-    Plotly.react(canvas, canvas.data, layout, config);
+    Plotly.react(canvas, canvas.data, layout, configFor(canvas, layout));
   };
 
   const near = new IntersectionObserver(

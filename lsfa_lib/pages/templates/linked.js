@@ -171,7 +171,7 @@ const scoreSlider = (canvas, base, linked, curve, tools, element) => {
   const slider = element("input", "", label), shown = element("output", "", label);
   Object.assign(slider, { type: "range", min: 0, max: linked.top, step: 5, value: 0, autocomplete: "off" });
   const buttons = base.updatemenus[0].buttons, byScore = linked.scores.map(([, button]) => button);
-  let active = 0, busy = false, waiting = false;
+  let active = base.updatemenus[0].active ?? 0, busy = false, waiting = false;
 
   const rgb = (color) => color.startsWith("#")
     ? [1, 3, 5].map((i) => parseInt(color.slice(i, i + 2), 16))
