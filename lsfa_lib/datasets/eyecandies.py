@@ -18,7 +18,7 @@ from PIL import Image
 from lsfa_lib.datasets.entry import Entry, SplitName, missing_partners, visible
 from lsfa_lib.datasets.image_files import decoding, read_any, read_gt
 from lsfa_lib.datasets.own_camera import Intrinsics, points_of_depth
-from lsfa_lib.records import Points, Rgb, Scan
+from lsfa_lib.records import UNLABELLED, Points, Rgb, Scan
 from lsfa_lib.storage.files import InputError, atomic_write
 
 SPLIT_FOLDERS: dict[str, str] = {"train": "train", "validation": "val", "test": "test_public"}
@@ -43,14 +43,11 @@ def pair_files(root: Path, category: str, split: SplitName, light: int) -> Itera
         names = ", ".join(f"{i} {name}" for i, name in enumerate(LIGHTS))
         raise InputError(f"data.light {light} is no light of Eyecandies; choose among {names}")
     folder = root / category / SPLIT_FOLDERS[split] / "data"
-    items: dict[str, dict[str, Path]] = {}
-    for path in visible(folder):
-        if match := _ITEM.fullmatch(path.name):
-            items.setdefault(match[1], {})[match[2]] = path
+    items = items_of(folder)
     if not items:
         example = f"000_image_{light}.png, 000_depth.png and 000_info_depth.yaml"
         yield f"{folder}: no scans in here; give it at least one, as {example}"
-    needed = [f"image_{light}.png", "depth.png", "info_depth.yaml"]
+    needed = needed_of(light)
     needed += ["metadata.yaml", "mask.png"] if split == "test" else []
     for index, item in items.items():
         expected = {name.split(".")[0]: folder / f"{index}_{name}" for name in needed}
@@ -61,6 +58,31 @@ def pair_files(root: Path, category: str, split: SplitName, light: int) -> Itera
         name, rgb = f"{category}/{split}/{kind}/{index}", item[f"image_{light}"]
         gt = item["mask"] if kind != "good" else None
         yield Entry(name, kind, rgb, item["depth"], gt, item["info_depth"])
+
+
+def pair_unlabelled(folder: Path, light: int, prefix: str) -> Iterator[Entry | str]:
+    """As `pair_files`, for the scans in any folder of items, of unknown kind."""
+    for index, item in items_of(folder).items():
+        expected = {name.split(".")[0]: folder / f"{index}_{name}" for name in needed_of(light)}
+        if problem := missing_partners(item, expected):
+            yield problem
+        else:
+            files = item[f"image_{light}"], item["depth"], None, item["info_depth"]
+            yield Entry(f"{prefix}{index}", UNLABELLED, *files)
+
+
+def items_of(folder: Path) -> dict[str, dict[str, Path]]:
+    """The items of each scan in a folder by their names, such as `depth`, by the scan's index."""
+    items: dict[str, dict[str, Path]] = {}
+    for path in visible(folder):
+        if match := _ITEM.fullmatch(path.name):
+            items.setdefault(match[1], {})[match[2]] = path
+    return items
+
+
+def needed_of(light: int) -> list[str]:
+    """The items that every scan must have."""
+    return [f"image_{light}.png", "depth.png", "info_depth.yaml"]
 
 
 def _kind(item: dict[str, Path]) -> str:

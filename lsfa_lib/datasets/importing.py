@@ -74,7 +74,7 @@ def import_scans(
             intrinsics = replace(intrinsics, metres=depth_unit_m)
     for scan in progress(found, f"{target.category} {target.split}"):
         if not xyz_file(target.root, scan.name).exists():
-            write_scan(target.root, _read(scan, intrinsics))
+            write_scan(target.root, read_own(scan, intrinsics))
     return [scan.name for scan in found]
 
 
@@ -83,46 +83,63 @@ def find_scans(source: Path, target: Target) -> list[Entry]:
 
     Raises InputError for a scan without all its files.
     """
-    colours, depths, masks, clouds = _by_role(source).values()
+    prefix = f"{target.category}/{target.split}/{target.kind}/"
+    items = pair_files(source, prefix, target.kind)
+    if problems := [item for item in items if isinstance(item, str)]:
+        raise InputError(problems[0])
+    return [item for item in items if isinstance(item, Entry)]
+
+
+def pair_files(source: Path, prefix: str, kind: str) -> list[Entry | str]:
+    """The complete scans in a folder, and a sentence for each problem with any other."""
+    by_role, problems = _by_role(source)
+    colours, depths, masks, clouds = by_role.values()
     for stem, depth in depths.items():
         if stem not in colours:
-            raise InputError(
+            problems.append(
                 f"{depth}: no colour image {stem}.png next to it; give both the same stem"
             )
-        if stem in clouds:
-            raise InputError(f"{depth}: there is a cloud {stem} too; keep one of them")
+        elif stem in clouds:
+            problems.append(f"{depth}: there is a cloud {stem} too; keep one of them")
     # An image next to a cloud of its name is a preview; one next to nothing is a mistake.
-    alone = [path for stem, path in colours.items() if stem not in clouds | depths]
-    if alone:
-        raise InputError(
-            f"{alone[0]}: no depth image {alone[0].stem}_depth.png or cloud next to it; "
-            "give both the same stem"
-        )
-    prefix = f"{target.category}/{target.split}/{target.kind}"
+    problems += [
+        f"{path}: no depth image {stem}_depth.png or cloud next to it; give both the same stem"
+        for stem, path in colours.items()
+        if stem not in clouds | depths
+    ]
+    complete = {stem: xyz for stem, xyz in depths.items() if stem in colours and stem not in clouds}
+    complete |= {stem: xyz for stem, xyz in clouds.items() if stem not in depths}
     return [
-        Entry(f"{prefix}/{stem}", target.kind, (colours | clouds)[stem], xyz, masks.get(stem))
-        for stem, xyz in sorted((clouds | depths).items())
+        *problems,
+        *(
+            Entry(f"{prefix}{stem}", kind, (colours | clouds)[stem], xyz, masks.get(stem))
+            for stem, xyz in sorted(complete.items())
+        ),
     ]
 
 
-def _by_role(source: Path) -> dict[str, dict[str, Path]]:
-    """For each role the files by the stem of their scan. InputError if two have the same."""
+def _by_role(source: Path) -> tuple[dict[str, dict[str, Path]], list[str]]:
+    """For each role the files by the stem of their scan; a sentence for each second one."""
     found: dict[str, dict[str, Path]] = {role: {} for role in SUFFIXES}
+    problems = []
     for path in [p for folder in (source, *map(source.joinpath, WORDS)) for p in visible(folder)]:
-        role, stem = "colour", path.stem
-        start, _, ending = path.stem.rpartition("_")
-        if path.parent != source:
-            role = WORDS[path.parent.name]
-        elif path.suffix.lower() in SUFFIXES["cloud"]:
-            role = "cloud"
-        elif start and ending in WORDS:
-            role, stem = WORDS[ending], start
+        role, stem = role_of(path, source)
         if path.suffix.lower() not in SUFFIXES[role]:
             continue
         if other := found[role].get(stem):
-            raise InputError(f"{path}: {other.name} is the same scan's {role}; keep one")
-        found[role][stem] = path
-    return found
+            problems.append(f"{path}: {other.name} is the same scan's {role}; keep one")
+        found[role].setdefault(stem, path)
+    return found, problems
+
+
+def role_of(path: Path, source: Path) -> tuple[str, str]:
+    """Role of a file in the folder `source` or in one of its folders, and the stem of its scan."""
+    start, _, ending = path.stem.rpartition("_")
+    if path.parent != source:
+        return WORDS[path.parent.name], path.stem
+    if path.suffix.lower() in SUFFIXES["cloud"]:
+        return "cloud", path.stem
+    return (WORDS[ending], start) if start and ending in WORDS else ("colour", path.stem)
 
 
 def _check(source: Path, target: Target) -> None:
@@ -139,7 +156,8 @@ def _check(source: Path, target: Target) -> None:
         )
 
 
-def _read(scan: Entry, camera: Intrinsics | None) -> Scan:
+def read_own(scan: Entry, camera: Intrinsics | None) -> Scan:
+    """The scan of an entry of `pair_files`; depth images need the camera. Raises InputError."""
     assert scan.xyz is not None
     if scan.rgb == scan.xyz:
         rgb, xyz = read_organised_cloud(scan.xyz)

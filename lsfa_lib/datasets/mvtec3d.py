@@ -40,6 +40,19 @@ def _pair_kind(folder: Path) -> Iterator[Entry | str]:
     if split != "test" and folder.name != "good":
         yield f"{folder}: {split} may hold only `good` scans; move this folder to test"
         return
+    roles = ["rgb"]
+    if any(folder.parents[1].glob("*/*/xyz")):
+        roles.append("xyz")
+    if folder.name not in ("good", UNLABELLED) or (folder / "gt").is_dir():
+        roles.append("gt")
+    yield from pair_folder(folder, roles, "/".join(folder.parts[-3:]) + "/", folder.name)
+
+
+def pair_folder(folder: Path, roles: list[str], prefix: str, kind: str) -> Iterator[Entry | str]:
+    """As `pair_files`, for the scans in the folders rgb, xyz and gt of a folder.
+
+    Each needs a file for each of the roles; names begin with the prefix.
+    """
     scans: dict[str, dict[str, Path]] = {}
     for role, suffixes in SUFFIXES.items():
         for path in visible(folder / role):
@@ -48,18 +61,12 @@ def _pair_kind(folder: Path) -> Iterator[Entry | str]:
                 if role in files:
                     yield f"{path}: {files[role].name} has this stem too; keep one"
                 files[role] = path
-    roles = ["rgb"]
-    if any(folder.parents[1].glob("*/*/xyz")):
-        roles.append("xyz")
-    if folder.name not in ("good", UNLABELLED) or (folder / "gt").is_dir():
-        roles.append("gt")
     for stem, files in sorted(scans.items()):
         expected = {role: folder / role / f"{stem}{SUFFIXES[role][0]}" for role in roles}
         if problem := missing_partners(files, expected):
             yield problem
         else:
-            name = "/".join([*folder.parts[-3:], stem])
-            yield Entry(name, folder.name, files["rgb"], files.get("xyz"), files.get("gt"))
+            yield Entry(prefix + stem, kind, files["rgb"], files.get("xyz"), files.get("gt"))
 
 
 def read_points(path: Path) -> Points:

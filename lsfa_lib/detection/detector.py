@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import NormalDist
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -24,6 +25,7 @@ from lsfa_lib.detection.memory import (
     rows_of_modality,
     search_bank,
 )
+from lsfa_lib.detection.thresholds import thresholds_of
 from lsfa_lib.records import MODALITIES, Evidence, Modality, Mode, PatchFeatures, Prediction
 from lsfa_lib.storage.files import InputError
 
@@ -57,6 +59,10 @@ class Detector:
     """None: features are scored as the backbones return them."""
     heads: dict[Modality, Head] = field(default_factory=dict)
     """Empty: scored by distances and disagreement alone."""
+    surface: dict[Mode, tuple[float, float]] = field(default_factory=dict)
+    """Median and 99.9th percentile of the maps of validation/good: 0 and 100 % of map colours."""
+    peaks: dict[Mode, list[float]] = field(default_factory=dict)
+    """Largest pixel of the map of each validation scan."""
 
     @property
     def modes(self) -> tuple[Mode, ...]:
@@ -89,7 +95,13 @@ def fit(
     found = [fuse(standardise(each, scales), config.detector) for each in raw]
     scores = {mode: [modes[mode].image_score for modes in found] for mode in found[0]}
     thresholds = thresholds_of(scores, config.detector)
-    return replace(unscaled, scales=scales, thresholds=thresholds, validation_scores=scores)
+    return replace(
+        unscaled,
+        scales=scales,
+        thresholds=thresholds,
+        validation_scores=scores,
+        **surface_of(found, validation, config),
+    )
 
 
 def fit_banks(train: Sequence[PatchFeatures], config: Config, seed: int) -> dict[Modality, Bank]:
@@ -197,6 +209,22 @@ def scales_of(
     return {e: _scale([found[e] for found in raw], inside) for e in raw[0]}
 
 
+def surface_of(
+    found: Sequence[dict[Mode, Prediction]], scans: Sequence[PatchFeatures], config: Config
+) -> dict[str, dict[Mode, Any]]:
+    """`surface` and `peaks` of the detector that found this in good scans, by mode."""
+    inside = [map_valid(features, config) for features in scans]
+    maps = {
+        mode: [own[mode].anomaly_map[mask] for own, mask in zip(found, inside, strict=True)]
+        for mode in found[0]
+    }
+    ends = {mode: np.percentile(torch.cat(own).cpu(), (50, 99.9)) for mode, own in maps.items()}
+    return {
+        "surface": {mode: (float(low), float(high)) for mode, (low, high) in ends.items()},
+        "peaks": {mode: [float(each.max()) for each in own] for mode, own in maps.items()},
+    }
+
+
 def _scale(predictions: list[Prediction], inside: list[Bool[Tensor, "S S"]]) -> Scale:
     pairs = zip(predictions, inside, strict=True)
     pixels = torch.cat([p.anomaly_map[mask] for p, mask in pairs]).double()
@@ -217,14 +245,3 @@ def require_validation(scans: int) -> None:
             f"{scans} validation/good scans, at least 2 are needed to set scale and "
             "threshold; move some training scans there"
         )
-
-
-def thresholds_of(scores: dict[Mode, list[float]], config: DetectorConfig) -> dict[Mode, float]:
-    """The score that the configured share of good parts exceeds, by mode; see `threshold_of`."""
-    return {mode: threshold_of(own, config.false_alarm_rate) for mode, own in scores.items()}
-
-
-def threshold_of(scores: Sequence[float], false_alarm_rate: float) -> float:
-    """The score that this share of good parts exceeds, if their scores are normally distributed."""
-    values = torch.tensor(scores, dtype=torch.float64)
-    return float(values.mean() + values.std() * NormalDist().inv_cdf(1 - false_alarm_rate))

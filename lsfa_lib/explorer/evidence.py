@@ -20,9 +20,10 @@ from lsfa_lib.adaptation.adaptors import adapt
 from lsfa_lib.config import Config
 from lsfa_lib.datasets.entry import Entry
 from lsfa_lib.datasets.layouts import Split
-from lsfa_lib.detection.detector import Detector, predictions_of, search, standardise, threshold_of
+from lsfa_lib.detection.detector import Detector, predictions_of, search, standardise
 from lsfa_lib.detection.maps import smooth_map
 from lsfa_lib.detection.memory import Searched
+from lsfa_lib.detection.thresholds import threshold_of
 from lsfa_lib.features.checkpoints import write_tensors
 from lsfa_lib.features.extract import Encoders, patch_valid
 from lsfa_lib.features.lazy_scan import lazy_scan
@@ -205,4 +206,4 @@ def blended_threshold(detector: Detector, position: float) -> float:
     """The detector's threshold at a position, from its validation/good scores."""
     rules = detector.config.detector
     scores = {m: np.array(detector.validation_scores[m]) for m in MODALITIES}
-    return threshold_of(blended(scores, position, rules.fusion).tolist(), rules.false_alarm_rate)
+    return threshold_of(blended(scores, position, rules.fusion).tolist(), rules)

@@ -52,10 +52,11 @@ def fitted(category: str, config: Config, seed: int) -> Fitted:
         with stage("look for a fitted detector"):
             detector = _kept_detector(name, folder, resolve_device(config.device))
         if detector is None:
-            detector = fit_detector(category, config, seed).detector
+            learned = fit_detector(category, config, seed)
+            detector = learned.detector
             if folder:
                 _describe(folder, category, config)
-                saved.save(detector, folder / name)
+                learned.save_as(folder / name)
                 _only(folder / name)
         mark = config_hash(name, file_states(test.entries))
         path = folder and folder / f"evidence-{mark}.safetensors"

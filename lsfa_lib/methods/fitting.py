@@ -9,7 +9,8 @@ from typing import Any
 
 from lsfa_lib.config import Config, resolve_device
 from lsfa_lib.datasets.layouts import Split, split_of
-from lsfa_lib.detection.detector import require_validation, thresholds_of
+from lsfa_lib.detection.detector import require_validation
+from lsfa_lib.detection.thresholds import thresholds_of
 from lsfa_lib.features.extract import ENCODERS, Encoders, load_encoders
 from lsfa_lib.features.lazy_scan import LazyScan, few_shot, fixed_threads, lazy_scan, loaded
 from lsfa_lib.methods.lsfa import Learned

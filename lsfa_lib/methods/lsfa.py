@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from lsfa_lib.datasets.entry import Entry
 from lsfa_lib.detection import detector, saved
 from lsfa_lib.detection.detector import Detector, predict
 from lsfa_lib.detection.labelled import labelled_patches
+from lsfa_lib.detection.likeness import Means, mean_features
+from lsfa_lib.detection.origin import origin_of
 from lsfa_lib.features.cache import extract
 from lsfa_lib.features.extract import Encoders
 from lsfa_lib.features.lazy_scan import LazyScan
@@ -50,6 +52,10 @@ class Learned:
     trained: Trained | None
     """None if the config adapts nothing."""
     finetuned: Finetuned | None = None
+    train: tuple[Entry, ...] = ()
+    validation: tuple[Entry, ...] = ()
+    means: Means = field(default_factory=dict)
+    """Mean feature of each training scan, by modality."""
 
     def __call__(self, scan: LazyScan) -> dict[Mode, Prediction]:
         """Map and score of the scan in each mode."""
@@ -74,7 +80,12 @@ class Learned:
 
     def save(self, folder: Path) -> None:
         """Saves the detector to a folder, for new scans and for the explorer."""
-        saved.save(self.detector, folder / self.file)
+        self.save_as(folder / self.file)
+
+    def save_as(self, path: Path) -> None:
+        """Saves the detector and its origin as one file (`.lsfa`)."""
+        origin = origin_of(self.train, self.validation, self.means, self.encoders)
+        saved.save(self.detector, path, origin)
 
 
 def fit(good: Good) -> Learned:
@@ -99,9 +110,12 @@ def fit(good: Good) -> Learned:
         adaptors = trained.adaptors if trained else None
         labelled = labelled_patches(good.train, encoders, adaptors, config, good.seed)
         fitted = detector.fit(train, validation, config, good.seed, adaptors, labelled)
-    entries = [scan.entry for scan in (*good.train, *good.validation) if scan.entry]
-    file = detector_file(entries, config, good.seed, encoders)
-    return Learned(fitted, encoders, file, trained, tuned)
+    own, held = (
+        tuple(scan.entry for scan in scans if scan.entry)
+        for scans in (good.train, good.validation)
+    )
+    file = detector_file((*own, *held), config, good.seed, encoders)
+    return Learned(fitted, encoders, file, trained, tuned, own, held, mean_features(train))
 
 
 def _tuned(good: Good, encoders: Encoders) -> Finetuned:

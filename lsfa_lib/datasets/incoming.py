@@ -1,0 +1,144 @@
+"""New scans without labels, in any layout that can be imported, wherever they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lsfa_lib.datasets import eyecandies, importing, mvtec3d
+from lsfa_lib.datasets.entry import Entry, visible
+from lsfa_lib.datasets.layouts import read_scan
+from lsfa_lib.datasets.own_camera import Intrinsics
+from lsfa_lib.records import UNLABELLED, Scan
+from lsfa_lib.storage.files import InputError
+
+ROLES = {*mvtec3d.SUFFIXES, *importing.WORDS, "data"}
+"""Folders that hold files of the scans of the folder they lie in."""
+EXPECTED = (
+    "folders rgb and xyz, NAME.png with NAME_depth.png, organised NAME.pcd or NAME.ply, or files "
+    "of Eyecandies"
+)
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """The scans found, and what is wrong with other files."""
+
+    entries: list[Entry]
+    """Named by folder and stem below what was given."""
+    problems: dict[str, str]
+    """Name -> sentence: scans that lack a file, and files that cannot belong to a scan."""
+
+
+def find_incoming(paths: Sequence[Path], captured: Sequence[str], light: int) -> Incoming:
+    """The scans in folders (and folders below them) and of single files, sorted by name.
+
+    Captured are the modalities of the training scans: without 3D, images alone are scans. `light`
+    selects one of the images of Eyecandies. Raises InputError for a path that does not exist.
+    """
+    entries: dict[str, Entry] = {}
+    problems: dict[str, str] = {}
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder; give scans or the folder of scans")
+        for item in _scans_of(path, captured, light):
+            if isinstance(item, str):
+                problems[_name_of_problem(item)] = item
+            elif (other := entries.get(item.name)) and other.files != item.files:
+                problems[str(item.files[-1])] = (
+                    f"{item.files[-1]}: {other.files[-1]} is called {item.name} too; rename one, "
+                    "or predict them into different folders"
+                )
+            else:
+                entries[item.name] = item
+    return Incoming(sorted(entries.values(), key=lambda entry: entry.name), problems)
+
+
+def require_scans(found: Incoming, paths: Sequence[Path]) -> None:
+    """Raises InputError if nothing was found at all."""
+    if not found.entries and not found.problems:
+        raise InputError(f"{', '.join(map(str, paths))}: no scans in here; expected {EXPECTED}")
+
+
+def require_camera(found: Incoming, camera: Intrinsics | None) -> None:
+    """Raises InputError if there are depth images but no intrinsics."""
+    depths = [e.xyz for e in found.entries if e.xyz and _is_own(e) and e.xyz != e.rgb]
+    if depths and camera is None:
+        raise InputError(
+            f"{depths[0]}: depth images need the camera's intrinsics; give their file by "
+            "--intrinsics (JSON with fx, fy, cx, cy in pixels, or XML)"
+        )
+
+
+def read_incoming(entry: Entry, camera: Intrinsics | None) -> Scan:
+    """The scan of an entry, by the reader of its layout. Raises InputError."""
+    return importing.read_own(entry, camera) if _is_own(entry) else read_scan(entry)
+
+
+def _is_own(entry: Entry) -> bool:
+    """Whether it is an organised cloud, or a colour and a depth image of one's own camera."""
+    return bool(entry.xyz) and not entry.depth_bounds and entry.xyz.parent.name != "xyz"  # type: ignore[union-attr]
+
+
+def _scans_of(path: Path, captured: Sequence[str], light: int) -> Iterator[Entry | str]:
+    if path.is_dir():
+        for folder in _folders(path):
+            relative = folder.relative_to(path).as_posix()
+            prefix = "" if relative == "." else f"{relative}/"
+            yield from _scans_in(folder, prefix, captured, light)
+        return
+    if path.suffix.lower() in importing.SUFFIXES["cloud"] and "3d" in captured:
+        yield Entry(path.stem, UNLABELLED, path, path, None)
+        return
+    folder = path.parent.parent if path.parent.name in ROLES else path.parent
+    items = [i for f in (folder, path.parent) for i in _scans_in(f, "", captured, light)]
+    own = [item for item in items if isinstance(item, Entry) and path in item.files]
+    said = [item for item in items if isinstance(item, str) and path.stem in item]
+    yield from own[:1] or said[:1] or [f"{path}: not a file of a scan; expected {EXPECTED}"]
+
+
+def _folders(path: Path) -> Iterator[Path]:
+    """The folder and those below it that may hold scans."""
+    yield path
+    for folder in visible(path):
+        if folder.is_dir() and folder.name not in ROLES:
+            yield from _folders(folder)
+
+
+def _scans_in(
+    folder: Path, prefix: str, captured: Sequence[str], light: int
+) -> Iterator[Entry | str]:
+    """The scans whose files lie in the folder or in its folders of roles."""
+    depth = "3d" in captured
+    for place in (folder, folder / "data"):
+        if eyecandies.items_of(place) and depth:
+            yield from eyecandies.pair_unlabelled(place, light, prefix)
+            return
+    if not depth:
+        roles = [folder / "rgb"] if (folder / "rgb").is_dir() else [folder]
+        yield from (item for place in roles for item in _images(place, prefix))
+    elif (folder / "rgb").is_dir() and not (folder / "depth").is_dir():
+        items = mvtec3d.pair_folder(folder, ["rgb", "xyz"], prefix, UNLABELLED)
+        yield from (i if isinstance(i, str) else replace(i, gt=None) for i in items)
+    else:
+        items = importing.pair_files(folder, prefix, UNLABELLED)
+        yield from (i if isinstance(i, str) else replace(i, gt=None) for i in items)
+
+
+def _images(folder: Path, prefix: str) -> Iterator[Entry | str]:
+    """Images alone, for a detector trained without 3D."""
+    known: dict[str, Path] = {}
+    for path in visible(folder):
+        if path.suffix.lower() not in mvtec3d.SUFFIXES["rgb"] or path.stem.endswith("_mask"):
+            continue
+        if other := known.setdefault(path.stem, path) if path.stem in known else None:
+            yield f"{path}: {other.name} has this stem too; keep one"
+            continue
+        known[path.stem] = path
+        yield Entry(f"{prefix}{path.stem}", UNLABELLED, path, None, None)
+
+
+def _name_of_problem(sentence: str) -> str:
+    """The file a sentence begins with."""
+    return sentence.partition(": ")[0]
