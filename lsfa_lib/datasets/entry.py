@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from lsfa_lib.config import MODALITIES
+from lsfa_lib.datasets.names import key
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
@@ -49,10 +50,18 @@ def visible(folder: Path) -> list[Path]:
 
 def missing_partners(files: Mapping[str, Path], expected: Mapping[str, Path]) -> str:
     """A sentence if a scan that has `files` lacks any of the `expected` ones, by role; else ""."""
-    missing = [str(path) for role, path in expected.items() if role not in files]
+    missing = [path for role, path in expected.items() if role not in files]
     if not missing:
         return ""
+    # One of another type, or whose name differs in case or separators.
+    near = [
+        str(other)
+        for path in missing
+        for other in visible(path.parent)
+        if key(other.stem) == key(path.stem)
+    ]
+    found = f"{' and '.join(near)} was found, which is not read under this name; " if near else ""
     return (
-        f"{next(iter(files.values()))}: its partner {' and '.join(missing)} is missing; "
-        "restore it, or remove the scan's other files"
+        f"{next(iter(files.values()))}: its partner {' and '.join(map(str, missing))} is missing; "
+        f"{found}restore it, or remove the scan's other files"
     )
