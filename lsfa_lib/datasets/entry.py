@@ -12,6 +12,8 @@ from lsfa_lib.datasets.names import key
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+LEAST_VALIDATION = 2
+"""One score has no spread."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,23 @@ def visible(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def too_few_validation(scans: int) -> str:
+    """A sentence on a validation split that has too few scans for scale and threshold."""
+    return (
+        f"{scans} validation/good scans, at least {LEAST_VALIDATION} are needed to set scale and "
+        "threshold; move some training scans there with `lsfa data split`"
+    )
+
+
+def no_scans(folder: Path, example: str) -> str:
+    """A sentence on a split without scans."""
+    if {"validation", "val"} & {folder.name, folder.parent.name}:
+        return (
+            f"{folder}: no scans in here; {too_few_validation(0)}, or add files such as {example}"
+        )
+    return f"{folder}: no scans in here; give it at least one, as {example}"
 
 
 def missing_partners(files: Mapping[str, Path], expected: Mapping[str, Path]) -> str:

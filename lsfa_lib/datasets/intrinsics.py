@@ -85,7 +85,8 @@ def read_intrinsics(path: Path) -> Intrinsics:
         raise InputError(f"{path}: no number {', '.join(missing)}; expected {READ}")
     camera = _checked(path, found, _unit(path, values))
     if named["d"] and named["c"] and all(_is_number(named["c"].get(name)) for name in NAMES):
-        camera = replace(camera, colour=_checked(path, named["c"], camera.metres))
+        colour = _checked(path, named["c"], camera.metres)
+        camera = replace(camera, colour=None if colour == camera else colour)
     return camera
 
 

@@ -15,7 +15,7 @@ import tifffile
 from jaxtyping import UInt8
 from PIL import Image
 
-from lsfa_lib.datasets.entry import SPLITS, Entry, SplitName, missing_partners, visible
+from lsfa_lib.datasets.entry import SPLITS, Entry, SplitName, missing_partners, no_scans, visible
 from lsfa_lib.datasets.image_files import read_any
 from lsfa_lib.records import UNLABELLED, Points, Scan
 from lsfa_lib.storage.files import InputError, atomic_write
@@ -35,9 +35,7 @@ def pair_files(root: Path, category: str, split: SplitName) -> list[Entry | str]
     folder = root / category / split
     kinds = [path for path in visible(folder) if path.is_dir()]
     example = "good/rgb/000.png and good/xyz/000.tiff"
-    return [item for kind in kinds for item in _pair_kind(kind)] or [
-        f"{folder}: no scans in here; give it at least one, as {example}"
-    ]
+    return [item for kind in kinds for item in _pair_kind(kind)] or [no_scans(folder, example)]
 
 
 def _pair_kind(folder: Path) -> Iterator[Entry | str]:
