@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import tifffile
@@ -18,6 +20,8 @@ from lsfa_lib.storage.files import InputError
 TIFF = (".tif", ".tiff")
 PLAIN = ("L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I", "F", "1")
 """Modes of Pillow whose values are brightness."""
+MOST_PAGES = 20_000
+"""Of a TIFF that stores each row as one."""
 MOST_VALUES = 3 * 10**8
 """Of one image: a damaged header can ask for more than the memory."""
 
@@ -121,6 +125,7 @@ def _upright(path: Path) -> Shaped[np.ndarray, "H W *channels"]:
 
 def _tiff(path: Path) -> Shaped[np.ndarray, "*sizes"]:
     """The only image of a TIFF, channels last, upright."""
+    _require_chain(path)
     with tifffile.TiffFile(path) as file:
         series = file.series[0]
         # Some writers store each row of an image as a page.
@@ -143,6 +148,34 @@ def _tiff(path: Path) -> Shaped[np.ndarray, "*sizes"]:
     quarter, mirrored = turns.get(int(orientation), (0, 0))
     values = np.rot90(values, quarter) if values.ndim > 1 else values
     return values[:, ::-1] if mirrored else values
+
+
+def _require_chain(path: Path) -> None:
+    """Raises ValueError if the pages of a TIFF form a loop, in which tifffile would not end."""
+    with path.open("rb") as file:
+        head = file.read(16)
+        order = "<" if head[:2] == b"II" else ">"
+        big = head[2:4] in (b"+\0", b"\0+")
+        count, link, entry = ("Q", "Q", 20) if big else ("H", "I", 12)
+        at, seen = 8 if big else 4, set[int]()
+        while True:
+            (page,) = _number_at(file, at, order + link)
+            if not page:
+                return
+            if page in seen or len(seen) > MOST_PAGES:
+                raise ValueError(f"{len(seen)} pages or more, which form a loop")
+            seen.add(page)
+            (entries,) = _number_at(file, page, order + count)
+            at = page + struct.calcsize(count) + entries * entry
+
+
+def _number_at(file: BinaryIO, at: int, form: str) -> tuple[int]:
+    """The number at a place of the file; 0 behind its end."""
+    if at >= 2**63:
+        return (0,)
+    file.seek(at)
+    size = struct.calcsize(form)
+    return struct.unpack(form, file.read(size).ljust(size, b"\0"))  # type: ignore[return-value]
 
 
 def read_any(path: Path) -> Shaped[np.ndarray, "*sizes"]:

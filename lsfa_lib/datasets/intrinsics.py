@@ -199,7 +199,7 @@ def _matrix(value: Any) -> list[float] | None:
     by_columns = [flat[3 * column + row] for row in range(3) for column in range(3)]
     for matrix in (flat, by_columns):
         if matrix[6:] == [0, 0, 1]:
-            return matrix
+            return [float(each) for each in matrix]
     raise ValueError("a matrix without the last row 0 0 1")
 
 

@@ -161,7 +161,7 @@ def _largest_cluster(mask: Mask, xyz: Points, config: PreprocessConfig) -> tuple
     if not config.noise_competes:
         sizes[0] = 0
     part[mask] = (labels == sizes.argmax()) & (sizes.max() > 0)
-    others = np.delete(sizes, [0, sizes.argmax()])
+    others = np.delete(sizes, [0, int(sizes.argmax())])
     return part, int(others.max(initial=0))
 
 

@@ -83,10 +83,11 @@ class Report:
     def verdict(self) -> str:
         """One line: ready, or what to do first."""
         if self.problems:
-            return f"not ready, {len(self.problems)} problem(s); first: {self.problems[0]}"
+            count = len(self.problems)
+            return f"not ready: {count} problem(s), each said above; first: {self.problems[0]}"
         checked = f"; {len(self.warnings)} warning(s), each said above" if self.warnings else ""
         categories = list(dict.fromkeys(split.category for split in self.splits))
-        return f"ready: lsfa run {categories[0]} --data {self.root}{checked}"
+        return f"no problem found; ready: lsfa run {categories[0]} --data {self.root}{checked}"
 
 
 @dataclass
@@ -141,13 +142,15 @@ def _check_split(
         kinds[scan.kind] += 1
         sizes.add((scan.rgb.shape[1], scan.rgb.shape[0]))
         into.problems += _mask_problem(entry, scan)
+        unusable = False
         if "3d" in scan.modalities:
+            unusable = border_is_empty(scan) or bool(unit_problem(scan))
             into.stripped += [scan.path] if border_is_empty(scan) else []
             lengths = np.linalg.norm(scan.xyz[np.any(scan.xyz != 0, axis=2)], axis=1)
             distances += [float(lengths.min()), float(lengths.max())]
             into.problems += unit_problem(scan)
             into.warnings += depth_warnings(entry, scan)
-        if config:
+        if config and not unusable:
             problems, warnings = preparation(scan, config)
             into.problems += problems
             into.warnings += warnings
