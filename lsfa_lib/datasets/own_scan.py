@@ -11,7 +11,7 @@ from lsfa_lib.datasets.image_files import read_colour, read_mask
 from lsfa_lib.datasets.names import SUFFIXES
 from lsfa_lib.datasets.own_camera import Intrinsics, read_depth, read_organised_cloud
 from lsfa_lib.datasets.registration import Grid, camera_of_grid, colour_on, grid_of, mask_on
-from lsfa_lib.records import MODALITIES, UNLABELLED, Mask, Points, Rgb, Scan
+from lsfa_lib.records import MODALITIES, UNLABELLED, Mask, Points, Scan
 from lsfa_lib.storage.files import InputError
 
 
@@ -29,7 +29,7 @@ def read_own(scan: Entry, camera: Intrinsics | None, unit_m: float = 0.0) -> Sca
         photograph = rgb = read_colour(scan.rgb)
         xyz, grid = np.zeros(rgb.shape, np.float32), Grid(rgb.shape[1], rgb.shape[0])
         if scan.xyz:
-            xyz, grid = _registered(scan, rgb, camera, unit_m)
+            xyz, grid = _registered(scan, (rgb.shape[1], rgb.shape[0]), camera, unit_m)
             rgb = colour_on(grid, rgb)
     defect = _defect(scan, xyz.shape[:2], photograph.shape[:2], grid)
     modalities = MODALITIES if scan.xyz else ("rgb",)
@@ -37,11 +37,11 @@ def read_own(scan: Entry, camera: Intrinsics | None, unit_m: float = 0.0) -> Sca
 
 
 def _registered(
-    scan: Entry, rgb: Rgb, camera: Intrinsics | None, unit_m: float
+    scan: Entry, colour_size: tuple[int, int], camera: Intrinsics | None, unit_m: float
 ) -> tuple[Points, Grid]:
     """Points of the depth image, and its grid in the colour image."""
     assert scan.xyz is not None
-    xyz, colour_size = read_depth(scan.xyz, camera, unit_m), (rgb.shape[1], rgb.shape[0])
+    xyz = read_depth(scan.xyz, camera, unit_m)
     size = (xyz.shape[1], xyz.shape[0])
     if camera and (own := camera_of_grid(camera, size, colour_size, scan.xyz)) is not camera:
         xyz = read_depth(scan.xyz, own, unit_m)

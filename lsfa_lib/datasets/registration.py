@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from lsfa_lib.datasets.intrinsics import ASPECT, Intrinsics, at_size
@@ -74,7 +75,7 @@ def camera_of_grid(
     return replace(fits[0] if fits else camera, metres=camera.metres)
 
 
-def colour_on(grid: Grid, rgb: Rgb) -> Rgb:
+def colour_on(grid: Grid, rgb: Rgb) -> UInt8[np.ndarray, "h w 3"]:
     """Mean colour of each pixel of the grid; black outside the colour image."""
     if (grid.width, grid.height, grid.scale) == (rgb.shape[1], rgb.shape[0], (1.0, 1.0)):
         return rgb
@@ -96,7 +97,7 @@ def colour_on(grid: Grid, rgb: Rgb) -> Rgb:
     return np.asarray(Image.fromarray(padded).resize(size, Image.Resampling.BOX, box))
 
 
-def mask_on(grid: Grid, mask: Mask) -> Mask:
+def mask_on(grid: Grid, mask: Mask) -> Bool[np.ndarray, "h w"]:
     """The value of the mask at each pixel of the grid, from the nearest; False outside."""
     found = np.zeros((grid.height, grid.width), bool)
     columns, rows = (
