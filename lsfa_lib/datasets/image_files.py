@@ -57,7 +57,7 @@ def read_gt(path: Path) -> Mask:
 def _read_8_bit(
     path: Path, modes: tuple[str, ...], expected: str
 ) -> Shaped[np.ndarray, "H W *channels"]:
-    with decoding(path), Image.open(path) as image:
+    with decoding(path), _opened(path) as image:
         # Pillow silently reads 16-bit colour as 8-bit; byte 24, in the header, has the depth.
         depth = path.read_bytes()[24] if image.format == "PNG" else 8
         if image.mode in modes and depth <= 8:
@@ -108,6 +108,15 @@ def read_mask(path: Path) -> Mask:
     return _marked(values, path)
 
 
+def _opened(path: Path) -> Image.Image:
+    """An image of Pillow, not decoded yet."""
+    image = Image.open(path)
+    if image.width * image.height > MOST_VALUES // 3:
+        image.close()
+        raise ValueError(f"an image of {image.width} x {image.height} px, too large for a camera's")
+    return image
+
+
 def _marked(values: Shaped[np.ndarray, "H W"], path: Path) -> Mask:
     # JPEG leaves small values around what was marked.
     return values > (127 if path.suffix.lower() in (".jpg", ".jpeg") else 0)
@@ -118,7 +127,7 @@ def _upright(path: Path) -> Shaped[np.ndarray, "H W *channels"]:
     with decoding(path):
         if path.suffix.lower() in TIFF:
             return _tiff(path)
-        with Image.open(path) as image:
+        with _opened(path) as image:
             upright = ImageOps.exif_transpose(image)
             return np.array(upright if upright.mode in PLAIN else upright.convert("RGB"))
 
@@ -143,10 +152,12 @@ def _tiff(path: Path) -> Shaped[np.ndarray, "*sizes"]:
         if values.ndim == 3 and page.planarconfig == 2 and page.samplesperpixel == len(values):
             values = np.moveaxis(values, 0, -1)
         orientation = page.tags.valueof(274, 1)
+    if values.ndim < 2 or not values.size:
+        raise ValueError(f"an image of {values.shape}, expected rows and columns")
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     turns = {2: (0, 1), 3: (2, 0), 4: (2, 1), 5: (3, 1), 6: (3, 0), 7: (1, 1), 8: (1, 0)}
     quarter, mirrored = turns.get(int(orientation), (0, 0))
-    values = np.rot90(values, quarter) if values.ndim > 1 else values
+    values = np.rot90(values, quarter)
     return values[:, ::-1] if mirrored else values
 
 
@@ -192,7 +203,7 @@ def read_any(path: Path) -> Shaped[np.ndarray, "*sizes"]:
         elif suffix == ".exr":
             values = _read_exr(path)
         else:
-            with Image.open(path) as image:
+            with _opened(path) as image:
                 values = np.asarray(ImageOps.exif_transpose(image))
         if values.dtype.kind not in "biuf":
             raise ValueError(f"values of {values.dtype}, expected numbers")
