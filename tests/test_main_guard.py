@@ -26,5 +26,5 @@ def test_a_script_without_a_main_guard_ends_with_the_sentence(
     assert done.returncode == 1
     # asyncio may report the worker's own failure after it.
     said = [s for s in done.stderr.splitlines() if "InputError: worker processes cannot" in s]
-    assert len(said) == 1
+    assert len(said) == 1, done.stderr[-3000:]
     assert said[0].endswith('write `if __name__ == "__main__":` above what starts runs')
