@@ -186,7 +186,7 @@ def _number_at(file: BinaryIO, at: int, form: str) -> tuple[int]:
         return (0,)
     file.seek(at)
     size = struct.calcsize(form)
-    return struct.unpack(form, file.read(size).ljust(size, b"\0"))  # type: ignore[return-value]
+    return struct.unpack(form, file.read(size).ljust(size, b"\0"))
 
 
 def read_any(path: Path) -> Shaped[np.ndarray, "*sizes"]:
