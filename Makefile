@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 
-.PHONY: demo lab lab-server study validity check test lint structure test-gpu bench card pictures lock clean
+.PHONY: demo lab lab-server study validity check test lint structure test-gpu fuzz bench card pictures lock clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.ready
@@ -68,6 +68,12 @@ lint: .venv/.ready
 
 test-gpu: .venv/.ready
 	$(BIN)/python -m pytest -m gpu
+
+# Damaged and odd files of every type, FUZZ_SECONDS for each reader; fails on the first crash.
+FUZZ_SECONDS ?= 60
+
+fuzz: .venv/.ready
+	$(BIN)/python tests/fuzz_readers.py --seconds $(FUZZ_SECONDS)
 
 # Those of the README and of docs/gallery.md, from what `make demo` wrote; needs Chromium.
 pictures: .venv/.ready

@@ -8,6 +8,7 @@ from typing import Any
 
 from lsfa_lib.config import Config, resolve_device
 from lsfa_lib.datasets.layouts import Split, split_of
+from lsfa_lib.datasets.scan_check import defect_notes
 from lsfa_lib.evaluation.evaluate import evaluate
 from lsfa_lib.features.lazy_scan import fixed_threads, lazy_scan, loaded
 from lsfa_lib.methods import Method, find_method
@@ -16,6 +17,7 @@ from lsfa_lib.methods.fitting import Fitted, fit_method
 from lsfa_lib.records import UNLABELLED, Mode, Prediction, Sample, is_defective
 from lsfa_lib.selection.selection import pseudo_scores
 from lsfa_lib.storage import results
+from lsfa_lib.storage.files import InputError
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,10 @@ def run_category(category: str, config: Config, seed: int, folder: Path | None =
     with fixed_threads(config.threads):
         fitted = fit_method(method, category, config, seed, clock, folder)
         split, cost = split_of(config.data, category, "test"), None
+        refused: dict[str, str] = {}
         with clock("predict test"):
-            samples, predictions = score_split(split, fitted)
+            samples, predictions = score_split(split, fitted, refused)
+        split = _scored(split, refused)
         with clock("metrics"):
             modes = {mode: evaluate(samples, predictions[mode], seed) for mode in fitted.modes}
         if config.timed_scans:
@@ -62,6 +66,7 @@ def run_category(category: str, config: Config, seed: int, folder: Path | None =
         "counts": _counts(samples, fitted),
         "modes": {m: {**values, "threshold": fitted.thresholds[m]} for m, values in modes.items()},
         "scans": _scans(samples, predictions),
+        "refused": [{"name": name, "reason": reason} for name, reason in refused.items()],
         "cost": cost,
         "selection": selection,
         "seconds": clock.seconds,
@@ -70,17 +75,33 @@ def run_category(category: str, config: Config, seed: int, folder: Path | None =
     return Run(results.as_json(result), samples, predictions, config, fitted)
 
 
-def score_split(split: Split, fitted: Fitted) -> tuple[list[Sample], dict[Mode, list[Prediction]]]:
-    """Samples and predictions of every scan of a split; ground truth is passed on, not read."""
+def score_split(
+    split: Split, fitted: Fitted, refused: dict[str, str] | None = None
+) -> tuple[list[Sample], dict[Mode, list[Prediction]]]:
+    """Samples and predictions of every scan of a split; ground truth is passed on, not read.
+
+    A scan that cannot be used raises InputError, or is noted in `refused` with the reason.
+    """
     samples: list[Sample] = []
     predictions: dict[Mode, list[Prediction]] = {mode: [] for mode in fitted.modes}
     scans = [lazy_scan(entry, fitted.encoders, fitted.config) for entry in split.entries]
-    for scan in loaded(scans, samples=True, features=fitted.encoders is not None):
+    for scan in loaded(scans, True, fitted.encoders is not None, refused):
         samples.append(scan.sample)
         for mode, prediction in fitted.predict(scan).items():
             predictions[mode].append(prediction)
         scan.kept.pop("features", None)  # only the samples are needed until the end
     return samples, predictions
+
+
+def _scored(split: Split, refused: dict[str, str]) -> Split:
+    """The scans of a split that were scored. Raises InputError if none was."""
+    kept = tuple(entry for entry in split.entries if entry.name not in refused)
+    if not kept:
+        raise InputError(
+            f"none of {len(refused)} test scans can be scored; the first: "
+            f"{next(iter(refused.values()))}"
+        )
+    return Split(kept)
 
 
 def _about(
@@ -115,6 +136,7 @@ def _scans(
             "defective": is_defective(sample.kind),
             "defect_percent": 100 * float(sample.defect.float().mean()),
             "scores": {mode: found[i].image_score for mode, found in predictions.items()},
+            "notes": [*sample.notes, *defect_notes(sample)],
         }
         for i, sample in enumerate(samples)
     ]

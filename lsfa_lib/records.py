@@ -72,6 +72,8 @@ class Sample:
     defect: Bool[Tensor, "S S"]
     name: str
     kind: str
+    notes: tuple[str, ...] = ()
+    """Sentences on what was left out of the scan."""
 
 
 @dataclass(frozen=True)

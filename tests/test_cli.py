@@ -372,7 +372,7 @@ def test_broken_scan_ends_a_run_with_its_name(
     shown = capsys.readouterr()
     assert f"problem: {path}" in shown.out
     assert expected in shown.out
-    assert shown.err.endswith("1 problem(s), each said above\n")
+    assert f"not ready: 1 problem(s), each said above; first: {path}" in shown.err
 
 
 def test_run_of_a_broken_scan_keeps_nothing_but_the_failed_notebook(
@@ -390,7 +390,7 @@ def test_run_of_a_broken_scan_keeps_nothing_but_the_failed_notebook(
 def test_check_counts_a_sound_tree(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lsfa("data", "check", tree) == 0
     shown = capsys.readouterr().out
-    assert "no problem found" in shown
+    assert shown.endswith(f"no problem found; ready: lsfa run seal --data {tree}\n")
     assert "6 good; 200 x 200 px" in shown
 
 

@@ -168,7 +168,7 @@ def test_what_is_written_is_read_back_bit_by_bit(tmp_path):
     rng = np.random.default_rng(1)
     scan = Scan(
         rgb=rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8),
-        xyz=rng.standard_normal((*SIZE, 3)).astype(np.float32),
+        xyz=rng.random((*SIZE, 3), np.float32),
         defect=rng.random(SIZE) < 0.3,
         name="part/test/cut/012",
         kind="cut",
@@ -207,7 +207,13 @@ def test_an_empty_split_is_refused(root):
     (root / "bagel" / "validation" / "good" / "rgb" / "000.png").rename(root / "away.png")
     for role in ("xyz", "gt"):
         next((root / "bagel" / "validation" / "good" / role).iterdir()).unlink()
-    refuses("validation: no scans in here", read_split, root, "bagel", "validation")
+    refuses(
+        "validation: no scans in here; 0 validation/good scans, at least 2",
+        read_split,
+        root,
+        "bagel",
+        "validation",
+    )
 
 
 def test_defects_in_train_are_refused(root):
@@ -309,6 +315,7 @@ def test_images_of_another_form_are_refused(root, mode, match):
     Image.new(mode, SIZE[::-1]).save(entry.rgb)
     message = refuses(match, read_scan, entry)
     assert "expected RGB with 8 bits per channel" in message
+    assert f"all of its folder with `lsfa data import {entry.rgb.parents[1]} NAME`" in message
 
 
 def test_colour_with_16_bits_is_refused_although_pillow_would_read_it(root):

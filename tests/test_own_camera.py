@@ -52,7 +52,7 @@ def test_clouds_without_rows_or_colours_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"grey\.pcd: no colour field, expected rgb or rgba"):
         read_organised_cloud(write_pcd(tmp_path / "grey.pcd", width=3, height=2, colour=False))
     (tmp_path / "mesh.ply").write_text("ply\nformat ascii 1.0\n")
-    with pytest.raises(InputError, match=r"mesh\.ply: no num_cols in its header"):
+    with pytest.raises(InputError, match=r"mesh\.ply: .*no end_header in its header"):
         read_organised_cloud(tmp_path / "mesh.ply")
 
 
@@ -66,14 +66,14 @@ def test_depth_becomes_points_of_a_pinhole_camera(tmp_path: Path, suffix: str) -
     xyz = read_depth(path, CAMERA)
     for v in range(2):
         for u in range(4):
-            z = DEPTH[v, u] / 1000
+            z = DEPTH[v, u] % 65535 / 1000  # the largest number stands for no reading
             assert xyz[v, u] == pytest.approx([(u - 1.5) * z / 500, (v - 0.5) * z / 400, z])
 
 
 def test_depth_in_metres_may_mark_holes_with_nan(tmp_path: Path) -> None:
     path = tmp_path / "depth.tiff"
     tifffile.imwrite(path, np.array([[1.5, np.nan], [np.inf, 0.25]], np.float32))
-    xyz = read_depth(path, Intrinsics(fx=1.0, fy=1.0, cx=0.0, cy=0.0, metres=1.0))
+    xyz = read_depth(path, Intrinsics(fx=1.0, fy=1.0, cx=0.5, cy=0.5, metres=1.0))
     assert xyz[..., 2].tolist() == [[1.5, 0], [0, 0.25]]
     assert np.isfinite(xyz).all()
 
@@ -88,13 +88,13 @@ def test_a_colour_image_is_no_depth_image(tmp_path: Path) -> None:
 def test_intrinsics_that_lack_a_value_are_named(tmp_path: Path) -> None:
     path = tmp_path / "camera.xml"
     path.write_text("<depth><focal_length_x>500</focal_length_x></depth>")
-    with pytest.raises(InputError, match=r"\.xml: no number focal_length_y, principal_point_x"):
+    with pytest.raises(InputError, match=r"\.xml: no number fy, cx, cy; expected fx, fy"):
         read_intrinsics(path)
     path.write_text("<rgb></rgb>")
-    with pytest.raises(InputError, match=r"\.xml: no number focal_length_x, .* under <depth>"):
+    with pytest.raises(InputError, match=r"\.xml: no number fx, fy, cx, cy; .* under `depth`"):
         read_intrinsics(path)
     path.write_text("<depth><focal_length_x>wide</focal_length_x></depth>")
-    with pytest.raises(InputError, match=r"not readable as XML \(could not convert .* 'wide'\)"):
+    with pytest.raises(InputError, match=r"\.xml: no number fx"):
         read_intrinsics(path)
     path.write_text("<depth>")
     with pytest.raises(InputError, match=r"camera\.xml: not readable as XML"):

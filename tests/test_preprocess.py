@@ -349,7 +349,7 @@ def test_unusable_scans_are_named(
 def test_a_part_that_vanishes_at_the_size_asked_for_is_named() -> None:
     scan = make_scan(0.03 * disc(240, 0.52, 0.52, 0.02))
     assert 0 < part_mask(scan, CONFIG).sum() < 100
-    with pytest.raises(InputError, match="vanishes at 4 px; raise image_size"):
+    with pytest.raises(InputError, match=r"vanishes at 4 px; raise preprocess\.image_size"):
         prepare(scan, replace(CONFIG, image_size=4))
 
 

@@ -150,5 +150,5 @@ def test_an_unknown_scan_is_named_with_some_that_are_there(demo_root: Path, name
 
 def test_warned_of_a_config_the_scans_do_not_fit(tiny: Config) -> None:
     far = replace(tiny, preprocess=replace(tiny.preprocess, plane_distance_m=0.2))
-    with pytest.raises(InputError, match="lower plane_distance_m"):
+    with pytest.raises(InputError, match=r"lower preprocess\.plane_distance_m"):
         scan_statistics.measure("seal", far, scans=1)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
 
 from lsfa_lib.storage.files import InputError
+
+if TYPE_CHECKING:
+    from lsfa_lib.datasets.tree_check import Report
 
 app = typer.Typer(help="Make, download, import or check data.", no_args_is_help=True)
 
@@ -82,14 +85,30 @@ def download(
 
 
 @app.command()
-def check(path: Annotated[Path, Argument(help="Folder that holds the categories.")]) -> None:
-    """Read every scan below PATH; list what was found and what is wrong.
+def check(
+    path: Annotated[Path, Argument(help="Folder that holds the categories.")],
+    preset: Annotated[str, Option(help="Prepare scans as this preset does.")] = "demo",
+    config: Annotated[str, Option(help="YAML file of the run; instead of --preset.")] = "",
+    as_json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Read and prepare every scan below PATH; list what was found and what is wrong.
 
-    The exit code is 2 if something must be fixed before `lsfa run`.
+    The last line says whether the data is ready, or what to do first. The exit code is 2 if
+    something must be fixed before `lsfa run`.
     """
+    from lsfa_lib.config import configure
     from lsfa_lib.datasets.tree_check import check_tree
 
-    report = check_tree(path)
+    report = check_tree(path, configure(config or preset))
+    if as_json:
+        typer.echo(_as_json(report))
+    else:
+        _print(report)
+    if report.problems:
+        raise InputError(f"{path}: {report.verdict}")
+
+
+def _print(report: Report) -> None:
     for split in report.splits:
         sizes = ", ".join(f"{width} x {height}" for width, height in split.sizes)
         kinds = ", ".join(f"{count} {kind}" for kind, count in split.kinds.items())
@@ -98,11 +117,47 @@ def check(path: Annotated[Path, Argument(help="Folder that holds the categories.
         typer.echo(f"{split.category:<16} {split.split:<11} {kinds}; {sizes} px; {depths}")
     for file in report.odd_files:
         typer.echo(f"not used: {file}")
+    for warning in report.warnings:
+        typer.echo(f"warning: {warning}")
     for problem in report.problems:
         typer.echo(f"problem: {problem}")
-    if report.problems:
-        raise InputError(f"{path}: {len(report.problems)} problem(s), each said above")
-    typer.echo("no problem found")
+    if not report.problems:
+        typer.echo(report.verdict)
+
+
+def _as_json(report: Report) -> str:
+    import json
+    from dataclasses import asdict
+
+    from lsfa_lib.storage.results import as_json
+
+    paths = {"root": str(report.root), "odd_files": [str(file) for file in report.odd_files]}
+    values = {"ready": not report.problems, "verdict": report.verdict, **asdict(report), **paths}
+    return json.dumps(as_json(values), indent=1, ensure_ascii=False)
+
+
+@app.command()
+def split(
+    root: Annotated[Path, Argument(help="Folder that holds the categories.")],
+    category: Annotated[str, Argument(help="The category.")],
+    share: Annotated[float, Option(help="Share of the training scans; at least two scans.")] = 0.2,
+    seed: Annotated[int, Option(min=0, help="Another seed draws other scans.")] = 0,
+    move: Annotated[bool, Option("--move", help="Move them; without it they are listed.")] = False,
+) -> None:
+    """Move randomly drawn training scans to validation/good; list them first.
+
+    Without --move nothing is changed.
+    """
+    from lsfa_lib.datasets.splitting import drawn_scans, move_to_validation
+
+    scans = drawn_scans(root, category, share, seed)
+    for scan in scans:
+        typer.echo(scan.name)
+    if move:
+        move_to_validation(scans)
+    done = "moved to" if move else "would move to"
+    typer.echo(f"{len(scans)} scans {done} {root / category / 'validation' / 'good'}")
+    typer.echo(f"next: lsfa data check {root}" if move else "nothing was changed; add --move")
 
 
 @app.command("import")
@@ -115,21 +170,27 @@ def import_(
         str, Option(help="good, a defect's name, or unlabelled (the last two in test).")
     ] = "good",
     intrinsics: Annotated[
-        Path | None, Option(help="JSON or XML with fx, fy, cx, cy; for depth images.")
+        Path | None, Option(help="JSON, YAML, XML or text with the camera; for depth images.")
     ] = None,
     depth_unit_m: Annotated[
-        float, Option(help="Metres per unit of depth; 0: from the intrinsics, else 1 mm.")
+        float, Option(help="Metres per unit of depth or cloud; 0: as the camera file says.")
     ] = 0.0,
+    prefix: Annotated[str, Option(help="Put before the scans' names, such as day2_.")] = "",
+    images_only: Annotated[
+        bool, Option("--images-only", help="Colour images that have no 3D.")
+    ] = False,
 ) -> None:
     """Bring scans of your own camera into the layout everything here reads.
 
-    A scan is NAME.png with NAME_depth.png (16-bit PNG, TIFF or EXR; or folders rgb and depth), or
-    an organised NAME.pcd or NAME.ply. Defective scans come with NAME_mask.png.
+    A scan is NAME.png with NAME_depth.png (16-bit PNG, TIFF, EXR or NPY; or folders rgb and depth),
+    or an organised NAME.pcd or NAME.ply. Defective scans come with NAME_mask.png.
     """
-    from lsfa_lib.datasets.importing import Target, import_scans
+    from lsfa_lib.datasets.importing import Target, bring_in
 
-    target = Target(root, category, split, kind)  # type: ignore[arg-type]
-    names = import_scans(source, target, intrinsics, depth_unit_m)
-    scans = f"{len(names)} scan{'s' * (len(names) != 1)}"
-    typer.echo(f"{root / category}: {scans} in {split}/{kind}")
+    target = Target(root, category, split, kind, prefix, images_only)  # type: ignore[arg-type]
+    done = bring_in(source, target, intrinsics, depth_unit_m)
+    scans = f"{len(done.names)} scan{'s' * (len(done.names) != 1)}"
+    kept = len(done.names) - done.written
+    known = f" ({done.written} written, {kept} there already)" if kept else ""
+    typer.echo(f"{root / category}: {scans} in {split}/{kind}{known}")
     typer.echo(f"next: lsfa data check {root}")

@@ -148,8 +148,7 @@ def _merged(base: dict[str, Any], changes: Mapping[str, Any], prefix: str) -> di
             wanted = json.dumps(values.get(value, value), default=str)  # as YAML writes it
             raise InputError(f"{prefix}{name} is now called {new}; write {new}: {wanted}")
         if name not in base:
-            near = nearest(name, base)
-            raise InputError(f"there is no field {prefix}{name}; the nearest is {prefix}{near}")
+            raise InputError(f"there is no field {prefix}{name}; {_near(name, base, prefix)}")
         if isinstance(base[name], dict):
             if not isinstance(value, Mapping):
                 raise InputError(f"{prefix}{name} is {value!r}, expected its fields, indented")
@@ -158,6 +157,15 @@ def _merged(base: dict[str, Any], changes: Mapping[str, Any], prefix: str) -> di
             value = float(value)
         merged[name] = value
     return merged
+
+
+def _near(name: str, base: dict[str, Any], prefix: str) -> str:
+    """Which field was meant: one of that name in a stage, else the nearest of this stage."""
+    inner = [field for field, _ in flat(base) if field.endswith(f".{name}")]
+    if not inner:
+        return f"the nearest is {prefix}{nearest(name, base)}"
+    stage = inner[0].partition(".")[0]
+    return f"{prefix}{' and '.join(inner)} exist; in a file write `{stage}: {{{name}: ...}}`"
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:

@@ -32,8 +32,9 @@ class PreprocessConfig:
     cluster_gap_m: float = 0.006
     """Parts of the scan farther apart than this are different components (DBSCAN's eps)."""
     cluster_min_points: int = 30
-    cluster_method: Literal["grid", "dbscan"] = "grid"
-    """`grid`: connected components of the valid mask, a thousand times faster than DBSCAN."""
+    cluster_method: Literal["grid", "every_part", "dbscan"] = "grid"
+    """`grid`: connected components of the valid mask, a thousand times faster than DBSCAN.
+    `every_part`: the same, with all components of at least a fifth of the largest kept."""
     noise_competes: bool = False
     """`released`: DBSCAN's noise label can win as the "largest cluster"."""
     rgb_background: Literal["masked", "kept"] = "masked"

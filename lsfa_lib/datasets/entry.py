@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from lsfa_lib.config import MODALITIES
+from lsfa_lib.datasets.names import key
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+LEAST_VALIDATION = 2
+"""One score has no spread."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,37 @@ def visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
+def too_few_validation(scans: int) -> str:
+    """A sentence on a validation split that has too few scans for scale and threshold."""
+    return (
+        f"{scans} validation/good scans, at least {LEAST_VALIDATION} are needed to set scale and "
+        "threshold; move some training scans there with `lsfa data split`"
+    )
+
+
+def no_scans(folder: Path, example: str) -> str:
+    """A sentence on a split without scans."""
+    if {"validation", "val"} & {folder.name, folder.parent.name}:
+        return (
+            f"{folder}: no scans in here; {too_few_validation(0)}, or add files such as {example}"
+        )
+    return f"{folder}: no scans in here; give it at least one, as {example}"
+
+
 def missing_partners(files: Mapping[str, Path], expected: Mapping[str, Path]) -> str:
     """A sentence if a scan that has `files` lacks any of the `expected` ones, by role; else ""."""
-    missing = [str(path) for role, path in expected.items() if role not in files]
+    missing = [path for role, path in expected.items() if role not in files]
     if not missing:
         return ""
+    # One of another type, or whose name differs in case or separators.
+    near = [
+        str(other)
+        for path in missing
+        for other in visible(path.parent)
+        if key(other.stem) == key(path.stem)
+    ]
+    found = f"{' and '.join(near)} was found, which is not read under this name; " if near else ""
     return (
-        f"{next(iter(files.values()))}: its partner {' and '.join(missing)} is missing; "
-        "restore it, or remove the scan's other files"
+        f"{next(iter(files.values()))}: its partner {' and '.join(map(str, missing))} is missing; "
+        f"{found}restore it, or remove the scan's other files"
     )

@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from lsfa_lib.datasets.entry import Entry, SplitName, missing_partners, visible
+from lsfa_lib.datasets.entry import Entry, SplitName, missing_partners, no_scans, visible
 from lsfa_lib.datasets.image_files import decoding, read_any, read_gt
 from lsfa_lib.datasets.own_camera import Intrinsics, points_of_depth
 from lsfa_lib.records import UNLABELLED, Points, Rgb, Scan
@@ -46,7 +46,7 @@ def pair_files(root: Path, category: str, split: SplitName, light: int) -> Itera
     items = items_of(folder)
     if not items:
         example = f"000_image_{light}.png, 000_depth.png and 000_info_depth.yaml"
-        yield f"{folder}: no scans in here; give it at least one, as {example}"
+        yield no_scans(folder, example)
     needed = needed_of(light)
     needed += ["metadata.yaml", "mask.png"] if split == "test" else []
     for index, item in items.items():

@@ -66,7 +66,9 @@ def require_scans(found: Incoming, paths: Sequence[Path]) -> None:
 
 def require_camera(found: Incoming, camera: Intrinsics | None) -> None:
     """Raises InputError if there are depth images but no intrinsics."""
-    depths = [e.xyz for e in found.entries if e.xyz and _is_own(e) and e.xyz != e.rgb]
+    clouds = importing.SUFFIXES["cloud"]
+    own = [e.xyz for e in found.entries if e.xyz and _is_own(e)]
+    depths = [path for path in own if path.suffix.lower() not in clouds]
     if depths and camera is None:
         raise InputError(
             f"{depths[0]}: depth images need the camera's intrinsics; give their file by "

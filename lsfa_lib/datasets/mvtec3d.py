@@ -15,13 +15,19 @@ import tifffile
 from jaxtyping import UInt8
 from PIL import Image
 
-from lsfa_lib.datasets.entry import SPLITS, Entry, SplitName, missing_partners, visible
-from lsfa_lib.datasets.image_files import decoding
+from lsfa_lib.datasets.entry import SPLITS, Entry, SplitName, missing_partners, no_scans, visible
+from lsfa_lib.datasets.image_files import read_any
 from lsfa_lib.records import UNLABELLED, Points, Scan
 from lsfa_lib.storage.files import InputError, atomic_write
 
 FOLDERS = SPLITS
-SUFFIXES = {"rgb": (".png", ".jpg", ".jpeg"), "xyz": (".tiff", ".tif"), "gt": (".png",)}
+SUFFIXES = {
+    "rgb": (".png", ".jpg", ".jpeg", ".bmp"),
+    "xyz": (".tiff", ".tif"),
+    "gt": (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg"),
+}
+FOLDERS_OF = {"rgb": ("rgb",), "xyz": ("xyz",), "gt": ("gt", "ground_truth", "mask", "masks")}
+"""Names of the folder of each role; the first that exists is read."""
 
 
 def pair_files(root: Path, category: str, split: SplitName) -> list[Entry | str]:
@@ -29,9 +35,7 @@ def pair_files(root: Path, category: str, split: SplitName) -> list[Entry | str]
     folder = root / category / split
     kinds = [path for path in visible(folder) if path.is_dir()]
     example = "good/rgb/000.png and good/xyz/000.tiff"
-    return [item for kind in kinds for item in _pair_kind(kind)] or [
-        f"{folder}: no scans in here; give it at least one, as {example}"
-    ]
+    return [item for kind in kinds for item in _pair_kind(kind)] or [no_scans(folder, example)]
 
 
 def _pair_kind(folder: Path) -> Iterator[Entry | str]:
@@ -43,7 +47,7 @@ def _pair_kind(folder: Path) -> Iterator[Entry | str]:
     roles = ["rgb"]
     if any(folder.parents[1].glob("*/*/xyz")):
         roles.append("xyz")
-    if folder.name not in ("good", UNLABELLED) or (folder / "gt").is_dir():
+    if folder.name not in ("good", UNLABELLED) or _place(folder, "gt").is_dir():
         roles.append("gt")
     yield from pair_folder(folder, roles, "/".join(folder.parts[-3:]) + "/", folder.name)
 
@@ -54,26 +58,33 @@ def pair_folder(folder: Path, roles: list[str], prefix: str, kind: str) -> Itera
     Each needs a file for each of the roles; names begin with the prefix.
     """
     scans: dict[str, dict[str, Path]] = {}
+    places = {role: _place(folder, role) for role in SUFFIXES}
     for role, suffixes in SUFFIXES.items():
-        for path in visible(folder / role):
+        for path in visible(places[role]):
             if path.suffix.lower() in suffixes:
                 files = scans.setdefault(path.stem, {})
                 if role in files:
                     yield f"{path}: {files[role].name} has this stem too; keep one"
                 files[role] = path
     for stem, files in sorted(scans.items()):
-        expected = {role: folder / role / f"{stem}{SUFFIXES[role][0]}" for role in roles}
+        expected = {role: places[role] / f"{stem}{SUFFIXES[role][0]}" for role in roles}
         if problem := missing_partners(files, expected):
             yield problem
         else:
             yield Entry(prefix + stem, kind, files["rgb"], files.get("xyz"), files.get("gt"))
 
 
+def _place(folder: Path, role: str) -> Path:
+    found = (folder / name for name in FOLDERS_OF[role])
+    return next((path for path in found if path.is_dir()), folder / role)
+
+
 def read_points(path: Path) -> Points:
-    """Points in metres, (0, 0, 0) without a reading. Raises InputError for any other file."""
-    with decoding(path):
-        xyz = tifffile.imread(path)
-    xyz = xyz.astype(xyz.dtype.newbyteorder("="), copy=False)
+    """Points in metres, (0, 0, 0) without a reading, which z < 0 is too.
+
+    Raises InputError for any other file.
+    """
+    xyz = read_any(path)
     if xyz.ndim != 3 or xyz.shape[2] != 3 or xyz.dtype != np.float32:
         raise InputError(
             f"{path}: holds {xyz.dtype} {xyz.shape}, expected float32 (height, width, 3); "
@@ -85,15 +96,25 @@ def read_points(path: Path) -> Points:
             f"{path}: {bad} pixels have NaN or infinite coordinates; "
             f"write (0, 0, 0) where there is no reading"
         )
+    if behind := (xyz[..., 2] < 0).any():
+        xyz = np.where(xyz[..., 2:] < 0, np.float32(0), xyz)
     if not xyz.any():
-        raise InputError(f"{path}: every coordinate is 0, no reading at all; leave this scan out")
+        raise InputError(
+            f"{path}: every {'z is below 0' if behind else 'coordinate is 0'}, no reading at all; "
+            "leave this scan out"
+        )
     return xyz
 
 
 def xyz_file(root: Path, name: str) -> Path:
     """The points of the scan called `name`."""
+    return scan_file(root, name, "xyz")
+
+
+def scan_file(root: Path, name: str, role: str) -> Path:
+    """Path that the file of this role (rgb, xyz, gt) of the scan called `name` is written to."""
     folder, stem = name.rsplit("/", 1)
-    return root / folder / "xyz" / f"{stem}.tiff"
+    return root / folder / role / f"{stem}{SUFFIXES[role][0]}"
 
 
 def write_scan(root: Path, scan: Scan, gt: UInt8[np.ndarray, "H W"] | None = None) -> None:
@@ -101,15 +122,17 @@ def write_scan(root: Path, scan: Scan, gt: UInt8[np.ndarray, "H W"] | None = Non
 
     `gt` replaces the default ground truth, 255 where `scan.defect`; unlabelled scans have none.
     """
-    xyz = xyz_file(root, scan.name)
     images = {"rgb": scan.rgb}
     if scan.kind != UNLABELLED:
-        images["gt"] = scan.defect.astype(np.uint8) * 255 if gt is None else gt
+        defect = scan.defect.astype(np.uint8) * 255 if gt is None else gt
+        images = {"gt": defect, "rgb": scan.rgb}
     for role, image in images.items():
-        with atomic_write(xyz.parents[1] / role / f"{xyz.stem}.png") as path:
+        with atomic_write(scan_file(root, scan.name, role)) as path:
             Image.fromarray(image).save(path, compress_level=1)
+    if "3d" not in scan.modalities:
+        return
     # The points are written last: a scan that has them is complete.
-    with atomic_write(xyz) as path:
+    with atomic_write(scan_file(root, scan.name, "xyz")) as path:
         tifffile.imwrite(path, scan.xyz, photometric="rgb", metadata=None, software=False)
 
 
@@ -117,6 +140,9 @@ def is_scan_file(path: Path, category: Path) -> bool:
     """Whether a file of a category is the rgb, xyz or gt file of a scan."""
     return (
         len(path.relative_to(category).parts) == 4
-        and path.suffix.lower() in SUFFIXES.get(path.parent.name, ())
+        and any(
+            path.parent.name in names and path.suffix.lower() in SUFFIXES[role]
+            for role, names in FOLDERS_OF.items()
+        )
         and not path.name.startswith(".")
     )

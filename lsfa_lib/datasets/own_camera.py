@@ -2,133 +2,136 @@
 
 from __future__ import annotations
 
-import json
-import xml.etree.ElementTree as ElementTree
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64, Shaped
 
-from lsfa_lib.datasets.image_files import read_any
+from lsfa_lib.datasets.clouds import read_cloud, require_organised
+from lsfa_lib.datasets.image_files import read_any, read_colour
+from lsfa_lib.datasets.intrinsics import Intrinsics as Intrinsics
+from lsfa_lib.datasets.intrinsics import at_size
+from lsfa_lib.datasets.intrinsics import read_intrinsics as read_intrinsics
 from lsfa_lib.records import Points, Rgb
 from lsfa_lib.storage.files import InputError
-from lsfa_lib.storage.open3d import load_open3d
 
-XML_TAGS = (
-    *("focal_length_x", "focal_length_y", "principal_point_x", "principal_point_y"),
-    "z_multiplication_factor",
-)
-
-
-@dataclass(frozen=True)
-class Intrinsics:
-    """Pinhole camera in pixels, and the length of one unit of its depth image in metres."""
-
-    fx: float
-    fy: float
-    cx: float
-    cy: float
-    metres: float = 0.001
+PLAUSIBLE_M = (0.02, 20.0)
+"""Working distances of scanners; millimetres read as metres are far beyond."""
+SENTINEL_M = 1e5
+"""Values this large stand for no reading, in any unit of length."""
 
 
-def read_organised_cloud(path: Path) -> tuple[Rgb, Points]:
-    """Colour and points of a cloud that keeps its rows and columns; (0, 0, 0) without a reading.
+def read_organised_cloud(
+    path: Path, unit_m: float = 1.0, image: Path | None = None
+) -> tuple[Rgb, Points]:
+    """Colour and points in metres of a cloud that keeps its rows and columns.
 
-    A .pcd stores them as WIDTH and HEIGHT, a .ply as `obj_info num_cols` and `obj_info num_rows`.
-    Raises InputError if the file has no colour or is not organised.
+    (0, 0, 0) is no reading. `unit_m` is the length of one unit of the file. Colour comes from the
+    cloud, else from the `image` beside it, which also gives the size where the header does not.
+    Raises InputError without colour or rows, and for distances outside `PLAUSIBLE_M`.
     """
-    names = ("num_cols", "num_rows") if path.suffix.lower() == ".ply" else ("WIDTH", "HEIGHT")
-    width, height = (_header_number(path, name) for name in names)
-    cloud = load_open3d().io.read_point_cloud(str(path), remove_nan_points=False)
-    if height < 2 or len(cloud.points) != width * height:
+    cloud = read_cloud(path)
+    rgb = read_colour(image) if image and cloud.colours is None else None
+    size = require_organised(path, cloud, rgb.shape[:2] if rgb is not None else (0, 0))
+    if cloud.colours is not None:
+        rgb = cloud.colours.reshape(*size, 3)
+    if rgb is None:
         raise InputError(
-            f"{path}: {len(cloud.points)} points of {width} x {height}, expected an organised "
-            "cloud with its rows and columns; export it again without filtering its points"
+            f"{path}: no colour field, expected rgb or rgba; export the cloud with its colours, or "
+            "put a colour image of the same name beside it"
         )
-    if not cloud.has_colors():
+    if rgb.shape[:2] != size:
         raise InputError(
-            f"{path}: no colour field, expected rgb or rgba; export the cloud with its colours"
+            f"{image}: {rgb.shape[1]} x {rgb.shape[0]} px, but {path} has {size[1]} x {size[0]} "
+            "points; export both from the same frame"
         )
-    points = np.asarray(cloud.points, np.float32).reshape(height, width, 3)
-    colours = np.asarray(cloud.colors).reshape(height, width, 3)
-    measured = np.isfinite(points).all(-1, keepdims=True)
-    return np.rint(colours * 255).astype(np.uint8), np.where(measured, points, np.float32(0))
+    return rgb, measured_points(path, cloud.points.reshape(*size, 3), unit_m)
 
 
-def read_depth(path: Path, camera: Intrinsics) -> Points:
-    """Points in metres of a depth image (.png, .tiff or .exr) whose 0 or NaN is no reading."""
-    depth = read_any(path)
-    if depth.ndim != 2:
+def read_depth(path: Path, camera: Intrinsics | None, unit_m: float = 0.0) -> Points:
+    """Points in metres of a depth image, or of an image of x, y, z (.png, .tiff, .exr or .npy).
+
+    0, negative numbers, NaN, infinity and the largest whole number of the type are no reading.
+    Whole numbers are millimetres unless the camera or `unit_m` says otherwise; for others metres
+    and millimetres are told apart by their median. Raises InputError.
+    """
+    values = read_any(path)
+    if values.ndim == 3 and values.shape[2] == 3 and values.dtype.kind == "f":
+        return measured_points(path, values.astype(np.float64), unit_m or 1.0)
+    if values.ndim != 2 or not values.size:
         raise InputError(
-            f"{path}: an image of shape {depth.shape}, expected one channel of depths; "
+            f"{path}: an image of shape {values.shape}, expected one channel of depths; "
             "give the depth image, not the colour image"
         )
-    return points_of_depth(depth.astype(np.float64) * camera.metres, camera)
+    if values.dtype.itemsize == 1:
+        raise InputError(
+            f"{path}: depths of {values.dtype.itemsize * 8} bits, which tell no distances apart; "
+            "export 16 bits, or floats"
+        )
+    if camera is None:
+        raise InputError(
+            f"{path.parent}: depth images need the camera's intrinsics; give their file by "
+            "--intrinsics (JSON with fx, fy, cx, cy in pixels, or XML)"
+        )
+    z = values.astype(np.float64)
+    if values.dtype.kind in "iu":
+        z[values == np.iinfo(values.dtype).max] = 0
+    unit = unit_m or camera.metres or _unit_of(values, z)
+    known = np.isfinite(z) & (z > 0) & (np.nan_to_num(z) * unit < SENTINEL_M)
+    require_plausible(path, z[known], unit)
+    fitted = at_size(camera, values.shape[1], values.shape[0], path)
+    return points_of_depth(np.where(known, z, 0) * unit, fitted)
+
+
+def _unit_of(values: Shaped[np.ndarray, "H W"], z: Float64[np.ndarray, "H W"]) -> float:
+    """1 mm; 1 m for floats whose median can only be metres."""
+    known = z[np.isfinite(z) & (z > 0) & (z < SENTINEL_M)]
+    metres = values.dtype.kind == "f" and known.size and np.median(known) <= PLAUSIBLE_M[1]
+    return 1.0 if metres else 0.001
 
 
 def points_of_depth(depth_m: Float64[np.ndarray, "H W"], camera: Intrinsics) -> Points:
-    """Points in metres of depths in metres; 0, NaN and infinity are no reading.
+    """Points in metres of depths in metres; 0, negative depths, NaN and infinity are no reading.
 
     x = (u - cx) z / fx,  y = (v - cy) z / fy       (pinhole)
     """
-    z = np.nan_to_num(depth_m, posinf=0, neginf=0)
+    z = np.maximum(np.nan_to_num(depth_m, posinf=0, neginf=0), 0)
     v, u = np.indices(z.shape)
     x, y = (u - camera.cx) * z / camera.fx, (v - camera.cy) * z / camera.fy
     return np.stack([x, y, z], axis=-1).astype(np.float32)
 
 
-def read_intrinsics(path: Path) -> Intrinsics:
-    """Intrinsics from a .json with fx, fy, cx, cy in pixels, or an .xml with them under <depth>.
+def measured_points(path: Path, xyz: Float64[np.ndarray, "H W 3"], unit_m: float) -> Points:
+    """Points in metres, (0, 0, 0) where a coordinate is no number or z is not in front.
 
-    JSON may hold Open3D's `intrinsic_matrix` instead, and `depth_unit_m`, the length of one unit of
-    the depth images, 1 mm by default. Raises InputError.
+    Raises InputError if most z are negative, or the median cannot be a distance in metres.
     """
-    is_json = path.suffix.lower() == ".json"
-    try:
-        found = (_of_json if is_json else _of_xml)(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text ({error}); give its path") from error
-    except (ValueError, ElementTree.ParseError) as error:
-        kind = "JSON" if is_json else "XML"
-        raise InputError(f"{path}: not readable as {kind} ({error}); restore the file") from error
-    missing = [name for name, value in found.items() if not isinstance(value, int | float)]
-    if missing:
-        place = "" if is_json else " under <depth>"
+    known = _numbers(xyz * unit_m)
+    z = np.where(known, xyz[..., 2], 0)
+    if (z < 0).sum() > (z > 0).sum():
         raise InputError(
-            f"{path}: no number {', '.join(missing)}{place}; write the camera's values there"
+            f"{path}: {(z < 0).sum()} points have z < 0, expected z to grow away from the camera; "
+            "export the cloud in the camera's frame"
         )
-    return Intrinsics(*(float(value) for value in found.values()))
+    known &= z > 0
+    require_plausible(path, z[known], unit_m)
+    return np.where(known[..., None], xyz * unit_m, 0).astype(np.float32)
 
 
-def _of_json(text: str) -> dict[str, Any]:
-    found = json.loads(text)
-    found = found if isinstance(found, dict) else {}
-    if isinstance(matrix := found.get("intrinsic_matrix"), list) and len(matrix) == 9:
-        # Open3D writes its matrices column by column.
-        found |= {"fx": matrix[0], "fy": matrix[4], "cx": matrix[6], "cy": matrix[7]}
-    values = {name: found.get(name) for name in ("fx", "fy", "cx", "cy")}
-    return values | {"depth_unit_m": found.get("depth_unit_m", 0.001)}
+def _numbers(xyz_m: Float64[np.ndarray, "H W 3"]) -> Bool[np.ndarray, "H W"]:
+    return (np.nan_to_num(np.abs(xyz_m), nan=np.inf) < SENTINEL_M).all(axis=-1)
 
 
-def _of_xml(text: str) -> dict[str, Any]:
-    # Some writers put several elements side by side, which XML allows only under a root.
-    body = text.partition("?>")[2] or text
-    depth = ElementTree.fromstring(f"<camera>{body}</camera>").find(".//depth")
-    found = {} if depth is None else {child.tag: child.text for child in depth if child.text}
-    return {tag: float(found[tag]) if tag in found else None for tag in XML_TAGS}
-
-
-def _header_number(path: Path, key: str) -> int:
-    with path.open("rb") as file:
-        for line in file:
-            words = line.removeprefix(b"obj_info ").split()
-            if words[:1] == [key.encode()] and len(words) == 2 and words[1].isdigit():
-                return int(words[1])
-            if words[:1] in ([b"DATA"], [b"end_header"]):
-                break
+def require_plausible(path: Path, z: Float64[np.ndarray, " N"], unit_m: float) -> None:
+    """Raises InputError unless half of the depths, in this unit, are scanners' distances."""
+    if not z.size:
+        raise InputError(f"{path}: no reading at all; leave it out")
+    median = float(np.median(z)) * unit_m
+    if PLAUSIBLE_M[0] <= median <= PLAUSIBLE_M[1]:
+        return
+    likely = unit_m * (0.001 if median > PLAUSIBLE_M[1] else 1000)
     raise InputError(
-        f"{path}: no {key} in its header, expected a cloud with its rows and columns; export "
-        "it organised, as .pcd"
+        f"{path}: half of its readings are within {median:.3g} m at {unit_m:g} m per unit, "
+        f"expected {PLAUSIBLE_M[0]:g} to {PLAUSIBLE_M[1]:g} m; give the length of its unit by "
+        f"--depth-unit-m, such as {likely:g}"
     )

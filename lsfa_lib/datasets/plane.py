@@ -50,7 +50,8 @@ def plane_of(scan: Scan, config: PreprocessConfig) -> Plane:
         raise InputError(
             f"{scan.path}: no background plane, only {share:.0%} of the border's readings lie "
             f"within {reach * 1000:g} mm of one, expected {PLANE_SHARE:.0%}; "
-            "capture the part on a flat surface, or raise ransac_distance_m for a noisier camera"
+            "capture the part on a flat surface, or raise preprocess.ransac_distance_m for a "
+            "noisier camera"
         )
     for _ in range(REFITS):
         plane = _fit(points[None, _near(points, plane, reach)])[0]

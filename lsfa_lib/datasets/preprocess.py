@@ -18,6 +18,8 @@ from lsfa_lib.storage.files import InputError
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
+SECOND_PART = 0.2
+"""A component of this share of the largest is a part, not dirt."""
 
 
 def prepare(
@@ -34,7 +36,9 @@ def prepare(
     Raises InputError naming the scan if it has no plane, no part, or no usable coordinates.
     """
     depth = "3d" in scan.modalities
-    part = part_of(scan, config) if part is None else part
+    other = 0
+    if part is None:
+        part, other = part_and_other(scan, config)
     rgb = scan.rgb
     if config.rgb_background == "masked" and depth:
         rgb = rgb * _colour_mask(part, readings_of(scan.xyz))[..., None]
@@ -45,7 +49,7 @@ def prepare(
     if not valid.any():
         raise InputError(
             f"{scan.path}: the part of {part.sum()} readings vanishes at {side} px; "
-            "raise image_size or crop the scan around the part"
+            "raise preprocess.image_size or crop the scan around the part"
         )
     xyz = np.where(valid[..., None], _nearest(squared(scan.xyz), side), np.float32(0))
     return Sample(
@@ -55,40 +59,64 @@ def prepare(
         defect=torch.from_numpy(_nearest(squared(scan.defect), side)),
         name=scan.name,
         kind=scan.kind,
+        notes=_second_part(part, other),
     )
 
 
 def part_of(scan: Scan, config: PreprocessConfig) -> Mask:
     """True on the part; on all of an image without 3D, which has no plane to tell it by."""
-    return part_mask(scan, config) if "3d" in scan.modalities else np.ones(scan.rgb.shape[:2], bool)
+    return part_and_other(scan, config)[0]
 
 
 def part_mask(scan: Scan, config: PreprocessConfig) -> Mask:
     """True at the readings of the largest component off the background plane."""
+    return _part_off_plane(scan, config)[0]
+
+
+def part_and_other(scan: Scan, config: PreprocessConfig) -> tuple[Mask, int]:
+    """As `part_of`, and the number of readings of the largest component that is left out."""
+    if "3d" not in scan.modalities:
+        return np.ones(scan.rgb.shape[:2], bool), 0
+    return _part_off_plane(scan, config)
+
+
+def _second_part(part: Mask, other: int) -> tuple[str, ...]:
+    """A sentence if another component is nearly as large as the part."""
+    if other < SECOND_PART * part.sum():
+        return ()
+    return (
+        f"another part of {other} readings lies beside the one of {part.sum()} that is scored; "
+        "capture one part per frame, or score all with preprocess.cluster_method every_part",
+    )
+
+
+def _part_off_plane(scan: Scan, config: PreprocessConfig) -> tuple[Mask, int]:
     height = height_above(scan.xyz, plane_of(scan, config))
     off_plane = readings_of(scan.xyz) & (np.abs(height) >= config.plane_distance_m)
-    clean = _largest_component if config.cluster_method == "grid" else _largest_cluster
-    part = clean(off_plane, scan.xyz, config)
+    clean = _largest_cluster if config.cluster_method == "dbscan" else _largest_component
+    part, other = clean(off_plane, scan.xyz, config)
     if not part.any():
         raise InputError(
             f"{scan.path}: nothing is left of {off_plane.sum()} readings farther than "
             f"{config.plane_distance_m * 1000:g} mm from the background plane, expected a "
             f"part of {config.cluster_min_points}; check that there is a part in view, or lower "
-            "plane_distance_m"
+            "preprocess.plane_distance_m (in a file for --config, as `preprocess: "
+            f"{{plane_distance_m: {config.plane_distance_m / 4:g}}}`)"
         )
-    return part
+    return part, other
 
 
-def _largest_component(mask: Mask, xyz: Points, config: PreprocessConfig) -> Mask:
-    """DBSCAN's largest cluster, found on the pixel grid: lengths become pixels by the median pitch.
+def _largest_component(mask: Mask, xyz: Points, config: PreprocessConfig) -> tuple[Mask, int]:
+    """DBSCAN's largest cluster, and the size of the next.
 
+    They are found on the pixel grid, where lengths become pixels by the median pitch.
     Dense pixels are joined across gaps of `cluster_gap_m`; readings within half a gap are included.
     Seen from above a step in depth is one part, so that only gaps in the image divide it.
     """
     row, rows = mask[::4], xyz[::4]  # a quarter of the rows suffices for the pitch
     steps = np.linalg.norm((rows[:, 1:] - rows[:, :-1])[row[:, 1:] & row[:, :-1]], axis=1)
     if len(steps) == 0:
-        return np.zeros_like(mask)
+        return np.zeros_like(mask), 0
     reach = int(config.cluster_gap_m / max(float(np.median(steps)), 1e-9))
     reach = min(max(reach, 1), min(mask.shape) // 2)
     # A quarter window is the corner of a solid part: on coarse grids no part has more points.
@@ -96,10 +124,17 @@ def _largest_component(mask: Mask, xyz: Points, config: PreprocessConfig) -> Mas
     dense = mask & _crowded(mask, reach, min(config.cluster_min_points, window**2 // 4))
     labels, count = ndimage.label(_crowded(dense, reach // 2, 1), structure=np.ones((3, 3)))
     if count == 0:
-        return np.zeros_like(mask)
+        return np.zeros_like(mask), 0
     sizes = np.bincount(labels[dense], minlength=count + 1)
-    part = mask & (labels == sizes.argmax())
-    return part if part.sum() >= config.cluster_min_points else np.zeros_like(mask)
+    kept = sizes == sizes.max()
+    if config.cluster_method == "every_part":
+        kept = sizes >= max(config.cluster_min_points, SECOND_PART * sizes.max())
+    else:
+        kept[sizes.argmax() + 1 :] = False
+    part = mask & kept[labels]
+    if part.sum() < config.cluster_min_points:
+        return np.zeros_like(mask), 0
+    return part, int(sizes[~kept].max(initial=0))
 
 
 def _crowded(mask: Mask, reach: int, at_least: int) -> Mask:
@@ -109,14 +144,15 @@ def _crowded(mask: Mask, reach: int, at_least: int) -> Mask:
     return share > (at_least - 0.5) / side**2  # half a pixel of tolerance for rounding
 
 
-def _largest_cluster(mask: Mask, xyz: Points, config: PreprocessConfig) -> Mask:
-    """The largest cluster of DBSCAN in space, as in the papers; its noise label never wins.
+def _largest_cluster(mask: Mask, xyz: Points, config: PreprocessConfig) -> tuple[Mask, int]:
+    """The largest cluster of DBSCAN in space, as in the papers, and the size of the next.
 
+    Its noise label never wins.
     With `noise_competes` it can, as in the released code, and the noise is then the part.
     """
     part = np.zeros_like(mask)
     if not mask.any():
-        return part
+        return part, 0
     from sklearn.cluster import DBSCAN  # slow to import, and rarely needed
 
     clusters = DBSCAN(eps=config.cluster_gap_m, min_samples=config.cluster_min_points)
@@ -125,7 +161,8 @@ def _largest_cluster(mask: Mask, xyz: Points, config: PreprocessConfig) -> Mask:
     if not config.noise_competes:
         sizes[0] = 0
     part[mask] = (labels == sizes.argmax()) & (sizes.max() > 0)
-    return part
+    others = np.delete(sizes, [0, int(sizes.argmax())])
+    return part, int(others.max(initial=0))
 
 
 def _colour_mask(part: Mask, readings: Mask) -> Mask:

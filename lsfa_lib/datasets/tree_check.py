@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from lsfa_lib.config import PreprocessConfig
-from lsfa_lib.datasets.entry import SPLITS, Entry, SplitName
+from lsfa_lib.config import Config, DataConfig, PreprocessConfig
+from lsfa_lib.datasets.entry import LEAST_VALIDATION, SPLITS, Entry, SplitName, too_few_validation
 from lsfa_lib.datasets.layouts import categories, odd_files, pair_files, read_scan
+from lsfa_lib.datasets.scan_check import depth_warnings, preparation, unit_problem
 from lsfa_lib.records import UNLABELLED, Scan
 from lsfa_lib.storage.files import InputError, progress
 
-PLAUSIBLE_M = (0.02, 20.0)
-"""Working distances of scanners; millimetres read as metres are far beyond."""
 PUBLISHED_COUNTS: dict[str, tuple[int, int, int, int]] = {
     "bagel": (244, 22, 22, 88),
     "cable_gland": (223, 23, 21, 87),
@@ -77,53 +76,86 @@ class Report:
     """One sentence each, with the file's name and the remedy."""
     odd_files: tuple[Path, ...]
     """Files in the scans' folders that belong to no scan; harmless."""
+    warnings: tuple[str, ...] = ()
+    """Sentences on scans that can be used, but hardly as they were meant."""
+
+    @property
+    def verdict(self) -> str:
+        """One line: ready, or what to do first."""
+        if self.problems:
+            count = len(self.problems)
+            return f"not ready: {count} problem(s), each said above; first: {self.problems[0]}"
+        checked = f"; {len(self.warnings)} warning(s), each said above" if self.warnings else ""
+        categories = list(dict.fromkeys(split.category for split in self.splits))
+        return f"no problem found; ready: lsfa run {categories[0]} --data {self.root}{checked}"
 
 
-def check_tree(root: Path) -> Report:
-    """Counts, sizes and problems of the tree under `root`; reads every file once, one at a time.
+@dataclass
+class _Found:
+    """What the check of a category has found so far."""
 
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    stripped: list[Path] = field(default_factory=list)
+    """Scans with an empty border."""
+
+
+def check_tree(root: Path, config: Config | None = None) -> Report:
+    """Counts, sizes and problems of the tree under `root`; reads every file, one at a time.
+
+    With a config every scan is also prepared as a run would, which finds scans without a part.
     Raises InputError only if there is no category at all.
     """
-    problems: list[str] = []
+    every = _Found()
     summaries: list[SplitSummary] = []
     found = categories(root)
     for category in found:
-        stripped: list[Path] = []
-        splits = [_check_split(root, category, split, problems, stripped) for split in SPLITS]
+        own = _Found()
+        splits = [_check_split(root / category, split, config, own) for split in SPLITS]
         seen = sum(sum(split.kinds.values()) for split in splits)
-        problems += _stripped_problems(root / category, stripped, seen)
+        every.problems += own.problems + _stripped_problems(root / category, own.stripped, seen)
+        every.warnings += own.warnings
         summaries += splits
     published = next((name for name, counts in DATA_SETS.items() if set(counts) <= set(found)), "")
     if published:
-        problems += _compare_published(root, summaries, published)
+        every.problems += _compare_published(root, summaries, published)
     odd = tuple(path for category in found for path in odd_files(root / category))
-    return Report(root, tuple(summaries), published, tuple(problems), odd)
+    problems, warnings = tuple(every.problems), tuple(every.warnings)
+    return Report(root, tuple(summaries), published, problems, odd, warnings)
 
 
 def _check_split(
-    root: Path, category: str, split: SplitName, problems: list[str], stripped: list[Path]
+    folder: Path, split: SplitName, config: Config | None, into: _Found
 ) -> SplitSummary:
-    """Appends to `problems`, and to `stripped` the scans with an empty border."""
-    found, unpaired = pair_files(root, category, split)
-    problems += unpaired
+    light = (config.data if config else DataConfig()).light
+    found, unpaired = pair_files(folder.parent, folder.name, split, light)
+    into.problems += unpaired
+    if config and split == "validation" and found and len(found) < LEAST_VALIDATION:
+        into.problems.append(f"{folder}: {too_few_validation(len(found))}")
     kinds, sizes, distances = Counter[str](), set(), []
-    for entry in progress(found, f"{category} {split}"):
+    for entry in progress(found, f"{folder.name} {split}"):
         try:
             scan = read_scan(entry)
         except InputError as error:
-            problems.append(str(error))
+            into.problems.append(str(error))
             continue
         kinds[scan.kind] += 1
         sizes.add((scan.rgb.shape[1], scan.rgb.shape[0]))
-        problems += _mask_problem(entry, scan)
-        if "3d" not in scan.modalities:
-            continue
-        stripped += [scan.path] if border_is_empty(scan) else []
-        lengths = np.linalg.norm(scan.xyz[np.any(scan.xyz != 0, axis=2)], axis=1)
-        distances += [float(lengths.min()), float(lengths.max())]
-        problems += _unit_problem(scan.path, float(np.median(lengths)))
+        into.problems += _mask_problem(entry, scan)
+        unusable = False
+        if "3d" in scan.modalities:
+            unusable = border_is_empty(scan) or bool(unit_problem(scan))
+            into.stripped += [scan.path] if border_is_empty(scan) else []
+            lengths = np.linalg.norm(scan.xyz[np.any(scan.xyz != 0, axis=2)], axis=1)
+            distances += [float(lengths.min()), float(lengths.max())]
+            into.problems += unit_problem(scan)
+            into.warnings += depth_warnings(entry, scan)
+        if config and not unusable:
+            problems, warnings = preparation(scan, config)
+            into.problems += problems
+            into.warnings += warnings
     ends = (min(distances, default=math.nan), max(distances, default=math.nan))
-    return SplitSummary(category, split, dict(kinds), tuple(sorted(sizes)), ends)
+    return SplitSummary(folder.name, split, dict(kinds), tuple(sorted(sizes)), ends)
 
 
 def border_is_empty(scan: Scan, border_px: int = PreprocessConfig().border_px) -> bool:
@@ -136,16 +168,6 @@ def border_is_empty(scan: Scan, border_px: int = PreprocessConfig().border_px) -
     inside = np.zeros_like(measured)
     inside[border_px:-border_px, border_px:-border_px] = True
     return not np.any(measured & ~inside)
-
-
-def _unit_problem(path: Path, median_m: float) -> list[str]:
-    """A sentence for a scan whose coordinates cannot be metres from a camera."""
-    if PLAUSIBLE_M[0] <= median_m <= PLAUSIBLE_M[1]:
-        return []
-    return [
-        f"{path}: half of its points are within {median_m:.3g} of the camera, which cannot be "
-        "metres; write coordinates in metres"
-    ]
 
 
 def _stripped_problems(category: Path, stripped: list[Path], seen: int) -> list[str]:

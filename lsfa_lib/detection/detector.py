@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lsfa_lib.adaptation.adaptors import Adaptors, adapt, disagreement
 from lsfa_lib.config import Config, DetectorConfig
+from lsfa_lib.datasets.entry import LEAST_VALIDATION, too_few_validation
 from lsfa_lib.detection.head_training import train_heads
 from lsfa_lib.detection.heads import Head, head_scores
 from lsfa_lib.detection.labelled import Labelled
@@ -233,8 +234,5 @@ def _scale(predictions: list[Prediction], inside: list[Bool[Tensor, "S S"]]) -> 
 
 def require_validation(scans: int) -> None:
     """Raises InputError for fewer than two validation scans, which have no spread."""
-    if scans < 2:
-        raise InputError(
-            f"{scans} validation/good scans, at least 2 are needed to set scale and "
-            "threshold; move some training scans there"
-        )
+    if scans < LEAST_VALIDATION:
+        raise InputError(too_few_validation(scans))

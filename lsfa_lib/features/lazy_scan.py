@@ -89,16 +89,26 @@ def good_features(split: Split, encoders: Encoders, config: Config) -> list[Patc
 
 
 def loaded(
-    scans: Sequence[LazyScan], samples: bool = False, features: bool = True
+    scans: Sequence[LazyScan],
+    samples: bool = False,
+    features: bool = True,
+    refused: dict[str, str] | None = None,
 ) -> Iterator[LazyScan]:
     """The scans in order, with sample or features computed for as many at a time as cores are free.
 
-    Each is computed by one thread, so that the results do not depend on the number of cores.
+    Each is computed by one thread, so that the results do not depend on the number of cores. A scan
+    that cannot be used raises InputError; with `refused`, the reason is noted there by the scan's
+    name, and the scan is left out.
     """
 
     def load(scan: LazyScan) -> None:
-        _ = samples and scan.sample
-        _ = features and scan.features
+        try:
+            _ = samples and scan.sample
+            _ = features and scan.features
+        except InputError as error:
+            if refused is None:
+                raise
+            refused[scan.name] = str(error)
 
     on_cpu = resolve_device(scans[0].config.device).type == "cpu"
     workers = max(1, _CORES.get() if on_cpu else 1)
@@ -108,7 +118,7 @@ def loaded(
         for batch in progress(batches, label, len(starts)):
             with one_thread():
                 list(pool.map(load, batch))
-            yield from batch
+            yield from (scan for scan in batch if scan.name not in (refused or {}))
 
 
 _CORES: ContextVar[int] = ContextVar("cores", default=1)

@@ -14,6 +14,7 @@ import numpy as np
 
 from lsfa_lib.config import LOSSES, MODALITIES, PRESETS, Config, fields_of, flat
 from lsfa_lib.figures.names import metric_label, mode_label
+from lsfa_lib.figures.remarks import remarks
 
 T = TypeVar("T")
 Result = dict[str, Any]
@@ -44,6 +45,7 @@ def answer(result: Result) -> str:
         f"- **Where:** {metric_label('aupro_30')} is {aupro}; with 5 % of good pixels allowed, "
         f"{mode_label(leading)} keeps {strict}.",
         f"- {hardest_sentence(result, leading)}.",
+        *remarks(result),
     ]
     return "\n".join(lines)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from lsfa_lib.studies.study_runs import Job
 from lsfa_lib.studies.sweep_worker import TOPIC, Outcome, failed, lost, perform, tidy
 from lsfa_lib.studies.watch import Watch
 
+GUARD = 'in a script, write `if __name__ == "__main__":` above what starts runs'
 DEATHS = 3
 """Workers of this machine a run may cost before it counts as failed."""
 POLL_S = 2.0
@@ -87,9 +89,20 @@ def _client(workers: int, scheduler: str) -> Iterator[Any]:
         "distributed.nanny.pre-spawn-environ": {},
         "distributed.nanny.environ": dict(os.environ),
     }
+    # A worker that is starting runs a script without a guard a second time, up to here.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise InputError(GUARD)
     prefork.begin(workers)
     with dask.config.set(settings), prefork.ignoring_interrupts():
-        cluster: Any = _LocalCluster(
+        cluster = _local_cluster(workers)
+    with dask.config.set(settings), cluster, _Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+def _local_cluster(workers: int) -> Any:
+    """Worker processes of this machine. Raises InputError where none can start."""
+    try:
+        return _LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
@@ -99,8 +112,8 @@ def _client(workers: int, scheduler: str) -> Iterator[Any]:
             scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             silence_logs=logging.CRITICAL,
         )
-    with dask.config.set(settings), cluster, _Client(cluster, set_as_default=False) as client:
-        yield client
+    except RuntimeError as error:
+        raise InputError(f"worker processes cannot start ({error}); {GUARD}") from error
 
 
 def _performed(client: Any, waiting: deque[Job], watch: Watch) -> Iterator[tuple[Job, Outcome]]:

@@ -1,0 +1,75 @@
+"""Which file is what, by its folder or by a word in its name; case and separators do not matter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+FILE_WORDS = {
+    **dict.fromkeys(("rgb", "color", "colour", "texture"), "colour"),
+    **dict.fromkeys(("depth", "depthmap", "xyz", "points"), "depth"),
+    **dict.fromkeys(("mask", "gt"), "mask"),
+    "cloud": "cloud",
+}
+"""Role of a file by a word of its stem; a file without one is colour."""
+WORDS = FILE_WORDS | {
+    **dict.fromkeys(("colors", "colours", "image", "images", "img"), "colour"),
+    **dict.fromkeys(("depths", "pointcloud"), "depth"),
+    **dict.fromkeys(("masks", "ground_truth", "groundtruth", "labels"), "mask"),
+    **dict.fromkeys(("clouds", "ply", "pcd"), "cloud"),
+}
+"""Role of all files of a folder of this name."""
+SUFFIXES = {
+    "colour": (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"),
+    "depth": (".png", ".tif", ".tiff", ".exr", ".npy"),
+    "mask": (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"),
+    "cloud": (".pcd", ".ply"),
+}
+_SEPARATORS = re.compile(r"([_\-. ]+)")
+
+
+def key(stem: str) -> str:
+    """What two files of one scan have in common: the stem without case, each separator as `_`."""
+    return _SEPARATORS.sub("_", stem.casefold())
+
+
+def role_of(path: Path, source: Path, known: Collection[str] = ()) -> tuple[str, str]:
+    """Role of a file in the folder `source` or in one of its folders, and the stem of its scan.
+
+    A word inside the stem counts only if the complete stem is not among the `known` ones, the
+    keys of scans found by `stated_role`.
+    """
+    role, stem = stated_role(path, source)
+    if not role and key(stem) not in known:
+        role, stem = _inside(stem)
+    return role or "colour", stem or source.name
+
+
+def stated_role(path: Path, source: Path) -> tuple[str, str]:
+    """Role of a file by its folder, its suffix or the last word of its stem; "" by none."""
+    folder = "" if path.parent == source else WORDS.get(path.parent.name.casefold(), "")
+    role, stem = _ending(path.stem)
+    if path.suffix.lower() in SUFFIXES["cloud"]:
+        return "cloud", stem
+    if folder:
+        # masks/000_mask.png is named twice.
+        return folder, stem if role == folder else path.stem
+    return role, stem
+
+
+def _ending(stem: str) -> tuple[str, str]:
+    """Role by the last word of a stem, and the stem without it."""
+    parts = _SEPARATORS.split(stem)
+    role = FILE_WORDS.get(parts[-1].casefold(), "")
+    return (role, "".join(parts[:-2])) if role else ("", stem)
+
+
+def _inside(stem: str) -> tuple[str, str]:
+    """Role by the only such word of a stem, and the stem without it."""
+    parts = _SEPARATORS.split(stem)
+    places = [i for i, part in enumerate(parts) if part.casefold() in FILE_WORDS]
+    if len(places) != 1 or len(parts) == 1:
+        return "", stem
+    (place,) = places
+    return FILE_WORDS[parts[place].casefold()], "".join(parts[:place] + parts[place + 2 :])

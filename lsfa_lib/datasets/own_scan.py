@@ -1,0 +1,86 @@
+"""A scan of one's own camera: colour, points, mask, on the grid of the depth image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from lsfa_lib.datasets.entry import Entry, visible
+from lsfa_lib.datasets.image_files import read_colour, read_mask
+from lsfa_lib.datasets.names import SUFFIXES
+from lsfa_lib.datasets.own_camera import Intrinsics, read_depth, read_organised_cloud
+from lsfa_lib.datasets.registration import Grid, camera_of_grid, colour_on, grid_of, mask_on
+from lsfa_lib.records import MODALITIES, UNLABELLED, Mask, Points, Scan
+from lsfa_lib.storage.files import InputError
+
+
+def read_own(scan: Entry, camera: Intrinsics | None, unit_m: float = 0.0) -> Scan:
+    """The scan of an entry of `pair_files`; depth images need the camera. Raises InputError.
+
+    `unit_m` is the length of one unit; 0: the camera's, else that of `read_depth`, or metres for
+    a cloud. Colour of another size than depth is brought onto its grid.
+    """
+    image = None if scan.rgb == scan.xyz else scan.rgb
+    if scan.xyz and scan.xyz.suffix.lower() in SUFFIXES["cloud"]:
+        rgb, xyz = read_organised_cloud(scan.xyz, unit_m or 1.0, image)
+        photograph, grid = rgb, Grid(rgb.shape[1], rgb.shape[0])
+    else:
+        photograph = rgb = read_colour(scan.rgb)
+        xyz, grid = np.zeros(rgb.shape, np.float32), Grid(rgb.shape[1], rgb.shape[0])
+        if scan.xyz:
+            xyz, grid = _registered(scan, (rgb.shape[1], rgb.shape[0]), camera, unit_m)
+            rgb = colour_on(grid, rgb)
+    defect = _defect(scan, xyz.shape[:2], photograph.shape[:2], grid)
+    modalities = MODALITIES if scan.xyz else ("rgb",)
+    return Scan(rgb, xyz, defect, scan.name, scan.kind, scan.xyz or scan.rgb, modalities)
+
+
+def _registered(
+    scan: Entry, colour_size: tuple[int, int], camera: Intrinsics | None, unit_m: float
+) -> tuple[Points, Grid]:
+    """Points of the depth image, and its grid in the colour image."""
+    assert scan.xyz is not None
+    xyz = read_depth(scan.xyz, camera, unit_m)
+    size = (xyz.shape[1], xyz.shape[0])
+    if camera and (own := camera_of_grid(camera, size, colour_size, scan.xyz)) is not camera:
+        xyz = read_depth(scan.xyz, own, unit_m)
+    return xyz, grid_of(scan.xyz, size, scan.rgb, colour_size, camera)
+
+
+def _defect(scan: Entry, size: tuple[int, ...], photograph: tuple[int, ...], grid: Grid) -> Mask:
+    """The mask of the scan, drawn on its points or on its photograph."""
+    if scan.gt is None:
+        if scan.kind in ("good", UNLABELLED):
+            return np.zeros(size, bool)
+        raise InputError(
+            f"{scan.rgb}: a scan of kind {scan.kind!r} needs a mask "
+            f"{Path(scan.name).name}_mask.png that marks its defect{seen(scan.rgb.parent)}; draw "
+            f"one, or import it as --kind {UNLABELLED}"
+        )
+    defect = read_mask(scan.gt)
+    if defect.shape not in (size, photograph):
+        raise InputError(
+            f"{scan.gt}: {defect.shape[1]} x {defect.shape[0]} px, expected {size[1]} x {size[0]}; "
+            "draw it again"
+        )
+    if defect.shape != size:
+        defect = mask_on(grid, defect)
+    marked = np.count_nonzero(defect)
+    if scan.kind == "good" and marked:
+        raise InputError(
+            f"{scan.gt}: marks {marked} pixels as defective in a scan imported as good; import it "
+            "with --split test --kind NAME, or remove the mask"
+        )
+    if scan.kind not in ("good", UNLABELLED) and not marked:
+        raise InputError(
+            f"{scan.gt}: marks {marked} pixels of {size[1]} x {size[0]}, expected some; draw it "
+            "again"
+        )
+    return defect
+
+
+def seen(source: Path) -> str:
+    """The first names in a folder, for a sentence about one that is missing."""
+    names = [path.name for path in visible(source)][:6]
+    return f" (seen: {', '.join(names)})" if names else ""

@@ -1,0 +1,112 @@
+"""Colour on the pixel grid of a depth image whose camera sees from the same place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from PIL import Image
+
+from lsfa_lib.datasets.intrinsics import ASPECT, Intrinsics, at_size
+from lsfa_lib.records import Mask, Rgb
+from lsfa_lib.storage.files import InputError
+
+SAME_PX = 0.5
+"""Two cameras whose pixels differ by less are one."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the pixels of a depth image lie in a colour image: u' = scale u + shift, by axis."""
+
+    width: int
+    height: int
+    scale: tuple[float, float] = (1.0, 1.0)
+    shift: tuple[float, float] = (0.0, 0.0)
+
+
+def grid_of(
+    depth: Path,
+    size: tuple[int, int],
+    colour: Path,
+    colour_size: tuple[int, int],
+    camera: Intrinsics | None,
+) -> Grid:
+    """How to bring the colour image onto the depth image; sizes are (width, height).
+
+    The map follows from the intrinsics of both cameras, or from the sizes if there is one camera
+    and the aspect is the same. Raises InputError where neither tells it.
+    """
+    if camera is None or camera.colour is None or size == colour_size:
+        if abs(size[0] * colour_size[1] / (size[1] * colour_size[0]) - 1) > ASPECT:
+            raise InputError(
+                f"{colour}: {colour_size[0]} x {colour_size[1]} px, but {depth} is {size[0]} x "
+                f"{size[1]} px; register colour to depth first"
+            )
+        scale = colour_size[0] / size[0], colour_size[1] / size[1]
+        return Grid(*size, scale, ((scale[0] - 1) / 2, (scale[1] - 1) / 2))
+    own, other = at_size(camera, *size, depth), at_size(camera.colour, *colour_size, colour)
+    scale = other.fx / own.fx, other.fy / own.fy
+    return Grid(*size, scale, (other.cx - scale[0] * own.cx, other.cy - scale[1] * own.cy))
+
+
+def camera_of_grid(
+    camera: Intrinsics, size: tuple[int, int], colour_size: tuple[int, int], depth: Path
+) -> Intrinsics:
+    """The camera whose grid a depth image has: the colour camera if it was registered to that.
+
+    Raises InputError where the file has two cameras of one size that differ.
+    """
+    if camera.colour is None or size != colour_size:
+        return camera
+    fits = [c for c in (camera, camera.colour) if (c.width, c.height) == size]
+    if len(fits) != 1:
+        first, second = (at_size(c, *size, depth) for c in (camera, camera.colour))
+        corner = max(size)
+        apart = abs(first.cx - second.cx) + abs(first.cy - second.cy)
+        apart += corner * abs(first.fx / second.fx - 1)
+        if apart > SAME_PX:
+            raise InputError(
+                f"{camera.path}: the depth and colour cameras differ, but {depth} and its colour "
+                f"image both have {size[0]} x {size[1]} px; keep the camera both are registered to"
+            )
+    return replace(fits[0] if fits else camera, metres=camera.metres)
+
+
+def colour_on(grid: Grid, rgb: Rgb) -> UInt8[np.ndarray, "h w 3"]:
+    """Mean colour of each pixel of the grid; black outside the colour image."""
+    if (grid.width, grid.height, grid.scale) == (rgb.shape[1], rgb.shape[0], (1.0, 1.0)):
+        return rgb
+    corners = [
+        (s * -0.5 + t + 0.5, s * (n - 0.5) + t + 0.5)
+        for s, t, n in zip(grid.scale, grid.shift, (grid.width, grid.height), strict=True)
+    ]
+    margin = max(
+        0,
+        *(
+            int(np.ceil(max(-low, high - side)))
+            for (low, high), side in zip(corners, (rgb.shape[1], rgb.shape[0]), strict=True)
+        ),
+    )
+    padded = np.pad(rgb, ((margin, margin), (margin, margin), (0, 0)))
+    (left, right), (top, bottom) = corners
+    box = (left + margin, top + margin, right + margin, bottom + margin)
+    size = (grid.width, grid.height)
+    return np.asarray(Image.fromarray(padded).resize(size, Image.Resampling.BOX, box))
+
+
+def mask_on(grid: Grid, mask: Mask) -> Bool[np.ndarray, "h w"]:
+    """The value of the mask at each pixel of the grid, from the nearest; False outside."""
+    found = np.zeros((grid.height, grid.width), bool)
+    columns, rows = (
+        np.rint(np.arange(n) * s + t).astype(int)
+        for n, s, t in zip((grid.width, grid.height), grid.scale, grid.shift, strict=True)
+    )
+    inside_rows = (rows >= 0) & (rows < mask.shape[0])
+    inside_columns = (columns >= 0) & (columns < mask.shape[1])
+    found[np.ix_(inside_rows, inside_columns)] = mask[
+        np.ix_(rows[inside_rows], columns[inside_columns])
+    ]
+    return found
