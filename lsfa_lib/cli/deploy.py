@@ -26,7 +26,7 @@ IntrinsicsFile = Annotated[
     Path | None, Option("--intrinsics", help="JSON or XML with fx, fy, cx, cy; for depth images.")
 ]
 DepthUnit = Annotated[
-    float, Option(help="Metres per unit of depth; 0: from the intrinsics, else 1 mm.")
+    float, Option(help="Metres per unit of depth images and clouds; 0: recognised.")
 ]
 Threshold = Annotated[str, Option(help="conformal or normal.", show_default="the file's")]
 Rate = Annotated[
@@ -111,10 +111,10 @@ def predict(
     from lsfa_lib.deployment.report import verdict_sentence
     from lsfa_lib.deployment.results import opened
 
-    inspector, camera = load(detector, device), _camera(intrinsics, depth_unit_m)
+    inspector, camera = load(detector, device), _camera(intrinsics)
     typer.echo(_sentence(inspector.promise))
     with opened(out, inspector) as results:
-        scoring = Scoring(results, scans, camera)
+        scoring = Scoring(results, scans, camera, depth_unit_m)
         rows = _watched(scoring, settle, idle) if watch else scoring.batch()
     if scoring.warning:
         typer.echo(f"drift: {scoring.warning}", err=True)
@@ -148,7 +148,7 @@ def calibrate(
     if rate:
         _check_rate(rate)
     ruled = with_rule(load(detector, device), rate, threshold)
-    found = grown(ruled, scans, _camera(intrinsics, depth_unit_m))
+    found = grown(ruled, scans, _camera(intrinsics), depth_unit_m)
     inspector = found.inspector
     save(inspector.detector, out or detector, inspector.origin)
     for warning in found.warnings:
@@ -166,16 +166,11 @@ def _watched(scoring: Scoring, settle: float, idle: float) -> list[Record]:
         return scoring.finished()
 
 
-def _camera(path: Path | None, depth_unit_m: float) -> Intrinsics | None:
+def _camera(path: Path | None) -> Intrinsics | None:
     """The camera in the file; None without one."""
-    from dataclasses import replace
-
     from lsfa_lib.datasets.own_camera import read_intrinsics
 
-    if path is None:
-        return None
-    camera = read_intrinsics(path)
-    return replace(camera, metres=depth_unit_m) if depth_unit_m else camera
+    return read_intrinsics(path) if path else None
 
 
 def _check_rate(rate: float) -> None:

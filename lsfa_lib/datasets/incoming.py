@@ -76,9 +76,9 @@ def require_camera(found: Incoming, camera: Intrinsics | None) -> None:
         )
 
 
-def read_incoming(entry: Entry, camera: Intrinsics | None) -> Scan:
+def read_incoming(entry: Entry, camera: Intrinsics | None, unit_m: float = 0.0) -> Scan:
     """The scan of an entry, by the reader of its layout. Raises InputError."""
-    return importing.read_own(entry, camera) if _is_own(entry) else read_scan(entry)
+    return importing.read_own(entry, camera, unit_m) if _is_own(entry) else read_scan(entry)
 
 
 def _is_own(entry: Entry) -> bool:

@@ -31,7 +31,10 @@ class Calibrated:
 
 
 def calibrate(
-    inspector: Inspector, paths: Sequence[Path], camera: Intrinsics | None = None
+    inspector: Inspector,
+    paths: Sequence[Path],
+    camera: Intrinsics | None = None,
+    unit_m: float = 0.0,
 ) -> Calibrated:
     """The inspector with the scores of good scans added; nothing is trained.
 
@@ -47,7 +50,7 @@ def calibrate(
     digests: list[str] = []
     for entry in progress(found.entries, "calibration"):
         try:
-            scan = read_incoming(entry, camera)
+            scan = read_incoming(entry, camera, unit_m)
         except InputError as error:
             warnings.append(f"left out: {error}")
             continue

@@ -35,6 +35,8 @@ class Scoring:
     results: Results
     paths: Sequence[Path]
     camera: Intrinsics | None = None
+    unit_m: float = 0.0
+    """Metres per unit of depth images and clouds; see `read_own`."""
     records: dict[str, Record] = field(default_factory=dict)
     """Of the scans done, in this process or before it."""
 
@@ -125,7 +127,7 @@ class Scoring:
         began, state, scan = time.perf_counter(), state_of(entry), None
         inspector = self.results.inspector
         try:
-            scan = read_incoming(entry, self.camera)
+            scan = read_incoming(entry, self.camera, self.unit_m)
             found = inspector.inspect(scan)
         except InputError as error:
             found = Inspection(entry.name, NOT_SCORED, str(error))
