@@ -23,6 +23,7 @@ from lsfa_lib.notebooks.run import execute
 from lsfa_lib.pages import report
 from lsfa_lib.pages.equations import OfflineExporter
 from lsfa_lib.studies import lesson, mechanism, mechanism_detector
+from lsfa_lib.studies.walkthrough import answer
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 LESSONS = (
@@ -226,3 +227,18 @@ def test_saving_in_jupyterlab_leaves_the_file_unchanged(tmp_path: Path) -> None:
         model = {"type": "notebook", "format": "json", "content": content}
         asyncio.run(manager.save(model, path.name))
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "score", "mistake"),
+    [
+        ("seal/test/hole/000", 0.5, "- This is a miss: the part has a defect (hole)."),
+        ("seal/test/hole/000", 1.5, ""),
+        ("seal/test/good/000", 1.5, "- This is a false alarm."),
+        ("seal/test/good/000", 0.5, ""),
+        ("seal/test/unlabelled/000", 1.5, ""),
+    ],
+)
+def test_the_walkthrough_names_a_wrong_verdict(name: str, score: float, mistake: str) -> None:
+    lines = answer(name, {"rgb+3d": score}, {"rgb+3d": 1.0}, {"rgb": 9}).split("\n")
+    assert [line for line in lines if line.startswith("- This is")] == [mistake][: bool(mistake)]

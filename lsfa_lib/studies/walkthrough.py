@@ -9,7 +9,7 @@ import torch
 
 from lsfa_lib.detection.memory import Bank, Searched
 from lsfa_lib.figures.names import mode_label
-from lsfa_lib.records import Modality
+from lsfa_lib.records import Modality, is_defective
 
 
 def shapes(**named: Any) -> str:
@@ -53,6 +53,10 @@ def answer(
         side = "above" if score > thresholds[mode] else "below"
         limit = f"{side} its threshold {thresholds[mode]:.2f}"
         lines.append(f"- {mode_label(mode)}: {score:.2f}, {limit}.")
+    kind = name.split("/")[2]
+    if is_defective(kind) not in (None, word == "defective"):
+        mistake = f"a miss: the part has a defect ({kind})" if word == "good" else "a false alarm"
+        lines.append(f"- This is {mistake}.")
     rows = " and ".join(f"{count} ({mode_label(m)})" for m, count in kept.items())
     lines.append(f"- The banks that decided this hold {rows} patches of good parts.")
     return "\n".join(lines)
