@@ -53,7 +53,7 @@ def own_camera(folder: Path, scan: Scan) -> None:
     Image.fromarray(scan.rgb).save(folder / "pairs" / "a.png")
     depth = np.rint(scan.xyz[..., 2] * 1000).astype(np.uint16)
     Image.fromarray(depth).save(folder / "pairs" / "a_depth.png")
-    (folder / "clouds").mkdir()
+    (folder / "organised").mkdir()
     height, width = scan.rgb.shape[:2]
     fields = ("VERSION .7", "FIELDS x y z rgb", "SIZE 4 4 4 4", "TYPE F F F U", "COUNT 1 1 1 1")
     header = [*fields, f"WIDTH {width}", f"HEIGHT {height}", "VIEWPOINT 0 0 0 1 0 0 0"]
@@ -62,26 +62,26 @@ def own_camera(folder: Path, scan: Scan) -> None:
     for i, axis in enumerate("xyz"):
         cells[axis] = scan.xyz[..., i]
     cells["rgb"] = scan.rgb.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-    (folder / "clouds" / "b.pcd").write_bytes("\n".join(header).encode() + cells.tobytes())
+    (folder / "organised" / "b.pcd").write_bytes("\n".join(header).encode() + cells.tobytes())
 
 
 def test_own_camera_is_read_as_it_is_imported(demo_root: Path, tmp_path: Path) -> None:
     scan = read_split(demo_root, "seal", "test")[0]
     own_camera(tmp_path, scan)
     incoming = find_incoming([tmp_path], MODALITIES, 4)
-    assert [entry.name for entry in incoming.entries] == ["clouds/b", "pairs/a"]
+    assert [entry.name for entry in incoming.entries] == ["organised/b", "pairs/a"]
     with pytest.raises(InputError, match=r"a_depth\.png: depth images need .* --intrinsics"):
         require_camera(incoming, None)
     require_camera(incoming, CAMERA)
     values = {"fx": 700, "fy": 700, "cx": 100, "cy": 100}
     (tmp_path / "camera.json").write_text(json.dumps(values))
-    for name in ("clouds", "pairs"):
+    for name in ("organised", "pairs"):
         target = Target(tmp_path / "data", name, "test", UNLABELLED)
         import_scans(tmp_path / name, target, tmp_path / "camera.json")
         (imported,) = (s for s in read_split(tmp_path / "data", name, "test"))
         (read,) = scans(tmp_path / name, CAMERA)
         assert np.array_equal(read.rgb, imported.rgb) and np.array_equal(read.xyz, imported.xyz)
-    assert found(tmp_path / "clouds" / "b.pcd") == ["b"]
+    assert found(tmp_path / "organised" / "b.pcd") == ["b"]
     assert found(tmp_path / "pairs" / "a_depth.png") == ["a"] == found(tmp_path / "pairs" / "a.png")
 
 

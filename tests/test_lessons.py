@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -225,7 +226,9 @@ def test_saving_in_jupyterlab_leaves_the_file_unchanged(tmp_path: Path) -> None:
                 cell["execution_count"] = 7
                 cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "x"}]
         model = {"type": "notebook", "format": "json", "content": content}
-        asyncio.run(manager.save(model, path.name))
+        # Not in this thread, in which the browser of other tests has an event loop.
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(asyncio.run, manager.save(model, path.name)).result()
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
 
 

@@ -22,7 +22,8 @@ from lsfa_lib.detection.memory import Bank
 from lsfa_lib.detection.origin import Origin
 from lsfa_lib.storage.files import InputError, atomic_write
 
-HEADER, DIGEST = "lsfa_detector", "sha256"
+HEADER = "lsfa_detector"
+"""Key of the digest and the JSON: one, since the order of several in a header is random."""
 FORMAT = 2
 """Of the file; raised when older versions of the package could not read it rightly."""
 
@@ -40,7 +41,7 @@ def save(detector: Detector, path: Path, origin: Origin | None = None) -> None:
         about["origin"]["captures"] = [asdict(capture) for capture in origin.captures]
     text = json.dumps(about)
     with atomic_write(path) as file:
-        header = {HEADER: text, DIGEST: _digest(text, tensors)}
+        header = {HEADER: f"{_digest(text, tensors)} {text}"}
         file.write_bytes(safetensors_bytes(tensors, metadata=header))
 
 
@@ -53,11 +54,11 @@ def load_complete(path: Path, device: torch.device) -> tuple[Detector, Origin | 
     """The detector and its origin, None if it was saved without. InputError for any other file."""
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
-            metadata = file.metadata()
-            about = json.loads(metadata[HEADER])
+            digest, _, text = file.metadata()[HEADER].partition(" ")
+            about = json.loads(text)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         _require_format(about)
-        if metadata.get(DIGEST) != _digest(metadata[HEADER], tensors):
+        if digest != _digest(text, tensors):
             raise InputError("its content does not match its digest")
         origin = _origin(about["origin"], tensors) if "origin" in about else None
         return _detector(about, tensors, device), origin
