@@ -52,6 +52,16 @@ def test_cells_are_short_and_define_nothing(notebook: nbformat.NotebookNode) -> 
         assert not any(isinstance(node, definitions) for node in ast.walk(tree)), cell.source
 
 
+def test_tables_in_a_block_are_displayed(notebook: nbformat.NotebookNode) -> None:
+    """Jupyter shows the value of a cell's last expression, but of none inside a block."""
+    for cell in _code(notebook):
+        for block in ast.walk(ast.parse(cell.source)):
+            if isinstance(block, ast.If | ast.For):
+                for line in block.body:
+                    text = ast.unparse(line).partition("(")[0]
+                    assert not text.endswith(("_table", ".comparison", ".differences")), text
+
+
 def test_parameters_are_typed_and_explained(notebook: nbformat.NotebookNode) -> None:
     tagged = [c for c in _code(notebook) if "parameters" in c.metadata.get("tags", [])]
     assert len(tagged) == 1
