@@ -47,6 +47,9 @@ def write_gallery(browser: Browser, reports: Path, out: Path) -> None:
                 continue
             image = out / "notebooks" / f"{notebook.stem}.webp"
             said = _take(browser, page, image)
+            if not said:
+                print(f"{notebook.name}: left out, its page has no figure without its study")
+                continue
         asked = question(nbformat.read(notebook, 4))
         place = image.relative_to(out.parent).as_posix()
         parts.append(
@@ -81,11 +84,17 @@ def _folders(reports: Path) -> Iterator[Path]:
 
 
 def _take(browser: Browser, path: Path, image: Path) -> str:
-    """Writes the picture of the page's first figure with a cloud, else its first; its caption."""
+    """Writes the picture of the page's first figure with a cloud, else its first; its caption.
+
+    "" for a page without a figure.
+    """
     page = browser.new_page(viewport=SIZE, color_scheme="light")  # type: ignore[arg-type]
     page.set_default_timeout(120_000)
     page.goto(path.as_uri())
     clouds, every = page.locator(".plot:not(.small)"), page.locator(".plot")
+    if not every.count():
+        page.close()
+        return ""
     plot = (clouds if clouds.count() else every).first
     plot.scroll_into_view_if_needed()
     plot.locator(".main-svg").first.wait_for()
