@@ -102,13 +102,18 @@ def _take(browser: Browser, path: Path, image: Path) -> str:
     shot = plot.screenshot()
     said = plot.locator("figcaption").inner_text().strip().rstrip(".")
     page.close()
+    write_webp(image, shot, MOST_BYTES)
+    return f"{said}."
+
+
+def write_webp(path: Path, shot: bytes, most_bytes: int) -> None:
+    """Writes a screenshot as WebP, in the best quality that stays below `most_bytes`."""
     picture = Image.open(io.BytesIO(shot)).convert("RGB")
-    for quality in range(84, 20, -8):
+    for quality in range(88, 20, -6):
         file = io.BytesIO()
         picture.save(file, "webp", quality=quality, method=6)
-        if file.tell() < MOST_BYTES:
+        if file.tell() < most_bytes:
             break
-    image.parent.mkdir(parents=True, exist_ok=True)
-    image.write_bytes(file.getvalue())
-    print(f"{image}: {file.tell() / 1000:.0f} KB")
-    return f"{said}."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(file.getvalue())
+    print(f"{path}: {file.tell() / 1000:.0f} KB")

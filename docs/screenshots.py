@@ -6,7 +6,6 @@ Needs Chromium on the path and playwright, which `make test` uses too.
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import re
 import shutil
@@ -19,8 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from notebook_pictures import write_gallery
-from PIL import Image
+from notebook_pictures import write_gallery, write_webp
 from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).parents[1]
@@ -120,19 +118,6 @@ def _opened(browser: Browser, address: str) -> Page:
     return page
 
 
-def _write(path: Path, shot: bytes) -> None:
-    """Writes a picture as WebP, as well as its limit of bytes allows."""
-    picture = Image.open(io.BytesIO(shot)).convert("RGB")
-    for quality in range(88, 30, -6):
-        file = io.BytesIO()
-        picture.save(file, "webp", quality=quality, method=6)
-        if file.tell() < MOST_BYTES:
-            break
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(file.getvalue())
-    print(f"{path}: {file.tell() / 1000:.0f} KB")
-
-
 def main() -> None:
     """Takes the pictures named, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -155,7 +140,7 @@ def main() -> None:
             if name == "notebooks":
                 write_gallery(browser, reports, asked.out)
                 continue
-            _write(asked.out / f"{name}.webp", takers[name](browser))
+            write_webp(asked.out / f"{name}.webp", takers[name](browser), MOST_BYTES)
         browser.close()
 
 

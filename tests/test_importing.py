@@ -84,7 +84,7 @@ def test_colour_and_depth_become_a_scan(
         write_depth(source / f"{stem}_depth{suffix}", depths(seed))
     before = {path: path.read_bytes() for path in source.iterdir()}
     target = Target(tmp_path / "mine", "bracket", "train")
-    assert import_scans(source, target, camera, unit) == [
+    assert import_scans(source, target, camera, unit).names == [
         "bracket/train/good/a",
         "bracket/train/good/b",
     ]
@@ -150,7 +150,7 @@ def test_what_was_imported_is_left_alone(source: Path, camera: Path, tmp_path: P
     written = first.stat().st_mtime_ns
     (source / "c.png").write_bytes((source / "a.png").read_bytes())
     (source / "c_depth.png").write_bytes((source / "a_depth.png").read_bytes())
-    assert len(import_scans(source, target, camera)) == 3
+    assert len(import_scans(source, target, camera).names) == 3
     assert first.stat().st_mtime_ns == written
     assert len(entries(tmp_path / "mine", "bracket", "train")) == 3
 

@@ -10,7 +10,7 @@ from fuzz_readers import pcds, plys, points
 from PIL import Image, ImageOps
 
 from lsfa_lib.datasets.image_files import read_colour, read_mask
-from lsfa_lib.datasets.importing import Target, bring_in, find_scans, import_scans
+from lsfa_lib.datasets.importing import Target, find_scans, import_scans
 from lsfa_lib.datasets.intrinsics import Intrinsics, at_size, read_intrinsics
 from lsfa_lib.datasets.layouts import entries, read_split
 from lsfa_lib.datasets.mvtec3d import read_points
@@ -382,12 +382,12 @@ def test_a_mask_among_good_scans_is_refused(source: Path) -> None:
 
 def test_another_scan_of_the_same_name_is_not_lost(source: Path) -> None:
     camera, root = source.parent / "camera.json", source.parent / "mine"
-    assert bring_in(source, Target(root, "part", "train"), camera).written == 1
-    assert bring_in(source, Target(root, "part", "train"), camera).written == 0
+    assert import_scans(source, Target(root, "part", "train"), camera).written == 1
+    assert import_scans(source, Target(root, "part", "train"), camera).written == 0
     Image.fromarray(colours(1)).save(source / "a.png")
     with pytest.raises(InputError, match=r"a different scan is called part/train/good/a already"):
-        bring_in(source, Target(root, "part", "train"), camera)
-    assert bring_in(source, Target(root, "part", "train", prefix="day2_"), camera).written == 1
+        import_scans(source, Target(root, "part", "train"), camera)
+    assert import_scans(source, Target(root, "part", "train", prefix="day2_"), camera).written == 1
     assert [e.name[-6:] for e in entries(root, "part", "train")] == ["good/a", "day2_a"]
 
 
@@ -410,7 +410,7 @@ def test_a_tree_in_other_modes_is_converted_by_an_import(source: Path) -> None:
     with pytest.raises(InputError, match=rf"`lsfa data import {tree} NAME`"):
         read_split(source.parent / "tree", "part", "train")[0]
     target = Target(source.parent / "mine", "part", "train")
-    assert import_scans(tree, target) == ["part/train/good/0"]
+    assert import_scans(tree, target).names == ["part/train/good/0"]
     (scan,) = read_split(target.root, "part", "train")
     np.testing.assert_array_equal(scan.rgb, colours())
     np.testing.assert_allclose(scan.xyz, xyz, rtol=1e-6)

@@ -185,10 +185,10 @@ def import_(
     A scan is NAME.png with NAME_depth.png (16-bit PNG, TIFF, EXR or NPY; or folders rgb and depth),
     or an organised NAME.pcd or NAME.ply. Defective scans come with NAME_mask.png.
     """
-    from lsfa_lib.datasets.importing import Target, bring_in
+    from lsfa_lib.datasets.importing import Target, import_scans
 
     target = Target(root, category, split, kind, prefix, images_only)  # type: ignore[arg-type]
-    done = bring_in(source, target, intrinsics, depth_unit_m)
+    done = import_scans(source, target, intrinsics, depth_unit_m)
     scans = f"{len(done.names)} scan{'s' * (len(done.names) != 1)}"
     kept = len(done.names) - done.written
     known = f" ({done.written} written, {kept} there already)" if kept else ""

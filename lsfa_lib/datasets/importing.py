@@ -51,13 +51,6 @@ class Imported:
 
 def import_scans(
     source: Path, target: Target, camera: Path | None = None, depth_unit_m: float = 0.0
-) -> list[str]:
-    """Names of the scans in `source`, each written under `target`; see `bring_in`."""
-    return bring_in(source, target, camera, depth_unit_m).names
-
-
-def bring_in(
-    source: Path, target: Target, camera: Path | None = None, depth_unit_m: float = 0.0
 ) -> Imported:
     """Writes each scan in `source` under `target`, unless the same is there already.
 
