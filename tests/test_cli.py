@@ -372,7 +372,7 @@ def test_broken_scan_ends_a_run_with_its_name(
     shown = capsys.readouterr()
     assert f"problem: {path}" in shown.out
     assert expected in shown.out
-    assert f"not ready: 1 problem(s), each said above; first: {path}" in shown.err
+    assert f"not ready: 1 problem(s), listed above; first: {path}" in shown.err
 
 
 def test_run_of_a_broken_scan_keeps_nothing_but_the_failed_notebook(

@@ -148,7 +148,7 @@ def test_a_study_shows_the_scans_of_every_category_in_turn(
             result = study.results[(cell, category, 0, 0)]
             entry = next(s for s in result["scans"] if s["name"] == name)
             right = (entry["scores"]["rgb+3d"] > 1.0) == entry["defective"]
-            assert (scan.said[cell] in ("found", "passed")) == right
+            assert (scan.outcomes[cell] in ("found", "passed")) == right
     figure = study_maps.side_by_side(study)
     assert len(figure.layout.updatemenus[0].buttons) == 10
     monkeypatch.setattr(study_maps, "MOST_IMAGES", 6 * len(CELLS))

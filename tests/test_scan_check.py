@@ -107,7 +107,7 @@ def test_the_check_ends_with_a_verdict_and_can_be_read_by_scripts(root: Path) ->
 
     first = check()
     assert isinstance(first.exception, InputError)
-    assert "not ready: 1 problem(s), each said above; first:" in str(first.exception)
+    assert "not ready: 1 problem(s), listed above; first:" in str(first.exception)
     values = json.loads(check("--json").stdout)
     assert values["ready"] is False
     assert "validation: no scans in here" in values["problems"][0]

@@ -17,7 +17,7 @@ from report_case import Case, make_case, write_run
 from lsfa_lib.figures import result_figures
 from lsfa_lib.figures.clouds import camera_facing, spread_points, surface_of
 from lsfa_lib.figures.scan_images import level_of, pixels_of, score_ranges
-from lsfa_lib.figures.scan_strip import said_of, scan_strip
+from lsfa_lib.figures.scan_strip import outcome_of, scan_strip
 from lsfa_lib.pages import report
 from lsfa_lib.pages.notebook_html import PLOTLY
 
@@ -43,17 +43,17 @@ def test_every_scan_is_there_with_score_and_verdict(case: Case, strip: dict) -> 
     for shown, scan in zip(strip["scans"], by_score, strict=True):
         above = scan["scores"]["rgb+3d"] > threshold
         words = {(True, True): "found", (True, False): "missed", (False, True): "false alarm"}
-        assert shown["said"] == words.get((scan["defective"], above), "passed")
+        assert shown["outcome"] == words.get((scan["defective"], above), "passed")
         assert shown["score"] == round(scan["scores"]["rgb+3d"], 3)
         image = base64.b64decode(shown["thumbnail"].partition("base64,")[2])
         assert Image.open(io.BytesIO(image)).size == (128, 64)
-    assert {scan["said"] for scan in strip["scans"]} >= {"found", "missed"}
+    assert {scan["outcome"] for scan in strip["scans"]} >= {"found", "missed"}
 
 
 def test_the_truth_may_be_unknown(case: Case) -> None:
     scan = {"defective": None, "scores": {"rgb+3d": 99.0}}
-    assert said_of(scan, case.result) == "flagged"
-    assert said_of(scan | {"scores": {"rgb+3d": -9.0}}, case.result) == "not flagged"
+    assert outcome_of(scan, case.result) == "flagged"
+    assert outcome_of(scan | {"scores": {"rgb+3d": -9.0}}, case.result) == "not flagged"
 
 
 def test_a_view_holds_the_scan_itself(case: Case, strip: dict) -> None:
@@ -135,7 +135,7 @@ class TestInABrowser:
         first = watch.page.locator(".plot:not(.small) figcaption").inner_text()
         assert strip["scans"][strip["first"]]["name"] in first and first.startswith("Found")
         before, cloud = self._image(watch), watch.cloud()
-        missed = [scan for scan in strip["scans"] if scan["said"] == "missed"]
+        missed = [scan for scan in strip["scans"] if scan["outcome"] == "missed"]
         watch.page.get_by_role("button", name=f"missed {len(missed)}", exact=True).click()
         assert shown.count() == len(missed)
         name = "/".join(missed[0]["name"].split("/")[-2:])

@@ -48,7 +48,7 @@ def fit(
     device: options.Device = "auto",
     image_size: options.ImageSize = 0,
 ) -> None:
-    """Learn the good parts of CATEGORY and keep the detector as one file; no test split is needed.
+    """Fit a detector to the good parts of CATEGORY and save it as one file; needs no test split.
 
     Example: `lsfa fit bracket --data data/mine --out bracket.lsfa`, then `lsfa predict`.
     """
@@ -81,7 +81,7 @@ def predict(
     scans: Scans,
     out: Annotated[Path, Option(help="Folder of the results.")] = Path("results"),
     watch: Annotated[
-        bool, Option("--watch", help="Go on with scans as they arrive; Ctrl-C ends.")
+        bool, Option("--watch", help="Keep scoring scans as they arrive, until Ctrl-C.")
     ] = False,
     idle: Annotated[
         float,
@@ -92,17 +92,17 @@ def predict(
         Option(help="With --watch: seconds that a file must stay unchanged before it is read."),
     ] = 1.0,
     fail_on_defect: Annotated[
-        bool, Option("--fail-on-defect", help="Exit code 1 unless every scan is called good.")
+        bool, Option("--fail-on-defect", help="Exit code 1 unless every verdict is good.")
     ] = False,
     intrinsics: IntrinsicsFile = None,
     depth_unit_m: DepthUnit = 0.0,
     device: options.Device = "auto",
 ) -> None:
-    """Say which SCANS are defective, and where: tables, maps, clouds and a report.
+    """Classify SCANS and locate their defects: tables, maps, clouds and a report.
 
     Scans are folders rgb and xyz (MVTec 3D-AD), items of Eyecandies, NAME.png with NAME_depth.png,
     or organised NAME.pcd or NAME.ply; images alone for a detector without 3D. Each is scored once:
-    a second call goes on where the first ended.
+    a second call resumes where the first ended.
 
     Example: `lsfa predict bracket.lsfa incoming --out results`.
     """

@@ -62,7 +62,7 @@ def _line(x: Float[np.ndarray, " n"], y: np.ndarray) -> tuple[float, float]:
 
 
 def misfit(capture: Capture, training: Sequence[Capture]) -> str:
-    """A sentence that says why a scan cannot be compared with the training scans; "" if it can."""
+    """The reason why a scan cannot be compared with the training scans; "" if it can."""
     sizes = {(each.width, each.height) for each in training}
     if (capture.width, capture.height) not in sizes:
         known = " or ".join(f"{width} x {height}" for width, height in sorted(sizes))

@@ -214,7 +214,7 @@ def require_organised(path: Path, cloud: Cloud, size: tuple[int, int] = (0, 0)) 
     if not width:
         raise InputError(
             f"{path}: no rows and columns in its header, expected an organised cloud; export it "
-            "organised, as .pcd, or with a colour image of the same name beside it"
+            "organised, as .pcd, or with a colour image of the same name"
         )
     if height < 2 or count != width * height:
         raise InputError(

@@ -84,8 +84,8 @@ class Report:
         """One line: ready, or what to do first."""
         if self.problems:
             count = len(self.problems)
-            return f"not ready: {count} problem(s), each said above; first: {self.problems[0]}"
-        checked = f"; {len(self.warnings)} warning(s), each said above" if self.warnings else ""
+            return f"not ready: {count} problem(s), listed above; first: {self.problems[0]}"
+        checked = f"; {len(self.warnings)} warning(s), listed above" if self.warnings else ""
         categories = list(dict.fromkeys(split.category for split in self.splits))
         return f"no problem found; ready: lsfa run {categories[0]} --data {self.root}{checked}"
 

@@ -39,7 +39,7 @@ def calibrate(
     """The inspector with the scores of good scans added; nothing is trained.
 
     Scans that are known already, by their content, are left out, and so are those that do not fit:
-    both are said. Raises InputError if none is left.
+    both are reported. Raises InputError if none is left.
     """
     origin, light = inspector.origin, inspector.config.data.light
     found = find_incoming(paths, origin.captured, light)

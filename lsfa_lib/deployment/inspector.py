@@ -38,7 +38,7 @@ VERDICTS = (DEFECTIVE, UNLIKE, NOT_SCORED, GOOD)
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a detector says of one scan; with verdict `not scored`, only the note."""
+    """The result for one scan; with verdict `not scored`, only the note."""
 
     name: str
     verdict: str
@@ -174,7 +174,7 @@ class Inspector:
         if unlike > LIMIT:
             note = (
                 f"its mean features are {unlike:.1f} times as far from the nearest training scan "
-                f"as any training scan from another (limit {LIMIT:g}); its score says {verdict}"
+                f"as any training scan from another (limit {LIMIT:g}); by its score it is {verdict}"
             )
             return UNLIKE, note
         if verdict == DEFECTIVE and not marked:

@@ -94,7 +94,7 @@ class Scoring:
 
     @property
     def warning(self) -> str:
-        """What is said of drift; "" if nothing."""
+        """The warning of drift; "" if there is none."""
         inspector = self.results.inspector
         scores = [
             r["score"] for r in self.records.values() if r["verdict"] in ("good", "defective")
@@ -132,7 +132,7 @@ class Scoring:
         except InputError as error:
             found = Inspection(entry.name, NOT_SCORED, str(error))
         if not state or state_of(entry) != state:
-            return  # it changed while it was read: looked at again
+            return  # it changed while it was read: scored at the next look
         found = replace(found, seconds=time.perf_counter() - began, files=state)
         self.records[entry.name] = self.results.keep(entry, found, scan)
 

@@ -146,7 +146,7 @@ def _figure_cell(path: Path) -> dict[str, Any]:
 
 
 def _provenance(inspector: Inspector) -> dict[str, Any]:
-    """What the page says of how it was made."""
+    """How the page was made."""
     origin, config = inspector.origin, inspector.config
     return {
         "detector": f"{origin.category}, sha256 {inspector.sha256}",

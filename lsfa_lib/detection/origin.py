@@ -15,7 +15,7 @@ from lsfa_lib.records import Modality
 
 @dataclass(frozen=True)
 class Origin:
-    """What a detector needs, beside itself, to judge scans from anywhere."""
+    """What a detector file needs in addition, to score scans from any source."""
 
     category: str
     captured: tuple[Modality, ...]

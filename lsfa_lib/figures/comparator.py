@@ -51,8 +51,8 @@ class Compared:
     """In the menu: category, kind and number."""
     kept: dict[str, KeptScan]
     """By setting; the reference is among them."""
-    said: dict[str, str]
-    """What each setting says of the scan: `found`, `missed`, ..."""
+    outcomes: dict[str, str]
+    """Outcome of the scan by setting: `found`, `missed`, ..."""
 
 
 def percent(scan: KeptScan) -> Float[np.ndarray, "s s"]:
@@ -103,15 +103,17 @@ def _example(
 ) -> dict[str, Any]:
     """What a page shows first: the first scan, by label, that a setting judges differently."""
     pairs = [(i, n) for i in range(len(scans)) for n in range(1, len(settings))]
-    said = [scan.said for scan in scans]
+    outcomes = [scan.outcomes for scan in scans]
     differing = [
-        (i, n) for i, n in pairs if said[i].get(settings[n], "") not in ("", said[i][settings[0]])
+        (i, n)
+        for i, n in pairs
+        if outcomes[i].get(settings[n], "") not in ("", outcomes[i][settings[0]])
     ]
     if not pairs:
         return {}
     i, n = (differing or pairs)[0]
     images = [*panels[i][:2], *panels[i][2 * n : 2 * n + 2]]
-    words = [f"{name}: {said[i].get(name, 'not run')}" for name in (settings[0], settings[n])]
+    words = [f"{name}: {outcomes[i].get(name, 'not run')}" for name in (settings[0], settings[n])]
     caption = f"{scans[i].label}: photo; {words[0]}; {words[1]}; difference"
     return {"images": [uri(image) for image in images], "caption": caption}
 
@@ -150,7 +152,7 @@ def _names(scan: Compared, settings: list[str]) -> list[str]:
     names = ["photo"]
     for name in settings:
         short = html.escape(name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…")
-        names.append(f"{short}: {scan.said.get(name, 'not run')}")
+        names.append(f"{short}: {scan.outcomes.get(name, 'not run')}")
         if name != settings[0]:
             names.append("difference")
     return names

@@ -64,7 +64,7 @@ def scale_bar(title: str, low: float, high: float) -> ColorBar:
 def slider_maps(
     row: PatchRow, steps: Mapping[str, Values], title: str, bar: ColorBar, prefix: str
 ) -> go.Figure:
-    """One map of a scan beside its photo, with a slider over finished versions of it."""
+    """One map of a scan next to its photo, with a slider over finished versions of it."""
     name = next(iter(row.maps))
     figure = patch_maps([row], title, bar)
     image = max(i for i, trace in enumerate(figure.data) if trace.type == "image")

@@ -36,7 +36,9 @@ def scan_strip(
     place = {scan["name"]: i for i, scan in enumerate(result["scans"])}
     order = ranked(result, mode)
     first = list(chosen_scans(result, n))
-    others = sorted(order, key=lambda scan: said_of(scan, result) not in ("missed", "false alarm"))
+    others = sorted(
+        order, key=lambda scan: outcome_of(scan, result) not in ("missed", "false alarm")
+    )
     opened = [*first, *(s["name"] for s in others if s["name"] not in first)][:n]
     points = int(np.clip(ALL_POINTS // max(1, len(opened)), FEWEST, MOST))
     entries = []
@@ -58,7 +60,7 @@ def scan_strip(
     return figure
 
 
-def said_of(scan: dict[str, Any], result: Result, mode: Mode = "") -> str:
+def outcome_of(scan: dict[str, Any], result: Result, mode: Mode = "") -> str:
     """What a run says of a scan of its result.json, in one mode: `found`, `missed`, `passed`,
     `false alarm`; `flagged` or `not flagged` where the truth is unknown.
     """
@@ -82,7 +84,7 @@ def _entry(
     return {
         "name": scan["name"],
         "kind": scan["kind"],
-        "said": said_of(scan, result),
+        "outcome": outcome_of(scan, result),
         "score": round(scan["scores"][mode], 3),
         "threshold": result["modes"][mode]["threshold"],
         "thumbnail": scan_images.uri(both),

@@ -15,7 +15,7 @@ import pandas as pd
 from lsfa_lib.figures.findings import BOTH, counts, lead
 from lsfa_lib.figures.names import MODES, mode_label
 from lsfa_lib.figures.scan_images import TOP, level_of, shades
-from lsfa_lib.figures.scan_strip import said_of
+from lsfa_lib.figures.scan_strip import outcome_of
 from lsfa_lib.pages.gallery_data import RunEntry
 from lsfa_lib.storage.files import InputError
 from lsfa_lib.storage.kept_maps import KeptScan, read_maps
@@ -83,7 +83,7 @@ def turning(found: list[Product], reports: Path) -> dict[str, Any] | None:
         mode = lead(result)
         scans = {s["name"]: s for s in result["scans"] if s["defective"]}
         for name, kept in _maps(reports / product.entry.place).items():
-            if name in scans and said_of(scans[name], result) == "found":
+            if name in scans and outcome_of(scans[name], result) == "found":
                 over = scans[name]["scores"][mode] / max(result["modes"][mode]["threshold"], 1e-6)
                 if best is None or over > best[0]:
                     best = over, kept, product.entry

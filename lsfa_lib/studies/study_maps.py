@@ -11,7 +11,7 @@ from pandas.io.formats.style import Styler
 
 from lsfa_lib.figures.comparator import Compared, comparator
 from lsfa_lib.figures.findings import Result
-from lsfa_lib.figures.scan_strip import said_of
+from lsfa_lib.figures.scan_strip import outcome_of
 from lsfa_lib.figures.tables import marked
 from lsfa_lib.storage.kept_maps import KeptScan, read_maps
 from lsfa_lib.studies.study_table import StudyRuns
@@ -69,12 +69,12 @@ def _compared(
     return Compared(
         label=f"{category}, {kind} {stem}",
         kept={cell: kept[name] for cell, kept in maps.items() if name in kept},
-        said={cell: _said(result, name) for cell, result in results.items()},
+        outcomes={cell: _outcome(result, name) for cell, result in results.items()},
     )
 
 
-def _said(result: Result, name: str) -> str:
-    return said_of(next(scan for scan in result["scans"] if scan["name"] == name), result)
+def _outcome(result: Result, name: str) -> str:
+    return outcome_of(next(scan for scan in result["scans"] if scan["name"] == name), result)
 
 
 def changes_sentence(study: StudyRuns) -> str:
@@ -117,7 +117,7 @@ def changes(study: StudyRuns, cell: str) -> pd.DataFrame:
             continue
         for scan, before in zip(result["scans"], base["scans"], strict=True):
             if scan["defective"] is not None:
-                now, then = said_of(scan, result) in RIGHT, said_of(before, base) in RIGHT
+                now, then = outcome_of(scan, result) in RIGHT, outcome_of(before, base) in RIGHT
                 line = {"category": category, "kind": scan["kind"], "scans": 1}
                 lines.append({**line, "better": int(now > then), "worse": int(then > now)})
     return pd.DataFrame(lines, columns=["category", "kind", "scans", "better", "worse"])

@@ -15,13 +15,13 @@ const scanStrip = (figure, strip, open) => {
   const tools = element("div", "strip-tools", box);
   const wrong = ["missed", "false alarm"];
   const words = ["missed", "false alarm", "found", "passed", "flagged", "not flagged"]
-    .filter((word) => strip.scans.some((scan) => scan.said === word));
-  let said = "";
+    .filter((word) => strip.scans.some((scan) => scan.outcome === word));
+  let chosen = "";
   const chips = ["", ...words].map((word) => {
-    const count = strip.scans.filter((scan) => !word || scan.said === word).length;
+    const count = strip.scans.filter((scan) => !word || scan.outcome === word).length;
     const chip = element("button", "chip", tools, `${word || "all"} ${count}`);
     chip.addEventListener("click", () => {
-      said = word;
+      chosen = word;
       update();
     });
     return [word, chip];
@@ -37,37 +37,37 @@ const scanStrip = (figure, strip, open) => {
   const kind = menu("Kind", [["", "all"], ...kinds.map((name) => [name, name])]);
   const orders = {
     score: () => 0,
-    mistakes: (a, b) => wrong.includes(b.said) - wrong.includes(a.said),
+    mistakes: (a, b) => wrong.includes(b.outcome) - wrong.includes(a.outcome),
     name: (a, b) => a.name.localeCompare(b.name),
   };
   const order = menu("Sort", [["score", "highest score first"], ["mistakes", "mistakes first"], ["name", "by name"]]);
   const list = element("ul", "thumbnails", box);
   const items = new Map(strip.scans.map((scan) => {
     const short = scan.name.split("/").slice(-2).join("/");
-    const item = element("li", wrong.includes(scan.said) ? "wrong" : "", list);
+    const item = element("li", wrong.includes(scan.outcome) ? "wrong" : "", list);
     const button = element(scan.view ? "button" : "div", "thumbnail", item);
     const image = element("img", "", button);
     Object.assign(image, { src: scan.thumbnail, alt: `Photo and map of ${short}`, width: 128, height: 64 });
     element("span", "name", button, short);
     element("b", "", button, scan.score.toFixed(2));
-    element("span", "said", button, scan.said);
+    element("span", "outcome", button, scan.outcome);
     if (scan.view) button.addEventListener("click", () => show(scan));
     return [scan, item];
   }));
   const caption = (scan) => {
     const limit = scan.threshold == null ? "" : `, threshold ${scan.threshold.toFixed(2)}`;
-    return [scan.said[0].toUpperCase() + scan.said.slice(1), `: ${scan.name}, score ${scan.score.toFixed(2)}${limit}`];
+    return [scan.outcome[0].toUpperCase() + scan.outcome.slice(1), `: ${scan.name}, score ${scan.score.toFixed(2)}${limit}`];
   };
   const show = (scan) => {
     items.forEach((item, other) => item.classList.toggle("open", other === scan));
     open(scan.view, caption(scan));
   };
   const update = () => {
-    chips.forEach(([word, chip]) => chip.setAttribute("aria-pressed", word === said));
+    chips.forEach(([word, chip]) => chip.setAttribute("aria-pressed", word === chosen));
     const sorted = [...strip.scans].sort((a, b) => orders[order.value](a, b));
     for (const scan of sorted) {
       const item = items.get(scan);
-      item.hidden = (said && scan.said !== said) || (kind.value && scan.kind !== kind.value);
+      item.hidden = (chosen && scan.outcome !== chosen) || (kind.value && scan.kind !== kind.value);
       list.append(item);
     }
   };
