@@ -102,8 +102,8 @@ def test_menus_choose_the_scan_and_the_colours_of_its_cloud(scans: list[Compared
     visible, texts, traces = choice.buttons[1].args
     shown = [t for t, on in zip(traces, visible["visible"], strict=True) if on]
     assert [figure.data[t].type for t in shown] == ["image"] * 6 + ["scatter3d"]
-    assert texts["annotations[1].text"] == "none: missed"
-    assert texts["annotations[2].text"] == "IFC: found"
+    assert texts["annotations[1].text"] == "none<br>missed"
+    assert texts["annotations[2].text"] == "IFC<br>found"
     assert np.array_equal(
         figure.data[shown[-1]].x, scans[1].kept["none"].points[:, 0].round(2).astype("f4")
     )

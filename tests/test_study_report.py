@@ -76,6 +76,17 @@ def test_defects_are_grouped_by_kind_and_by_thirds_of_their_area(folder: Path) -
     assert list(sizes) == ["small", "medium", "large", "least gain"]
 
 
+def test_a_cell_with_further_evidence_has_a_row_for_all_of_it(tmp_path: Path) -> None:
+    folder = write_results(tmp_path / "studies" / "parts-demo", disagreeing=("IFC",))
+    study, _ = read(folder)
+    kinds = by_defect.kind_table(study).data
+    assert list(kinds.index) == [*LIFT, "IFC, all three"]
+    alone = by_defect.by_group(
+        study, "rgb+3d+disagreement", lambda r: {s["name"]: s["kind"] for s in r["scans"]}
+    )
+    assert kinds.loc["IFC, all three", "dent"] == pytest.approx(alone.loc["IFC", "dent"])
+
+
 def test_results_without_areas_have_no_table_by_size(folder: Path) -> None:
     study, _ = read(folder)
     for result in study.results.values():

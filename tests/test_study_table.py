@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from study_case import CATEGORIES, DEFECTIVE, LIFT, SEEDS, scores_of, write_results
 
-from lsfa_lib.config import DEMO
+from lsfa_lib.config import DEMO, with_losses
 from lsfa_lib.evaluation.bootstrap import verdict
 from lsfa_lib.storage.files import InputError
 from lsfa_lib.studies import study_table
@@ -238,12 +238,23 @@ def test_a_gain_the_control_has_too_is_not_confirmed(
     lines = study_table.table(gridded)
     line = line_of(lines, "IFC")
     assert verdict(line) == "confirmed" and line["c_i_auroc_low"] > 0
-    assert verdict(line_of(lines, "control")) == "not confirmed"
+    assert verdict(line_of(lines, "control")) == "control"
     assert np.isnan(line_of(lines, "control")["c_i_auroc"])
     folder = tmp_path / "studies" / "parts-demo"
     lift, about = {"none": 0.0, "control": 2.0, "IFC": 2.0}, {"control": "control"}
     study = study_table.load(write_results(folder, lift, about=about))
     assert verdict(line_of(study_table.table(study), "IFC")) == "no better than untrained"
+
+
+def test_a_cell_that_trains_nothing_is_not_compared_with_the_control(tmp_path: Path) -> None:
+    folder = tmp_path / "studies" / "parts-demo"
+    lift, about = {"none": 0.0, "control": 2.0, "larger": 2.0}, {"control": "control"}
+    study = write_results(folder, lift, about=about, configs={"larger": with_losses(DEMO, "none")})
+    lines = study_table.table(study_table.load(study))
+    assert verdict(line_of(lines, "larger")) == "confirmed"
+    assert np.isnan(line_of(lines, "larger")["c_i_auroc"])
+    found = study_table.finding(study_table.load(study), lines)
+    assert found.startswith("1 of 1 variants beats “none” in RGB + 3D; largest gain: larger +")
 
 
 def test_a_mode_the_reference_lacks_is_compared_with_its_rgb_and_3d(

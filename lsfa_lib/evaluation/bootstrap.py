@@ -58,6 +58,8 @@ def verdict(line: Any, metric: str = AREA) -> str:
     low, high = (line.get(f"d_{metric}{end}", np.nan) for end in ("_low", "_high"))
     if np.isnan(low):
         return ""
+    if line.get("is_control", False):
+        return "control"
     if high < 0:
         return "worse"
     if low <= 0:

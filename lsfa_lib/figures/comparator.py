@@ -7,6 +7,7 @@ percentile (see `scan_images`). A difference is in the same per cent.
 from __future__ import annotations
 
 import html
+import textwrap
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +39,8 @@ REACH = 100
 DIFFERENCES = "RdBu_r"
 SIDE = 100
 """Of every image, whatever its pixels: scans of all sizes share the axes of a page."""
-LETTERS = 16
+LETTERS, MENU_LETTERS = 22, 32
+"""Of a line above an image, and of a label in a menu, that a phone has room for."""
 POINT_PX = 5
 """Larger than in a report: a run keeps fewer points."""
 
@@ -80,7 +82,9 @@ def comparator(scans: list[Compared], reference: str, title: str = "") -> go.Fig
     settings = [reference, *(name for name in first.kept if name != reference)]
     panels = [_panels(scan, settings) for scan in scans]
     box = Box(0, 0, SIDE)
-    row = ImageRow("", {str(i): image for i, image in enumerate(panels[0])}, box)
+    lines = 1 + max(len(_wrapped(name)) for name in settings)
+    shown = {str(i): image for i, image in enumerate(panels[0])}
+    row = ImageRow("", shown, box, name_lines=lines)
     figure = image_grid([row], title, SCORE_BAR, (4, 2), with_cloud=True)
     for note, text in zip(figure.layout.annotations, _names(first, settings), strict=True):
         note.text = text
@@ -151,11 +155,15 @@ def _names(scan: Compared, settings: list[str]) -> list[str]:
     """What stands above the images; it changes with the scan."""
     names = ["photo"]
     for name in settings:
-        short = html.escape(name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…")
-        names.append(f"{short}: {scan.outcomes.get(name, 'not run')}")
+        lines = [*map(html.escape, _wrapped(name)), scan.outcomes.get(name, "not run")]
+        names.append("<br>".join(lines))
         if name != settings[0]:
             names.append("difference")
     return names
+
+
+def _wrapped(name: str) -> list[str]:
+    return textwrap.wrap(name, LETTERS, max_lines=2, placeholder=" …")
 
 
 def _colorings(scan: Compared, settings: list[str]) -> dict[str, clouds.Coloring]:
@@ -225,7 +233,7 @@ def _add_menus(
         choices.append(_choice(scan.label, "update", {"visible": shown}, change, images + spaces))
     colors = [
         _choice(
-            f"cloud: {name}",
+            textwrap.shorten(f"cloud: {name}", MENU_LETTERS, placeholder=" …"),
             "restyle",
             *clouds.recoloring([own[name] for own in colorings], spaces),
         )
@@ -240,8 +248,10 @@ def _add_menus(
         margin={"t": 92},
     )
     figure.layout.meta = {**figure.layout.meta, "margin": {"t": 34}, "menus": True}
-    narrow = {"margin.t": 34, "updatemenus[1].x": 0.55}
-    narrow["height"] = figure.layout.meta["narrow"]["height"] + 30
+    # Below each other: side by side they would be wider than a phone, which plotly answers by
+    # narrowing all images.
+    narrow = {"margin.t": 68, "updatemenus[0].pad.b": 38, "updatemenus[1].x": 0}
+    narrow["height"] = figure.layout.meta["narrow"]["height"] + 64
     adapt_to_phones(figure, {**narrow, **clouds.phone_camera("scene", views[0])})
 
 

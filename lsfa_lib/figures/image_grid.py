@@ -52,6 +52,8 @@ class ImageRow:
     """Name -> (column, row) of a ring drawn on the image, in pixels of the encoders' image."""
     narrow_title: str = ""
     """On a phone, where it differs; `<br>` breaks lines in both."""
+    name_lines: int = 1
+    """Lines that the longest name above an image takes."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,9 @@ def image_grid(
             # A finger that scrolls the page must not zoom.
             narrow[f"{a}axis{axis_number(i)}.fixedrange"] = True
     if with_cloud:
-        layout["scene"] = {"domain": {"x": [0, (left - 16) / WIDE_PX], "y": [0, 1]}}
+        # No taller than wide: a part that fills a tall view would be cut off at its sides.
+        low = max(0.0, 1 - CLOUD_PX / height)
+        layout["scene"] = {"domain": {"x": [0, (left - 16) / WIDE_PX], "y": [low, 1]}}
         narrow["scene.domain"] = {"x": [0, 1], "y": [1 - (PHONE_CLOUD_PX - 12) / slim_height, 1]}
     layout["meta"]["thumbnail"] = [t["source"] for t in traces if t["type"] == "image"][:2]
     figure = go.Figure(traces, layout)
@@ -129,7 +133,8 @@ def _domains(
     for number, row in enumerate(rows):
         if title := (row.narrow_title if on_phone else "") or row.title:
             top += (TITLE_PX if number else FIRST_PX) + LINE_PX * title.count("<br>")
-        name = NAME_PX if on_phone or not number else 0.0
+        # Wrapped images have names of their own, so the line above each is needed.
+        name = NAME_PX + LINE_PX * (row.name_lines - 1) if on_phone or not number else 0.0
         for i in range(len(row.images)):
             line, column = divmod(i, columns)
             down = top + name + line * (side + name + GAP_PX / 2)

@@ -150,8 +150,11 @@ def dots(
             row=1,
             col=column,
         )
-        top = max([v for v in values if np.isfinite(v)], default=1.0)
-        figure.update_xaxes(range=[-0.06 * top, 1.4 * top] if top else [0, 1], col=column)
+        finite = [v for v in values if np.isfinite(v)]
+        low, high = min([0.0, *finite]), max([0.0, *finite])
+        span = (high - low) or 1.0
+        # Room for the number to the right of the last dot.
+        figure.update_xaxes(range=[low - 0.06 * span, high + 0.4 * span], col=column)
     styled(figure, title, "", "", height=150 + 44 * len(names))
     for column, quantity in enumerate(quantities, 1):
         figure.update_xaxes(title_text=axis_titles[quantity], nticks=4, col=column)

@@ -21,7 +21,7 @@ from lsfa_lib.storage.files import InputError
 from lsfa_lib.storage.kept_maps import KeptScan, read_maps
 from lsfa_lib.storage.study_record import StudyRecord
 
-WIDTH, ROW, NAMES = 420, 22, 150
+WIDTH, ROW, NAMES = 470, 22, 200
 """Of a study's figure, in pixels: all, a setting's row, and its names."""
 _log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ def study_figure(study: StudyRecord) -> str:
         return ""
     modes = [mode for mode in (BOTH, *MODES) if (table["mode"] == mode).any()]
     own = (
-        table[table["mode"] == modes[0]].dropna(subset="d_i_auroc").head(8) if modes else table[:0]
+        table[table["mode"] == modes[0]].dropna(subset="d_i_auroc").head(12) if modes else table[:0]
     )
     if own.empty:
         return ""
@@ -144,7 +144,7 @@ def _svg(lines: list[tuple[str, float, float, float]], reach: float, reference: 
     for i, (name, value, low, high) in enumerate(lines):
         y = ROW * i + ROW // 2
         kind = "better" if low > 0 else "worse" if high < 0 else "open"
-        short = html.escape(name if len(name) <= 22 else f"{name[:21]}…")
+        short = html.escape(name if len(name) <= 34 else f"{name[:33]}…")
         rows.append(
             f'<g class="{kind}"><title>{html.escape(name)}: {value:+.3f} I-AUROC</title>'
             f'<text x="0" y="{y + 4}">{short}</text>'

@@ -11,7 +11,7 @@ from pandas.io.formats.style import Styler
 
 from lsfa_lib.evaluation.metrics import auroc
 from lsfa_lib.figures.findings import BOTH, Result, labelled
-from lsfa_lib.figures.names import MODES
+from lsfa_lib.figures.names import MODES, SHORT_MODES
 from lsfa_lib.figures.tables import marked
 from lsfa_lib.studies.study_table import StudyRuns
 
@@ -22,7 +22,10 @@ Groups = dict[str, str]
 
 
 def kind_table(study: StudyRuns, mode: str = BOTH) -> Styler:
-    """I-AUROC of the scans of each kind of defect against the good scans."""
+    """I-AUROC of the scans of each kind of defect against the good scans.
+
+    A cell with further evidence has a second row, for all its evidence together.
+    """
     return _table(study, mode, lambda result: {s["name"]: s["kind"] for s in _defective(result)})
 
 
@@ -42,8 +45,8 @@ def by_group(study: StudyRuns, mode: str, groups_of: Callable[[Result], Groups])
     """I-AUROC of each group against all good scans: cells x groups, means over runs."""
     found = []
     for (cell, category, *_), result in study.results.items():
-        groups = groups_of(result)
         scans = [scan for scan in labelled(result) if mode in scan["scores"]]
+        groups = groups_of(result) if scans else {}
         for group in dict.fromkeys(groups.values()):
             own = [s for s in scans if not s["defective"] or groups.get(s["name"]) == group]
             area = auroc([s["scores"][mode] for s in own], [s["defective"] for s in own])
@@ -58,6 +61,10 @@ def by_group(study: StudyRuns, mode: str, groups_of: Callable[[Result], Groups])
 
 def _table(study: StudyRuns, mode: str, groups_of: Callable[[Result], Groups]) -> Styler:
     frame, reference = by_group(study, mode, groups_of), study.about.reference
+    for other in [m for m in study.modes if m.startswith(f"{mode}+")]:
+        further = by_group(study, other, groups_of)
+        further.index = pd.Index([f"{cell}, {SHORT_MODES[other]}" for cell in further.index])
+        frame = pd.concat([frame, further])
     if reference in frame.index:
         worst = (frame - frame.loc[reference]).min(axis=1)
         frame["least gain"] = np.where(frame.index == reference, np.nan, worst)

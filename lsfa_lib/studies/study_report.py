@@ -45,12 +45,13 @@ def comparison(study: StudyRuns, lines: pd.DataFrame, mode: str = BOTH) -> Style
         frame[name], values[name] = spreads(own, metric), own[metric]
         if metric != "p_auroc":
             frame[f"Δ {name}"] = spreads(own, f"d_{metric}", "+.3f")
+        if metric == AREA:
+            frame["by I-AUROC"] = [verdict(line) or "–" for line in records(own)]
         if mode == BOTH:
             frame[f"{name}, paper"] = spreads(own, f"published_{metric}")
             values[f"{name}, paper"] = own[f"published_{metric}"]
     frame["Δ I-AUROC to control"] = spreads(own, "c_i_auroc", "+.3f")
     frame["selection"] = spreads(own, "selection")
-    frame["by I-AUROC"] = [verdict(line) or "–" for line in records(own)]
     always = frame.columns.isin([METRICS[metric] for metric in study_table.METRICS])
     frame = frame.loc[:, always | (frame != "–").any()].rename_axis(columns=MODES[mode])
     lacking = (lines.loc[lines["row"] == about.reference, "mode"] != mode).all()

@@ -116,8 +116,9 @@ def table(study: StudyRuns, seed: int = 0) -> pd.DataFrame:
     """One line for each cell and mode: means over categories of the means over seeds.
 
     `<metric>_low` and `_high` are the 95 % interval, `_sd` the standard deviation over seeds.
-    `d_<metric>` is the paired difference to the reference, `c_<metric>` to the control, in the same
-    mode or, where the reference lacks it, in RGB + 3D; over the categories both were finished in.
+    `d_<metric>` is the paired difference to the reference, for a trained cell `c_<metric>` to the
+    control, in the same mode or, where the reference lacks it, in RGB + 3D; over the categories
+    both were finished in.
     `published_<metric>` is the paper's value, `selection` the score on pseudo-defects. Means are
     over the categories finished with every seed, `runs` counts what is behind a line and `missing`
     what failed.
@@ -127,18 +128,20 @@ def table(study: StudyRuns, seed: int = 0) -> pd.DataFrame:
     lines = []
     for cell in study.cells:
         published = published_values(study.about.published, cell)
+        bases = {"d": reference} | ({"c": control} if _is_trained(study, cell) else {})
         for mode in study.modes:
             complete = means.complete(cell, mode)
             if not complete:
                 continue
             line: dict[str, Any] = {"row": cell, "mode": mode, "runs": len(study.of_cell(cell))}
+            line["is_control"] = cell == control
             line["missing"] = len(study.about.categories) * means.count - line["runs"]
             other = mode if means.complete(reference, mode) else BOTH
             for metric in METRICS:
                 line |= with_interval(metric, *means.of(cell, mode, metric, complete))
                 line[f"{metric}_sd"] = means.deviation(cell, mode, metric, complete)
                 line[f"published_{metric}"] = published.get(metric, np.nan)
-                for prefix, base in (("d", reference), ("c", control)):
+                for prefix, base in bases.items():
                     if (cell, mode) != (base, other) and base:
                         line |= means.difference(f"{prefix}_{metric}", (cell, mode), (base, other))
             line |= _selection(study, cell, mode)
@@ -149,6 +152,14 @@ def table(study: StudyRuns, seed: int = 0) -> pd.DataFrame:
         known = [c for c in frame.columns if c.endswith(("_low", "_high")) and AREA not in c]
         frame[known] = np.nan
     return frame
+
+
+def _is_trained(study: StudyRuns, cell: str) -> bool:
+    """Whether the cell's runs train adaptors or backbones by the losses."""
+    config = config_of(study, cell)
+    training = config["training"]
+    weighted = config.get("method", "lsfa") == "lsfa" and any(training["weights"].values())
+    return weighted and bool(training["steps"] or training["epochs"])
 
 
 def _selection(study: StudyRuns, cell: str, mode: str) -> dict[str, float]:
@@ -166,7 +177,7 @@ def finding(study: StudyRuns, lines: pd.DataFrame, mode: str = BOTH) -> str:
     """The study's result in one sentence, by I-AUROC in one mode."""
     name, reference = MODES[mode], study.about.reference
     there = records(lines[lines["mode"] == mode])
-    compared = [line for line in there if verdict(line)]
+    compared = [line for line in there if verdict(line) not in ("", "control")]
     if not compared:
         return f"{name}: I-AUROC {spread(there[0], AREA)}" if there else f"{name}: no finished run"
     ordered = sorted(compared, key=lambda line: line[f"d_{AREA}"])
