@@ -92,6 +92,29 @@ def bank(scans: int) -> Row:
     return measure(stage, ours, peers, 1, "same MB for all")
 
 
+def search(n: int) -> Row:
+    """One row of the search in a bank of n rows, beside indices of faiss with their recall."""
+    everything, patches = features(n, seed=2), features(PATCHES, seed=3)
+    memory = Bank(everything, 0.0, 1.0, torch.zeros(n, 2, dtype=torch.long))
+    rows, queries = (np.ascontiguousarray(each.cpu().numpy()) for each in (everything, patches))
+    lists = int(4 * n**0.5)
+    inverted = faiss.IndexIVFFlat(faiss.IndexFlatL2(WIDTH), WIDTH, lists)
+    inverted.nprobe = lists // 16
+    indices = {
+        "flat": faiss.IndexFlatL2(WIDTH),
+        "flat, 8 bits": faiss.IndexScalarQuantizer(WIDTH, faiss.ScalarQuantizer.QT_8bit),
+        "inverted lists, 1/16 read": inverted,
+    }
+    nearest, ways = nearest_rows(patches, memory)[1].cpu().numpy(), {}
+    for name, index in indices.items():
+        index.train(rows)
+        index.add(rows)
+        recall = (index.search(queries, 1)[1][:, 0] == nearest).mean()
+        ways[f"faiss {name}, recall {recall:.3f}"] = partial(index.search, queries, 1)
+    stage = f"nearest row, {PATCHES} x {n // 1000}k x {WIDTH}"
+    return measure(stage, lambda: nearest_rows(patches, memory), ways, 3, "recall 1")
+
+
 def scan(index: int) -> tuple[Tensor, Tensor]:
     """Rows of one generated scan, and their sources."""
     own = features(PATCHES, seed=100 + index)
@@ -132,4 +155,5 @@ def rows() -> list[Row]:
         ),
         *(coreset(*case) for case in CORESETS),
         *(bank(scans) for scans in (20, 100, 400)),
+        *(search(n) for n in (4_000, 20_000, 160_000)),
     ]
