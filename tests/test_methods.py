@@ -40,7 +40,7 @@ from lsfa_lib.methods import METHODS, m3dm, patchcore, variation
 from lsfa_lib.methods.cost import resident_mb
 from lsfa_lib.methods.crossmodal import residuals, train_crossmodal
 from lsfa_lib.methods.fitting import fit_detector as fit_lsfa
-from lsfa_lib.methods.fitting import fit_method
+from lsfa_lib.methods.fitting import fit_method, require_memory
 from lsfa_lib.methods.method import Good, Method, Predict
 from lsfa_lib.methods.table import find_method
 from lsfa_lib.methods.truncated_backbones import BLOCKS, TAPS, complete, deployed, narrowed
@@ -62,6 +62,18 @@ def good(cached: Config) -> Good:
         for part in ("train", "validation")
     )
     return Good(train, validation, cached, 0, encoders)
+
+
+def test_scans_that_exceed_the_free_memory_are_named_before_they_are_read(good: Good) -> None:
+    features = good.train[0].features
+    tokens = sum(4 * part.tokens.numel() for part in features.by_modality.values())
+    weights = sum(12 * part.weights.values().numel() for part in features.by_modality.values())
+    unadapted = with_losses(good.config, "none")
+    require_memory(features, 300, unadapted, 300 * (tokens + weights))
+    with pytest.raises(InputError, match=r"300 scans need [\d.]+ GB .* lower image_encoder\.size"):
+        require_memory(features, 300, unadapted, 300 * (tokens + weights) - 1)
+    with pytest.raises(InputError, match="300 scans"):
+        require_memory(features, 300, with_losses(good.config, "IFC"), 300 * (tokens + weights))
 
 
 def fitted(name: str, good: Good) -> Predict:

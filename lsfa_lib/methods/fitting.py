@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from lsfa_lib.config import Config, resolve_device
 from lsfa_lib.datasets.layouts import Split, split_of
@@ -16,7 +18,7 @@ from lsfa_lib.features.lazy_scan import LazyScan, few_shot, fixed_threads, lazy_
 from lsfa_lib.methods.lsfa import Learned
 from lsfa_lib.methods.method import Good, Method, Predict
 from lsfa_lib.methods.table import METHODS
-from lsfa_lib.records import MODALITIES, Modality, Mode
+from lsfa_lib.records import MODALITIES, Modality, Mode, PatchFeatures
 from lsfa_lib.storage.files import InputError
 from lsfa_lib.storage.results import Stopwatch
 
@@ -82,8 +84,11 @@ def fit_method(
     )
     features = bool(method.modalities) and config.finetune.method == "none"
     with clock("features of train and validation"):
-        for _ in loaded([*train, *validation], samples=not features, features=features):
-            pass
+        scans = [*train, *validation]
+        for i, scan in enumerate(loaded(scans, samples=not features, features=features)):
+            if i == 0 and features and resolve_device(config.device).type == "cpu":
+                free = psutil.virtual_memory().available
+                require_memory(scan.features, len(scans), config, free)
     good = Good(train, validation, config, seed, encoders, folder, clock)
     with clock("fit"):
         predict: Predict = method.call("fit", good)
@@ -99,6 +104,21 @@ def fit_method(
         # Features of backbones trained for one run are not reusable.
         config=config if own is encoders else replace(config, cache=""),
     )
+
+
+def require_memory(features: PatchFeatures, scans: int, config: Config, free: int) -> None:
+    """Raises InputError if the features of as many scans like this one exceed `free` bytes.
+
+    Training holds them twice, as the backbones and as the adaptors return them.
+    """
+    parts = features.by_modality.values()
+    one = sum(p.tokens.nbytes + 12 * p.weights.values().numel() for p in parts)
+    needed = one * scans * (2 if any(astuple(config.training.weights)) else 1)
+    if needed > free:
+        raise InputError(
+            f"the features of {scans} scans need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} "
+            "GB are free; lower image_encoder.size or point_encoder.groups, or set shots"
+        )
 
 
 def _modalities(method: Method, config: Config, split: Split) -> list[Modality]:
