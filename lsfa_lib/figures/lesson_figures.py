@@ -159,11 +159,13 @@ def dots(
     for column, quantity in enumerate(quantities, 1):
         figure.update_xaxes(title_text=axis_titles[quantity], nticks=4, col=column)
     figure.update_yaxes(autorange="reversed", automargin=True, showline=False, ticks="")
-    narrow: dict[str, Any] = {"height": 100 + (70 + 34 * len(names)) * len(quantities)}
+    rows_px = 40 * len(names)
+    panel_px = rows_px + 80  # with the axis, its title and a gap
+    narrow: dict[str, Any] = {"height": 100 + panel_px * len(quantities)}
     for i in range(len(quantities)):
         number, top = str(i + 1) if i else "", 1 - i / len(quantities)
         narrow[f"xaxis{number}.domain"] = [0, 1]
-        narrow[f"yaxis{number}.domain"] = [top - 0.62 / len(quantities), top]
+        narrow[f"yaxis{number}.domain"] = [top - rows_px / panel_px / len(quantities), top]
         narrow[f"yaxis{number}.showticklabels"] = True
     adapt_to_phones(figure, narrow)
     return figure

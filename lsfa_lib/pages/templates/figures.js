@@ -50,10 +50,24 @@
     return trace;
   };
 
+  // Plotly cuts the title of a narrow axis at the edges of the figure, and turns its numbers.
+  const fitAxis = (axis, width) => {
+    const [start, end] = axis.domain ?? [0, 1], room = (end - start) * (width - 140);
+    if (room < 120) Object.assign(axis, { nticks: Math.min(axis.nticks || 4, 4), tickangle: 0 });
+    const words = axis.title?.text?.split(" ") ?? [], whole = words.join(" ").length;
+    if (whole * 8 <= room || words.length < 2) return;
+    const half = words.findIndex((_, i) => words.slice(0, i + 1).join(" ").length >= whole / 2);
+    const first = Math.min(half + 1, words.length - 1);
+    axis.title.text = `${words.slice(0, first).join(" ")}<br>${words.slice(first).join(" ")}`;
+    axis.title.font = { ...axis.title.font, size: 12 };
+    axis.automargin = true;
+  };
+
   const layoutFor = (canvas, base) => {
     const layout = structuredClone(base);
     if (canvas.clientWidth < 640) {
       for (const [path, value] of Object.entries(layout.meta?.narrow ?? {})) set(layout, path, value);
+      for (const name of Object.keys(layout)) if (/^xaxis\d*$/.test(name)) fitAxis(layout[name], canvas.clientWidth);
     }
     canvas.style.height = `${layout.height ?? layout.template?.layout?.height ?? 380}px`;
     set(layout, "paper_bgcolor", "rgba(0,0,0,0)");
