@@ -244,13 +244,20 @@ def checked(config: Config) -> Config:
             f"pseudo_defects scores LSFA's detector, not method {config.method}; leave one out"
         )
     _check_heads(config)
-    for name in config.finetune.modalities:
+    _check_modalities("finetune.modalities", config.finetune.modalities)
+    _check_modalities("modalities", config.modalities)
+    if not config.modalities:
+        raise InputError("modalities is empty; name rgb, 3d or both, such as modalities: [3d]")
+    return config
+
+
+def _check_modalities(field: str, names: tuple[str, ...]) -> None:
+    for name in names:
         if name not in MODALITIES:
             raise InputError(
-                f"finetune.modalities holds {name!r}, expected some of {', '.join(MODALITIES)}; "
+                f"{field} holds {name!r}, expected some of {', '.join(MODALITIES)}; "
                 f"the nearest is {nearest(name, MODALITIES)}"
             )
-    return config
 
 
 def _check_heads(config: Config) -> None:
@@ -302,5 +309,15 @@ def config_hash(*parts: Any) -> str:
 
 def _plain(part: Any) -> Any:
     if dataclasses.is_dataclass(part) and not isinstance(part, type):
-        return {"type": type(part).__name__, **asdict(part)}
+        return {"type": type(part).__name__, **_hashed(part)}
     return str(part) if isinstance(part, Path) else part
+
+
+def _hashed(part: Any) -> dict[str, Any]:
+    """As `asdict`, without fields that were added later and have their default (`fields.added`)."""
+    values = {f: getattr(part, f.name) for f in dataclasses.fields(part)}
+    return {
+        f.name: _hashed(value) if dataclasses.is_dataclass(value) else value
+        for f, value in values.items()
+        if not (f.metadata.get("added") and value == f.default)
+    }

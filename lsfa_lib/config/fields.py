@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 MODALITIES = ("3d", "rgb")
 PseudoKind = Literal["pasted", "blended", "dent", "bump", "colour"]
 """Kinds of pseudo-defect (pseudo/)."""
+
+
+def added(default: Any) -> Any:
+    """A field that an earlier version did not have, and that worked as `default` does.
+
+    Hashes leave it out at its default, so that what was kept under them is still found.
+    """
+    return field(default=default, metadata={"added": True})
 
 
 @dataclass(frozen=True)
@@ -263,6 +271,9 @@ class Config:
     method: str = "lsfa"
     """A name of `lsfa methods`, or the path of a .py file (docs/adding_a_method.md)."""
     data: DataConfig = field(default_factory=DataConfig)
+    modalities: tuple[str, ...] = added(MODALITIES)
+    """In use: `[3d]` or `[rgb]` alone leaves out the other's features and images. LA, GA and
+    methods that relate colour to shape, such as CFM, need both."""
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     image_encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
     point_encoder: PointEncoderConfig = field(default_factory=PointEncoderConfig)

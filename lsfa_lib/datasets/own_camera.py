@@ -37,8 +37,8 @@ def read_organised_cloud(
         rgb = cloud.colours.reshape(*size, 3)
     if rgb is None:
         raise InputError(
-            f"{path}: no colour field, expected rgb or rgba; export the cloud with its colours, or "
-            "put a colour image of the same name beside it"
+            f"{path}: no colour field, expected rgb or rgba; export the cloud with its colours, "
+            "put a colour image of the same name beside it, or import it alone with --depth-only"
         )
     if rgb.shape[:2] != size:
         raise InputError(
@@ -46,6 +46,16 @@ def read_organised_cloud(
             "points; export both from the same frame"
         )
     return rgb, measured_points(path, cloud.points.reshape(*size, 3), unit_m)
+
+
+def read_organised_points(path: Path, unit_m: float = 1.0) -> Points:
+    """Points in metres of a cloud that keeps its rows and columns, without its colours, if any.
+
+    Raises InputError as `read_organised_cloud` does.
+    """
+    cloud = read_cloud(path)
+    size = require_organised(path, cloud)
+    return measured_points(path, cloud.points.reshape(*size, 3), unit_m)
 
 
 def read_depth(path: Path, camera: Intrinsics | None, unit_m: float = 0.0) -> Points:

@@ -52,6 +52,8 @@ class SplitSummary:
     """Every (width, height) that occurs, px."""
     distances_m: tuple[float, float]
     """From the camera to the nearest and to the farthest point; NaN if no scan was read."""
+    colour: bool = True
+    """False if the scans are points without colour."""
 
     @property
     def good(self) -> int:
@@ -87,7 +89,9 @@ class Report:
             return f"not ready: {count} problem(s), listed above; first: {self.problems[0]}"
         checked = f"; {len(self.warnings)} warning(s), listed above" if self.warnings else ""
         categories = list(dict.fromkeys(split.category for split in self.splits))
-        return f"no problem found; ready: lsfa run {categories[0]} --data {self.root}{checked}"
+        alone = "" if all(split.colour for split in self.splits) else " --modalities 3d"
+        ready = f"lsfa run {categories[0]} --data {self.root}{alone}"
+        return f"no problem found; ready: {ready}{checked}"
 
 
 @dataclass
@@ -155,7 +159,8 @@ def _check_split(
             into.problems += problems
             into.warnings += warnings
     ends = (min(distances, default=math.nan), max(distances, default=math.nan))
-    return SplitSummary(folder.name, split, dict(kinds), tuple(sorted(sizes)), ends)
+    colour = not found or "rgb" in found[0].modalities
+    return SplitSummary(folder.name, split, dict(kinds), tuple(sorted(sizes)), ends, colour)
 
 
 def border_is_empty(scan: Scan, border_px: int = PreprocessConfig().border_px) -> bool:

@@ -18,6 +18,7 @@ from lsfa_lib.features.extract import Encoders, described_encoders, load_encoder
 from lsfa_lib.features.lazy_scan import few_shot, fixed_threads
 from lsfa_lib.methods.fitting import fit_detector
 from lsfa_lib.methods.lsfa import detector_file, file_states
+from lsfa_lib.records import MODALITIES
 from lsfa_lib.storage.files import InputError, atomic_write, located
 from lsfa_lib.storage.results import Stopwatch
 
@@ -43,7 +44,7 @@ def fitted(category: str, config: Config, seed: int) -> Fitted:
     config, stage = resolve_paths(config), Stopwatch()
     train = few_shot(split_of(config.data, category, "train"), config.shots, seed)
     validation, test = (split_of(config.data, category, name) for name in ("validation", "test"))
-    _require_points(train)
+    _require_both(train, config)
     with fixed_threads(config.threads):
         with stage("load encoders"):
             encoders = _encoders(config)
@@ -70,11 +71,19 @@ def fitted(category: str, config: Config, seed: int) -> Fitted:
     return Fitted(config, detector, train.entries, found)
 
 
-def _require_points(split: Split) -> None:
-    if "3d" not in split.entries[0].modalities:
+def _require_both(split: Split, config: Config) -> None:
+    entry = split.entries[0]
+    without = {"3d": "images without 3D", "rgb": "points without colour"}
+    for m in MODALITIES:
+        if m not in entry.modalities:
+            raise InputError(
+                f"{entry.path.parents[3]} holds {without[m]}, which the explorer cannot show; open "
+                "the report of a run instead"
+            )
+    if lacking := [m for m in MODALITIES if m not in config.modalities]:
         raise InputError(
-            f"{split.entries[0].rgb.parents[3]} holds images without 3D, which the explorer cannot "
-            "show; open the report of a run instead"
+            f"modalities lacks {lacking[0]}, but the explorer compares both; open the report of a "
+            "run instead, or leave modalities out"
         )
 
 
