@@ -75,6 +75,8 @@ class Sample:
     kind: str
     notes: tuple[str, ...] = ()
     """Sentences on what was left out of the scan."""
+    modalities: tuple[Modality, ...] = MODALITIES
+    """What was captured; see `Scan`."""
 
 
 @dataclass(frozen=True)

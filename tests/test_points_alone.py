@@ -18,6 +18,9 @@ from lsfa_lib.datasets.layouts import entries, read_split
 from lsfa_lib.datasets.relief import DARKEST, shaded_depth
 from lsfa_lib.deployment.inspector import load
 from lsfa_lib.explorer.fitted import fitted
+from lsfa_lib.figures.mistakes import judged
+from lsfa_lib.figures.scan_figures import maps_grid
+from lsfa_lib.figures.scan_images import images_of, pixels_of
 from lsfa_lib.methods.fitting import fit_detector
 from lsfa_lib.pipeline import run_category
 from lsfa_lib.storage.files import InputError
@@ -80,6 +83,11 @@ def test_the_same_scores_as_for_complete_scans_used_in_3d_alone(
     assert alone.result["scans"] == both.result["scans"]
     assert alone.result["modes"]["3d"]["p_auroc"] > 0.8
     assert list(both.fitted.encoders.by_modality) == ["3d"]
+    for run, picture in ((alone, "shaded depth"), (both, "photo")):
+        pixels = pixels_of(run.samples[0])
+        assert list(images_of(pixels, {}, pixels.box)) == [picture, "relief (3D)", "ground truth"]
+        figure = maps_grid(run, judged(run)[:1])
+        assert picture in [note.text for note in figure.layout.annotations]
 
 
 @pytest.mark.parametrize(
@@ -225,7 +233,7 @@ def test_check_and_run_from_the_command_line(points: Path, tmp_path: Path) -> No
     assert done.exit_code == 0, done.output
     assert "seal, 3D" in done.output
     (page,) = reports.glob("runs/**/*3d*/report.html")
-    assert "shaded depth" in page.read_text(encoding="utf-8")
+    assert "modalities 3d" in page.read_text(encoding="utf-8")
 
 
 def test_fit_and_predict(points: Path, demo_root: Path, config: Config, tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def prepare(
         name=scan.name,
         kind=scan.kind,
         notes=_second_part(part, other),
+        modalities=scan.modalities,
     )
 
 

@@ -43,10 +43,13 @@ class Pixels:
     """What is drawn of one scan, pixel by pixel."""
 
     photo: Photo
+    """The shaded depth image of points without colour."""
     xyz: Float[np.ndarray, "H W 3"]
     """Millimetres; zero where not valid."""
     valid: Mask
     defect: Mask
+    picture: str = "photo"
+    """What `photo` is."""
 
     @property
     def box(self) -> Box:
@@ -92,7 +95,13 @@ def pixels_of(sample: Sample) -> Pixels:
     if not xyz.any():  # an image without 3D is shown as a plane, 1 mm per pixel
         down, right = np.indices(xyz.shape[:2], np.float64)
         xyz = np.stack([right, down, np.full_like(down, 1000)], axis=2)
-    return Pixels(photo, xyz, sample.valid.cpu().numpy(), sample.defect.cpu().numpy())
+    masks = sample.valid.cpu().numpy(), sample.defect.cpu().numpy()
+    return Pixels(photo, xyz, *masks, picture_of(sample))
+
+
+def picture_of(sample: Sample) -> str:
+    """What the image of a sample is called."""
+    return "photo" if "rgb" in sample.modalities else "shaded depth"
 
 
 def box_around(mask: Mask) -> Box:
@@ -118,7 +127,7 @@ def images_of(
     valid, defect = box.cut(pixels.valid, most), box.cut(pixels.defect, most)
     maps = {n: map_image(box.cut(level, most), valid, defect) for n, level in levels.items()}
     return {
-        "photo": box.cut(pixels.photo, most),
+        pixels.picture: box.cut(pixels.photo, most),
         "relief (3D)": box.cut(relief(pixels.xyz, pixels.valid), most),
         "ground truth": box.cut(marked(pixels.photo, pixels.defect), most),
         **maps,
