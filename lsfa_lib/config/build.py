@@ -197,8 +197,8 @@ def with_losses(config: Config, name: str) -> Config:
 def _with_recipe(config: Config, recipe: str) -> Config:
     """The recipe of a preset, such as `published`, with the data and backbones of `config`.
 
-    Image size and plane distance are also kept: they belong to the data. The size of the image
-    encoder's image belongs to the recipe.
+    Modalities, image size, plane distance and the removal of the background are also kept: they
+    belong to the data. The size of the image encoder's image belongs to the recipe.
     """
     if recipe not in PRESETS:
         raise InputError(
@@ -214,10 +214,12 @@ def _with_recipe(config: Config, recipe: str) -> Config:
         base,
         preset=f"{recipe}-{config.preset}",
         data=config.data,
+        modalities=config.modalities,
         preprocess=replace(
             base.preprocess,
             image_size=config.preprocess.image_size,
             plane_distance_m=config.preprocess.plane_distance_m,
+            background_removal=config.preprocess.background_removal,
         ),
         image_encoder=replace(config.image_encoder, size=base.image_encoder.size),
         point_encoder=replace(config.point_encoder, norm=norm),

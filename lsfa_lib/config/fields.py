@@ -47,6 +47,9 @@ class PreprocessConfig:
     """`released`: DBSCAN's noise label can win as the "largest cluster"."""
     rgb_background: Literal["masked", "kept"] = "masked"
     """Colour outside the object: set to black with the plane (M3DM) or kept (CFM)."""
+    background_removal: Literal["plane", "none"] = added("plane")
+    """`none`: every reading belongs to the part. For parts that fill the frame, and for scans from
+    which the background was removed before."""
 
 
 @dataclass(frozen=True)

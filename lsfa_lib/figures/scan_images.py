@@ -22,7 +22,7 @@ from lsfa_lib.datasets.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from lsfa_lib.datasets.relief import photo_axes as photo_axes
 from lsfa_lib.datasets.relief import relief as relief
 from lsfa_lib.figures.style import DEFECTIVE, spread_out
-from lsfa_lib.records import Mode, Prediction, Sample
+from lsfa_lib.records import Mode, Prediction, Sample, Scan
 
 TOP = 250
 """Per cent at which colours end; of the 8-bit levels above it two are used: outline and clear."""
@@ -99,9 +99,9 @@ def pixels_of(sample: Sample) -> Pixels:
     return Pixels(photo, xyz, *masks, picture_of(sample))
 
 
-def picture_of(sample: Sample) -> str:
-    """What the image of a sample is called."""
-    return "photo" if "rgb" in sample.modalities else "shaded depth"
+def picture_of(scan: Scan | Sample) -> str:
+    """What the image of a scan is called."""
+    return "photo" if "rgb" in scan.modalities else "shaded depth"
 
 
 def box_around(mask: Mask) -> Box:
