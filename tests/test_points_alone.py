@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import tifffile
 from PIL import Image
+from scan_case import cloud_fields, write_pcd, write_ply
 from typer.testing import CliRunner, Result
 
 from lsfa_lib.cli.app import app
@@ -195,20 +196,13 @@ def test_depth_images_and_clouds_without_colour_are_imported(tmp_path: Path, suf
 
 def write_cloud(path: Path, xyz: np.ndarray) -> None:
     """An organised cloud of x, y, z in ASCII."""
-    rows, columns = xyz.shape[:2]
-    lines = [" ".join(map(repr, map(float, point))) for point in xyz.reshape(-1, 3)]
+    rows = cloud_fields(**{n: xyz[..., i].astype("f4") for i, n in enumerate("xyz")})
+    height, width = xyz.shape[:2]
     if path.suffix == ".ply":
-        header = (
-            f"ply\nformat ascii 1.0\nobj_info num_cols {columns}\nobj_info num_rows {rows}\n"
-            f"element vertex {len(lines)}\nproperty float x\nproperty float y\n"
-            "property float z\nend_header\n"
-        )
+        about = (f"obj_info num_cols {width}", f"obj_info num_rows {height}")
+        write_ply(path, {"vertex": rows}, about, text=True)
     else:
-        header = (
-            "VERSION 0.7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\n"
-            f"WIDTH {columns}\nHEIGHT {rows}\nPOINTS {len(lines)}\nDATA ascii\n"
-        )
-    path.write_text(header + "\n".join(lines) + "\n")
+        write_pcd(path, rows, xyz.shape, text=True)
 
 
 def test_two_options_that_leave_nothing_are_refused(tmp_path: Path) -> None:

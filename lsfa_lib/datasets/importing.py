@@ -104,7 +104,8 @@ def find_scans(source: Path, target: Target) -> list[Entry]:
     """
     prefix = f"{target.category}/{target.split}/{target.kind}/{target.prefix}"
     if target.images_only:
-        colours, _, masks, _ = _by_role(source)[0].values()
+        by_role, _ = _by_role(source)
+        colours, masks = by_role["colour"], by_role["mask"]
         return [
             Entry(f"{prefix}{stem}", target.kind, path, None, masks.get(n, ("", None))[1])
             for n, (stem, path) in sorted(colours.items())
@@ -121,7 +122,7 @@ def pair_files(source: Path, prefix: str, kind: str, colour: bool = True) -> lis
     Without `colour`, depth images and clouds are complete alone; colour images are left out.
     """
     by_role, problems = _by_role(source)
-    colours, depths, masks, clouds = by_role.values()
+    colours, depths, masks, clouds = (by_role[r] for r in ("colour", "depth", "mask", "cloud"))
     problems += _unpaired(source, by_role, colour)
     complete = {n: own for n, own in depths.items() if n in colours or not colour} | clouds
     return [
@@ -142,7 +143,7 @@ def pair_files(source: Path, prefix: str, kind: str, colour: bool = True) -> lis
 
 def _unpaired(source: Path, by_role: ByRole, colour: bool) -> Iterator[str]:
     """A sentence for each file without its partner, and for each second one."""
-    colours, depths, _, clouds = by_role.values()
+    colours, depths, clouds = (by_role[role] for role in ("colour", "depth", "cloud"))
     for name, (stem, depth) in depths.items():
         if colour and name not in colours:
             yield (
@@ -151,6 +152,11 @@ def _unpaired(source: Path, by_role: ByRole, colour: bool) -> Iterator[str]:
             )
         elif name in clouds:
             yield f"{depth}: there is a cloud {stem} too; keep one of them"
+        elif colour and depth.suffix.lower() == ".raw":
+            yield (
+                f"{depth}: depths of a viewer's snapshot, which are not aligned to its colour "
+                "image; align them in the camera's software, or import depth with --depth-only"
+            )
     for name, (stem, path) in colours.items():
         if colour and name not in clouds | depths:
             yield (
@@ -171,7 +177,10 @@ def _by_role(source: Path) -> tuple[ByRole, list[str]]:
         role, stem = role_of(path, source, known)
         if path.suffix.lower() not in SUFFIXES[role]:
             continue
-        if other := found[role].get(key(stem)):
+        other = found[role].get(key(stem))
+        if other and role == "depth" and path.suffix.lower() == ".raw":
+            del found[role][key(stem)]  # the viewer's coloured picture of these depths
+        elif other:
             problems.append(f"{path}: {other[1].name} is the same scan's {role}; keep one")
         found[role].setdefault(key(stem), (stem, path))
     return found, problems

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,9 @@ from lsfa_lib.datasets.registration import Grid, camera_of_grid, colour_on, grid
 from lsfa_lib.datasets.relief import shaded_depth
 from lsfa_lib.records import UNLABELLED, Mask, Points, Scan
 from lsfa_lib.storage.files import InputError
+
+MIDDLE = 1 / 8
+"""A principal point this near the middle of an image, as a share of its side, is that image's."""
 
 
 def read_own(scan: Entry, camera: Intrinsics | None, unit_m: float = 0.0) -> Scan:
@@ -45,12 +49,26 @@ def read_own(scan: Entry, camera: Intrinsics | None, unit_m: float = 0.0) -> Sca
         colour_size = (rgb.shape[1], rgb.shape[0])
         xyz, grid = np.zeros(rgb.shape, np.float32), Grid(*colour_size)
         if scan.xyz:
+            camera = _of_colour(camera, colour_size)
             xyz = _depth_on_grid(scan.xyz, colour_size, camera, unit_m)
             size = (xyz.shape[1], xyz.shape[0])
             grid = grid_of(scan.xyz, size, scan.rgb, colour_size, camera)
             rgb = colour_on(grid, rgb)
     defect = _defect(scan, xyz.shape[:2], photograph.shape[:2], grid)
     return Scan(rgb, xyz, defect, scan.name, scan.kind, scan.path, scan.modalities)
+
+
+def _of_colour(camera: Intrinsics | None, size: tuple[int, int]) -> Intrinsics | None:
+    """The camera with the size of the colour image, where its file has none but they fit.
+
+    They do if the principal point is near the middle of the colour image.
+    """
+    if not camera or camera.width or camera.colour:
+        return camera
+    middle = (size[0] - 1) / 2, (size[1] - 1) / 2
+    offsets = abs(camera.cx - middle[0]) / size[0], abs(camera.cy - middle[1]) / size[1]
+    fits = max(offsets) < MIDDLE
+    return replace(camera, width=size[0], height=size[1]) if fits else camera
 
 
 def _depth_on_grid(
