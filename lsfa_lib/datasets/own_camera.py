@@ -66,11 +66,8 @@ def read_depth(path: Path, camera: Intrinsics | None, unit_m: float = 0.0) -> Po
     and millimetres are told apart by their median. A .raw file has the size of the camera's file.
     Raises InputError.
     """
-    values = (
-        _read_raw(path, _required(camera, path))
-        if path.suffix.lower() == ".raw"
-        else read_any(path)
-    )
+    raw = path.suffix.lower() == ".raw"
+    values = _read_raw(path, _required(camera, path)) if raw else read_any(path)
     if values.ndim == 3 and values.shape[2] == 3 and values.dtype.kind == "f":
         return measured_points(path, values.astype(np.float64), unit_m or 1.0)
     if values.ndim != 2 or not values.size:
