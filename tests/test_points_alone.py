@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,17 @@ from scan_case import cloud_fields, write_pcd, write_ply
 from typer.testing import CliRunner, Result
 
 from lsfa_lib.cli.app import app
-from lsfa_lib.config import Config, config_hash, configure
+from lsfa_lib.config import TINY, Config, config_hash, configure
+from lsfa_lib.config.fields import added
 from lsfa_lib.datasets.importing import Target, import_scans
 from lsfa_lib.datasets.layouts import entries, read_split
 from lsfa_lib.datasets.relief import DARKEST, shaded_depth
 from lsfa_lib.deployment.inspector import load
-from lsfa_lib.explorer.fitted import fitted
+from lsfa_lib.explorer.evidence import read_evidence
+from lsfa_lib.explorer.explore import Explorer
+from lsfa_lib.explorer.explore_panel import Panel
+from lsfa_lib.explorer.fitted import Fitted, fitted
+from lsfa_lib.explorer.inspection import Inspection
 from lsfa_lib.figures.mistakes import judged
 from lsfa_lib.figures.scan_figures import maps_grid
 from lsfa_lib.figures.scan_images import images_of, pixels_of
@@ -138,19 +144,65 @@ def test_a_method_of_a_modality_that_was_left_out_says_so(
         run_category("seal", configure(cached, fields), 0)
 
 
-def test_wrong_names_and_the_explorer(config: Config, cached: Config) -> None:
+def test_the_explorer_shows_the_run_of_points_alone(config: Config, points: Path) -> None:
+    run = run_category("seal", config, 0)
+    explorer = Explorer("seal", preset="tiny", only="none", data_root=str(points), device="cpu")
+    with pytest.raises(InputError, match=r"holds no colour images, but LSFA"):
+        explorer.open()
+    found = fitted("seal", config, 0)
+    inspection = Inspection(found)
+    expected = [scan["scores"]["3d"] for scan in run.result["scans"]]
+    for position in (0.0, 0.5, 1.0):
+        inspection.blend(position)
+        assert inspection.scores.tolist() == pytest.approx(expected, rel=1e-4, abs=1e-4)
+        assert inspection.threshold == pytest.approx(run.fitted.thresholds["3d"])
+    assert not inspection.blends and [r.modality for r in inspection.why().reasons] == ["3d"]
+    names = [note.text for note in inspection.figure().layout.annotations]
+    assert {"shaded depth", "score, 3D"} <= set(names) and "score, RGB" not in names
+    again = read_evidence(written(found), found.evidence.entries, 96)
+    assert again is not None and list(again.scores) == ["3d"]
+
+
+def written(found: Fitted) -> Path:
+    """The evidence that `fitted` keeps in the cache."""
+    (path,) = Path(found.config.cache).rglob("evidence-*.safetensors")
+    return path
+
+
+def test_the_panel_of_points_alone_has_no_blend(
+    config: Config, points: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = replace(TINY, cache=str(tmp_path))
+    monkeypatch.setattr("lsfa_lib.config.PRESETS", {"tiny": tiny})
+    where = {"preset": "tiny", "only": "none", "data_root": str(points), "device": "cpu"}
+    panel = Panel(Explorer("seal", modalities=["3d"], **where))
+    panel.open()
+    assert panel._mix.layout.display == "none" and panel.status.message.value == ""
+    assert panel._colors.options == ("shaded depth", "score")
+    assert panel._images.widget.layout.annotations[0].text == "shaded depth"
+    assert "Shape (3D)" in panel._why.value and "Colour (RGB)" not in panel._why.value
+
+
+def test_wrong_names(cached: Config) -> None:
     with pytest.raises(InputError, match="modalities holds 'depth', expected some of 3d, rgb"):
         configure(cached, {"modalities": ["depth"]})
     with pytest.raises(InputError, match="modalities is empty; name rgb, 3d or both"):
         configure(cached, {"modalities": []})
-    with pytest.raises(InputError, match=r"points without colour, which the explorer cannot show"):
-        fitted("seal", config, 0)
-    with pytest.raises(InputError, match=r"modalities lacks rgb, but the explorer compares both"):
-        fitted("seal", configure(cached, {"modalities": ["3d"]}), 0)
 
 
 def test_a_field_that_was_added_keeps_hashes_at_its_default(cached: Config) -> None:
-    assert config_hash(configure("tiny")) == "d90358d2585f46f5"  # before `modalities` was added
+    @dataclass(frozen=True)
+    class Stage:
+        size: int = 3
+
+    earlier = config_hash(Stage())
+
+    @dataclass(frozen=True)
+    class Stage:
+        size: int = 3
+        kept: str = added("all")
+
+    assert config_hash(Stage()) == earlier != config_hash(Stage(kept="some"))
     assert config_hash(cached) != config_hash(configure(cached, {"modalities": ["3d"]}))
 
 

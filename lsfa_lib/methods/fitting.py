@@ -74,7 +74,7 @@ def fit_method(
     held = split_of(config.data, category, "validation")
     require_validation(len(held))
     encoders = None
-    if modalities := _modalities(method, config, split):
+    if modalities := used_modalities(method, config, split):
         with clock("load encoders"):
             encoders = load_encoders(config, resolve_device(config.device), modalities)
     train, validation = (
@@ -101,7 +101,7 @@ def fit_method(
     )
 
 
-def _modalities(method: Method, config: Config, split: Split) -> list[Modality]:
+def used_modalities(method: Method, config: Config, split: Split) -> list[Modality]:
     """The modalities whose features the method uses on these scans.
 
     Raises InputError if one that it needs was not captured or is not among `config.modalities`, and
@@ -114,7 +114,9 @@ def _modalities(method: Method, config: Config, split: Split) -> list[Modality]:
     held = f"modalities is {', '.join(config.modalities)}"
     if "3d" not in captured:
         alone, held = "image", f"{split.entries[0].path.parents[3]} holds images without 3D"
-    if lacking := [m for m in method.requires if m not in usable]:
+    some = set(method.modalities) & set(usable)
+    needed = method.requires or (() if some or not method.modalities else config.modalities)
+    if lacking := [m for m in needed if m not in usable]:
         example = "patchcore_rgb" if alone == "image" else "patchcore_fpfh"
         raise InputError(
             f"{held}, but {method.title} needs {lacking[0]}; choose a method of the {alone} alone, "
