@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import THREADS, Row, device, measure
+from lsfa_lib.config import BankConfig
+from lsfa_lib.detection.building import Part, build_bank
 from lsfa_lib.detection.coreset import greedy_k_centre
 from lsfa_lib.detection.memory import Bank, nearest_rows, reweighted_score
 
@@ -76,11 +78,32 @@ def coreset(n: int, keep: int, peers: list[str], repeats: int, target: str) -> R
     return measure(stage, ours, ways, repeats, target)
 
 
+def bank(scans: int) -> Row:
+    """One row of a bank of 2000 rows in 64 MB, beside the selection from all rows in memory."""
+    parts: list[Part] = [partial(scan, i) for i in range(scans)]
+
+    def at_once() -> Tensor:
+        everything = torch.cat([part()[0] for part in parts])
+        return everything[greedy_k_centre(everything, 2000, 0)]
+
+    ours = partial(build_bank, parts, 2000, BankConfig(memory_mb=64.0), 0)
+    peers = {"all rows in memory": at_once} if scans <= 100 else {}
+    stage = f"bank of {scans} scans, {PATCHES} x {WIDTH} each, 64 MB"
+    return measure(stage, ours, peers, 1, "same MB for all")
+
+
+def scan(index: int) -> tuple[Tensor, Tensor]:
+    """Rows of one generated scan, and their sources."""
+    own = features(PATCHES, seed=100 + index)
+    patches = torch.arange(PATCHES, device=own.device)
+    return own, torch.stack((torch.full_like(patches, index), patches), dim=1)
+
+
 def rows() -> list[Row]:
-    """Coreset at several sizes, nearest row, image score."""
+    """Coreset at several sizes, banks of many scans, nearest row, image score."""
     everything, patches = features(BANK_ROWS, seed=2), features(PATCHES, seed=3)
-    bank = Bank(everything, 0.0, 1.0, torch.zeros(BANK_ROWS, 2, dtype=torch.long))
-    distances, indices = nearest_rows(patches, bank)
+    memory = Bank(everything, 0.0, 1.0, torch.zeros(BANK_ROWS, 2, dtype=torch.long))
+    distances, indices = nearest_rows(patches, memory)
     farthest = distances.argmax()
     faiss.omp_set_num_threads(THREADS)
     flat = faiss.IndexFlatL2(WIDTH)
@@ -89,7 +112,7 @@ def rows() -> list[Row]:
     return [
         measure(
             f"nearest row, {PATCHES} x 80k x {WIDTH}",
-            lambda: nearest_rows(patches, bank),
+            lambda: nearest_rows(patches, memory),
             {
                 "cdist": lambda: torch.cdist(patches, everything).min(1),
                 "faiss flat": lambda: flat.search(queries, 1),
@@ -99,13 +122,14 @@ def rows() -> list[Row]:
         ),
         measure(
             "image score, 80k rows",
-            lambda: reweighted_score(patches, distances, indices, bank),
+            lambda: reweighted_score(patches, distances, indices, memory),
             {
                 "all differences": lambda: score_by_differences(
-                    patches[farthest], everything[indices[farthest]], distances[farthest], bank
+                    patches[farthest], everything[indices[farthest]], distances[farthest], memory
                 )
             },
             target="<= 20 ms",
         ),
         *(coreset(*case) for case in CORESETS),
+        *(bank(scans) for scans in (20, 100, 400)),
     ]

@@ -96,6 +96,22 @@ def test_changed_scan_is_never_mistaken_for_its_old_features(
         cached_features(copy, encoders, tiny, CPU, never)
 
 
+def test_a_scan_that_changes_while_it_is_read_is_not_cached(
+    entry: Entry, encoders: Encoders, tiny: Config, tmp_path: Path
+) -> None:
+    copy = dataclasses.replace(entry, rgb=tmp_path / "copy.png")
+    shutil.copy(entry.rgb, copy.rgb)
+
+    def read_and_replace() -> Sample:
+        sample = read_sample(copy, tiny)
+        copy.rgb.write_bytes(copy.rgb.read_bytes() + b"\0")
+        return sample
+
+    with pytest.raises(InputError, match=r"changed while it was read; start again"):
+        cached_features(copy, encoders, tiny, CPU, read_and_replace)
+    assert not list(Path(tiny.cache).rglob("*.safetensors"))
+
+
 @pytest.mark.parametrize("part", ["rgb", "xyz"])
 def test_a_change_of_either_file_is_seen(
     entry: Entry, encoders: Encoders, tiny: Config, demo_root: Path, tmp_path: Path, part: str

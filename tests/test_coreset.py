@@ -85,7 +85,9 @@ def test_the_seed_draws_the_first_row_and_nothing_else_is_random():
 
 def test_projection_has_the_johnson_lindenstrauss_width_and_keeps_distances():
     rows = features(200, 900)
-    projected = coreset._projected(rows, 0.5, torch.Generator().manual_seed(0))
+    projection = coreset.projection_of(200, rows, 0.5, torch.Generator().manual_seed(0))
+    assert projection is not None
+    projected = rows @ projection
     assert projected.shape[1] == johnson_lindenstrauss_min_dim(200, eps=0.5) < 900
     ratio = torch.pdist(projected).square() / torch.pdist(rows).square()
     assert ((ratio > 0.5) & (ratio < 1.5)).all()
@@ -96,10 +98,10 @@ def test_projection_is_skipped_unless_it_at_least_halves_the_width():
     width = johnson_lindenstrauss_width(600, 0.9)
     for columns, projected in ((40, False), (2 * width - 1, False), (2 * width, True)):
         rows = features(600, columns)
-        found = coreset._projected(rows, 0.9, torch.Generator())
-        assert found.shape[1] == (width if projected else columns)
-        assert (found is rows) is not projected
-    assert coreset._projected(rows, 0.0, torch.Generator()) is rows
+        found = coreset.projection_of(600, rows, 0.9, torch.Generator())
+        assert (found is not None) is projected
+        assert found is None or found.shape == (columns, width)
+    assert coreset.projection_of(600, rows, 0.0, torch.Generator()) is None
     # Exact greedy on the rows themselves, although their width exceeds the bound.
     rows = features(600, 2 * width - 1)
     ours = greedy_k_centre(rows, 60, seed=11).tolist()
@@ -111,7 +113,9 @@ def test_selection_after_projection_equals_one_at_a_time_on_the_projected_rows()
     ours = greedy_k_centre(rows, 60, seed=11).tolist()
     generator = torch.Generator().manual_seed(11)
     first = int(torch.randint(600, (1,), generator=generator))
-    projected = coreset._projected(rows, 0.9, generator)
+    projection = coreset.projection_of(600, rows, 0.9, generator)
+    assert projection is not None
+    projected = rows @ projection
     assert projected.shape[1] < 500
     assert ours == one_at_a_time(projected, 60, first)
 

@@ -11,11 +11,12 @@ import torch
 from lsfa_lib.config import OURS, Config, configure, with_losses
 from lsfa_lib.datasets.layouts import split_of
 from lsfa_lib.detection import head_training
+from lsfa_lib.detection.building import bank_of
 from lsfa_lib.detection.detector import Detector, evidence, fit, predict, search
 from lsfa_lib.detection.head_training import nearest_elsewhere, partial_whitening, train_heads
 from lsfa_lib.detection.heads import Head, Inputs, head_scores, new_network
 from lsfa_lib.detection.labelled import Labelled, labelled_patches, patch_labels
-from lsfa_lib.detection.memory import Bank, bank_of, rows_of_modality, search_bank
+from lsfa_lib.detection.memory import Bank, rows_of_modality, search_bank
 from lsfa_lib.detection.saved import load, save
 from lsfa_lib.explorer.evidence import scored
 from lsfa_lib.explorer.fitted import Fitted as Opened

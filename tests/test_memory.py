@@ -1,19 +1,11 @@
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from lsfa_lib.config import BankConfig
-from lsfa_lib.detection.memory import (
-    Bank,
-    build_bank,
-    nearest_rows,
-    restandardised,
-    reweighted_score,
-)
-from lsfa_lib.storage.files import InputError
+from lsfa_lib.detection.memory import Bank, nearest_rows, reweighted_score
 
 CONFIG = BankConfig()
 
@@ -34,91 +26,6 @@ def plain_bank(rows: torch.Tensor, mean: float = 0.0, std: float = 1.0) -> Bank:
 def all_distances(patches: torch.Tensor, bank: Bank) -> torch.Tensor:
     standard = (patches.double() - bank.mean) / bank.std
     return (standard[:, None] - bank.rows.double()).norm(dim=-1)
-
-
-def test_defect_1_a_bank_is_standardised_by_its_own_mean_and_std():
-    rows = features(200)
-    bank = build_bank(rows, origins(200), 20, CONFIG, seed=0)
-    assert bank.mean == pytest.approx(rows.double().mean().item(), rel=1e-6)
-    assert bank.std == pytest.approx(rows.double().std().item(), rel=1e-6)
-    whole = build_bank(rows, origins(200), 200, CONFIG, seed=0).rows
-    assert whole.mean().item() == pytest.approx(0, abs=1e-5)
-    assert whole.std().item() == pytest.approx(1, abs=1e-5)
-
-
-@pytest.mark.parametrize("n_keep", [1, 13, 130, 200])
-def test_defect_2_a_bank_keeps_as_many_rows_as_asked(n_keep):
-    bank = build_bank(features(200), origins(200), n_keep, CONFIG, seed=0)
-    assert bank.rows.shape == (n_keep, 32)
-    assert len({tuple(pair) for pair in bank.source.tolist()}) == n_keep
-
-
-def test_defect_3_a_row_of_zeros_may_be_kept_and_none_is_added():
-    rows = features(30)
-    rows[7] = 0
-    rows[11] = rows.mean()
-    bank = build_bank(rows, origins(30), 30, CONFIG, seed=0)
-    order = bank.source[:, 0] * 10 + bank.source[:, 1]
-    assert sorted(order.tolist()) == list(range(30))
-    torch.testing.assert_close(bank.rows * bank.std + bank.mean, rows[order], rtol=0, atol=1e-5)
-
-
-def test_rows_keep_their_origin_and_the_input_is_left_alone():
-    rows, source = features(90), origins(90)
-    before = rows.clone()
-    bank = build_bank(rows, source, 9, CONFIG, seed=4)
-    raw = bank.rows * bank.std + bank.mean
-    assert torch.equal(rows, before)
-    for row, (scan, patch) in zip(raw, bank.source.tolist(), strict=True):
-        torch.testing.assert_close(row, rows[10 * scan + patch], rtol=0, atol=1e-5)
-
-
-def test_the_same_seed_gives_the_same_bank():
-    banks = [build_bank(features(300), origins(300), 30, CONFIG, seed=s) for s in (1, 1, 2)]
-    assert torch.equal(banks[0].source, banks[1].source)
-    assert not torch.equal(banks[0].source, banks[2].source)
-
-
-@pytest.mark.parametrize("value", [1.5, float("nan"), float("inf")])
-def test_rows_that_cannot_be_standardised_are_refused(value):
-    with pytest.raises(InputError, match=r"5 feature rows .* standard deviation"):
-        build_bank(torch.full((5, 3), value), origins(5), 2, CONFIG, seed=0)
-
-
-def test_a_bank_under_shared_statistics_is_the_raw_bank_under_them():
-    rows = features(50)
-    bank = restandardised(build_bank(rows, origins(50), 50, CONFIG, seed=0), 1.25, 0.5)
-    order = bank.source[:, 0] * 10 + bank.source[:, 1]
-    torch.testing.assert_close(bank.rows, (rows[order] - 1.25) / 0.5, rtol=0, atol=1e-4)
-    assert nearest_rows(rows, bank)[0].max() < 1e-3
-
-
-def test_whitened_distances_equal_those_of_scaled_principal_components():
-    rows, queries = features(200), features(20, seed=1)
-    bank = build_bank(rows, origins(200), 200, replace(CONFIG, whitening=1.0), seed=0)
-    centred = rows.double() - rows.double().mean(0)
-    _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
-    variances = singular.square() / 199
-    scale = (variances + 0.05 * variances.mean()).rsqrt()
-    own, bank_rows = ((x.double() @ directions.T) * scale for x in (queries, rows))
-    expected = torch.cdist(own, bank_rows).amin(1)
-    torch.testing.assert_close(nearest_rows(queries, bank)[0].double(), expected, rtol=1e-4, atol=0)
-
-
-def test_whitening_of_half_power_lies_between_none_and_all():
-    rows = features(400) * torch.linspace(0.1, 3, 32)
-    spreads = [
-        build_bank(rows, origins(400), 400, replace(CONFIG, whitening=w), seed=0).rows.std(0)
-        for w in (0.5, 1.0)
-    ]
-    half, whole = ((each.max() / each.min()).item() for each in spreads)
-    assert whole < half < 30
-
-
-def test_a_whitened_bank_takes_no_other_statistics():
-    bank = build_bank(features(50), origins(50), 5, replace(CONFIG, whitening=1.0), seed=0)
-    with pytest.raises(InputError, match=r"bank\.whitening needs bank\.statistics own"):
-        restandardised(bank, 0.0, 1.0)
 
 
 @pytest.mark.parametrize("patches", [1, 15, 16, 17, 50])

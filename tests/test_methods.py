@@ -28,9 +28,10 @@ from lsfa_lib.config import (
     with_losses,
 )
 from lsfa_lib.datasets.layouts import split_of
+from lsfa_lib.detection.building import bank_of
 from lsfa_lib.detection.detector import fit as fit_detector
 from lsfa_lib.detection.detector import predict as predict_detector
-from lsfa_lib.detection.memory import bank_of, rows_of_modality, search_bank
+from lsfa_lib.detection.memory import rows_of_modality, search_bank
 from lsfa_lib.evaluation import metrics
 from lsfa_lib.features.extract import distinct_rows, load_encoders
 from lsfa_lib.features.geometry import spread

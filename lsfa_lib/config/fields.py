@@ -106,6 +106,11 @@ class BankConfig:
     """Share of the valid patches of each modality the coreset keeps."""
     keep_ratio_rgb: float | None = None
     """`released`: 0.01, by mistake. None follows `keep_ratio`."""
+    max_rows: int = 0
+    """Largest number of rows of a bank; 0: no limit but `keep_ratio`."""
+    memory_mb: float = 2048.0
+    """Memory for the rows that the coreset is selected from, MB. Where all training scans need
+    more, each is reduced to an equal number of rows first."""
     projection_eps: float = 0.9
     """Johnson-Lindenstrauss distortion of the projection before selection; 0: all dimensions."""
     statistics: Literal["own", "shared"] = "own"

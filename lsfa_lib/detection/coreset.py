@@ -36,10 +36,22 @@ def greedy_k_centre(
     if not 1 <= n_keep <= len(rows):
         raise InputError(f"cannot keep {n_keep} of {len(rows)} rows; keep 1 to {len(rows)}")
     generator = torch.Generator().manual_seed(seed)
-    first = torch.randint(len(rows), (1,), generator=generator).to(rows.device)
-    points = _projected(rows, projection_eps, generator)
-    blocks = _blocks(points - points.mean(0), first, n_keep)
-    return torch.cat(list(progress(blocks, "coreset")))
+    first = int(torch.randint(len(rows), (1,), generator=generator))
+    points = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    projection = projection_of(len(rows), points, projection_eps, generator)
+    points = points if projection is None else points @ projection
+    return k_centre(points - points.mean(0), n_keep, first, "coreset")
+
+
+def k_centre(
+    points: Float[Tensor, "N d"], n_keep: int, first: int = 0, label: str = ""
+) -> Int[Tensor, " n_keep"]:
+    """Indices of the greedy picks among centred points, from the row `first` on.
+
+    With a label, progress is shown.
+    """
+    blocks = _blocks(points, torch.tensor([first], device=points.device), n_keep)
+    return torch.cat(list(progress(blocks, label) if label else blocks))
 
 
 def johnson_lindenstrauss_width(n: int, eps: float) -> int:
@@ -51,16 +63,17 @@ def johnson_lindenstrauss_width(n: int, eps: float) -> int:
     return int(4 * math.log(n) / (eps**2 / 2 - eps**3 / 3))
 
 
-def _projected(
-    rows: Float[Tensor, "N D"], eps: float, generator: torch.Generator
-) -> Float[Tensor, "N d"]:
-    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-    width = johnson_lindenstrauss_width(len(rows), eps) if eps else rows.shape[1]
+def projection_of(
+    n: int, rows: Float[Tensor, "R D"], eps: float, generator: torch.Generator
+) -> Float[Tensor, "D d"] | None:
+    """The random projection for `n` rows like these; None where it would not halve their width."""
+    width = johnson_lindenstrauss_width(n, eps) if eps else rows.shape[1]
     if not 0 < 2 * width <= rows.shape[1]:  # a smaller reduction is not worth the distortion
-        return rows
+        return None
+    dtype = torch.promote_types(rows.dtype, torch.float32)
     # Drawn on the CPU, so that a seed gives the same selection on every device.
-    projection = torch.randn(rows.shape[1], width, generator=generator, dtype=rows.dtype)
-    return rows @ (projection / width**0.5).to(rows.device)
+    projection = torch.randn(rows.shape[1], width, generator=generator, dtype=dtype)
+    return (projection / width**0.5).to(rows.device)
 
 
 def _blocks(

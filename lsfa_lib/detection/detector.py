@@ -13,18 +13,12 @@ from torch import Tensor
 from lsfa_lib.adaptation.adaptors import Adaptors, adapt, disagreement
 from lsfa_lib.config import Config, DetectorConfig
 from lsfa_lib.datasets.entry import LEAST_VALIDATION, too_few_validation
+from lsfa_lib.detection.building import bank_of, restandardised
 from lsfa_lib.detection.head_training import train_heads
 from lsfa_lib.detection.heads import Head, head_scores
 from lsfa_lib.detection.labelled import Labelled
 from lsfa_lib.detection.maps import map_valid, patch_map, prediction_of
-from lsfa_lib.detection.memory import (
-    Bank,
-    Searched,
-    bank_of,
-    restandardised,
-    rows_of_modality,
-    search_bank,
-)
+from lsfa_lib.detection.memory import Bank, Searched, rows_of_modality, search_bank
 from lsfa_lib.detection.thresholds import thresholds_of
 from lsfa_lib.records import MODALITIES, Evidence, Modality, Mode, PatchFeatures, Prediction
 from lsfa_lib.storage.files import InputError

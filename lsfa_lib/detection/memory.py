@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -11,12 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lsfa_lib.adaptation.nearest import nearest_index
-from lsfa_lib.config import BankConfig
-from lsfa_lib.detection.coreset import greedy_k_centre
 from lsfa_lib.detection.sketch import Sketch, nearest_by_sketch, sketch_of
 from lsfa_lib.features.extract import distinct_rows
 from lsfa_lib.records import Modality, PatchFeatures
-from lsfa_lib.storage.files import InputError
 
 SKETCHED = 256
 """Width of a row from which a sketch is faster."""
@@ -59,23 +56,6 @@ def rows_of_modality(modality: Modality) -> RowsOf:
     return lambda features: distinct_rows(features, modality)
 
 
-def bank_of(
-    train: Sequence[PatchFeatures], rows_of: RowsOf, ratio: float, config: BankConfig, seed: int
-) -> Bank:
-    """The bank of good scans, with as many rows as `ratio` of their valid patches."""
-    parts, sources = [], []
-    for scan, features in enumerate(train):
-        rows, index = rows_of(features)
-        held = torch.nonzero(index >= 0).flatten()
-        first = torch.full((rows.shape[0],), index.shape[0], device=index.device)
-        first.scatter_reduce_(0, index[held], held, reduce="amin")
-        parts.append(rows)
-        sources.append(torch.stack((torch.full_like(first, scan), first), dim=1))
-    rows, patches = torch.cat(parts), sum(int(features.valid.sum()) for features in train)
-    keep = min(len(rows), max(1, round(ratio * patches)))
-    return build_bank(rows, torch.cat(sources), keep, config, seed)
-
-
 @dataclass(frozen=True)
 class Searched:
     """The nearest bank row of every patch of one scan."""
@@ -98,55 +78,6 @@ def search_bank(bank: Bank, rows_of: RowsOf, features: PatchFeatures, reweighted
     largest = reweighted_score(rows, distances, nearest, bank) if reweighted else None
     index[held] = nearest[index[held]]
     return Searched(patches, index, float(distances.max()) if largest is None else largest)
-
-
-def build_bank(
-    rows: Float[Tensor, "N D"],
-    source: Int[Tensor, "N 2"],
-    n_keep: int,
-    config: BankConfig,
-    seed: int,
-) -> Bank:
-    """Bank of `n_keep` of the `rows`, the normal patches of one modality, by greedy k-centre.
-
-    Standardised by the scalar mean and standard deviation of all N rows, selected or not. All rows
-    may be selected. Raises InputError when the rows do not vary or are not finite.
-    """
-    std, mean = (statistic.item() for statistic in torch.std_mean(rows.float()))
-    if not 0 < std < float("inf"):
-        raise InputError(
-            f"the {len(rows)} feature rows of a bank have standard deviation {std}, not a positive "
-            "number; check the encoder's weights and that the training scans are not empty"
-        )
-    # One mean and one scale for all numbers: the order of distances is that of the raw rows.
-    drawn = seed if config.seed is None else config.seed
-    kept = greedy_k_centre(rows, n_keep, drawn, config.projection_eps)
-    own = (rows[kept].float() - mean) / std
-    if not config.whitening:
-        return Bank(own, mean, std, source[kept])
-    whitening = whitening_of(rows, config.whitening) * std
-    return Bank(own @ whitening, mean, std, source[kept], whitening)
-
-
-def whitening_of(rows: Float[Tensor, "N D"], power: float) -> Float[Tensor, "D D"]:
-    """W that gives `rows @ W` equal variance in all directions (power 1), or in part (below 1).
-
-    W = V diag((l + 0.05 mean(l))^(-power / 2)), V and l from the covariance of the rows. The 5 %
-    keep directions of almost no variance, which are noise, from dominating.
-    """
-    variances, directions = torch.linalg.eigh(torch.cov(rows.double().T))
-    scale = (variances.clamp_min(0) + 0.05 * variances.mean()).pow(-power / 2)
-    return (directions * scale).float().contiguous()
-
-
-def restandardised(bank: Bank, mean: float, std: float) -> Bank:
-    """The same bank under other statistics (`released` shares one pair between modalities).
-
-    Raises InputError for a whitened bank, whose directions have statistics of their own.
-    """
-    if bank.whitening is not None:
-        raise InputError("bank.whitening needs bank.statistics own; change one of them")
-    return replace(bank, rows=(bank.rows * bank.std + bank.mean - mean) / std, mean=mean, std=std)
 
 
 def nearest_rows(

@@ -41,7 +41,8 @@ def cached_features(
 ) -> PatchFeatures:
     """Features of a scan from the cache, or from its `sample()` and then stored.
 
-    A file that is missing, truncated or written for another key is rebuilt.
+    A file that is missing, truncated or written for another key is rebuilt. Raises InputError if
+    the scan's files change while they are read.
     """
     scan = content_hash(entry.files)
     packed: dict[Modality, dict[str, Tensor]] = {}
@@ -53,6 +54,8 @@ def cached_features(
             read = read or sample()
             stored = _packed(m, read, encoders, config)
             if config.cache:
+                if content_hash(entry.files) != scan:
+                    raise InputError(f"{entry.files[-1]}: changed while it was read; start again")
                 size = config.colour_size if m == "rgb" else config.preprocess.image_size
                 _write(path, stored, {**encoders.about[m], "size": size}, config)
         packed[m] = stored

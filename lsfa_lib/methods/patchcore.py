@@ -10,8 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lsfa_lib.config import PAPER_SCORES, Config, replaced, with_losses
+from lsfa_lib.detection.building import bank_of
 from lsfa_lib.detection.maps import prediction_of
-from lsfa_lib.detection.memory import RowsOf, bank_of, rows_of_modality, search_bank
+from lsfa_lib.detection.memory import RowsOf, rows_of_modality, search_bank
 from lsfa_lib.features.geometry import spread
 from lsfa_lib.features.lazy_scan import LazyScan
 from lsfa_lib.methods.method import Good, Predict
