@@ -186,6 +186,7 @@ def test_the_panel_of_points_alone_has_no_blend(
 def test_wrong_names(cached: Config) -> None:
     with pytest.raises(InputError, match="modalities holds 'depth', expected some of 3d, rgb"):
         configure(cached, {"modalities": ["depth"]})
+    assert configure(cached, {"modalities": ["rgb", "3d"]}) == cached
     with pytest.raises(InputError, match="modalities is empty; name rgb, 3d or both"):
         configure(cached, {"modalities": []})
 

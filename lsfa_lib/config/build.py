@@ -250,7 +250,8 @@ def checked(config: Config) -> Config:
     _check_modalities("modalities", config.modalities)
     if not config.modalities:
         raise InputError("modalities is empty; name rgb, 3d or both, such as modalities: [3d]")
-    return config
+    # In one order, so that the same choice has the same hash.
+    return replace(config, modalities=tuple(m for m in MODALITIES if m in config.modalities))
 
 
 def _check_modalities(field: str, names: tuple[str, ...]) -> None:
