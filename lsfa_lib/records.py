@@ -38,7 +38,8 @@ class Scan:
     """One capture as it lies on disk: colour, organised points and ground truth of equal size.
 
     `xyz` is in metres in the camera frame; a pixel without a reading is (0, 0, 0), and so are all
-    pixels of an image without 3D.
+    pixels of an image without 3D. Points without colour have a shaded depth image as `rgb`, to look
+    at.
     `defect` marks defective pixels and is read by metrics and figures only.
     """
 
@@ -52,7 +53,7 @@ class Scan:
     path: Path
     """The xyz file, or the image if there is none; for error messages."""
     modalities: tuple[Modality, ...] = MODALITIES
-    """What was captured; `("rgb",)` for an image without 3D."""
+    """What was captured; `("rgb",)` for an image without 3D, `("3d",)` without colour."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Sample:
     """
 
     rgb: Float[Tensor, "3 R R"]
-    """ImageNet-normalised."""
+    """ImageNet-normalised; without colour the shaded depth image, which no method reads."""
     xyz: Float[Tensor, "3 S S"]
     """Metres; zero where not valid."""
     valid: Bool[Tensor, "S S"]
@@ -74,6 +75,8 @@ class Sample:
     kind: str
     notes: tuple[str, ...] = ()
     """Sentences on what was left out of the scan."""
+    modalities: tuple[Modality, ...] = MODALITIES
+    """What was captured; see `Scan`."""
 
 
 @dataclass(frozen=True)

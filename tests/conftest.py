@@ -49,6 +49,7 @@ SLOW = {
     *("test_eyecandies", "test_explore", "test_feature_space"),
     *("test_finetune", "test_fitted", "test_gallery", "test_gallery_browser", "test_heads"),
     *("test_inprocess", "test_lab", "test_methods", "test_notebooks", "test_pipeline"),
+    *("test_images_alone", "test_points_alone"),
     *("test_pipeline_training", "test_pretraining", "test_project_studies"),
     *("test_random_weights", "test_report", "test_report_browser", "test_scaling"),
     *("test_selection", "test_sweep", "test_unlabelled"),

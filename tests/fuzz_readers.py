@@ -16,7 +16,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,11 @@ def depths(folder: Path, suffix: str) -> list[Path]:
     return found + (saved(folder, suffix, metres | {"xyz": points()}) if suffix != ".png" else [])
 
 
+def raws(folder: Path) -> list[Path]:
+    depth().astype("<u2").tofile(folder / "depth.raw")
+    return [folder / "depth.raw"]
+
+
 def plys(folder: Path) -> list[Path]:
     names = "".join(f"property float {n}\n" for n in "xyz")
     names += "".join(f"property uchar {n}\n" for n in ("red", "green", "blue"))
@@ -163,6 +168,8 @@ def cameras(folder: Path) -> list[Path]:
         "opencv.yaml": f"{opencv}{[each for row in MATRIX for each in row]}\n",
         "pcl.xml": f"<?xml version='1.0'?>\n<depth>{xml}</depth>",
         "k.txt": "\n".join(" ".join(map(str, row)) for row in MATRIX),
+        "viewer.csv": "Type,Depth\nResolution x,8\nResolution y,6\n\nIntrinsic:,\n"
+        "Fx,10.0\nFy,10.0\nPPx,4.0\nPPy,3.0\n",
     }
     for name, text in texts.items():
         (folder / name).write_text(text)
@@ -178,6 +185,7 @@ READERS = {
     "pcd": Reader(pcds, read_organised_cloud),
     "camera": Reader(cameras, lambda path: at_size(read_intrinsics(path), 8, 6, path)),
     "tree tiff": Reader(trees, mvtec3d.read_points),
+    "depth .raw": Reader(raws, partial(read_depth, camera=replace(CAMERA, width=8, height=6))),
     **{
         f"depth {s}": Reader(partial(depths, suffix=s), partial(read_depth, camera=CAMERA))
         for s in (".png", ".tiff", ".exr", ".npy")

@@ -1,8 +1,10 @@
-"""A made-up scan of known measures: a box on a ground, a piece beside it, readings that fail."""
+"""Made-up scans of known measures: a box on a ground, and a small one for readers of files."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -66,3 +68,87 @@ def write_wider(scan: Scan, root: Path, times: int) -> None:
     Image.fromarray(rgb).save(folder / "rgb" / f"{stem}.png")
     tifffile.imwrite(folder / "xyz" / f"{stem}.tiff", xyz, photometric="minisblack")
     Image.fromarray(gt).save(folder / "gt" / f"{stem}.png")
+
+
+@dataclass(frozen=True)
+class SensorScene:
+    """What a sensor sees: depths in whole millimetres, 0 without a reading, and a pinhole."""
+
+    depth_mm: np.ndarray
+    rgb: np.ndarray
+    focal: float = 40.0
+    centre: tuple[float, float] = (15.0, 12.5)
+
+    @property
+    def xyz(self) -> np.ndarray:
+        """Metres, (0, 0, 0) without a reading."""
+        v, u = np.indices(self.depth_mm.shape)
+        z = self.depth_mm / 1000
+        x, y = (u - self.centre[0]) * z / self.focal, (v - self.centre[1]) * z / self.focal
+        return np.stack([x, y, z], axis=-1)
+
+    @property
+    def camera(self) -> dict[str, Any]:
+        """The intrinsics by the names most software uses."""
+        (cx, cy), (height, width) = self.centre, self.depth_mm.shape
+        return {
+            **{"width": width, "height": height, "fx": self.focal, "fy": self.focal},
+            **{"cx": cx, "cy": cy},
+        }
+
+    def matrix(self, times: int = 1) -> list[list[float]]:
+        """K by rows, of an image of `times` the size."""
+        cx, cy = ((c + 0.5) * times - 0.5 for c in self.centre)
+        focal = self.focal * times
+        return [[focal, 0.0, cx], [0.0, focal, cy], [0.0, 0.0, 1.0]]
+
+
+def sensor_scene() -> SensorScene:
+    """24 x 32 px; 20 pixels and the last row have no reading."""
+    rng = np.random.default_rng(0)
+    depth = rng.integers(400, 600, (24, 32)).astype(np.uint16)
+    depth.flat[rng.choice(depth.size, 20, replace=False)] = 0
+    depth[-1] = 0
+    return SensorScene(depth, rng.integers(0, 256, (24, 32, 3)).astype(np.uint8))
+
+
+def cloud_fields(**values: np.ndarray) -> np.ndarray:
+    """A structured array with a field for each value of each pixel, row by row."""
+    columns = {name: np.asarray(value).ravel() for name, value in values.items()}
+    found = np.empty(len(next(iter(columns.values()))), [(n, c.dtype) for n, c in columns.items()])
+    for name, column in columns.items():
+        found[name] = column
+    return found
+
+
+PLY_TYPES = {"f4": "float", "u1": "uchar", "u4": "uint"}
+
+
+def write_ply(
+    path: Path, elements: dict[str, np.ndarray], about: tuple[str, ...] = (), text: bool = False
+) -> None:
+    """Elements by name, in their order, each a structured array; `about`: lines of the header."""
+    lines = ["ply", f"format {'ascii' if text else 'binary_little_endian'} 1.0", *about]
+    for name, rows in elements.items():
+        lines.append(f"element {name} {len(rows)}")
+        types = {n: rows.dtype[n].str[1:] for n in rows.dtype.names or ()}
+        lines += [f"property {PLY_TYPES[kind]} {n}" for n, kind in types.items()]
+    bodies = [_as_text(rows) if text else rows.tobytes() for rows in elements.values()]
+    path.write_bytes("\n".join([*lines, "end_header", ""]).encode() + b"".join(bodies))
+
+
+def write_pcd(path: Path, rows: np.ndarray, size: tuple[int, ...], text: bool = False) -> None:
+    """An organised cloud of (height, width), as the Point Cloud Library writes it."""
+    names = rows.dtype.names or ()
+    kinds = [rows.dtype[n].str[1].upper() for n in names]
+    header = (
+        f"# .PCD v0.7 - Point Cloud Data file format\nVERSION 0.7\nFIELDS {' '.join(names)}\n"
+        f"SIZE {' '.join(rows.dtype[n].str[2] for n in names)}\nTYPE {' '.join(kinds)}\n"
+        f"COUNT {' '.join('1' for _ in names)}\nWIDTH {size[1]}\nHEIGHT {size[0]}\n"
+        f"VIEWPOINT 0 0 0 1 0 0 0\nPOINTS {len(rows)}\nDATA {'ascii' if text else 'binary'}\n"
+    )
+    path.write_bytes(header.encode() + (_as_text(rows) if text else rows.tobytes()))
+
+
+def _as_text(rows: np.ndarray) -> bytes:
+    return "".join(" ".join(map(str, row)) + "\n" for row in rows.tolist()).encode()

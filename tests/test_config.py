@@ -291,6 +291,9 @@ def test_a_recipe_keeps_data_and_backbones_of_the_preset() -> None:
         PUBLISHED.preprocess, image_size=96, plane_distance_m=DEMO.preprocess.plane_distance_m
     )
     assert released.training == RELEASED.training
+    of_data = {"modalities": ["3d"], "preprocess.background_removal": "none"}
+    kept = configure(configure("tiny", of_data), {"recipe": "published"})
+    assert (kept.modalities, kept.preprocess.background_removal) == (("3d",), "none")
     # What is asked for by name comes after the recipe and the losses.
     both = {"recipe": "released", "only": "CLC", "training.weights.la": 0.5}
     weights = configure("tiny", both).training.weights

@@ -14,6 +14,7 @@ from lsfa_lib.config import Config, configure
 from lsfa_lib.datasets.layouts import entries, read_split
 from lsfa_lib.datasets.preprocess import prepare
 from lsfa_lib.explorer.fitted import fitted
+from lsfa_lib.explorer.inspection import Inspection
 from lsfa_lib.features.extract import load_encoders
 from lsfa_lib.figures.scan_images import pixels_of
 from lsfa_lib.pipeline import run_category
@@ -82,17 +83,21 @@ def test_a_method_of_the_image_loads_no_point_encoder(cached: Config) -> None:
         ({}, "LA and GA align images with points; run with --only IFC"),
         ({"method": "cfm"}, "CFM needs 3d; choose a method of the image alone"),
         ({"method": "depth_vm"}, "Depth VM needs 3d"),
+        ({"only": "none", "modalities": ["3d"]}, r"LSFA \(ours\) needs 3d; choose a method of the"),
     ],
-    ids=["lsfa", "cfm", "depth_vm"],
+    ids=["lsfa", "cfm", "depth_vm", "3d alone"],
 )
 def test_what_needs_points_says_so(config: Config, fields: dict[str, str], sentence: str) -> None:
     with pytest.raises(InputError, match=rf"seal holds images without 3D, but .*{sentence}"):
         run_category("seal", configure(config, fields), 0)
 
 
-def test_the_explorer_says_that_it_needs_points(config: Config) -> None:
-    with pytest.raises(InputError, match=r"images without 3D, which the explorer cannot show"):
+def test_the_explorer_shows_the_colours_alone(config: Config) -> None:
+    with pytest.raises(InputError, match=r"images without 3D, but LA and GA align"):
         fitted("seal", config, 0)
+    inspection = Inspection(fitted("seal", configure(config, {"only": "none"}), 0))
+    assert not inspection.blends and [r.modality for r in inspection.why().reasons] == ["rgb"]
+    assert len(inspection.figure().data) > 3 and "In colour (RGB)" in inspection.answer()
 
 
 def test_a_lost_xyz_file_is_still_missed(demo_root: Path, tmp_path: Path) -> None:

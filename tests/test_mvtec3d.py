@@ -7,6 +7,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from lsfa_lib.config import configure
 from lsfa_lib.datasets.layouts import Split, categories, entries, read_scan, read_split
 from lsfa_lib.datasets.mvtec3d import write_scan
 from lsfa_lib.datasets.tree_check import PUBLISHED_COUNTS, border_is_empty, check_tree
@@ -399,6 +400,9 @@ def test_defect_6_data_processed_in_place_is_recognised(root):
     (problem,) = check_tree(root).problems
     assert problem.startswith(f"{root / 'tire'}: 5 of 8 scans have no reading along the border")
     assert "in place by another tool; restore the original files" in problem
+    assert "set preprocess.background_removal to none" in problem
+    kept = configure("tiny", {"preprocess.background_removal": "none"})
+    assert not any("border" in problem for problem in check_tree(root, kept).problems)
 
 
 def test_the_check_tells_distances_and_doubts_coordinates_that_are_no_metres(root):

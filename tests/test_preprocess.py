@@ -346,6 +346,27 @@ def test_unusable_scans_are_named(
     assert str(caught.value).count("\n") == 0
 
 
+@pytest.mark.parametrize("cluster_method", ["grid", "dbscan"])
+def test_without_removal_every_reading_belongs_to_the_part(cluster_method: str) -> None:
+    kept = replace(CONFIG, background_removal="none", image_size=240)
+    kept = replace(kept, cluster_method=cluster_method)
+    v, u = np.indices((240, 240))
+    sheet = make_scan(0.0005 * np.sin(u / 9) * np.cos(v / 7))  # fills the frame, 0.5 mm high
+    with pytest.raises(InputError, match=r"fills the frame, set preprocess\.background_removal to"):
+        prepare(sheet, CONFIG)
+    cropped = with_xyz(one_disc(), clear_border)
+    with pytest.raises(InputError, match=r"on purpose, set preprocess\.background_removal to none"):
+        prepare(cropped, CONFIG)
+    for scan in (sheet, cropped):
+        sample, read = prepare(scan, kept), scan.xyz[..., 2] != 0
+        assert np.array_equal(sample.valid.numpy(), read)
+        assert np.array_equal(sample.xyz.permute(1, 2, 0).numpy(), scan.xyz)
+        assert np.array_equal(colours(sample)[read], scan.rgb[read])
+    assert not colours(prepare(cropped, kept))[:80].any()
+    with pytest.raises(InputError, match="all 57600 points have z = 0"):
+        prepare(with_xyz(sheet, clear), kept)
+
+
 def test_a_part_that_vanishes_at_the_size_asked_for_is_named() -> None:
     scan = make_scan(0.03 * disc(240, 0.52, 0.52, 0.02))
     assert 0 < part_mask(scan, CONFIG).sum() < 100

@@ -114,6 +114,7 @@ def _print(report: Report) -> None:
         kinds = ", ".join(f"{count} {kind}" for kind, count in split.kinds.items())
         near, far = split.distances_m
         depths = f"{near:.3f} to {far:.3f} m" if near <= far else "no 3D"
+        depths += "" if split.colour else "; no colour"
         typer.echo(f"{split.category:<16} {split.split:<11} {kinds}; {sizes} px; {depths}")
     for file in report.odd_files:
         typer.echo(f"not used: {file}")
@@ -179,6 +180,9 @@ def import_(
     images_only: Annotated[
         bool, Option("--images-only", help="Colour images that have no 3D.")
     ] = False,
+    depth_only: Annotated[
+        bool, Option("--depth-only", help="Depth images or clouds without colour.")
+    ] = False,
 ) -> None:
     """Bring scans of your own camera into the layout everything here reads.
 
@@ -187,7 +191,8 @@ def import_(
     """
     from lsfa_lib.datasets.importing import Target, import_scans
 
-    target = Target(root, category, split, kind, prefix, images_only)  # type: ignore[arg-type]
+    alone = {"images_only": images_only, "depth_only": depth_only}
+    target = Target(root, category, split, kind, prefix, **alone)  # type: ignore[arg-type]
     done = import_scans(source, target, intrinsics, depth_unit_m)
     scans = f"{len(done.names)} scan{'s' * (len(done.names) != 1)}"
     kept = len(done.names) - done.written

@@ -47,6 +47,7 @@ def fit(
     seed: Annotated[int, Option(min=0, help="For the coreset and training.")] = 0,
     device: options.Device = "auto",
     image_size: options.ImageSize = 0,
+    modalities: options.Modalities = "",
 ) -> None:
     """Fit a detector to the good parts of CATEGORY and save it as one file; needs no test split.
 
@@ -54,7 +55,8 @@ def fit(
     """
     from lsfa_lib.config import configure
 
-    fields = options.chosen_fields(data_root, device, image_size) | ({"only": only} if only else {})
+    fields = options.chosen_fields(data_root, device, image_size, modalities)
+    fields |= {"only": only} if only else {}
     fields |= {"detector.threshold": threshold, "detector.false_alarm_rate": rate}
     _check_rate(rate)
     chosen = configure(config or preset, fields)
@@ -101,7 +103,8 @@ def predict(
     """Classify SCANS and locate their defects: tables, maps, clouds and a report.
 
     Scans are folders rgb and xyz (MVTec 3D-AD), items of Eyecandies, NAME.png with NAME_depth.png,
-    or organised NAME.pcd or NAME.ply; images alone for a detector without 3D. Each is scored once:
+    or organised NAME.pcd or NAME.ply; images alone for a detector without 3D, depth images or
+    clouds alone for one without colour. Each is scored once:
     a second call resumes where the first ended.
 
     Example: `lsfa predict bracket.lsfa incoming --out results`.

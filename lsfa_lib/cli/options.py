@@ -24,16 +24,20 @@ Device = Annotated[str, Option(help="auto: CUDA if available, else CPU; cpu; cud
 ImageSize = Annotated[
     int, Option(help="Side of the square of points and maps, px; 0 keeps the preset's.")
 ]
+Modalities = Annotated[str, Option(help="Use one alone: rgb or 3d.", show_default="rgb and 3d")]
 Reports = Annotated[Path, Option("--reports", help="Folder of the reports.")]
 Workers = Annotated[int, Option(min=1, help="Parallel runs; they share the cores.")]
 
 
-def chosen_fields(data_root: str, device: str, image_size: int) -> dict[str, Any]:
+def chosen_fields(
+    data_root: str, device: str, image_size: int, modalities: str = ""
+) -> dict[str, Any]:
     """The fields these options set; those left at their defaults set none."""
     asked: dict[str, Any] = {
         "data.root": data_root,
         "device": "" if device == "auto" else device,
         "preprocess.image_size": image_size,
+        "modalities": [name.strip() for name in modalities.split(",") if name.strip()],
     }
     return {name: value for name, value in asked.items() if value}
 

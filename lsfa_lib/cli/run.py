@@ -35,6 +35,7 @@ def run(
     seeds: Annotated[int, Option(min=1, help="Run with this many seeds from `seed` on.")] = 1,
     device: options.Device = "auto",
     image_size: options.ImageSize = 0,
+    modalities: options.Modalities = "",
     workers: options.Workers = 2,
     reports: options.Reports = Path("reports"),
 ) -> None:
@@ -51,7 +52,7 @@ def run(
             f"--preset {preset} and --config {config} were both given; write `preset: {preset}` "
             "into the file"
         )
-    fields: dict[str, Any] = options.chosen_fields(data_root, device, image_size)
+    fields: dict[str, Any] = options.chosen_fields(data_root, device, image_size, modalities)
     fields |= dict(RANDOM_WEIGHTS) if random_weights else {}
     own = str(Path(method).resolve()) if method.endswith(".py") else method
     fields |= {n: v for n, v in {"only": only, "shots": shots, "method": own}.items() if v}
@@ -72,6 +73,7 @@ def run_name(preset: str, fields: dict[str, Any]) -> str:
     parts = [
         re.sub(r"[^\w.+-]+", "_", preset),
         f"{size}px" if size else "",
+        "+".join(fields.get("modalities", ())),
         fields.get("only", ""),
         f"{shots}shots" if shots else "",
         "random" if fields.get("image_encoder.weights") == "random" else "",

@@ -197,8 +197,8 @@ def with_losses(config: Config, name: str) -> Config:
 def _with_recipe(config: Config, recipe: str) -> Config:
     """The recipe of a preset, such as `published`, with the data and backbones of `config`.
 
-    Image size and plane distance are also kept: they belong to the data. The size of the image
-    encoder's image belongs to the recipe.
+    Modalities, image size, plane distance and the removal of the background are also kept: they
+    belong to the data. The size of the image encoder's image belongs to the recipe.
     """
     if recipe not in PRESETS:
         raise InputError(
@@ -214,10 +214,12 @@ def _with_recipe(config: Config, recipe: str) -> Config:
         base,
         preset=f"{recipe}-{config.preset}",
         data=config.data,
+        modalities=config.modalities,
         preprocess=replace(
             base.preprocess,
             image_size=config.preprocess.image_size,
             plane_distance_m=config.preprocess.plane_distance_m,
+            background_removal=config.preprocess.background_removal,
         ),
         image_encoder=replace(config.image_encoder, size=base.image_encoder.size),
         point_encoder=replace(config.point_encoder, norm=norm),
@@ -244,13 +246,21 @@ def checked(config: Config) -> Config:
             f"pseudo_defects scores LSFA's detector, not method {config.method}; leave one out"
         )
     _check_heads(config)
-    for name in config.finetune.modalities:
+    _check_modalities("finetune.modalities", config.finetune.modalities)
+    _check_modalities("modalities", config.modalities)
+    if not config.modalities:
+        raise InputError("modalities is empty; name rgb, 3d or both, such as modalities: [3d]")
+    # In one order, so that the same choice has the same hash.
+    return replace(config, modalities=tuple(m for m in MODALITIES if m in config.modalities))
+
+
+def _check_modalities(field: str, names: tuple[str, ...]) -> None:
+    for name in names:
         if name not in MODALITIES:
             raise InputError(
-                f"finetune.modalities holds {name!r}, expected some of {', '.join(MODALITIES)}; "
+                f"{field} holds {name!r}, expected some of {', '.join(MODALITIES)}; "
                 f"the nearest is {nearest(name, MODALITIES)}"
             )
-    return config
 
 
 def _check_heads(config: Config) -> None:
@@ -302,5 +312,15 @@ def config_hash(*parts: Any) -> str:
 
 def _plain(part: Any) -> Any:
     if dataclasses.is_dataclass(part) and not isinstance(part, type):
-        return {"type": type(part).__name__, **asdict(part)}
+        return {"type": type(part).__name__, **_hashed(part)}
     return str(part) if isinstance(part, Path) else part
+
+
+def _hashed(part: Any) -> dict[str, Any]:
+    """As `asdict`, without fields that were added later and have their default (`fields.added`)."""
+    values = {f: getattr(part, f.name) for f in dataclasses.fields(part)}
+    return {
+        f.name: _hashed(value) if dataclasses.is_dataclass(value) else value
+        for f, value in values.items()
+        if not (f.metadata.get("added") and value == f.default)
+    }

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 MODALITIES = ("3d", "rgb")
 PseudoKind = Literal["pasted", "blended", "dent", "bump", "colour"]
 """Kinds of pseudo-defect (pseudo/)."""
+
+
+def added(default: Any) -> Any:
+    """A field that an earlier version did not have, and that worked as `default` does.
+
+    Hashes leave it out at its default, so that what was kept under them is still found.
+    """
+    return field(default=default, metadata={"added": True})
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,9 @@ class PreprocessConfig:
     """`released`: DBSCAN's noise label can win as the "largest cluster"."""
     rgb_background: Literal["masked", "kept"] = "masked"
     """Colour outside the object: set to black with the plane (M3DM) or kept (CFM)."""
+    background_removal: Literal["plane", "none"] = added("plane")
+    """`none`: every reading belongs to the part. For parts that fill the frame, and for scans from
+    which the background was removed before."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +106,9 @@ class BankConfig:
     """Share of the valid patches of each modality the coreset keeps."""
     keep_ratio_rgb: float | None = None
     """`released`: 0.01, by mistake. None follows `keep_ratio`."""
-    max_rows: int = 0
+    max_rows: int = added(0)
     """Largest number of rows of a bank; 0: no limit but `keep_ratio`."""
-    memory_mb: float = 2048.0
+    memory_mb: float = added(2048.0)
     """Memory for the rows that the coreset is selected from, MB. Where all training scans need
     more, each is reduced to an equal number of rows first."""
     projection_eps: float = 0.9
@@ -268,6 +279,9 @@ class Config:
     method: str = "lsfa"
     """A name of `lsfa methods`, or the path of a .py file (docs/adding_a_method.md)."""
     data: DataConfig = field(default_factory=DataConfig)
+    modalities: tuple[str, ...] = added(MODALITIES)
+    """In use: `[3d]` or `[rgb]` alone leaves out the other's features and images. LA, GA and
+    methods that relate colour to shape, such as CFM, need both."""
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     image_encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
     point_encoder: PointEncoderConfig = field(default_factory=PointEncoderConfig)

@@ -30,7 +30,7 @@ class Capture:
     width: int
     height: int
     overexposed: float
-    """Share of overexposed pixels."""
+    """Share of overexposed pixels; 0 without colour."""
     distance_m: float = 0.0
     """Median of z; 0 for an image without 3D."""
     focal_px: tuple[float, float] = (0.0, 0.0)
@@ -42,7 +42,8 @@ class Capture:
 def capture_of(scan: Scan) -> Capture:
     """Frame and camera of a scan: u = fx x / z + cx and v = fy y / z + cy, by least squares."""
     height, width = scan.rgb.shape[:2]
-    overexposed = float((scan.rgb.min(axis=2) >= SATURATED).mean())
+    seen = scan.rgb.min(axis=2) >= SATURATED
+    overexposed = float(seen.mean()) if "rgb" in scan.modalities else 0.0
     if "3d" not in scan.modalities:
         return Capture(width, height, overexposed)
     rows, columns = np.nonzero(readings_of(scan.xyz))

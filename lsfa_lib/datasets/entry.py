@@ -24,7 +24,8 @@ class Entry:
     """`<category>/<split>/<kind>/<stem>`."""
     kind: str
     """`good`, or the name of its defects."""
-    rgb: Path
+    rgb: Path | None
+    """None for points without colour."""
     xyz: Path | None
     """Points, or the depths from which they are computed; None for an image without 3D."""
     gt: Path | None
@@ -38,9 +39,17 @@ class Entry:
         return tuple(file for file in (self.rgb, self.xyz, self.depth_bounds) if file)
 
     @property
+    def path(self) -> Path:
+        """The xyz file, or the image if there is none; for error messages."""
+        found = self.xyz or self.rgb
+        assert found is not None
+        return found
+
+    @property
     def modalities(self) -> tuple[str, ...]:
         """What was captured."""
-        return MODALITIES if self.xyz else ("rgb",)
+        captured = {"3d": self.xyz, "rgb": self.rgb}
+        return tuple(m for m in MODALITIES if captured[m])
 
 
 def visible(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ its defect may come with it. The sources are not changed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from lsfa_lib.datasets.own_scan import seen
 from lsfa_lib.records import Scan
 from lsfa_lib.storage.files import InputError, progress
 
+ByRole = dict[str, dict[str, tuple[str, Path]]]
+"""Role -> key of a scan -> its stem and its file of this role."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -37,6 +41,8 @@ class Target:
     """Put before the names of the scans, for cameras that number each day from 0."""
     images_only: bool = False
     """Import colour images that have no depth image or cloud."""
+    depth_only: bool = False
+    """Import depth images and clouds without colour."""
 
 
 @dataclass(frozen=True)
@@ -82,71 +88,86 @@ def import_scans(
 
 def _require_same(entry: Entry, scan: Scan, root: Path) -> None:
     path = scan_file(root, scan.name, "xyz" if entry.xyz else "rgb")
-    there = Entry(scan.name, scan.kind, scan_file(root, scan.name, "rgb"), path, None)
-    stored = read_scan(there if entry.xyz else replace(there, xyz=None))
+    rgb = entry.rgb and scan_file(root, scan.name, "rgb")
+    stored = read_scan(Entry(scan.name, scan.kind, rgb, entry.xyz and path, None))
     if not (np.array_equal(stored.rgb, scan.rgb) and np.array_equal(stored.xyz, scan.xyz)):
         raise InputError(
-            f"{entry.rgb}: a different scan is called {scan.name} already ({path}); import these "
-            "with --prefix, such as --prefix day2_, or remove the other"
+            f"{entry.rgb or entry.xyz}: a different scan is called {scan.name} already ({path}); "
+            "import these with --prefix, such as --prefix day2_, or remove the other"
         )
 
 
 def find_scans(source: Path, target: Target) -> list[Entry]:
     """The scans in a folder, named as in `target`; `rgb` and `xyz` of a cloud are the same file.
 
-    Raises InputError for a scan without all its files.
+    With `target.depth_only` there is no `rgb`. Raises InputError for a scan without all its files.
     """
     prefix = f"{target.category}/{target.split}/{target.kind}/{target.prefix}"
     if target.images_only:
-        colours, _, masks, _ = _by_role(source)[0].values()
+        by_role, _ = _by_role(source)
+        colours, masks = by_role["colour"], by_role["mask"]
         return [
             Entry(f"{prefix}{stem}", target.kind, path, None, masks.get(n, ("", None))[1])
             for n, (stem, path) in sorted(colours.items())
         ]
-    items = pair_files(source, prefix, target.kind)
+    items = pair_files(source, prefix, target.kind, not target.depth_only)
     if problems := [item for item in items if isinstance(item, str)]:
         raise InputError(problems[0])
     return [item for item in items if isinstance(item, Entry)]
 
 
-def pair_files(source: Path, prefix: str, kind: str) -> list[Entry | str]:
-    """The complete scans in a folder, and a sentence for each problem with any other."""
+def pair_files(source: Path, prefix: str, kind: str, colour: bool = True) -> list[Entry | str]:
+    """The complete scans in a folder, and a sentence for each problem with any other.
+
+    Without `colour`, depth images and clouds are complete alone; colour images are left out.
+    """
     by_role, problems = _by_role(source)
-    colours, depths, masks, clouds = by_role.values()
-    for name, (stem, depth) in depths.items():
-        if name not in colours:
-            problems.append(
-                f"{depth}: no colour image {stem}.png next to it; give both the same stem"
-                + seen(source)
-            )
-        elif name in clouds:
-            problems.append(f"{depth}: there is a cloud {stem} too; keep one of them")
-    problems += [
-        f"{path}: no depth image {stem}_depth.png or cloud next to it; give both the same stem, or "
-        f"import images alone with --images-only{seen(source)}"
-        for name, (stem, path) in colours.items()
-        if name not in clouds | depths
-    ]
-    complete = {n: own for n, own in depths.items() if n in colours and n not in clouds}
-    complete |= {n: own for n, own in clouds.items() if n not in depths}
+    colours, depths, masks, clouds = (by_role[r] for r in ("colour", "depth", "mask", "cloud"))
+    problems += _unpaired(source, by_role, colour)
+    complete = {n: own for n, own in depths.items() if n in colours or not colour} | clouds
     return [
         *problems,
         *(
             Entry(
                 f"{prefix}{stem}",
                 kind,
-                colours.get(n, (stem, xyz))[1],
+                colours.get(n, (stem, xyz))[1] if colour else None,
                 xyz,
                 masks.get(n, ("", None))[1],
             )
             for n, (stem, xyz) in sorted(complete.items())
+            if n not in depths.keys() & clouds.keys()
         ),
     ]
 
 
-def _by_role(source: Path) -> tuple[dict[str, dict[str, tuple[str, Path]]], list[str]]:
+def _unpaired(source: Path, by_role: ByRole, colour: bool) -> Iterator[str]:
+    """A sentence for each file without its partner, and for each second one."""
+    colours, depths, clouds = (by_role[role] for role in ("colour", "depth", "cloud"))
+    for name, (stem, depth) in depths.items():
+        if colour and name not in colours:
+            yield (
+                f"{depth}: no colour image {stem}.png next to it; give both the same stem, or "
+                f"import depth alone with --depth-only{seen(source)}"
+            )
+        elif name in clouds:
+            yield f"{depth}: there is a cloud {stem} too; keep one of them"
+        elif colour and depth.suffix.lower() == ".raw":
+            yield (
+                f"{depth}: depths of a viewer's snapshot, which are not aligned to its colour "
+                "image; align them in the camera's software, or import depth with --depth-only"
+            )
+    for name, (stem, path) in colours.items():
+        if colour and name not in clouds | depths:
+            yield (
+                f"{path}: no depth image {stem}_depth.png or cloud next to it; give both the same "
+                f"stem, or import images alone with --images-only{seen(source)}"
+            )
+
+
+def _by_role(source: Path) -> tuple[ByRole, list[str]]:
     """For each role (stem, file) by the key of the scan; a sentence for each second one."""
-    found: dict[str, dict[str, tuple[str, Path]]] = {role: {} for role in SUFFIXES}
+    found: ByRole = {role: {} for role in SUFFIXES}
     problems = []
     folders = [p for p in visible(source) if p.is_dir() and p.name.casefold() in WORDS]
     files = [p for folder in (source, *folders) for p in visible(folder) if p.is_file()]
@@ -156,7 +177,10 @@ def _by_role(source: Path) -> tuple[dict[str, dict[str, tuple[str, Path]]], list
         role, stem = role_of(path, source, known)
         if path.suffix.lower() not in SUFFIXES[role]:
             continue
-        if other := found[role].get(key(stem)):
+        other = found[role].get(key(stem))
+        if other and role == "depth" and path.suffix.lower() == ".raw":
+            del found[role][key(stem)]  # the viewer's coloured picture of these depths
+        elif other:
             problems.append(f"{path}: {other[1].name} is the same scan's {role}; keep one")
         found[role].setdefault(key(stem), (stem, path))
     return found, problems
@@ -165,6 +189,8 @@ def _by_role(source: Path) -> tuple[dict[str, dict[str, tuple[str, Path]]], list
 def _check(source: Path, target: Target, depth_unit_m: float) -> None:
     if not source.is_dir():
         raise InputError(f"{source}: no such folder; give the folder that holds the scans")
+    if target.images_only and target.depth_only:
+        raise InputError("--images-only and --depth-only leave nothing; give one of them")
     if target.split not in SPLITS:
         raise InputError(f"there is no split {target.split!r}; choose among {', '.join(SPLITS)}")
     for name in (target.category, target.kind):

@@ -36,9 +36,9 @@ def find_incoming(
 ) -> Incoming:
     """The scans in folders (and folders below them) and of single files, sorted by name.
 
-    Captured are the modalities of the training scans: without 3D, images alone are scans. `light`
-    selects one of the images of Eyecandies; the folder `skip` is not looked into. Raises InputError
-    for a path that does not exist.
+    Captured are the modalities of the training scans: without 3D, images alone are scans, and
+    without colour, points alone. `light` selects one of the images of Eyecandies; the folder `skip`
+    is not looked into. Raises InputError for a path that does not exist.
     """
     entries: dict[str, Entry] = {}
     problems: dict[str, str] = {}
@@ -96,7 +96,7 @@ def _scans_of(
             yield from _scans_in(folder, prefix, captured, light)
         return
     if path.suffix.lower() in importing.SUFFIXES["cloud"] and "3d" in captured:
-        yield Entry(path.stem, UNLABELLED, path, path, None)
+        yield Entry(path.stem, UNLABELLED, path if "rgb" in captured else None, path, None)
         return
     folder = path.parent.parent if path.parent.name in ROLES else path.parent
     items = [i for f in (folder, path.parent) for i in _scans_in(f, "", captured, light)]
@@ -120,7 +120,7 @@ def _scans_in(
     folder: Path, prefix: str, captured: Sequence[str], light: int
 ) -> Iterator[Entry | str]:
     """The scans whose files lie in the folder or in its folders of roles."""
-    depth = "3d" in captured
+    depth, colour = "3d" in captured, "rgb" in captured
     for place in (folder, folder / "data"):
         if items := eyecandies.items_of(place):
             found = eyecandies.pair_unlabelled(place, light, prefix)
@@ -130,10 +130,11 @@ def _scans_in(
     if not depth:
         place = folder / "rgb" if (folder / "rgb").is_dir() else folder
         yield from _images(visible(place), prefix)
-    elif (folder / "rgb").is_dir() and not (folder / "depth").is_dir():
-        yield from map(_unlabelled, mvtec3d.pair_folder(folder, ["rgb", "xyz"], prefix, UNLABELLED))
+    elif (folder / ("rgb" if colour else "xyz")).is_dir() and not (folder / "depth").is_dir():
+        roles = ["rgb", "xyz"] if colour else ["xyz"]
+        yield from map(_unlabelled, mvtec3d.pair_folder(folder, roles, prefix, UNLABELLED))
     else:
-        yield from map(_unlabelled, importing.pair_files(folder, prefix, UNLABELLED))
+        yield from map(_unlabelled, importing.pair_files(folder, prefix, UNLABELLED, colour))
 
 
 def _unlabelled(item: Entry | str) -> Entry | str:

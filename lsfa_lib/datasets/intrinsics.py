@@ -23,7 +23,10 @@ NAMES = {
     "cy": ("cy", "ppy", "principal_point_y", "center_y", "c_y", "py"),
 }
 MATRICES = ("intrinsic_matrix", "k", "camera_matrix", "intrinsics", "intrinsic", "matrix")
-SIZES = {"width": ("width", "image_width", "w"), "height": ("height", "image_height", "h")}
+SIZES = {
+    "width": ("width", "image_width", "w", "resolution x"),
+    "height": ("height", "image_height", "h", "resolution y"),
+}
 UNITS = ("depth_unit_m", "z_multiplication_factor", "depth_scale", "depth_units", "depth_unit")
 COLOUR, DEPTH = ("color", "colour", "rgb"), ("depth",)
 READ = (
@@ -138,6 +141,10 @@ def _parsed(path: Path, text: str) -> Any:
     if suffix == ".json":
         return json.loads(text)
     if suffix in (".txt", ".csv"):
+        # A name and a number a line, as the RealSense Viewer writes them.
+        named = re.findall(r"^ *([a-z][\w ]*?) *[,:=] *([-+.\de]+) *$", text, re.I | re.M)
+        if named:
+            return {name: float(number) for name, number in named}
         rows = [
             [float(word) for word in re.split(r"[\s,;]+", r.strip()) if word]
             for r in text.splitlines()

@@ -18,7 +18,8 @@ from lsfa_lib.datasets import eyecandies, mvtec3d
 from lsfa_lib.datasets.categories import EYECANDIES, categories, layout_of
 from lsfa_lib.datasets.entry import Entry, SplitName
 from lsfa_lib.datasets.image_files import read_gt, read_rgb, require_size
-from lsfa_lib.records import Scan
+from lsfa_lib.datasets.relief import shaded_depth
+from lsfa_lib.records import Points, Scan
 from lsfa_lib.storage.files import InputError
 
 
@@ -95,19 +96,28 @@ def pair_files(
 
 def read_scan(entry: Entry) -> Scan:
     """The scan of `entry`. Raises InputError if a file is damaged or not in the published form."""
-    rgb, path = read_rgb(entry.rgb), entry.xyz or entry.rgb
-    if not entry.xyz:
+    rgb = read_rgb(entry.rgb) if entry.rgb else None
+    xyz = _points(entry)
+    if xyz is None:
+        assert rgb is not None
         xyz = np.zeros(rgb.shape, np.float32)
-    elif entry.depth_bounds:
-        xyz = eyecandies.read_points(entry.xyz, entry.depth_bounds)
-    else:
-        xyz = mvtec3d.read_points(entry.xyz)
-    require_size(entry.rgb, rgb, path, xyz)
+    elif rgb is None:
+        rgb = shaded_depth(xyz)
+    require_size(entry.rgb or entry.path, rgb, entry.path, xyz)
     defect = np.zeros(rgb.shape[:2], bool)
     if entry.gt:
         defect = read_gt(entry.gt)
-        require_size(entry.gt, defect, path, xyz)
-    return Scan(rgb, xyz, defect, entry.name, entry.kind, path, entry.modalities)
+        require_size(entry.gt, defect, entry.path, xyz)
+    return Scan(rgb, xyz, defect, entry.name, entry.kind, entry.path, entry.modalities)
+
+
+def _points(entry: Entry) -> Points | None:
+    """The points of a scan; None of an image without 3D."""
+    if not entry.xyz:
+        return None
+    if entry.depth_bounds:
+        return eyecandies.read_points(entry.xyz, entry.depth_bounds)
+    return mvtec3d.read_points(entry.xyz)
 
 
 def odd_files(category: Path) -> list[Path]:

@@ -1,8 +1,9 @@
 """MVTec 3D-AD on disk: `<category>/<split>/<good|defect>/{rgb,xyz,gt}/<stem>.{png,tiff,png}`.
 
 Defect folders are found, never listed in code, and the three files of a scan are paired by their
-stem. A category without any folder `xyz` holds images without 3D, PNG or JPEG. `layouts` reads this
-and other layouts, `tree_check.check_tree` checks a complete tree.
+stem. A category without any folder `xyz` holds images without 3D, PNG or JPEG; one without any
+folder `rgb` holds points without colour. `layouts` reads this and other layouts,
+`tree_check.check_tree` checks a complete tree.
 """
 
 from __future__ import annotations
@@ -44,9 +45,8 @@ def _pair_kind(folder: Path) -> Iterator[Entry | str]:
     if split != "test" and folder.name != "good":
         yield f"{folder}: {split} may hold only `good` scans; move this folder to test"
         return
-    roles = ["rgb"]
-    if any(folder.parents[1].glob("*/*/xyz")):
-        roles.append("xyz")
+    there = [role for role in ("rgb", "xyz") if any(folder.parents[1].glob(f"*/*/{role}"))]
+    roles = there or ["rgb"]
     if folder.name not in ("good", UNLABELLED) or _place(folder, "gt").is_dir():
         roles.append("gt")
     yield from pair_folder(folder, roles, "/".join(folder.parts[-3:]) + "/", folder.name)
@@ -71,7 +71,7 @@ def pair_folder(folder: Path, roles: list[str], prefix: str, kind: str) -> Itera
         if problem := missing_partners(files, expected):
             yield problem
         else:
-            yield Entry(prefix + stem, kind, files["rgb"], files.get("xyz"), files.get("gt"))
+            yield Entry(prefix + stem, kind, files.get("rgb"), files.get("xyz"), files.get("gt"))
 
 
 def _place(folder: Path, role: str) -> Path:
@@ -122,10 +122,11 @@ def write_scan(root: Path, scan: Scan, gt: UInt8[np.ndarray, "H W"] | None = Non
 
     `gt` replaces the default ground truth, 255 where `scan.defect`; unlabelled scans have none.
     """
-    images = {"rgb": scan.rgb}
+    images: dict[str, UInt8[np.ndarray, "H W *channels"]] = {}
     if scan.kind != UNLABELLED:
-        defect = scan.defect.astype(np.uint8) * 255 if gt is None else gt
-        images = {"gt": defect, "rgb": scan.rgb}
+        images["gt"] = scan.defect.astype(np.uint8) * 255 if gt is None else gt
+    if "rgb" in scan.modalities:
+        images["rgb"] = scan.rgb
     for role, image in images.items():
         with atomic_write(scan_file(root, scan.name, role)) as path:
             Image.fromarray(image).save(path, compress_level=1)

@@ -7,12 +7,14 @@ from collections.abc import Collection
 from pathlib import Path
 
 FILE_WORDS = {
-    **dict.fromkeys(("rgb", "color", "colour", "texture"), "colour"),
+    **dict.fromkeys(("rgb", "color", "colour", "texture", "intensity"), "colour"),
     **dict.fromkeys(("depth", "depthmap", "xyz", "points"), "depth"),
     **dict.fromkeys(("mask", "gt"), "mask"),
-    "cloud": "cloud",
+    **{"cloud": "cloud", "confidence": "unused"},
 }
 """Role of a file by a word of its stem; a file without one is colour."""
+NUMBERED = FILE_WORDS | {"left": "colour"}
+"""Role by a word that a number follows at once, such as `depth000012`, as the ZED writes them."""
 WORDS = FILE_WORDS | {
     **dict.fromkeys(("colors", "colours", "image", "images", "img"), "colour"),
     **dict.fromkeys(("depths", "pointcloud"), "depth"),
@@ -22,9 +24,10 @@ WORDS = FILE_WORDS | {
 """Role of all files of a folder of this name."""
 SUFFIXES = {
     "colour": (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"),
-    "depth": (".png", ".tif", ".tiff", ".exr", ".npy"),
+    "depth": (".png", ".tif", ".tiff", ".exr", ".npy", ".raw"),
     "mask": (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"),
     "cloud": (".pcd", ".ply"),
+    "unused": (),
 }
 _SEPARATORS = re.compile(r"([_\-. ]+)")
 
@@ -67,6 +70,8 @@ def _ending(stem: str) -> tuple[str, str]:
 
 def _inside(stem: str) -> tuple[str, str]:
     """Role by the only such word of a stem, and the stem without it."""
+    if (glued := re.fullmatch(r"([^\W\d_]+)(\d+)", stem)) and glued[1].casefold() in NUMBERED:
+        return NUMBERED[glued[1].casefold()], glued[2]
     parts = _SEPARATORS.split(stem)
     places = [i for i, part in enumerate(parts) if part.casefold() in FILE_WORDS]
     if len(places) != 1 or len(parts) == 1:

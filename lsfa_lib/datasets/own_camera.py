@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float64, Shaped
+from jaxtyping import Bool, Float64, Shaped, UInt16
 
 from lsfa_lib.datasets.clouds import read_cloud, require_organised
-from lsfa_lib.datasets.image_files import read_any, read_colour
+from lsfa_lib.datasets.image_files import decoding, read_any, read_colour
 from lsfa_lib.datasets.intrinsics import Intrinsics as Intrinsics
 from lsfa_lib.datasets.intrinsics import at_size
 from lsfa_lib.datasets.intrinsics import read_intrinsics as read_intrinsics
@@ -31,14 +31,14 @@ def read_organised_cloud(
     Raises InputError without colour or rows, and for distances outside `PLAUSIBLE_M`.
     """
     cloud = read_cloud(path)
-    rgb = read_colour(image) if image and cloud.colours is None else None
+    rgb = read_colour(image) if image and (cloud.colours is None or not cloud.height) else None
     size = require_organised(path, cloud, rgb.shape[:2] if rgb is not None else (0, 0))
     if cloud.colours is not None:
         rgb = cloud.colours.reshape(*size, 3)
     if rgb is None:
         raise InputError(
-            f"{path}: no colour field, expected rgb or rgba; export the cloud with its colours, or "
-            "put a colour image of the same name beside it"
+            f"{path}: no colour field, expected rgb or rgba; export the cloud with its colours, "
+            "put a colour image of the same name beside it, or import it alone with --depth-only"
         )
     if rgb.shape[:2] != size:
         raise InputError(
@@ -48,14 +48,26 @@ def read_organised_cloud(
     return rgb, measured_points(path, cloud.points.reshape(*size, 3), unit_m)
 
 
+def read_organised_points(path: Path, unit_m: float = 1.0) -> Points:
+    """Points in metres of a cloud that keeps its rows and columns, without its colours, if any.
+
+    Raises InputError as `read_organised_cloud` does.
+    """
+    cloud = read_cloud(path)
+    size = require_organised(path, cloud)
+    return measured_points(path, cloud.points.reshape(*size, 3), unit_m)
+
+
 def read_depth(path: Path, camera: Intrinsics | None, unit_m: float = 0.0) -> Points:
     """Points in metres of a depth image, or of an image of x, y, z (.png, .tiff, .exr or .npy).
 
     0, negative numbers, NaN, infinity and the largest whole number of the type are no reading.
     Whole numbers are millimetres unless the camera or `unit_m` says otherwise; for others metres
-    and millimetres are told apart by their median. Raises InputError.
+    and millimetres are told apart by their median. A .raw file has the size of the camera's file.
+    Raises InputError.
     """
-    values = read_any(path)
+    raw = path.suffix.lower() == ".raw"
+    values = _read_raw(path, _required(camera, path)) if raw else read_any(path)
     if values.ndim == 3 and values.shape[2] == 3 and values.dtype.kind == "f":
         return measured_points(path, values.astype(np.float64), unit_m or 1.0)
     if values.ndim != 2 or not values.size:
@@ -68,11 +80,7 @@ def read_depth(path: Path, camera: Intrinsics | None, unit_m: float = 0.0) -> Po
             f"{path}: depths of {values.dtype.itemsize * 8} bits, which tell no distances apart; "
             "export 16 bits, or floats"
         )
-    if camera is None:
-        raise InputError(
-            f"{path.parent}: depth images need the camera's intrinsics; give their file by "
-            "--intrinsics (JSON with fx, fy, cx, cy in pixels, or XML)"
-        )
+    camera = _required(camera, path)
     z = values.astype(np.float64)
     if values.dtype.kind in "iu":
         z[values == np.iinfo(values.dtype).max] = 0
@@ -81,6 +89,28 @@ def read_depth(path: Path, camera: Intrinsics | None, unit_m: float = 0.0) -> Po
     require_plausible(path, z[known], unit)
     fitted = at_size(camera, values.shape[1], values.shape[0], path)
     return points_of_depth(np.where(known, z, 0) * unit, fitted)
+
+
+def _required(camera: Intrinsics | None, path: Path) -> Intrinsics:
+    if camera is None:
+        raise InputError(
+            f"{path.parent}: depth images need the camera's intrinsics; give their file by "
+            "--intrinsics (JSON with fx, fy, cx, cy in pixels, or XML)"
+        )
+    return camera
+
+
+def _read_raw(path: Path, camera: Intrinsics) -> UInt16[np.ndarray, "H W"]:
+    """Depths of 16 bits, row by row without a header, as the RealSense Viewer writes them."""
+    with decoding(path):
+        values = np.fromfile(path, "<u2")
+    width, height = camera.width, camera.height
+    if not values.size or len(values) != width * height:
+        raise InputError(
+            f"{path}: {len(values)} depths, expected {width} x {height} as in the camera's file; "
+            "give the one of this snapshot by --intrinsics, such as NAME_Depth_metadata.csv"
+        )
+    return values.reshape(height, width)
 
 
 def _unit_of(values: Shaped[np.ndarray, "H W"], z: Float64[np.ndarray, "H W"]) -> float:

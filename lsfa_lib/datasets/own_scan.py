@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,19 @@ import numpy as np
 from lsfa_lib.datasets.entry import Entry, visible
 from lsfa_lib.datasets.image_files import read_colour, read_mask
 from lsfa_lib.datasets.names import SUFFIXES
-from lsfa_lib.datasets.own_camera import Intrinsics, read_depth, read_organised_cloud
+from lsfa_lib.datasets.own_camera import (
+    Intrinsics,
+    read_depth,
+    read_organised_cloud,
+    read_organised_points,
+)
 from lsfa_lib.datasets.registration import Grid, camera_of_grid, colour_on, grid_of, mask_on
-from lsfa_lib.records import MODALITIES, UNLABELLED, Mask, Points, Scan
+from lsfa_lib.datasets.relief import shaded_depth
+from lsfa_lib.records import UNLABELLED, Mask, Points, Scan
 from lsfa_lib.storage.files import InputError
+
+MIDDLE = 1 / 8
+"""A principal point this near the middle of an image, as a share of its side, is that image's."""
 
 
 def read_own(scan: Entry, camera: Intrinsics | None, unit_m: float = 0.0) -> Scan:
@@ -21,31 +31,54 @@ def read_own(scan: Entry, camera: Intrinsics | None, unit_m: float = 0.0) -> Sca
     `unit_m` is the length of one unit; 0: the camera's, else that of `read_depth`, or metres for
     a cloud. Colour of another size than depth is brought onto its grid.
     """
-    image = None if scan.rgb == scan.xyz else scan.rgb
-    if scan.xyz and scan.xyz.suffix.lower() in SUFFIXES["cloud"]:
-        rgb, xyz = read_organised_cloud(scan.xyz, unit_m or 1.0, image)
+    cloud = scan.path.suffix.lower() in SUFFIXES["cloud"]
+    if scan.rgb is None:
+        xyz = (
+            read_organised_points(scan.path, unit_m or 1.0)
+            if cloud
+            else _depth_on_grid(scan.path, None, camera, unit_m)
+        )
+        photograph = rgb = shaded_depth(xyz)
+        grid = Grid(rgb.shape[1], rgb.shape[0])
+    elif cloud:
+        image = None if scan.rgb == scan.xyz else scan.rgb
+        rgb, xyz = read_organised_cloud(scan.path, unit_m or 1.0, image)
         photograph, grid = rgb, Grid(rgb.shape[1], rgb.shape[0])
     else:
         photograph = rgb = read_colour(scan.rgb)
-        xyz, grid = np.zeros(rgb.shape, np.float32), Grid(rgb.shape[1], rgb.shape[0])
+        colour_size = (rgb.shape[1], rgb.shape[0])
+        xyz, grid = np.zeros(rgb.shape, np.float32), Grid(*colour_size)
         if scan.xyz:
-            xyz, grid = _registered(scan, (rgb.shape[1], rgb.shape[0]), camera, unit_m)
+            camera = _of_colour(camera, colour_size)
+            xyz = _depth_on_grid(scan.xyz, colour_size, camera, unit_m)
+            size = (xyz.shape[1], xyz.shape[0])
+            grid = grid_of(scan.xyz, size, scan.rgb, colour_size, camera)
             rgb = colour_on(grid, rgb)
     defect = _defect(scan, xyz.shape[:2], photograph.shape[:2], grid)
-    modalities = MODALITIES if scan.xyz else ("rgb",)
-    return Scan(rgb, xyz, defect, scan.name, scan.kind, scan.xyz or scan.rgb, modalities)
+    return Scan(rgb, xyz, defect, scan.name, scan.kind, scan.path, scan.modalities)
 
 
-def _registered(
-    scan: Entry, colour_size: tuple[int, int], camera: Intrinsics | None, unit_m: float
-) -> tuple[Points, Grid]:
-    """Points of the depth image, and its grid in the colour image."""
-    assert scan.xyz is not None
-    xyz = read_depth(scan.xyz, camera, unit_m)
+def _of_colour(camera: Intrinsics | None, size: tuple[int, int]) -> Intrinsics | None:
+    """The camera with the size of the colour image, where its file has none but they fit.
+
+    They do if the principal point is near the middle of the colour image.
+    """
+    if not camera or camera.width or camera.colour:
+        return camera
+    middle = (size[0] - 1) / 2, (size[1] - 1) / 2
+    offsets = abs(camera.cx - middle[0]) / size[0], abs(camera.cy - middle[1]) / size[1]
+    fits = max(offsets) < MIDDLE
+    return replace(camera, width=size[0], height=size[1]) if fits else camera
+
+
+def _depth_on_grid(
+    path: Path, colour_size: tuple[int, int] | None, camera: Intrinsics | None, unit_m: float
+) -> Points:
+    """Points of a depth image by the camera on whose grid it is; None: without a colour image."""
+    xyz = read_depth(path, camera, unit_m)
     size = (xyz.shape[1], xyz.shape[0])
-    if camera and (own := camera_of_grid(camera, size, colour_size, scan.xyz)) is not camera:
-        xyz = read_depth(scan.xyz, own, unit_m)
-    return xyz, grid_of(scan.xyz, size, scan.rgb, colour_size, camera)
+    own = camera and camera_of_grid(camera, size, colour_size or size, path)
+    return xyz if own is camera else read_depth(path, own, unit_m)
 
 
 def _defect(scan: Entry, size: tuple[int, ...], photograph: tuple[int, ...], grid: Grid) -> Mask:
@@ -54,8 +87,8 @@ def _defect(scan: Entry, size: tuple[int, ...], photograph: tuple[int, ...], gri
         if scan.kind in ("good", UNLABELLED):
             return np.zeros(size, bool)
         raise InputError(
-            f"{scan.rgb}: a scan of kind {scan.kind!r} needs a mask "
-            f"{Path(scan.name).name}_mask.png that marks its defect{seen(scan.rgb.parent)}; draw "
+            f"{scan.rgb or scan.path}: a scan of kind {scan.kind!r} needs a mask "
+            f"{Path(scan.name).name}_mask.png that marks its defect{seen(scan.path.parent)}; draw "
             f"one, or import it as --kind {UNLABELLED}"
         )
     defect = read_mask(scan.gt)

@@ -24,6 +24,8 @@ BORDER_POINTS = 4000
 FIRST_POINTS, FINALISTS = 200, 20
 """All planes are compared on a few border points, the best of them on all points."""
 REFITS = 3
+NO_REMOVAL = "set preprocess.background_removal to none"
+"""The way out where there is no background to remove."""
 BEHIND = 3.0
 """Nothing can be seen behind the ground: a reading there counts up to the square of this."""
 
@@ -51,7 +53,7 @@ def plane_of(scan: Scan, config: PreprocessConfig) -> Plane:
             f"{scan.path}: no background plane, only {share:.0%} of the border's readings lie "
             f"within {reach * 1000:g} mm of one, expected {PLANE_SHARE:.0%}; "
             "capture the part on a flat surface, or raise preprocess.ransac_distance_m for a "
-            "noisier camera"
+            f"noisier camera; if there is no background in the scan, {NO_REMOVAL}"
         )
     for _ in range(REFITS):
         plane = _fit(points[None, _near(points, plane, reach)])[0]
@@ -74,7 +76,7 @@ def readings_of(xyz: Points) -> Mask:
 
 def _border_points(scan: Scan, config: PreprocessConfig) -> Cloud:
     """Readings in the strips along the four sides of the field that the camera measured."""
-    _require_readings(scan)
+    require_readings(scan)
     readings = readings_of(scan.xyz)
     field, strips = _field_and_strips(readings, config.border_px)
     border = readings & strips
@@ -83,12 +85,14 @@ def _border_points(scan: Scan, config: PreprocessConfig) -> Cloud:
         raise InputError(
             f"{scan.path}: readings span {field:.0%} of the frame (expected {FIELD_SHARE:.0%}) and "
             f"fill {fill:.0%} of its border (expected {BORDER_FILL:.0%}), as if another tool had "
-            "removed the background in place; restore the original file"
+            "removed the background in place; restore the original file, or, if it was removed on "
+            f"purpose, {NO_REMOVAL}"
         )
     return scan.xyz[border].astype(np.float64)
 
 
-def _require_readings(scan: Scan) -> None:
+def require_readings(scan: Scan) -> None:
+    """Raises InputError for a scan without any reading, or with coordinates that are no numbers."""
     if not np.isfinite(scan.xyz).all():
         broken = (~np.isfinite(scan.xyz).all(-1)).sum()
         raise InputError(

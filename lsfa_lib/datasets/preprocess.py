@@ -12,7 +12,13 @@ from PIL import Image
 from scipy import ndimage
 
 from lsfa_lib.config import PreprocessConfig
-from lsfa_lib.datasets.plane import height_above, plane_of, readings_of
+from lsfa_lib.datasets.plane import (
+    NO_REMOVAL,
+    height_above,
+    plane_of,
+    readings_of,
+    require_readings,
+)
 from lsfa_lib.records import Mask, Points, Sample, Scan
 from lsfa_lib.storage.files import InputError
 
@@ -60,11 +66,15 @@ def prepare(
         name=scan.name,
         kind=scan.kind,
         notes=_second_part(part, other),
+        modalities=scan.modalities,
     )
 
 
 def part_of(scan: Scan, config: PreprocessConfig) -> Mask:
-    """True on the part; on all of an image without 3D, which has no plane to tell it by."""
+    """True on the part; on all of an image without 3D, which has no plane to tell it by.
+
+    Without removal of the background, at every reading.
+    """
     return part_and_other(scan, config)[0]
 
 
@@ -77,6 +87,9 @@ def part_and_other(scan: Scan, config: PreprocessConfig) -> tuple[Mask, int]:
     """As `part_of`, and the number of readings of the largest component that is left out."""
     if "3d" not in scan.modalities:
         return np.ones(scan.rgb.shape[:2], bool), 0
+    if config.background_removal == "none":
+        require_readings(scan)
+        return readings_of(scan.xyz), 0
     return _part_off_plane(scan, config)
 
 
@@ -101,7 +114,8 @@ def _part_off_plane(scan: Scan, config: PreprocessConfig) -> tuple[Mask, int]:
             f"{config.plane_distance_m * 1000:g} mm from the background plane, expected a "
             f"part of {config.cluster_min_points}; check that there is a part in view, or lower "
             "preprocess.plane_distance_m (in a file for --config, as `preprocess: "
-            f"{{plane_distance_m: {config.plane_distance_m / 4:g}}}`)"
+            f"{{plane_distance_m: {config.plane_distance_m / 4:g}}}`); if the part fills the "
+            f"frame, {NO_REMOVAL}"
         )
     return part, other
 

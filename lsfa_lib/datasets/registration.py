@@ -69,8 +69,8 @@ def camera_of_grid(
         apart += corner * abs(first.fx / second.fx - 1)
         if apart > SAME_PX:
             raise InputError(
-                f"{camera.path}: the depth and colour cameras differ, but {depth} and its colour "
-                f"image both have {size[0]} x {size[1]} px; keep the camera both are registered to"
+                f"{camera.path}: the depth and colour cameras differ, but {depth} has the size of "
+                f"both, {size[0]} x {size[1]} px; keep the camera that it is registered to"
             )
     return replace(fits[0] if fits else camera, metres=camera.metres)
 

@@ -12,6 +12,7 @@ import numpy as np
 from lsfa_lib.config import Config, DataConfig, PreprocessConfig
 from lsfa_lib.datasets.entry import LEAST_VALIDATION, SPLITS, Entry, SplitName, too_few_validation
 from lsfa_lib.datasets.layouts import categories, odd_files, pair_files, read_scan
+from lsfa_lib.datasets.plane import NO_REMOVAL
 from lsfa_lib.datasets.scan_check import depth_warnings, preparation, unit_problem
 from lsfa_lib.records import UNLABELLED, Scan
 from lsfa_lib.storage.files import InputError, progress
@@ -52,6 +53,8 @@ class SplitSummary:
     """Every (width, height) that occurs, px."""
     distances_m: tuple[float, float]
     """From the camera to the nearest and to the farthest point; NaN if no scan was read."""
+    colour: bool = True
+    """False if the scans are points without colour."""
 
     @property
     def good(self) -> int:
@@ -87,7 +90,9 @@ class Report:
             return f"not ready: {count} problem(s), listed above; first: {self.problems[0]}"
         checked = f"; {len(self.warnings)} warning(s), listed above" if self.warnings else ""
         categories = list(dict.fromkeys(split.category for split in self.splits))
-        return f"no problem found; ready: lsfa run {categories[0]} --data {self.root}{checked}"
+        alone = "" if all(split.colour for split in self.splits) else " --modalities 3d"
+        ready = f"lsfa run {categories[0]} --data {self.root}{alone}"
+        return f"no problem found; ready: {ready}{checked}"
 
 
 @dataclass
@@ -144,8 +149,9 @@ def _check_split(
         into.problems += _mask_problem(entry, scan)
         unusable = False
         if "3d" in scan.modalities:
-            unusable = border_is_empty(scan) or bool(unit_problem(scan))
-            into.stripped += [scan.path] if border_is_empty(scan) else []
+            stripped = _wants_plane(config) and border_is_empty(scan)
+            unusable = stripped or bool(unit_problem(scan))
+            into.stripped += [scan.path] if stripped else []
             lengths = np.linalg.norm(scan.xyz[np.any(scan.xyz != 0, axis=2)], axis=1)
             distances += [float(lengths.min()), float(lengths.max())]
             into.problems += unit_problem(scan)
@@ -155,7 +161,12 @@ def _check_split(
             into.problems += problems
             into.warnings += warnings
     ends = (min(distances, default=math.nan), max(distances, default=math.nan))
-    return SplitSummary(folder.name, split, dict(kinds), tuple(sorted(sizes)), ends)
+    colour = not found or "rgb" in found[0].modalities
+    return SplitSummary(folder.name, split, dict(kinds), tuple(sorted(sizes)), ends, colour)
+
+
+def _wants_plane(config: Config | None) -> bool:
+    return config is None or config.preprocess.background_removal == "plane"
 
 
 def border_is_empty(scan: Scan, border_px: int = PreprocessConfig().border_px) -> bool:
@@ -176,9 +187,10 @@ def _stripped_problems(category: Path, stripped: list[Path], seen: int) -> list[
         "no reading along the border where the background should be; probably "
         "preprocessed in place by another tool; restore the original"
     )
+    on_purpose = f", or, if it was removed on purpose, {NO_REMOVAL} (and check with --config)"
     if len(stripped) > seen / 2:
-        return [f"{category}: {len(stripped)} of {seen} scans have {reason} files"]
-    return [f"{path}: {reason} file" for path in stripped]
+        return [f"{category}: {len(stripped)} of {seen} scans have {reason} files{on_purpose}"]
+    return [f"{path}: {reason} file{on_purpose}" for path in stripped]
 
 
 def _mask_problem(entry: Entry, scan: Scan) -> list[str]:

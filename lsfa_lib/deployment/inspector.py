@@ -15,6 +15,7 @@ from jaxtyping import Float32
 from lsfa_lib.config import Config, resolve_device
 from lsfa_lib.datasets.capture import capture_of, misfit
 from lsfa_lib.datasets.preprocess import part_of, prepare
+from lsfa_lib.datasets.relief import shaded_depth
 from lsfa_lib.deployment.in_frame import in_frame
 from lsfa_lib.deployment.regions import Region, regions_of
 from lsfa_lib.detection.detector import Detector, predict, surface_of
@@ -108,25 +109,32 @@ class Inspector:
 
     def predict(
         self,
-        rgb: Rgb,
+        rgb: Rgb | None,
         xyz: Points | None = None,
         name: str = "array",
     ) -> Inspection:
-        """The verdict of one scan; points in metres, (0, 0, 0) without a reading."""
-        captured = ("rgb",) if xyz is None else ("3d", "rgb")
+        """The verdict of one scan; points in metres, (0, 0, 0) without a reading.
+
+        `rgb` is None for a detector of 3D alone, `xyz` for one of images alone.
+        """
+        captured = tuple(m for m, part in (("3d", xyz), ("rgb", rgb)) if part is not None)
+        if rgb is None:
+            if xyz is None:
+                raise InputError("neither colours nor points were given; give rgb, xyz or both")
+            rgb = shaded_depth(xyz)
         points = np.zeros(rgb.shape, np.float32) if xyz is None else xyz
         nowhere = np.zeros(rgb.shape[:2], bool)
         return self.inspect(Scan(rgb, points, nowhere, name, UNLABELLED, Path(name), captured))
 
     def predict_batch(
         self,
-        rgb: Iterable[Rgb],
+        rgb: Iterable[Rgb] | None,
         xyz: Iterable[Points] | None = None,
     ) -> list[Inspection]:
         """The verdicts of several scans, equal to those of `predict` for each."""
-        images = list(rgb)
-        points = [None] * len(images) if xyz is None else list(xyz)
-        pairs = zip(images, points, strict=True)
+        images, points = (None if part is None else list(part) for part in (rgb, xyz))
+        nothing: list[None] = [None] * len(images or points or [])
+        pairs = zip(images or nothing, points or nothing, strict=True)
         return [self.predict(*pair, name=str(i)) for i, pair in enumerate(pairs)]
 
     def inspect(self, scan: Scan) -> Inspection:
@@ -189,8 +197,9 @@ class Inspector:
                 f"{scan.path}: no {lacking[0]}, but the detector was trained with it; give the "
                 "complete scan"
             )
-        if captured != scan.modalities:
-            scan = replace(scan, xyz=np.zeros_like(scan.xyz), modalities=captured)
+        if captured != scan.modalities:  # a photograph stays to look at, points would not be used
+            xyz = scan.xyz if "3d" in captured else np.zeros_like(scan.xyz)
+            scan = replace(scan, xyz=xyz, modalities=captured)
         if scan.rgb.shape != scan.xyz.shape:
             raise InputError(
                 f"{scan.path}: colours {scan.rgb.shape} and points {scan.xyz.shape} differ in "

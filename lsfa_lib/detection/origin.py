@@ -19,7 +19,8 @@ class Origin:
 
     category: str
     captured: tuple[Modality, ...]
-    """Modalities of the training scans; ("rgb",) for images without 3D."""
+    """Modalities of the training scans that new scans need too; ("rgb",) for images without 3D,
+    ("3d",) for a detector of 3D alone."""
     keys: dict[Modality, str]
     """Of the encoders: changes with their settings and weights."""
     weights: dict[Modality, dict[str, str | bool]]
@@ -51,7 +52,7 @@ def origin_of(
             captures.append(capture_of(scan))
     return Origin(
         category=train[0].name.split("/")[0],
-        captured=train[0].modalities,
+        captured=train[0].modalities if "rgb" in encoders.keys else ("3d",),
         keys=encoders.keys,
         weights=encoders.about,
         captures=tuple(captures),

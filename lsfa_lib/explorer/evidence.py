@@ -1,7 +1,7 @@
 """Why a detector flags a patch: the closest normal patch, and the two modalities blended.
 
 A position from 0 (RGB alone) over 0.5 (the detector's RGB + 3D) to 1 (3D alone) blends the two
-modalities; maps, scores and threshold all follow it.
+modalities; maps, scores and threshold all follow it. A detector of one modality has no positions.
 """
 
 from __future__ import annotations
@@ -84,13 +84,14 @@ def scored(
     """Evidence on the test split, with the distances of the good validation parts."""
     good = [found for _, found, _ in _searched(validation, detector, encoders, config)]
     masks, searched, scores = zip(*_searched(test, detector, encoders, config), strict=True)
+    used = tuple(detector.banks)
     return Evidence(
         entries=test.entries,
         valid=_stacked(masks),
-        distances={m: _stacked([f[m].distances.float() for f in searched]) for m in MODALITIES},
-        nearest={m: _stacked([f[m].nearest.int() for f in searched]) for m in MODALITIES},
-        scores={m: np.array([own[m] for own in scores]) for m in MODALITIES},
-        good={m: np.sort(_of_patches([found[m] for found in good])) for m in MODALITIES},
+        distances={m: _stacked([f[m].distances.float() for f in searched]) for m in used},
+        nearest={m: _stacked([f[m].nearest.int() for f in searched]) for m in used},
+        scores={m: np.array([own[m] for own in scores]) for m in used},
+        good={m: np.sort(_of_patches([found[m] for found in good])) for m in used},
     )
 
 
@@ -125,7 +126,8 @@ def read_evidence(path: Path, test: tuple[Entry, ...], side: int) -> Evidence | 
     except SafetensorError:
         return None
     valid = np.unpackbits(kept["valid"], axis=-1, count=side).astype(bool)
-    parts = {part: {m: kept[f"{m}.{part}"] for m in MODALITIES} for part in BY_MODALITY}
+    used = [m for m in MODALITIES if f"{m}.scores" in kept]
+    parts = {part: {m: kept[f"{m}.{part}"] for m in used} for part in BY_MODALITY}
     return Evidence(test, valid, **parts)
 
 
@@ -142,7 +144,7 @@ def reasons(
 ) -> list[Reason]:
     """The closest normal patch of a patch in RGB and in 3D; nothing off the part."""
     found = []
-    for m in reversed(MODALITIES):
+    for m in reversed(list(evidence.nearest)):
         row = int(evidence.nearest[m][scan, patch])
         if row < 0:
             continue
@@ -192,7 +194,10 @@ def blended(
 
     mean: (1 - p) rgb + p 3d.  sum, product: each modality counts in full up to the middle and
     fades out beyond it. So the ends are one modality alone and the middle is the detector's mode.
+    One modality alone is returned as it is.
     """
+    if len(by_modality) == 1:
+        return next(iter(by_modality.values()))
     shape, colour = by_modality["3d"], by_modality["rgb"]
     if fusion == "mean":
         return position * shape + (1 - position) * colour
@@ -205,5 +210,5 @@ def blended(
 def blended_threshold(detector: Detector, position: float) -> float:
     """The detector's threshold at a position, from its validation/good scores."""
     rules = detector.config.detector
-    scores = {m: np.array(detector.validation_scores[m]) for m in MODALITIES}
+    scores = {m: np.array(detector.validation_scores[m]) for m in detector.banks}
     return threshold_of(blended(scores, position, rules.fusion).tolist(), rules)

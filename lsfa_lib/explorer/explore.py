@@ -9,6 +9,7 @@ Everything it shows is also available without widgets, such as `explorer.why(row
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ class Explorer:
     """One category of a data set under one recipe; shows itself at the end of a cell.
 
     Nothing is read or fitted before it is shown or asked. Without a category the first of the data
-    set is taken, without a scan the one with the highest score. `problem` is the last error that
+    set is taken, without a scan the one with the highest score. `modalities` is `["3d"]` or
+    `["rgb"]` for one alone. `problem` is the last error that
     the shown explorer reported.
     """
 
@@ -34,12 +36,14 @@ class Explorer:
         *,
         preset: str = "demo",
         only: str = "",
+        modalities: Sequence[str] = (),
         data_root: str = "",
         scan: str = "",
         seed: int = 0,
         device: str = "auto",
     ) -> None:
         self.category, self.preset, self.only, self.data_root = category, preset, only, data_root
+        self.modalities = list(modalities)
         self.scan, self.seed, self.device = scan, seed, device
         self.problem: Exception | None = None
         self._kept: dict[tuple[str, Config], Fitted] = {}
@@ -49,8 +53,10 @@ class Explorer:
     @property
     def config(self) -> Config:
         """The recipe."""
-        fields = {"device": self.device, "only": self.only, "data.root": self.data_root}
-        fields = {name: value for name, value in fields.items() if value}
+        asked = {"device": self.device, "only": self.only, "data.root": self.data_root}
+        fields: dict[str, Any] = {name: value for name, value in asked.items() if value}
+        if self.modalities:
+            fields["modalities"] = self.modalities
         return configure(self.preset, fields)
 
     @property

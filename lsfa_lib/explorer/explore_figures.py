@@ -70,6 +70,7 @@ class Images:
             self.widget.update_xaxes(range=[left, right])
             self.widget.update_yaxes(range=[bottom, top])
             self._photo.source = uri(pixels.photo)
+            self.widget.layout.annotations[0].text = pixels.picture
             # As columns of numbers, which reach the browser as bytes; a table would as text.
             rows, columns = (at.astype(np.int32) for at in np.nonzero(pixels.valid))
             self._map.update(x=columns, y=rows, z=level[pixels.valid])

@@ -13,6 +13,7 @@ from lsfa_lib.explorer.explore import Explorer
 from lsfa_lib.explorer.explore_choices import Choices, Status, relative_folder
 from lsfa_lib.explorer.explore_figures import Cloud, Images, Width
 from lsfa_lib.explorer.inspection import Inspection
+from lsfa_lib.figures.scan_images import picture_of
 from lsfa_lib.storage.files import InputError
 
 STEPS = 200
@@ -60,10 +61,11 @@ class Panel:
         images = _column([width, self._images.widget], "2 1 420px")
         coloring = w.HBox([_label("Cloud coloured by"), self._colors])
         cloud = _column([Width(), coloring, self._cloud.widget], "1 1 270px")
-        blend = w.HBox([_label("Colour"), self._blend, _label("Shape")])
+        ends = w.HBox([_label("Colour"), self._blend, _label("Shape")])
+        self._mix = w.VBox([self._share, ends])
         threshold = w.HBox([self._threshold, self._reset])
         scores = _column([self._strip, self._counts], "3 1 340px")
-        sliders = _column([self._share, blend, self._limit, threshold], "2 1 280px")
+        sliders = _column([self._mix, self._limit, threshold], "2 1 280px")
         legend = w.HTML(html.legend_html())
         return [self._verdict, _row(images, cloud), legend, self._why, _row(scores, sliders)]
 
@@ -106,6 +108,10 @@ class Panel:
             ]
             choices.scan.value = inspection.scan
             self._blend.value = round(100 * inspection.position)
+            by_picture, by_score = picture_of(inspection.sample), "score"
+            if self._colors.options != (by_picture, by_score):
+                self._colors.options = by_picture, by_score
+        self._mix.layout.display = None if inspection.blends else "none"
         self._set_threshold()
         self._draw_scan()
         self._view.layout.display = None

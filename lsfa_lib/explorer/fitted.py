@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -10,14 +11,16 @@ import torch
 
 from lsfa_lib.config import Config, config_hash, resolve_device, resolve_paths
 from lsfa_lib.datasets.entry import Entry
-from lsfa_lib.datasets.layouts import Split, split_of
+from lsfa_lib.datasets.layouts import split_of
 from lsfa_lib.detection import saved
 from lsfa_lib.detection.detector import Detector
 from lsfa_lib.explorer.evidence import Evidence, read_evidence, scored, write_evidence
 from lsfa_lib.features.extract import Encoders, described_encoders, load_encoders
 from lsfa_lib.features.lazy_scan import few_shot, fixed_threads
-from lsfa_lib.methods.fitting import fit_detector
+from lsfa_lib.methods.fitting import fit_detector, used_modalities
 from lsfa_lib.methods.lsfa import detector_file, file_states
+from lsfa_lib.methods.table import METHODS
+from lsfa_lib.records import Modality
 from lsfa_lib.storage.files import InputError, atomic_write, located
 from lsfa_lib.storage.results import Stopwatch
 
@@ -43,10 +46,10 @@ def fitted(category: str, config: Config, seed: int) -> Fitted:
     config, stage = resolve_paths(config), Stopwatch()
     train = few_shot(split_of(config.data, category, "train"), config.shots, seed)
     validation, test = (split_of(config.data, category, name) for name in ("validation", "test"))
-    _require_points(train)
+    used = used_modalities(METHODS["lsfa"], config, train)
     with fixed_threads(config.threads):
         with stage("load encoders"):
-            encoders = _encoders(config)
+            encoders = _encoders(config, used)
         folder = _folder(category, config, seed, encoders)
         name = detector_file((*train.entries, *validation.entries), config, seed, encoders)
         with stage("look for a fitted detector"):
@@ -68,14 +71,6 @@ def fitted(category: str, config: Config, seed: int) -> Fitted:
                 write_evidence(path, found)
                 _only(path)
     return Fitted(config, detector, train.entries, found)
-
-
-def _require_points(split: Split) -> None:
-    if "3d" not in split.entries[0].modalities:
-        raise InputError(
-            f"{split.entries[0].rgb.parents[3]} holds images without 3D, which the explorer cannot "
-            "show; open the report of a run instead"
-        )
 
 
 def _folder(category: str, config: Config, seed: int, encoders: Encoders) -> Path | None:
@@ -104,12 +99,12 @@ def _kept_detector(name: str, folder: Path | None, device: torch.device) -> Dete
     return None
 
 
-def _encoders(config: Config) -> Encoders:
+def _encoders(config: Config, used: Collection[Modality]) -> Encoders:
     """The backbones; weights are looked for in the checkout too, and keyed as if found at once."""
     points = config.point_encoder
     path = str(located(Path(points.weights))) if points.weights not in ("", "random") else ""
     found = replace(config, point_encoder=replace(points, weights=path or points.weights))
-    loaded = load_encoders(found, resolve_device(config.device))
+    loaded = load_encoders(found, resolve_device(config.device), used)
     return described_encoders(loaded.by_modality, config)
 
 

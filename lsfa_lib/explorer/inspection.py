@@ -54,6 +54,11 @@ class Inspection:
         self.choose(int(self.scores.argmax()))
 
     @property
+    def blends(self) -> bool:
+        """Whether there are two modalities, and so positions between them."""
+        return len(self.fitted.evidence.scores) > 1
+
+    @property
     def scores(self) -> Float[np.ndarray, " N"]:
         """Image score of each test scan at the position."""
         return self._blended(self.fitted.evidence.scores, self.position)
@@ -135,7 +140,7 @@ class Inspection:
     def figure(self) -> go.Figure:
         """The scan as reports draw it: cloud, photo, ground truth and maps of RGB, 3D and both."""
         predictions, ranges = {}, {}
-        for mode in MODES:
+        for mode in MODES if self.blends else self.fitted.evidence.scores:
             position = POSITIONS[mode]
             anomaly = torch.from_numpy(self._blended(self._maps, position))
             score = float(self._blended(self.fitted.evidence.scores, position)[self.scan])

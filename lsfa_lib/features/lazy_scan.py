@@ -73,7 +73,7 @@ def few_shot(split: Split, shots: int, seed: int) -> Split:
     if shots == 0:
         return split
     if not 1 <= shots <= len(split):
-        folder = split.entries[0].rgb.parents[1]
+        folder = split.entries[0].path.parents[1]
         raise InputError(
             f"{folder}: {shots} shots of {len(split)} scans; ask for 1 to {len(split)}"
         )

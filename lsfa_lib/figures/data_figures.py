@@ -30,6 +30,7 @@ from lsfa_lib.figures.scan_images import (
     map_image,
     marked,
     photo_axes,
+    picture_of,
 )
 from lsfa_lib.figures.scan_statistics import REGIONS, Measured, Region
 from lsfa_lib.figures.style import DASHED, QUARTERS, ROWS, adapt_to_phones, round_ticks, styled
@@ -137,7 +138,7 @@ def image_figure(measured: Measured) -> go.Figure:
     level = level_of(np.nan_to_num(measured.height_mm), (0.0, 100 * top / TOP))
     region = np.argmax([measured.regions[region] for region in REGIONS], axis=0) + 1
     colors = [(0, 0, 0), *(ImageColor.getrgb(COLORS[region]) for region in REGIONS)]
-    shown: dict[str, AnyImage] = {"photo": drawn(scan.rgb)}
+    shown: dict[str, AnyImage] = {picture_of(scan): drawn(scan.rgb)}
     if scan.defect.any():
         shown["ground truth"] = drawn(marked(scan.rgb, scan.defect))
     kept = drawn(region.astype(np.uint8), nearest=True)
@@ -183,10 +184,11 @@ def cloud_figure(measured: Measured, most: int = CLOUD_POINTS) -> go.Figure:
             visible=True if len(some[0]) else "legendonly",
         )
     part = clouds.spread_points(measured.regions["part"], most)
-    choices = {"photo": clouds.by_photo(measured.scan.rgb[part])}
+    picture = picture_of(measured.scan)
+    choices = {picture: clouds.by_photo(measured.scan.rgb[part])}
     if measured.scan.defect.any():
         choices["ground truth"] = clouds.by_truth(measured.scan.defect[part])
-    figure.add_scatter3d(**clouds.cloud(points[part], choices["photo"]), scene="scene2")
+    figure.add_scatter3d(**clouds.cloud(points[part], choices[picture]), scene="scene2")
     _lay_out(figure, measured, points)
     if len(choices) > 1:
         clouds.add_colorings(figure, choices)

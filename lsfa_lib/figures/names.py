@@ -26,6 +26,7 @@ MODES: dict[str, str] = {
     "rgb+3d+disagreement": "RGB + 3D + disagreement",
     "heads": "Defect heads",
     "rgb+heads": "RGB + defect heads",
+    "3d+heads": "3D + defect heads",
     "rgb+3d+heads": "RGB + 3D + defect heads",
     "rgb+3d+disagreement+heads": "RGB + 3D + disagreement + defect heads",
 }
@@ -35,6 +36,7 @@ SHORT_MODES: dict[str, str] = {
     "rgb+3d+disagreement": "all three",
     "heads": "defect heads",
     "rgb+heads": "RGB + heads",
+    "3d+heads": "3D + heads",
     "rgb+3d+heads": "both + heads",
     "rgb+3d+disagreement+heads": "all four",
 }

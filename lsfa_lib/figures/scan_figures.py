@@ -111,7 +111,7 @@ def scan_figure(
     figure = image_grid([row], title, SCORE_BAR, columns=(3, 3), with_cloud=True)
     points = clouds.spread_points(pixels.valid, max_points)
     choices = {
-        "photo": clouds.by_photo(pixels.photo[points]),
+        pixels.picture: clouds.by_photo(pixels.photo[points]),
         marks: clouds.by_truth(pixels.defect[points]),
     }
     for mode, level in levels.items():
@@ -151,7 +151,8 @@ def mistake_figure(run: Run, scan: Judged, mode: str = "") -> go.Figure:
     """
     ranges = score_ranges(run.samples, run.predictions)
     peak = float(scan.peak.column), float(scan.peak.row)
-    names = "photo", mode_label(mode or lead(run.result), short=True)
+    picture = scan_images.picture_of(run.samples[scan.place])
+    names = picture, mode_label(mode or lead(run.result), short=True)
     row = replace(map_row(run, scan, ranges), rings=dict.fromkeys(names, peak))
     # Lines for a figure in JupyterLab; a page wraps them itself.
     lines = textwrap.wrap(sentence(scan), LINE_LETTERS, break_long_words=False)

@@ -19,8 +19,10 @@ from plotly.colors import sample_colorscale, unlabel_rgb
 from scipy import ndimage
 
 from lsfa_lib.datasets.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from lsfa_lib.datasets.relief import photo_axes as photo_axes
+from lsfa_lib.datasets.relief import relief as relief
 from lsfa_lib.figures.style import DEFECTIVE, spread_out
-from lsfa_lib.records import Mode, Prediction, Sample
+from lsfa_lib.records import Mode, Prediction, Sample, Scan
 
 TOP = 250
 """Per cent at which colours end; of the 8-bit levels above it two are used: outline and clear."""
@@ -41,10 +43,13 @@ class Pixels:
     """What is drawn of one scan, pixel by pixel."""
 
     photo: Photo
+    """The shaded depth image of points without colour."""
     xyz: Float[np.ndarray, "H W 3"]
     """Millimetres; zero where not valid."""
     valid: Mask
     defect: Mask
+    picture: str = "photo"
+    """What `photo` is."""
 
     @property
     def box(self) -> Box:
@@ -90,7 +95,13 @@ def pixels_of(sample: Sample) -> Pixels:
     if not xyz.any():  # an image without 3D is shown as a plane, 1 mm per pixel
         down, right = np.indices(xyz.shape[:2], np.float64)
         xyz = np.stack([right, down, np.full_like(down, 1000)], axis=2)
-    return Pixels(photo, xyz, sample.valid.cpu().numpy(), sample.defect.cpu().numpy())
+    masks = sample.valid.cpu().numpy(), sample.defect.cpu().numpy()
+    return Pixels(photo, xyz, *masks, picture_of(sample))
+
+
+def picture_of(scan: Scan | Sample) -> str:
+    """What the image of a scan is called."""
+    return "photo" if "rgb" in scan.modalities else "shaded depth"
 
 
 def box_around(mask: Mask) -> Box:
@@ -116,7 +127,7 @@ def images_of(
     valid, defect = box.cut(pixels.valid, most), box.cut(pixels.defect, most)
     maps = {n: map_image(box.cut(level, most), valid, defect) for n, level in levels.items()}
     return {
-        "photo": box.cut(pixels.photo, most),
+        pixels.picture: box.cut(pixels.photo, most),
         "relief (3D)": box.cut(relief(pixels.xyz, pixels.valid), most),
         "ground truth": box.cut(marked(pixels.photo, pixels.defect), most),
         **maps,
@@ -165,38 +176,6 @@ def main_colors(
     reduced = Image.fromarray(photo).quantize(most, dither=Image.Dither.NONE)
     colors = np.array(reduced.getpalette(), np.uint8).reshape(-1, 3)
     return np.asarray(reduced), colors[:most]
-
-
-def relief(xyz: Float[np.ndarray, "H W 3"], valid: Mask) -> Level:
-    """The surface alone, lit from the upper left: bright where it leans there."""
-    # Missing readings take the nearest measured one, so that holes do not cast false edges.
-    near = ndimage.distance_transform_edt(~valid, return_distances=False, return_indices=True)
-    filled = ndimage.gaussian_filter(xyz[tuple(near)], (1.2, 1.2, 0))
-    normals = np.cross(np.gradient(filled, axis=0), np.gradient(filled, axis=1))
-    normals /= np.linalg.norm(normals, axis=2, keepdims=True) + 1e-12
-    right, up, near = photo_axes(xyz, valid)
-    flat = normals[valid].mean(axis=0)
-    lean = (normals - flat) * (1 if flat @ near > 0 else -1)
-    shade = 0.6 + 0.6 * (lean @ (up - right))
-    return np.where(valid, np.clip(shade, 0.05, 1) * 255, 0).astype(np.uint8)
-
-
-def photo_axes(xyz: Float[np.ndarray, "H W 3"], valid: Mask) -> Float[np.ndarray, "3 3"]:
-    """Unit vectors, as rows: the photo's right, the photo's up, and towards the camera.
-
-    Right and down are those of the plane that fits the coordinates over rows and columns best, so
-    that any camera's axes, mirrored ones too, are shown as the photo shows the part.
-    """
-    rows, columns = np.nonzero(valid)
-    places = np.stack((columns, rows, np.ones(len(rows))), axis=1)
-    right, down = np.linalg.lstsq(places, xyz[valid], rcond=None)[0][:2]
-    right = right / (np.linalg.norm(right) + 1e-12)
-    down = down - (down @ right) * right
-    down /= np.linalg.norm(down) + 1e-12
-    near = np.cross(right, down)
-    # The camera is at the origin of the coordinates.
-    near *= -1 if near @ xyz[valid].mean(axis=0) > 0 else 1
-    return np.stack((right, -down, near))
 
 
 def marked(photo: Photo, defect: Mask) -> Photo:

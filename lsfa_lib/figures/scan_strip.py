@@ -78,7 +78,7 @@ def _entry(
     mode, box = lead(result), pixels.box
     images = scan_images.images_of(pixels, {"map": level}, box, THUMBNAIL_PX)
     both = Image.new("RGB", (2 * THUMBNAIL_PX, THUMBNAIL_PX), "#101418")
-    for i, name in enumerate(("photo", "map")):
+    for i, name in enumerate((pixels.picture, "map")):
         image = _image(images[name]).convert("RGBA").resize((THUMBNAIL_PX, THUMBNAIL_PX))
         both.paste(image, (i * THUMBNAIL_PX, 0), image)
     return {

@@ -22,6 +22,7 @@ LINES: dict[str, dict[str, str]] = {
     "rgb+3d+disagreement": {"color": "#D55E00", "dash": "longdash"},
     "heads": {"color": "#7A5195", "dash": "longdashdot"},
     "rgb+heads": {"color": "#8C6D1F", "dash": "12px,3px,3px,3px"},
+    "3d+heads": {"color": "#2F4B7C", "dash": "12px,3px,3px,3px"},
     "rgb+3d+heads": {"color": "#8B1E3F", "dash": "12px,3px,3px,3px"},
     "rgb+3d+disagreement+heads": {"color": "#3B3F46", "dash": "12px,3px,3px,3px"},
 }

@@ -76,7 +76,7 @@ def fit_method(
     held = split_of(config.data, category, "validation")
     require_validation(len(held))
     encoders = None
-    if modalities := _modalities(method, config, split):
+    if modalities := used_modalities(method, config, split):
         with clock("load encoders"):
             encoders = load_encoders(config, resolve_device(config.device), modalities)
     train, validation = (
@@ -121,26 +121,46 @@ def require_memory(features: PatchFeatures, scans: int, config: Config, free: in
         )
 
 
-def _modalities(method: Method, config: Config, split: Split) -> list[Modality]:
+def used_modalities(method: Method, config: Config, split: Split) -> list[Modality]:
     """The modalities whose features the method uses on these scans.
 
-    Raises InputError if it requires one that was not captured, or aligns both.
+    Raises InputError if one that it needs was not captured or is not among `config.modalities`, and
+    if both would be aligned but only one is there.
     """
     captured, weights = split.entries[0].modalities, config.training.weights
-    where = split.entries[0].rgb.parents[3]
-    if lacking := [m for m in method.requires if m not in captured]:
+    _require_colour(method, config, split)
+    usable = [m for m in captured if m in config.modalities]
+    alone = "image" if "rgb" in usable else "points"
+    held = f"modalities is {', '.join(config.modalities)}"
+    if "3d" not in captured:
+        alone, held = "image", f"{split.entries[0].path.parents[3]} holds images without 3D"
+    some = set(method.modalities) & set(usable)
+    needed = method.requires or (() if some or not method.modalities else config.modalities)
+    if lacking := [m for m in needed if m not in usable]:
+        example = "patchcore_rgb" if alone == "image" else "patchcore_fpfh"
         raise InputError(
-            f"{where} holds images without 3D, but {method.title} needs {lacking[0]}; choose a "
-            "method of the image alone, such as patchcore_rgb or unadapted"
+            f"{held}, but {method.title} needs {lacking[0]}; choose a method of the {alone} alone, "
+            f"such as {example} or unadapted"
         )
-    if set(method.modalities) - set(captured) and (weights.la or weights.ga):
+    if set(method.modalities) - set(usable) and (weights.la or weights.ga):
         raise InputError(
-            f"{where} holds images without 3D, but LA and GA align images with points; run with "
-            "--only IFC, or --only none"
+            f"{held}, but LA and GA align images with points; run with --only IFC, or --only none"
         )
-    if method.modalities == captured == MODALITIES:
+    if method.modalities == MODALITIES and set(usable) == set(MODALITIES):
         return list(ENCODERS)
-    return [m for m in method.modalities if m in captured]
+    return [m for m in method.modalities if m in usable]
+
+
+def _require_colour(method: Method, config: Config, split: Split) -> None:
+    """Raises InputError if the method wants colour that was not captured."""
+    wanted = {m for m in method.modalities if m in config.modalities} | set(method.requires)
+    if "rgb" in wanted and "rgb" not in split.entries[0].modalities:
+        raise InputError(
+            f"{split.entries[0].path.parents[3]} holds no colour images, but {method.title} uses "
+            "RGB; restore its folders rgb, or use 3D alone with `modalities: [3d]` "
+            "(--modalities 3d)"
+            + (", and a method such as unadapted" if "rgb" in method.requires else "")
+        )
 
 
 def _validation_scores(predict: Predict, scans: Sequence[LazyScan]) -> dict[Mode, list[float]]:

@@ -72,7 +72,7 @@ class Method:
     modalities: tuple[str, ...] = MODALITIES
     """Modalities whose features it uses; () if it reads samples only."""
     requires: tuple[str, ...] = MODALITIES
-    """Modalities that the scans must have; `("rgb",)` admits images without 3D."""
+    """Modalities that the scans must have; `("rgb",)` admits images without 3D, `()` either."""
     deployed: Callable[[Config], Config] | str = unchanged
     """The backbones it needs in deployment; speed is measured with these."""
     published: str = ""

@@ -34,7 +34,7 @@ METHODS = {
         "LSFA (ours)",
         "lsfa:fit",
         "arXiv 2401.03145; this project",
-        requires=("rgb",),
+        requires=(),
         published="LSFA",
     ),
     "unadapted": Method(
@@ -42,7 +42,7 @@ METHODS = {
         "lsfa:fit",
         "arXiv 2106.08265 per modality; this project",
         config="lsfa:unadapted",
-        requires=("rgb",),
+        requires=(),
     ),
     "patchcore_rgb": Method(
         "PatchCore, RGB",
@@ -59,6 +59,7 @@ METHODS = {
         BTF,
         config="patchcore:with_fpfh",
         modalities=("3d",),
+        requires=("3d",),
         published="FPFH",
     ),
     "btf": Method(
