@@ -18,6 +18,7 @@ from report_case import COOKIE, Case, Reader, make_case, write_run, write_study
 
 from lsfa_lib.evaluation.evaluate import evaluate
 from lsfa_lib.pages import report
+from lsfa_lib.pages.notebook_html import body_html
 from lsfa_lib.pages.page import without_folders
 from lsfa_lib.storage.files import InputError
 
@@ -324,3 +325,23 @@ def test_few_scans_have_no_interval() -> None:
         low, high = found["i_auroc_interval"]
         assert math.isnan(low) == math.isnan(high) == few
         assert any("no interval: fewer than 5 good" in note for note in found["notes"]) == few
+
+
+def test_sections_that_wait_for_a_study_are_left_out() -> None:
+    text, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
+    shown = nbformat.v4.new_output("stream", text="a number")
+    cells = [
+        text("# Title"),
+        text("## Waits"),
+        code("import math\n\nif runs:\n    display(1)"),
+        text("More about what waits."),
+        text("## Words only"),
+        text("## Live"),
+        code("table = 1"),
+        text("## Shown"),
+        code("if runs:\n    display(1)", outputs=[shown]),
+    ]
+    page = body_html(nbformat.v4.new_notebook(cells=cells))
+    headings = re.findall(r"<h2[^>]*>([^<]+)", page)
+    assert headings == ["Words only", "Live", "Shown"]
+    assert "Title" in page and "a number" in page and "what waits" not in page

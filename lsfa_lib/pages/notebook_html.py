@@ -7,7 +7,9 @@ import binascii
 import copy
 import html
 import io
+import itertools
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,7 +31,8 @@ STEP_MM = 0.01
 def body_html(notebook: NotebookNode, title: str = "", compressed: bool = False) -> str:
     """The cells as HTML, figures as JSON for figures.js, gzipped if `compressed`.
 
-    Folders of this machine are left out, as is a first heading that the page's title repeats.
+    Folders of this machine are left out, as is a first heading that the page's title repeats, and
+    sections of a study that has not been run.
     """
     page = copy.deepcopy(notebook)
     # Injected parameters hold folders of this machine; the page lists them as provenance.
@@ -38,10 +41,21 @@ def body_html(notebook: NotebookNode, title: str = "", compressed: bool = False)
         if cell.cell_type == "code":
             outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
             cell.outputs = [_offline(output, compressed) for output in outputs]
+    page.cells = [cell for section in _sections(page.cells) for cell in section]
     asked = question(page)
     if asked and title.startswith(asked):
         page.cells[0].source = page.cells[0].source.partition("\n")[2]
     return OfflineExporter().from_notebook_node(page)[0]
+
+
+def _sections(cells: list[NotebookNode]) -> Iterator[list[NotebookNode]]:
+    """The cells by second-level heading, without sections that wait for a study's numbers."""
+    starts = [i for i, cell in enumerate(cells) if cell.source.startswith("## ")]
+    for start, end in itertools.pairwise([0, *starts, len(cells)]):
+        section = cells[start:end]
+        code = [cell for cell in section if cell.cell_type == "code"]
+        if not code or any(c.outputs or "\nif runs" not in f"\n{c.source}" for c in code):
+            yield section
 
 
 def question(notebook: NotebookNode) -> str:

@@ -110,7 +110,7 @@ def not_run(study: str) -> str:
     command = f"lsfa sweep studies/{name if known else 'NAME'}.yaml --preset {preset or 'demo'}"
     return (
         f"**This study has not been run yet**: `{command}` writes its numbers. Until then the "
-        "sections about them are empty."
+        "sections about them are left out."
     )
 
 
