@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open3d
@@ -23,8 +24,11 @@ from typer.testing import CliRunner, Result
 import lsfa_lib
 from lsfa_lib.cli.app import app
 from lsfa_lib.config import TINY, Config, configure
-from lsfa_lib.datasets.layouts import read_split
+from lsfa_lib.datasets.layouts import entries, read_scan, read_split
 from lsfa_lib.deployment.inspector import NOT_SCORED, UNLIKE, Inspector, load
+from lsfa_lib.deployment.predicting import Scoring
+from lsfa_lib.deployment.report import MOST_FIGURES, is_shown
+from lsfa_lib.deployment.results import opened
 from lsfa_lib.detection import saved
 from lsfa_lib.methods.fitting import fit_detector
 from lsfa_lib.pipeline import Run
@@ -179,6 +183,56 @@ def test_a_second_call_scores_nothing_again(
         assert json.load(about)["category"] == "seal"
     (tmp_path / "out" / "detector.json").write_text('{"sha256": "0", "category": "seal"}')
     assert "holds results of another detector file" in str(lsfa(*words).exception)
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_the_number_of_cores_changes_no_output(
+    cores: int, inspector: Inspector, demo_root: Path, results: Path, tmp_path: Path
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(cores)
+    try:
+        with opened(tmp_path / "out", inspector) as out:
+            rows = Scoring(out, [demo_root / "seal" / "test"]).batch()
+        assert torch.get_num_threads() == cores
+    finally:
+        torch.set_num_threads(before)
+    columns = pd.read_csv(results / "scores.csv").columns.drop("seconds")
+    found, expected = (pd.read_csv(f / "scores.csv") for f in (tmp_path / "out", results))
+    pd.testing.assert_frame_equal(found[columns], expected[columns])
+    assert len(rows) == 9
+    for row in rows:
+        for output in ("maps/{}.tiff", "overlays/{}.png", "clouds/{}.ply"):
+            name = output.format(row["scan"])
+            assert (tmp_path / "out" / name).read_bytes() == (results / name).read_bytes()
+
+
+def test_views_are_made_of_the_scans_that_the_report_shows() -> None:
+    def record(name: str, verdict: str, score: float | None) -> dict[str, Any]:
+        return {"scan": name, "verdict": verdict, "score": score}
+
+    bad = [record(str(i), "defective", 2.0 + i) for i in range(MOST_FIGURES)]
+    assert is_shown(record("new", "good", 9.0), bad[1:])
+    assert not is_shown(record("new", "good", 9.0), bad)
+    assert not is_shown(record("new", "defective", 1.9), bad)
+    assert is_shown(record("new", "defective", 2.1), bad)
+    assert is_shown(record("0", "defective", 1.0), bad)  # the same scan, changed
+    assert is_shown(record("new", "good", 0.5), [record("b", "not scored", None)] * 20)
+
+
+def test_a_changed_scan_leaves_no_view_of_the_old_one(
+    inspector: Inspector, demo_root: Path, tmp_path: Path
+) -> None:
+    entry = entries(demo_root, "seal", "test")[0]
+    scan = read_scan(entry)
+    found = inspector.inspect(scan)
+    bad = {"verdict": "defective", "score": 1e9}
+    with opened(tmp_path / "out", inspector) as out:
+        out.keep(entry, found, scan)
+        (view,) = (tmp_path / "out" / "figures").rglob("*.json")
+        assert json.loads(view.read_text())["data"]
+        out.keep(entry, found, scan, [{"scan": f"{i}", **bad} for i in range(MOST_FIGURES)])
+        assert not view.exists()
 
 
 def test_images_alone(demo_root: Path, cached: Config, tmp_path: Path) -> None:
