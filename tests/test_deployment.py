@@ -134,9 +134,25 @@ def test_maps_overlays_and_clouds_are_in_the_frame_of_the_input(
     assert np.allclose(np.asarray(cloud.points), readings)
     colours = np.asarray(Image.open(results / "overlays" / "hole" / "000.png"))
     assert np.allclose(np.asarray(cloud.colors) * 255, colours[scan.xyz[..., 2] != 0])
-    header, vertices = (results / "clouds" / "hole" / "000.ply").read_bytes().split(b"end_header\n")
-    assert f"element vertex {len(readings)}".encode() in header
-    assert len(vertices) == len(readings) * (4 * 4 + 3)
+    vertices = vertices_of(results / "clouds" / "hole" / "000.ply")
+    assert vertices.dtype.names == ("x", "y", "z", "red", "green", "blue", "score")
+    assert np.array_equal(np.stack([vertices[axis] for axis in "xyz"], 1), readings)
+    rgb = np.stack([vertices[name] for name in ("red", "green", "blue")], 1)
+    assert np.array_equal(rgb, colours[scan.xyz[..., 2] != 0])
+    assert np.array_equal(vertices["score"], np.nan_to_num(anomaly[scan.xyz[..., 2] != 0]))
+
+
+def vertices_of(path: Path) -> np.ndarray:
+    """The vertices of a binary PLY by its specification: names and types as the header has them."""
+    header, _, body = path.read_bytes().partition(b"end_header\n")
+    magic, form, element, *properties = header.decode("ascii").splitlines()
+    assert (magic, form) == ("ply", "format binary_little_endian 1.0")
+    kinds = {"float": "<f4", "uchar": "u1"}
+    named = [line.split() for line in properties]
+    assert {word for word, _, _ in named} == {"property"}
+    found = np.frombuffer(body, [(name, kinds[kind]) for _, kind, name in named])
+    assert element == f"element vertex {len(found)}"
+    return found
 
 
 def test_a_map_is_the_square_seen_at_the_pixels_of_the_frame() -> None:
