@@ -50,7 +50,7 @@ class Scoring:
         self.records = self.results.records()
         waiting = [entry for entry in found.entries if self._is_new(entry)]
         try:
-            for entry in progress(self._scored(waiting), "scans", len(waiting)):
+            for entry in progress(self.scored(waiting), "scans", len(waiting)):
                 if self._is_new(entry):
                     file = entry.files[-1]
                     found.problems[str(file)] = f"{file}: changed while it was read; call again"
@@ -73,7 +73,7 @@ class Scoring:
             require_camera(found, self.camera)
             new = [entry for entry in found.entries if self._is_new(entry)]
             ready = list(self._settled(new, seen, settle_s))
-            list(self._scored(ready))
+            list(self.scored(ready))
             now = time.monotonic()
             busy = now if new else busy
             if ready:
@@ -123,7 +123,7 @@ class Scoring:
             if state and now - seen[entry.name][1] >= settle_s:
                 yield entry
 
-    def _scored(self, entries: Sequence[Entry]) -> Iterator[Entry]:
+    def scored(self, entries: Sequence[Entry]) -> Iterator[Entry]:
         """The entries, each once it is scored: as many at a time as there are cores."""
         config = self.results.inspector.config
         with fixed_threads(config.threads):

@@ -43,8 +43,8 @@ class Results:
         """
         record = record_of(found)
         if scan is not None and found.anomaly_map is not None:
-            self._write_outputs(entry.name, found, scan)
-            self._write_figure(found, is_shown(record, others))
+            self.write_outputs(entry.name, found, scan)
+            self.write_view(found, is_shown(record, others))
         self._write_json(RECORD.format(entry.name), record)
         return record
 
@@ -68,7 +68,8 @@ class Results:
             frame.to_parquet(file)
         self._write_json("regions.json", {r["scan"]: r["regions"] for r in records})
 
-    def _write_outputs(self, name: str, found: Inspection, scan: Scan) -> None:
+    def write_outputs(self, name: str, found: Inspection, scan: Scan) -> None:
+        """Writes map, overlay and cloud of a scan that was scored."""
         inspector, anomaly = self.inspector, found.anomaly_map
         assert anomaly is not None
         bounds = inspector.detector.surface[inspector.mode]
@@ -78,7 +79,8 @@ class Results:
         if "3d" in inspector.origin.captured:
             write_cloud(self.folder / CLOUD.format(name), scan.xyz, image, anomaly)
 
-    def _write_figure(self, found: Inspection, shown: bool) -> None:
+    def write_view(self, found: Inspection, shown: bool) -> None:
+        """Writes the interactive view of a scan; removes it if it is not shown."""
         path = self.folder / FIGURE.format(found.name)
         if not shown:
             path.unlink(missing_ok=True)  # of another scan that had this name
