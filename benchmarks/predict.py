@@ -34,7 +34,7 @@ from lsfa_lib.storage.files import atomic_write, progress
 from lsfa_lib.storage.results import Stopwatch, commit, now, peak_memory_mb, reset_peak_memory
 
 SETTINGS = DemoSettings(
-    categories=("seal",), counts=DemoCounts(train=8, validation=3, good=8, each_defect=1)
+    categories=("seal",), counts=DemoCounts(train=8, validation=2, good=4, each_defect=1)
 )
 REPEATS = 3
 START = {"bank.keep_ratio": 0.4, "only": "none", "threads": 1}
@@ -91,7 +91,7 @@ def measured(title: str, folder: Path) -> tuple[dict[str, float], dict[str, floa
     fit_detector("seal", configure(preset, {**START, **fields, **place}), 0).save_as(file)
     first = _first_verdict_s(file, folder)
     inspector = load(file, "cpu")
-    test = folder / "data" / "seal" / "test"
+    test = folder / "data" / "seal" / "test" / "good"
     entries = find_incoming([test], inspector.origin.captured, 0).entries
     reset_peak_memory()
     alone, together = (_ms_per_scan(inspector, test, entries, n) for n in (1, THREADS))
