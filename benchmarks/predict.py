@@ -53,8 +53,8 @@ Written by `python -m benchmarks.predict` on {{date}} at {{commit}}, nothing by 
 Scans of the demo, {SETTINGS.size} x {SETTINGS.size} px, from their files to verdict and outputs.
 Backbones at full size have random weights here, which cost what trained ones cost. Milliseconds
 are the least of {REPEATS} repeats. The first verdict counts from the start of the command. Peak
-memory is that of the process. On average {{load:.1f}} processes wanted one of the {{cores}} cores in
-the last 15 minutes of it: beyond the cores, times are too long.
+memory is that of the process. In its last 15 minutes {{load:.1f}} processes on average wanted one
+of the {{cores}} cores: beyond the cores, times are too long.
 
 {{totals}}
 
