@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open3d
@@ -23,8 +24,11 @@ from typer.testing import CliRunner, Result
 import lsfa_lib
 from lsfa_lib.cli.app import app
 from lsfa_lib.config import TINY, Config, configure
-from lsfa_lib.datasets.layouts import read_split
+from lsfa_lib.datasets.layouts import entries, read_scan, read_split
 from lsfa_lib.deployment.inspector import NOT_SCORED, UNLIKE, Inspector, load
+from lsfa_lib.deployment.predicting import Scoring
+from lsfa_lib.deployment.report import MOST_FIGURES, is_shown
+from lsfa_lib.deployment.results import opened
 from lsfa_lib.detection import saved
 from lsfa_lib.methods.fitting import fit_detector
 from lsfa_lib.pipeline import Run
@@ -130,9 +134,25 @@ def test_maps_overlays_and_clouds_are_in_the_frame_of_the_input(
     assert np.allclose(np.asarray(cloud.points), readings)
     colours = np.asarray(Image.open(results / "overlays" / "hole" / "000.png"))
     assert np.allclose(np.asarray(cloud.colors) * 255, colours[scan.xyz[..., 2] != 0])
-    header, vertices = (results / "clouds" / "hole" / "000.ply").read_bytes().split(b"end_header\n")
-    assert f"element vertex {len(readings)}".encode() in header
-    assert len(vertices) == len(readings) * (4 * 4 + 3)
+    vertices = vertices_of(results / "clouds" / "hole" / "000.ply")
+    assert vertices.dtype.names == ("x", "y", "z", "red", "green", "blue", "score")
+    assert np.array_equal(np.stack([vertices[axis] for axis in "xyz"], 1), readings)
+    rgb = np.stack([vertices[name] for name in ("red", "green", "blue")], 1)
+    assert np.array_equal(rgb, colours[scan.xyz[..., 2] != 0])
+    assert np.array_equal(vertices["score"], np.nan_to_num(anomaly[scan.xyz[..., 2] != 0]))
+
+
+def vertices_of(path: Path) -> np.ndarray:
+    """The vertices of a binary PLY by its specification: names and types as the header has them."""
+    header, _, body = path.read_bytes().partition(b"end_header\n")
+    magic, form, element, *properties = header.decode("ascii").splitlines()
+    assert (magic, form) == ("ply", "format binary_little_endian 1.0")
+    kinds = {"float": "<f4", "uchar": "u1"}
+    named = [line.split() for line in properties]
+    assert {word for word, _, _ in named} == {"property"}
+    found = np.frombuffer(body, [(name, kinds[kind]) for _, kind, name in named])
+    assert element == f"element vertex {len(found)}"
+    return found
 
 
 def test_a_map_is_the_square_seen_at_the_pixels_of_the_frame() -> None:
@@ -179,6 +199,56 @@ def test_a_second_call_scores_nothing_again(
         assert json.load(about)["category"] == "seal"
     (tmp_path / "out" / "detector.json").write_text('{"sha256": "0", "category": "seal"}')
     assert "holds results of another detector file" in str(lsfa(*words).exception)
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_the_number_of_cores_changes_no_output(
+    cores: int, inspector: Inspector, demo_root: Path, results: Path, tmp_path: Path
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(cores)
+    try:
+        with opened(tmp_path / "out", inspector) as out:
+            rows = Scoring(out, [demo_root / "seal" / "test"]).batch()
+        assert torch.get_num_threads() == cores
+    finally:
+        torch.set_num_threads(before)
+    columns = pd.read_csv(results / "scores.csv").columns.drop("seconds")
+    found, expected = (pd.read_csv(f / "scores.csv") for f in (tmp_path / "out", results))
+    pd.testing.assert_frame_equal(found[columns], expected[columns])
+    assert len(rows) == 9
+    for row in rows:
+        for output in ("maps/{}.tiff", "overlays/{}.png", "clouds/{}.ply"):
+            name = output.format(row["scan"])
+            assert (tmp_path / "out" / name).read_bytes() == (results / name).read_bytes()
+
+
+def test_views_are_made_of_the_scans_that_the_report_shows() -> None:
+    def record(name: str, verdict: str, score: float | None) -> dict[str, Any]:
+        return {"scan": name, "verdict": verdict, "score": score}
+
+    bad = [record(str(i), "defective", 2.0 + i) for i in range(MOST_FIGURES)]
+    assert is_shown(record("new", "good", 9.0), bad[1:])
+    assert not is_shown(record("new", "good", 9.0), bad)
+    assert not is_shown(record("new", "defective", 1.9), bad)
+    assert is_shown(record("new", "defective", 2.1), bad)
+    assert is_shown(record("0", "defective", 1.0), bad)  # the same scan, changed
+    assert is_shown(record("new", "good", 0.5), [record("b", "not scored", None)] * 20)
+
+
+def test_a_changed_scan_leaves_no_view_of_the_old_one(
+    inspector: Inspector, demo_root: Path, tmp_path: Path
+) -> None:
+    entry = entries(demo_root, "seal", "test")[0]
+    scan = read_scan(entry)
+    found = inspector.inspect(scan)
+    bad = {"verdict": "defective", "score": 1e9}
+    with opened(tmp_path / "out", inspector) as out:
+        out.keep(entry, found, scan)
+        (view,) = (tmp_path / "out" / "figures").rglob("*.json")
+        assert json.loads(view.read_text())["data"]
+        out.keep(entry, found, scan, [{"scan": f"{i}", **bad} for i in range(MOST_FIGURES)])
+        assert not view.exists()
 
 
 def test_images_alone(demo_root: Path, cached: Config, tmp_path: Path) -> None:

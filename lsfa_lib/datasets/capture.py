@@ -42,13 +42,14 @@ class Capture:
 def capture_of(scan: Scan) -> Capture:
     """Frame and camera of a scan: u = fx x / z + cx and v = fy y / z + cy, by least squares."""
     height, width = scan.rgb.shape[:2]
-    seen = scan.rgb.min(axis=2) >= SATURATED
-    overexposed = float(seen.mean()) if "rgb" in scan.modalities else 0.0
+    bright = [channel >= SATURATED for channel in np.moveaxis(scan.rgb, 2, 0)]
+    seen = "rgb" in scan.modalities
+    overexposed = float(np.logical_and.reduce(bright).mean()) if seen else 0.0
     if "3d" not in scan.modalities:
         return Capture(width, height, overexposed)
-    rows, columns = np.nonzero(readings_of(scan.xyz))
-    step = max(1, len(rows) // MOST_POINTS)
-    rows, columns = rows[::step], columns[::step]
+    readings = np.flatnonzero(readings_of(scan.xyz))
+    step = max(1, len(readings) // MOST_POINTS)
+    rows, columns = np.divmod(readings[::step], width)
     x, y, z = scan.xyz[rows, columns].astype(np.float64).T
     if len(z) < 2 or np.ptp(rows) == 0 or np.ptp(columns) == 0:
         return Capture(width, height, overexposed, float(np.median(z)) if len(z) else 0.0)

@@ -44,10 +44,11 @@ def overlay(
 ) -> Rgb:
     """The photo in grey with the map's colours on the part; areas above the threshold outlined."""
     part = np.isfinite(anomaly_map)
-    level = level_of(np.nan_to_num(anomaly_map, nan=bounds[0]), bounds)
-    grey = rgb.mean(axis=2, keepdims=True).repeat(3, axis=2)
-    colours = shades(TOP + 1)[level]
-    image = np.where(part[..., None], (1 - BLEND) * grey + BLEND * colours, grey).astype(np.uint8)
+    red, green, blue = np.moveaxis(rgb, 2, 0).astype(np.uint16)
+    grey = (red + green + blue) / 3
+    image = grey.astype(np.uint8)[..., None].repeat(3, axis=2)
+    colours = shades(TOP + 1)[level_of(anomaly_map[part], bounds)]
+    image[part] = (1 - BLEND) * grey[part][:, None] + BLEND * colours
     marked = np.nan_to_num(anomaly_map, nan=-np.inf) > threshold
     width = max(1, max(part.shape) // 200)
     image[ndimage.binary_dilation(marked, iterations=width) & ~marked] = DEFECT_RGB
@@ -77,10 +78,10 @@ def write_cloud(
     """
     readings = readings_of(xyz)
     vertices = np.empty(int(readings.sum()), VERTEX)
-    for i, axis in enumerate("xyz"):
-        vertices[axis] = xyz[readings][:, i]
-    for i, colour in enumerate(("red", "green", "blue")):
-        vertices[colour] = colours[readings][:, i]
+    for axis, values in zip("xyz", xyz[readings].T, strict=True):
+        vertices[axis] = values
+    for colour, values in zip(("red", "green", "blue"), colours[readings].T, strict=True):
+        vertices[colour] = values
     vertices["score"] = np.nan_to_num(anomaly_map[readings])
     kinds = {"<f4": "float", "u1": "uchar"}
     lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(vertices)}"]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from lsfa_lib.config import resolve_device
 from lsfa_lib.datasets.entry import Entry
 from lsfa_lib.datasets.incoming import (
     Incoming,
@@ -21,6 +22,7 @@ from lsfa_lib.deployment.drift import drift_warning
 from lsfa_lib.deployment.inspector import NOT_SCORED, Inspection
 from lsfa_lib.deployment.report import write_report
 from lsfa_lib.deployment.results import Record, Results, problem_record
+from lsfa_lib.features.lazy_scan import fixed_threads, side_by_side
 from lsfa_lib.storage.files import InputError, progress
 
 POLL_S = 0.25
@@ -48,8 +50,7 @@ class Scoring:
         self.records = self.results.records()
         waiting = [entry for entry in found.entries if self._is_new(entry)]
         try:
-            for entry in progress(waiting, "scans", len(waiting)):
-                self._score(entry)
+            for entry in progress(self.scored(waiting), "scans", len(waiting)):
                 if self._is_new(entry):
                     file = entry.files[-1]
                     found.problems[str(file)] = f"{file}: changed while it was read; call again"
@@ -72,8 +73,7 @@ class Scoring:
             require_camera(found, self.camera)
             new = [entry for entry in found.entries if self._is_new(entry)]
             ready = list(self._settled(new, seen, settle_s))
-            for entry in ready:
-                self._score(entry)
+            list(self.scored(ready))
             now = time.monotonic()
             busy = now if new else busy
             if ready:
@@ -123,6 +123,12 @@ class Scoring:
             if state and now - seen[entry.name][1] >= settle_s:
                 yield entry
 
+    def scored(self, entries: Sequence[Entry]) -> Iterator[Entry]:
+        """The entries, each once it is scored: as many at a time as there are cores."""
+        config = self.results.inspector.config
+        with fixed_threads(config.threads):
+            yield from side_by_side(self._score, entries, resolve_device(config.device))
+
     def _score(self, entry: Entry) -> None:
         began, state, scan = time.perf_counter(), state_of(entry), None
         inspector = self.results.inspector
@@ -134,7 +140,8 @@ class Scoring:
         if not state or state_of(entry) != state:
             return  # it changed while it was read: scored at the next look
         found = replace(found, seconds=time.perf_counter() - began, files=state)
-        self.records[entry.name] = self.results.keep(entry, found, scan)
+        records = list(self.records.values())  # other threads add to them
+        self.records[entry.name] = self.results.keep(entry, found, scan, records)
 
     def _write_tables(self, found: Incoming) -> list[Record]:
         rows = [self.records[name] for name in sorted(self.records)]

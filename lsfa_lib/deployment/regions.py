@@ -36,7 +36,9 @@ class Region:
 def regions_of(anomaly_map: AnomalyMap, threshold: float, xyz: Points) -> list[Region]:
     """The 8-connected areas above the threshold, largest first; NaN is not above."""
     above = np.nan_to_num(anomaly_map, nan=-np.inf) > threshold
-    labels, _ = ndimage.label(above, structure=np.ones((3, 3)))
+    labels, count = ndimage.label(above, structure=np.ones((3, 3)))
+    if count == 0:
+        return []
     surface = surface_areas(xyz)
     found = [
         _region(box, labels[box] == number, anomaly_map[box], xyz[box], surface[box])

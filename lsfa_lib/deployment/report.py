@@ -52,20 +52,31 @@ def write_report(
     # Here, since nbconvert takes a second to import: the first verdict does not wait for it.
     from lsfa_lib.pages.report import render
 
-    order = sorted(records, key=lambda r: (VERDICTS.index(r["verdict"]), -(r["score"] or 0.0)))
+    order = sorted(records, key=_urgency)
     cells = [_text_cell(_summary(records, inspector, warning)), _text_cell(_table(order))]
-    figures = [r for r in order if (folder / "figures" / f"{r['scan']}.json").exists()]
-    if figures:
-        chosen = figures[:MOST_FIGURES]
-        more = f", the first {len(chosen)} of {len(figures)}" if len(figures) > len(chosen) else ""
+    scored = [r["scan"] for r in order if r["score"] is not None]
+    paths = [folder / "figures" / f"{name}.json" for name in scored]
+    if chosen := [path for path in paths if path.exists()][:MOST_FIGURES]:
+        more = f", the first {len(chosen)} of {len(scored)}" if len(scored) > len(chosen) else ""
         cells.append(_text_cell(f"## Scans\n\nIn the order of the table{more}."))
-        cells += [_figure_cell(folder / "figures" / f"{r['scan']}.json") for r in chosen]
+        cells += map(_figure_cell, chosen)
     metadata = {"papermill": {"parameters": _provenance(inspector)}}
     notebook = {"nbformat": 4, "nbformat_minor": 4, "metadata": metadata, "cells": cells}
     with TemporaryDirectory() as temporary:
         path = Path(temporary) / "report.ipynb"
         path.write_text(json.dumps(notebook), encoding="utf-8")
         return render(path, folder / "report.html", plotly="inline")
+
+
+def is_shown(record: Record, others: Sequence[Record]) -> bool:
+    """Whether the report has an interactive view of this scan among the others."""
+    before = [r for r in others if r["score"] is not None and r["scan"] != record["scan"]]
+    return sum(_urgency(other) < _urgency(record) for other in before) < MOST_FIGURES
+
+
+def _urgency(record: Record) -> tuple[int, float]:
+    """Orders scans as a person should look at them."""
+    return VERDICTS.index(record["verdict"]), -(record["score"] or 0.0)
 
 
 def verdict_sentence(records: Sequence[Record]) -> str:

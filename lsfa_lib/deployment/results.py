@@ -15,7 +15,7 @@ import pandas as pd
 from lsfa_lib.datasets.entry import Entry
 from lsfa_lib.deployment.in_frame import overlay, write_cloud, write_map, write_png
 from lsfa_lib.deployment.inspector import NOT_SCORED, Inspection, Inspector
-from lsfa_lib.deployment.report import figure_of
+from lsfa_lib.deployment.report import figure_of, is_shown
 from lsfa_lib.records import Mode, Scan
 from lsfa_lib.storage.files import InputError, atomic_write, locked
 
@@ -33,11 +33,18 @@ class Results:
     folder: Path
     inspector: Inspector
 
-    def keep(self, entry: Entry, found: Inspection, scan: Scan | None) -> Record:
-        """Writes the outputs of a scan, then its record: a scan with a record is complete."""
-        if scan is not None and found.anomaly_map is not None:
-            self._write_outputs(entry.name, found, scan)
+    def keep(
+        self, entry: Entry, found: Inspection, scan: Scan | None, others: Sequence[Record] = ()
+    ) -> Record:
+        """Writes the outputs of a scan, then its record: a scan with a record is complete.
+
+        The interactive view takes as long as a third of the detection: it is made only if the
+        report would show this scan among the others so far.
+        """
         record = record_of(found)
+        if scan is not None and found.anomaly_map is not None:
+            self.write_outputs(entry.name, found, scan)
+            self.write_view(found, is_shown(record, others))
         self._write_json(RECORD.format(entry.name), record)
         return record
 
@@ -61,7 +68,8 @@ class Results:
             frame.to_parquet(file)
         self._write_json("regions.json", {r["scan"]: r["regions"] for r in records})
 
-    def _write_outputs(self, name: str, found: Inspection, scan: Scan) -> None:
+    def write_outputs(self, name: str, found: Inspection, scan: Scan) -> None:
+        """Writes map, overlay and cloud of a scan that was scored."""
         inspector, anomaly = self.inspector, found.anomaly_map
         assert anomaly is not None
         bounds = inspector.detector.surface[inspector.mode]
@@ -70,8 +78,15 @@ class Results:
         write_png(self.folder / OVERLAY.format(name), image)
         if "3d" in inspector.origin.captured:
             write_cloud(self.folder / CLOUD.format(name), scan.xyz, image, anomaly)
-        with atomic_write(self.folder / FIGURE.format(name)) as file:
-            file.write_text(figure_of(inspector, found), encoding="utf-8")
+
+    def write_view(self, found: Inspection, shown: bool) -> None:
+        """Writes the interactive view of a scan; removes it if it is not shown."""
+        path = self.folder / FIGURE.format(found.name)
+        if not shown:
+            path.unlink(missing_ok=True)  # of another scan that had this name
+            return
+        with atomic_write(path) as file:
+            file.write_text(figure_of(self.inspector, found), encoding="utf-8")
 
     def _write_json(self, name: str, values: Any) -> None:
         with atomic_write(self.folder / name) as file:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -78,12 +80,23 @@ def smooth_map(
 
 
 def blur(image: Float[Tensor, "1 1 S S"], sigma: float) -> Float[Tensor, "1 1 S S"]:
-    """Gaussian blur in float, truncated at 4 sigma, with reflected borders; sigma in pixels."""
+    """Gaussian blur in float, truncated at 4 sigma, with reflected borders; sigma in pixels.
+
+    W a W^T, W the blur of one dimension as a matrix: at the size of maps a quarter of the time of
+    two convolutions.
+    """
     if sigma == 0:
         return image
+    along = _blur_matrix(image.shape[-1], sigma).to(image)
+    return along @ image @ along.T
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _blur_matrix(side: int, sigma: float) -> Float[Tensor, "S S"]:
+    """The blur of one dimension as a matrix; its rows sum to 1."""
     reach = int(4 * sigma + 0.5)
-    steps = torch.arange(-reach, reach + 1, dtype=image.dtype, device=image.device)
+    steps = torch.arange(-reach, reach + 1, dtype=torch.float64)
     kernel = torch.softmax(-steps.square() / (2 * sigma**2), dim=0)
-    padded = F.pad(image, [reach] * 4, mode="reflect")
-    # Along rows, then along columns: a two-dimensional kernel costs 30 to 60 times as much.
-    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
+    padded = F.pad(torch.eye(side, dtype=torch.float64)[None], (reach, reach), mode="reflect")
+    return F.conv1d(padded.transpose(0, 1), kernel.view(1, 1, -1))[:, 0].T.float()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -21,6 +21,8 @@ from lsfa_lib.features.extract import Encoders
 from lsfa_lib.features.geometry import one_thread
 from lsfa_lib.records import PatchFeatures, Sample
 from lsfa_lib.storage.files import InputError, progress
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -110,15 +112,27 @@ def loaded(
                 raise
             refused[scan.name] = str(error)
 
-    on_cpu = resolve_device(scans[0].config.device).type == "cpu"
-    workers = max(1, _CORES.get() if on_cpu else 1)
-    label, starts = "/".join(scans[0].name.split("/")[:2]), range(0, len(scans), workers)
-    batches = (scans[start : start + workers] for start in starts)
+    label = "/".join(scans[0].name.split("/")[:2])
+    done = side_by_side(load, scans, resolve_device(scans[0].config.device))
+    for scan in progress(done, label, len(scans)):
+        if scan.name not in (refused or {}):
+            yield scan
+
+
+def side_by_side(
+    work: Callable[[T], object], items: Sequence[T], device: torch.device
+) -> Iterator[T]:
+    """The items in order, each after `work` on it, which as many threads do as cores are free.
+
+    Cores are free inside `fixed_threads`, and on a CPU only; else there is one thread.
+    """
+    workers = max(1, _CORES.get() if device.type == "cpu" else 1)
     with ThreadPoolExecutor(workers) as pool:
-        for batch in progress(batches, label, len(starts)):
+        for start in range(0, len(items), workers):
+            batch = items[start : start + workers]
             with one_thread():
-                list(pool.map(load, batch))
-            yield from (scan for scan in batch if scan.name not in (refused or {}))
+                list(pool.map(work, batch))
+            yield from batch
 
 
 _CORES: ContextVar[int] = ContextVar("cores", default=1)

@@ -11,6 +11,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
@@ -194,12 +195,14 @@ def map_image(level: Level, valid: Mask, defect: Mask) -> Image.Image:
     return indexed(index, colors, CLEAR)
 
 
+@cache
 def shades(count: int) -> UInt8[np.ndarray, "count 3"]:
-    """Evenly spaced colours of the one colour scale."""
+    """Evenly spaced colours of the one colour scale; read-only, since it is made once."""
     places = np.linspace(0, 1, count).tolist()
-    return np.array([unlabel_rgb(s) for s in sample_colorscale(COLORSCALE, places)]).astype(
-        np.uint8
-    )
+    colors = [unlabel_rgb(s) for s in sample_colorscale(COLORSCALE, places)]
+    found = np.array(colors).astype(np.uint8)
+    found.setflags(write=False)
+    return found
 
 
 def indexed(index: Level, colors: UInt8[np.ndarray, "_ 3"], clear: int) -> Image.Image:

@@ -59,6 +59,11 @@ def unwritable(path: Path, error: OSError) -> Exception:
     """The InputError that says why `path` could not be written; any other OSError unchanged."""
     if error.errno == errno.ENOSPC:
         return InputError(f"{path}: the disk is full; free some space or choose another folder")
+    if error.errno in (errno.EDQUOT, errno.EFBIG):
+        return InputError(
+            f"{path}: beyond what may be written here ({os.strerror(error.errno)}); raise the "
+            "quota or the limit, or choose another folder"
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
         return InputError(
             f"{path}: cannot be written ({os.strerror(error.errno)}); choose a writable folder"
