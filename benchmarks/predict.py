@@ -35,7 +35,7 @@ from lsfa_lib.storage.files import atomic_write, progress
 from lsfa_lib.storage.results import Stopwatch, commit, now, peak_memory_mb, reset_peak_memory
 
 SETTINGS = DemoSettings(
-    categories=("seal",), counts=DemoCounts(train=4, validation=2, good=2, each_defect=0)
+    categories=("seal",), counts=DemoCounts(train=4, validation=2, good=6, each_defect=0)
 )
 REPEATS = 2
 START = {"bank.keep_ratio": 0.8, "only": "none", "threads": 1}
