@@ -1,7 +1,7 @@
-"""SIGKILL at random moments of each command: `python -m benchmarks.kills`.
+"""SIGKILL at random moments of each command: `python -m benchmarks.kills 50`.
 
 Writes docs/reliability.md. A command is started, killed with its workers and started again in the
-same folder until it ends by itself; what it leaves then must equal what an undisturbed one leaves.
+same folder until it ends by itself. Its results must then equal those of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from lsfa_lib.demo.synthetic import STANDARD, DemoCounts, write_demo
 from lsfa_lib.storage.files import CHECKOUT, atomic_write, progress
 from lsfa_lib.storage.results import commit, now
 
-KILLS = 50
 PRODUCT = "seal"
 TEMPLATE = Path(__file__).parent / "reliability.md"
 DOCUMENT = CHECKOUT / "docs" / "reliability.md"
@@ -61,14 +60,14 @@ class Case:
     record: str
     """Pattern of the files that mark finished work."""
     content: Callable[[Path], Any]
-    """What is compared with an undisturbed command's."""
+    """What is compared with an uninterrupted command's."""
 
 
 @dataclass
 class Tally:
     """What the kills did to one command."""
 
-    undisturbed_s: float = 0.0
+    uninterrupted_s: float = 0.0
     kills: int = 0
     completed: int = 0
     """Times that it ended by itself after a kill."""
@@ -80,18 +79,20 @@ class Tally:
     different: int = 0
 
 
-def main() -> None:
-    """Kills every command, prints the table and writes the document."""
+def main(attempts: int) -> None:
+    """Kills every command up to as many times, prints the table and writes the document."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         counts = DemoCounts(train=8, validation=2, good=4, each_defect=1)
         write_demo(data, replace(STANDARD, categories=(PRODUCT,), counts=counts))
         before = _state(data)
-        rows = [_row(case, _killed(case, Path(folder) / case.title)) for case in _cases(data)]
+        rows = [
+            _row(case, _killed(case, Path(folder) / case.title, attempts)) for case in _cases(data)
+        ]
         assert _state(data) == before, "the inputs were modified"
     table = pd.DataFrame(rows).to_markdown(index=False)
     text = TEMPLATE.read_text("utf-8")
-    text = text.format(date=now()[:10], commit=commit(), kills=KILLS, table=table)
+    text = text.format(date=now()[:10], commit=commit(), attempts=attempts, table=table)
     with atomic_write(DOCUMENT) as file:
         file.write_text(text, encoding="utf-8")
     print(table)
@@ -119,24 +120,25 @@ def _lsfa() -> list[str]:
     return [sys.executable, "-c", "from lsfa_lib.cli.app import main; main()"]
 
 
-def _killed(case: Case, folder: Path) -> Tally:
-    """The tally of KILLS kills, after one run that is left alone."""
+def _killed(case: Case, folder: Path, attempts: int) -> Tally:
+    """The tally of these attempts, after one uninterrupted run."""
     tally, draw = Tally(), random.Random(case.title)
     began = time.monotonic()
     reference = case.content(_finished(case, _empty(folder)))
-    tally.undisturbed_s = time.monotonic() - began
+    tally.uninterrupted_s = time.monotonic() - began
     records: dict[Path, int] = {}
     _empty(folder)
-    for _ in progress(range(KILLS), case.title):
+    for attempt in progress(range(attempts), case.title):
+        last = attempt == attempts - 1
         process = _started(case, folder)
         try:
-            process.wait(draw.uniform(0, tally.undisturbed_s))
+            process.wait(draw.uniform(0, tally.uninterrupted_s))
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             tally.kills += 1
         note(tally, case, folder, records)
-        if process.returncode == 0 or tally.kills == KILLS:
+        if process.returncode == 0 or last:
             tally.completed += 1
             found = case.content(_finished(case, folder))
             tally.different += found != reference
@@ -220,7 +222,7 @@ def _row(case: Case, tally: Tally) -> dict[str, Any]:
     assert not tally.broken, tally.broken
     return {
         "command": f"`lsfa {case.title}`",
-        "seconds undisturbed": round(tally.undisturbed_s, 1),
+        "seconds uninterrupted": round(tally.uninterrupted_s, 1),
         "killed": tally.kills,
         "while writing a file": tally.inside,
         "then completed": tally.completed,
@@ -232,4 +234,4 @@ def _row(case: Case, tally: Tally) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))

@@ -14,6 +14,7 @@ from PIL import Image
 from report_case import MEAN, MODES, STD, Case, make_case
 
 from lsfa_lib.config import DEMO, TINY, Config, DataConfig, LossWeights, with_losses
+from lsfa_lib.datasets import relief
 from lsfa_lib.figures import clouds, findings, result_figures, scan_figures, scan_images
 from lsfa_lib.figures.names import METRICS, SHORT_MODES, mode_label
 from lsfa_lib.figures.style import LINES
@@ -434,7 +435,7 @@ def test_relief_is_bright_where_the_surface_faces_the_upper_left(mirror: float) 
     y, x = np.mgrid[:40, :40].astype(float) - 20
     z = 500 + 0.2 * (x**2 + y**2) / 20
     xyz = np.stack((mirror * x, y, z), axis=2)
-    shade = scan_images.relief(xyz, np.ones((40, 40), bool)).astype(int)
+    shade = relief.relief(xyz, np.ones((40, 40), bool)).astype(int)
     assert shade[8, 8] > shade[20, 20] > shade[32, 32]
     assert abs(shade[8, 32] - shade[32, 8]) <= 1
 
@@ -443,7 +444,7 @@ def test_relief_is_bright_where_the_surface_faces_the_upper_left(mirror: float) 
 def test_axes_are_those_of_the_photo_whatever_the_cameras(signs: tuple[int, int, int]) -> None:
     y, x = np.mgrid[:30, :30].astype(float) - 14.5
     xyz = np.stack((x, y, 400 + 0.05 * x**2), axis=2) * signs
-    axes = scan_images.photo_axes(xyz, np.ones((30, 30), bool))
+    axes = relief.photo_axes(xyz, np.ones((30, 30), bool))
     expected = np.diag((1.0, -1.0, -1.0)) * signs
     np.testing.assert_allclose(axes, expected, atol=1e-3)
 

@@ -104,8 +104,8 @@ def predict(
 
     Scans are folders rgb and xyz (MVTec 3D-AD), items of Eyecandies, NAME.png with NAME_depth.png,
     or organised NAME.pcd or NAME.ply; images alone for a detector without 3D, depth images or
-    clouds alone for one without colour. Each is scored once:
-    a second call resumes where the first ended.
+    clouds alone for one without colour. Each is scored once: a second call resumes where the first
+    ended.
 
     Example: `lsfa predict bracket.lsfa incoming --out results`.
     """

@@ -43,8 +43,8 @@ def capture_of(scan: Scan) -> Capture:
     """Frame and camera of a scan: u = fx x / z + cx and v = fy y / z + cy, by least squares."""
     height, width = scan.rgb.shape[:2]
     bright = [channel >= SATURATED for channel in np.moveaxis(scan.rgb, 2, 0)]
-    seen = "rgb" in scan.modalities
-    overexposed = float(np.logical_and.reduce(bright).mean()) if seen else 0.0
+    has_colour = "rgb" in scan.modalities
+    overexposed = float(np.logical_and.reduce(bright).mean()) if has_colour else 0.0
     if "3d" not in scan.modalities:
         return Capture(width, height, overexposed)
     readings = np.flatnonzero(readings_of(scan.xyz))

@@ -151,7 +151,7 @@ def _selected(
     """
     generator = torch.Generator().manual_seed(seed)
     first = int(torch.randint(sum(counts), (1,), generator=generator))
-    example = parts[0]()[0]
+    example = _floats(parts[0]()[0])
     projection = projection_of(sum(counts), example, config.projection_eps, generator)
     width = example.shape[1] if projection is None else projection.shape[1]
     room = int(config.memory_mb * 1e6 / (4 * width))
@@ -162,11 +162,10 @@ def _selected(
             f"bank.memory_mb {config.memory_mb:g} holds {held} of {sum(counts)} feature rows, but "
             f"the bank keeps {n_keep}; set it to {least} or more, or lower bank.keep_ratio"
         )
-    dtype = torch.promote_types(example.dtype, torch.float32)
-    points = torch.empty(held, width, dtype=dtype, device=example.device)
-    taken, start = [], 0
+    points, start = example.new_empty(held, width), 0
+    taken: list[Int[Tensor, "r 2"]] = []
     for i, part in enumerate(progress(parts, "bank rows")):
-        own = part()[0].to(points.dtype)
+        own = _floats(part()[0])
         own = own if projection is None else own @ projection
         rows = torch.arange(len(own), device=own.device)
         if len(own) > share:
@@ -176,6 +175,11 @@ def _selected(
         start += len(rows)
     points -= points.mean(0)
     return torch.cat(taken)[k_centre(points, n_keep, first % held, "coreset")]
+
+
+def _floats(rows: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
+    """At least in single precision."""
+    return rows.to(torch.promote_types(rows.dtype, torch.float32))
 
 
 def _gathered(

@@ -66,13 +66,16 @@ def johnson_lindenstrauss_width(n: int, eps: float) -> int:
 def projection_of(
     n: int, rows: Float[Tensor, "R D"], eps: float, generator: torch.Generator
 ) -> Float[Tensor, "D d"] | None:
-    """The random projection for `n` rows like these; None where it would not halve their width."""
+    """Gaussian random projection for `n` rows of the width, type and device of `rows`.
+
+    It has the Johnson-Lindenstrauss width for `n` and `eps`; None where that would not at least
+    halve D, or for eps 0.
+    """
     width = johnson_lindenstrauss_width(n, eps) if eps else rows.shape[1]
     if not 0 < 2 * width <= rows.shape[1]:  # a smaller reduction is not worth the distortion
         return None
-    dtype = torch.promote_types(rows.dtype, torch.float32)
     # Drawn on the CPU, so that a seed gives the same selection on every device.
-    projection = torch.randn(rows.shape[1], width, generator=generator, dtype=dtype)
+    projection = torch.randn(rows.shape[1], width, generator=generator, dtype=rows.dtype)
     return (projection / width**0.5).to(rows.device)
 
 

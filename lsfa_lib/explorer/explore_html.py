@@ -14,10 +14,11 @@ from PIL import Image, ImageDraw
 from plotly.colors import sample_colorscale
 
 from lsfa_lib.config import Config
+from lsfa_lib.datasets.relief import relief
 from lsfa_lib.explorer.evidence import Reason, middle_of
 from lsfa_lib.explorer.inspection import Inspection, Why, prepared, rank_text
 from lsfa_lib.figures.image_grid import SCORE_TICKS
-from lsfa_lib.figures.scan_images import COLORSCALE, TOP, Photo, pixels_of, relief, uri
+from lsfa_lib.figures.scan_images import COLORSCALE, TOP, Photo, pixels_of, uri
 from lsfa_lib.figures.style import DEFECTIVE, GOOD, LABELS, round_ticks
 from lsfa_lib.records import Modality, Sample, is_defective
 

@@ -10,7 +10,8 @@ import plotly.graph_objects as go
 from jaxtyping import Bool, Float, Shaped, UInt8
 from plotly.colors import get_colorscale
 
-from lsfa_lib.figures.scan_images import COLORSCALE, TOP, Pixels, main_colors, photo_axes
+from lsfa_lib.datasets.relief import photo_axes
+from lsfa_lib.figures.scan_images import COLORSCALE, TOP, Pixels, main_colors
 from lsfa_lib.figures.style import DEFECTIVE, adapt_to_phones
 
 CLOUD_POINTS = 12_000

@@ -40,7 +40,7 @@ DIFFERENCES = "RdBu_r"
 SIDE = 100
 """Of every image, whatever its pixels: scans of all sizes share the axes of a page."""
 LETTERS, MENU_LETTERS = 22, 32
-"""Of a line above an image, and of a label in a menu, that a phone has room for."""
+"""Characters of a line above an image, and of a label in a menu, that fit a phone."""
 POINT_PX = 5
 """Larger than in a report: a run keeps fewer points."""
 
@@ -248,8 +248,8 @@ def _add_menus(
         margin={"t": 92},
     )
     figure.layout.meta = {**figure.layout.meta, "margin": {"t": 34}, "menus": True}
-    # Below each other: side by side they would be wider than a phone, which plotly answers by
-    # narrowing all images.
+    # One below the other: side by side the menus would exceed the width of a phone, and plotly's
+    # margins would grow until the images were a quarter as wide.
     narrow = {"margin.t": 68, "updatemenus[0].pad.b": 38, "updatemenus[1].x": 0}
     narrow["height"] = figure.layout.meta["narrow"]["height"] + 64
     adapt_to_phones(figure, {**narrow, **clouds.phone_camera("scene", views[0])})

@@ -17,6 +17,7 @@ from jaxtyping import Float, Shaped
 from PIL import ImageColor
 
 from lsfa_lib.datasets.preprocess import squared
+from lsfa_lib.datasets.relief import photo_axes
 from lsfa_lib.figures import clouds
 from lsfa_lib.figures.data_report import defects_of, patch_mm, percent, short_name, thin_sentence
 from lsfa_lib.figures.image_grid import ColorBar, ImageRow, image_grid
@@ -29,7 +30,6 @@ from lsfa_lib.figures.scan_images import (
     level_of,
     map_image,
     marked,
-    photo_axes,
     picture_of,
 )
 from lsfa_lib.figures.scan_statistics import REGIONS, Measured, Region

@@ -20,8 +20,7 @@ from plotly.colors import sample_colorscale, unlabel_rgb
 from scipy import ndimage
 
 from lsfa_lib.datasets.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from lsfa_lib.datasets.relief import photo_axes as photo_axes
-from lsfa_lib.datasets.relief import relief as relief
+from lsfa_lib.datasets.relief import relief
 from lsfa_lib.figures.style import DEFECTIVE, spread_out
 from lsfa_lib.records import Mode, Prediction, Sample, Scan
 

@@ -12,18 +12,10 @@ from jaxtyping import Float
 from PIL import Image, ImageColor
 from torch import Tensor
 
+from lsfa_lib.datasets.relief import photo_axes, relief
 from lsfa_lib.figures import clouds
 from lsfa_lib.figures.image_grid import ImageRow, image_grid
-from lsfa_lib.figures.scan_images import (
-    AnyImage,
-    Box,
-    Photo,
-    Pixels,
-    marked,
-    photo_axes,
-    pixels_of,
-    relief,
-)
+from lsfa_lib.figures.scan_images import AnyImage, Box, Photo, Pixels, marked, pixels_of
 from lsfa_lib.figures.style import DEFECTIVE, GOOD, GREY, add_reference, styled
 from lsfa_lib.records import PatchFeatures, Sample
 

@@ -61,7 +61,7 @@ def unwritable(path: Path, error: OSError) -> Exception:
         return InputError(f"{path}: the disk is full; free some space or choose another folder")
     if error.errno in (errno.EDQUOT, errno.EFBIG):
         return InputError(
-            f"{path}: beyond what may be written here ({os.strerror(error.errno)}); raise the "
+            f"{path}: exceeds what may be written here ({os.strerror(error.errno)}); raise the "
             "quota or the limit, or choose another folder"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):

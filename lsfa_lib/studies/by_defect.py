@@ -24,7 +24,7 @@ Groups = dict[str, str]
 def kind_table(study: StudyRuns, mode: str = BOTH) -> Styler:
     """I-AUROC of the scans of each kind of defect against the good scans.
 
-    A cell with further evidence has a second row, for all its evidence together.
+    A cell with further evidence has a second row for each fusion with it.
     """
     return _table(study, mode, lambda result: {s["name"]: s["kind"] for s in _defective(result)})
 

@@ -23,7 +23,7 @@ COLOURS = {
     "worse": "#D55E00",
     "no better than untrained": "#E69F00",
     "not confirmed": "#8a94a0",
-    "control": "#1d2733",
+    "control": "#0072B2",
     NO_INTERVAL: "#8a94a0",
 }
 ALL_THREE = "rgb+3d+disagreement"
