@@ -43,7 +43,7 @@ def test_predict(seal_run: Run, demo_root: Path, tmp_path: Path) -> None:
     assert done.returncode == 2, done.stderr
     (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("lsfa: ")]
     assert sentence == (
-        f"lsfa: {out / 'maps' / '000.tiff'}: beyond what may be written here (File too large); "
+        f"lsfa: {out / 'maps' / '000.tiff'}: exceeds what may be written here (File too large); "
         "raise the quota or the limit, or choose another folder"
     )
     # No record: the scan is scored again by the next call.
@@ -59,6 +59,6 @@ def test_fit(seal_run: Run, cached: Config, tmp_path: Path) -> None:
     words = ("fit", "seal", "--data", data, "--config", config, "--only", "none", "--out", out)
     done = limited(tmp_path, *words)
     assert done.returncode == 2, done.stderr
-    assert f"lsfa: {out}: beyond what may be written here (File too large)" in done.stderr
+    assert f"lsfa: {out}: exceeds what may be written here (File too large)" in done.stderr
     assert "Traceback" not in done.stderr
     assert files(tmp_path) == {"quick.yaml"}
