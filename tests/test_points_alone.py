@@ -25,12 +25,14 @@ from lsfa_lib.explorer.explore import Explorer
 from lsfa_lib.explorer.explore_panel import Panel
 from lsfa_lib.explorer.fitted import Fitted, fitted
 from lsfa_lib.explorer.inspection import Inspection
+from lsfa_lib.figures.kept_scans import kept_scans
 from lsfa_lib.figures.mistakes import judged
 from lsfa_lib.figures.scan_figures import maps_grid
 from lsfa_lib.figures.scan_images import images_of, pixels_of
 from lsfa_lib.methods.fitting import fit_detector
 from lsfa_lib.pipeline import run_category
 from lsfa_lib.storage.files import InputError
+from lsfa_lib.storage.kept_maps import read_maps, write_maps
 
 CAMERA = {"fx": 50.0, "fy": 50.0, "cx": 16.0, "cy": 12.0}
 
@@ -82,7 +84,7 @@ def test_the_picture_of_a_depth_image_is_grey_and_darker_where_it_is_far(
 
 
 def test_the_same_scores_as_for_complete_scans_used_in_3d_alone(
-    config: Config, cached: Config
+    config: Config, cached: Config, tmp_path: Path
 ) -> None:
     alone = run_category("seal", config, 0)
     both = run_category("seal", configure(cached, {"modalities": ["3d"], "only": "none"}), 0)
@@ -95,6 +97,8 @@ def test_the_same_scores_as_for_complete_scans_used_in_3d_alone(
         assert list(images_of(pixels, {}, pixels.box)) == [picture, "relief (3D)", "ground truth"]
         figure = maps_grid(run, judged(run)[:1])
         assert picture in [note.text for note in figure.layout.annotations]
+        write_maps(kept_scans(run.result, run.samples, run.predictions), tmp_path / picture)
+        assert {kept.picture for kept in read_maps(tmp_path / picture).values()} == {picture}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from lsfa_lib.datasets.preprocess import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     height_above,
-    part_mask,
+    part_of,
     plane_of,
     prepare,
 )
@@ -124,7 +124,7 @@ def test_defect_14_a_partial_reading_is_not_valid() -> None:
     def partial(xyz: np.ndarray) -> None:
         xyz[100:110, 100:110, 2] = 0
 
-    part = part_mask(with_xyz(one_disc(), partial), CONFIG)
+    part = part_of(with_xyz(one_disc(), partial), CONFIG)
     assert not part[100:110, 100:110].any()
     assert part[111:120, 111:120].mean() > 0.9
 
@@ -133,7 +133,7 @@ def test_defect_14_column_and_row_through_the_optical_axis_are_readings() -> Non
     scan = make_scan(0.03 * disc(240, 0.5, 0.5, 0.25), holes=0.0)
     assert (scan.xyz[:, 120, 0] == 0).all() and (scan.xyz[120, :, 1] == 0).all()
     inside = disc(240, 0.5, 0.5, 0.24)
-    assert part_mask(scan, CONFIG)[inside].all()
+    assert part_of(scan, CONFIG)[inside].all()
 
 
 # --- cleaning ------------------------------------------------------------------------------------
@@ -171,15 +171,15 @@ def dome(side: int) -> np.ndarray:
 @pytest.mark.parametrize("pitch", [0.0005, 0.00075])
 def test_grid_keeps_the_points_dbscan_keeps(height: np.ndarray, pitch: float) -> None:
     scan = make_scan(height, pitch, holes=0.05)
-    grid = part_mask(scan, CONFIG)
-    dbscan = part_mask(scan, replace(CONFIG, cluster_method="dbscan"))
+    grid = part_of(scan, CONFIG)
+    dbscan = part_of(scan, replace(CONFIG, cluster_method="dbscan"))
     assert dbscan.sum() > 3000
     assert (grid != dbscan).sum() / dbscan.sum() < 1e-3
 
 
 def test_heavy_speckle_does_not_join_the_parts() -> None:
     scan = make_scan(speckled(240, 0.02))
-    part = part_mask(scan, CONFIG)
+    part = part_of(scan, CONFIG)
     assert part[:, 150:].sum() == 0
     big = disc(240, 0.5, 0.33, 0.2) & (two_parts(240) > 0) & (scan.xyz[..., 2] != 0)
     assert part[big].all()
@@ -198,7 +198,7 @@ def test_gaps_are_lengths_whatever_the_resolution(side: int) -> None:
         return height
 
     for gap_m, joined in ((0.004, True), (0.012, False)):
-        part = part_mask(make_scan(bars(gap_m), pitch), CONFIG)
+        part = part_of(make_scan(bars(gap_m), pitch), CONFIG)
         assert part[: side // 2].any()
         assert part[side // 2 :].any() == joined
 
@@ -212,10 +212,10 @@ def test_defect_5_noise_is_never_the_part() -> None:
     assert alone.sum() > disc(side, 0.5, 0.5, 0.08).sum()
     config = replace(CONFIG, cluster_method="dbscan", cluster_gap_m=0.0021, cluster_min_points=12)
     for kept in (config, replace(config, cluster_method="grid")):
-        part = part_mask(scan, kept)
+        part = part_of(scan, kept)
         assert part[disc(side, 0.5, 0.5, 0.06) & (height == 0.02)].all()
         assert not part[alone].any()
-    released = part_mask(scan, replace(config, noise_competes=True))
+    released = part_of(scan, replace(config, noise_competes=True))
     assert released[alone].all()
     assert not released[disc(side, 0.5, 0.5, 0.05) & (height == 0.02)].any()
 
@@ -235,7 +235,7 @@ def test_defect_6_nothing_is_changed_in_place_and_twice_is_as_once() -> None:
 
 def test_a_prepared_part_prepared_again_is_refused_and_not_eaten() -> None:
     scan = one_disc()
-    part = part_mask(scan, CONFIG)
+    part = part_of(scan, CONFIG)
     with pytest.raises(InputError, match=r"000\.tiff.*removed the background in place.*restore"):
         prepare(replace(scan, xyz=scan.xyz * part[..., None]), CONFIG)
 
@@ -254,7 +254,7 @@ def test_sample_is_padded_centred_and_resized_nearest_and_bicubic() -> None:
     scan = replace(make_scan(height), defect=defect)
     config = replace(CONFIG, image_size=96, rgb_background="kept")
     sample = prepare(scan, config)
-    part = part_mask(scan, config)
+    part = part_of(scan, config)
     for row in range(96):
         for column in range(96):
             y, x = int((row + 0.5) * 2.5) - 30, int((column + 0.5) * 2.5)
@@ -369,7 +369,7 @@ def test_without_removal_every_reading_belongs_to_the_part(cluster_method: str) 
 
 def test_a_part_that_vanishes_at_the_size_asked_for_is_named() -> None:
     scan = make_scan(0.03 * disc(240, 0.52, 0.52, 0.02))
-    assert 0 < part_mask(scan, CONFIG).sum() < 100
+    assert 0 < part_of(scan, CONFIG).sum() < 100
     with pytest.raises(InputError, match=r"vanishes at 4 px; raise preprocess\.image_size"):
         prepare(scan, replace(CONFIG, image_size=4))
 
@@ -433,7 +433,7 @@ def test_real_scans_lose_the_ground_and_keep_the_part(
     tmp_path: Path,
 ) -> None:
     scan = real_scan(stem, rows, columns)
-    part = part_mask(scan, CONFIG)
+    part = part_of(scan, CONFIG)
     read = scan.xyz[..., 2] != 0
     assert part[part_at][read[part_at]].mean() > 0.95
     assert part[ground_at].mean() < 0.01

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from lsfa_lib.cli.app import app
 from lsfa_lib.config import TINY, Config, configure
 from lsfa_lib.datasets.mvtec3d import write_scan
-from lsfa_lib.datasets.preprocess import part_mask, prepare
+from lsfa_lib.datasets.preprocess import part_of, prepare
 from lsfa_lib.datasets.scan_check import defect_notes
 from lsfa_lib.datasets.splitting import drawn_scans, move_to_validation
 from lsfa_lib.datasets.tree_check import check_tree
@@ -82,7 +82,7 @@ def test_two_parts_are_said_and_both_are_scored_where_asked(root: Path) -> None:
     warnings = check_tree(root, TINY).warnings
     assert [w for w in warnings if note in w] and [w for w in warnings if lost in w]
     every = replace(TINY.preprocess, cluster_method="every_part")
-    assert part_mask(scan, every).sum() == 5000
+    assert part_of(scan, every).sum() == 5000
     found = prepare(scan, every)
     assert found.notes == ()
     assert defect_notes(found) == []
@@ -114,7 +114,8 @@ def test_the_check_ends_with_a_verdict_and_can_be_read_by_scripts(root: Path) ->
     move_to_validation(drawn_scans(root, "box", 0.4, seed=0))
     done = check()
     assert done.exit_code == 0, done.output
-    assert done.output.splitlines()[-1] == f"no problem found; ready: lsfa run box --data {root}"
+    ready = f"no problem found; ready: lsfa run box --data {root} --preset tiny"
+    assert done.output.splitlines()[-1] == ready
     values = json.loads(check("--json").stdout)
     assert values["ready"] is True
     assert [s["kinds"] for s in values["splits"]] == [{"good": 3}, {"good": 2}, {"good": 1}]

@@ -45,6 +45,21 @@ def test_heights_are_above_the_tilted_ground() -> None:
     assert measured.plane[2] < 0  # towards the camera
 
 
+def test_without_removal_heights_refer_to_the_plane_through_all_readings() -> None:
+    kept = replace(CONFIG.preprocess, background_removal="none")
+    scan = box_scan()
+    measured = scan_statistics.take_apart(scan, kept)
+    assert not measured.regions["background"].any() and not measured.regions["loose"].any()
+    points = scan.xyz[measured.regions["part"]].astype(float)
+    assert len(points) == PIXELS - 80
+    centre = points.mean(0)
+    normal = np.linalg.svd(points - centre, full_matrices=False)[2][2]
+    normal *= -np.sign(normal[2])  # towards the camera
+    expected = (points - centre) @ normal * 1000
+    found = measured.height_mm[measured.regions["part"]]
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
 def test_facts_are_the_measures_the_scan_was_made_with() -> None:
     facts = facts_of(box_scan())
     assert (facts.category, facts.split, facts.kind) == ("toy", "test", "hole")

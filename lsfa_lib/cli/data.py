@@ -99,7 +99,8 @@ def check(
     from lsfa_lib.config import configure
     from lsfa_lib.datasets.tree_check import check_tree
 
-    report = check_tree(path, configure(config or preset))
+    chosen = f" --config {config}" if config else f" --preset {preset}" * (preset != "demo")
+    report = check_tree(path, configure(config or preset), chosen)
     if as_json:
         typer.echo(_as_json(report))
     else:

@@ -60,6 +60,12 @@ def plane_of(scan: Scan, config: PreprocessConfig) -> Plane:
     return plane
 
 
+def middle_plane(scan: Scan) -> Plane:
+    """Least-squares plane through all readings, in the form of `plane_of`."""
+    require_readings(scan)
+    return _fit(scan.xyz[None, readings_of(scan.xyz)].astype(np.float64))[0]
+
+
 def height_above(xyz: Points, plane: Plane) -> Float[np.ndarray, "H W"]:
     """Signed distance of every point from `plane`, metres."""
     return xyz @ plane[:3].astype(xyz.dtype) + xyz.dtype.type(plane[3])

@@ -78,11 +78,6 @@ def part_of(scan: Scan, config: PreprocessConfig) -> Mask:
     return part_and_other(scan, config)[0]
 
 
-def part_mask(scan: Scan, config: PreprocessConfig) -> Mask:
-    """True at the readings of the largest component off the background plane."""
-    return _part_off_plane(scan, config)[0]
-
-
 def part_and_other(scan: Scan, config: PreprocessConfig) -> tuple[Mask, int]:
     """As `part_of`, and the number of readings of the largest component that is left out."""
     if "3d" not in scan.modalities:

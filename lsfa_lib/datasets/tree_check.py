@@ -81,6 +81,8 @@ class Report:
     """Files in the scans' folders that belong to no scan; harmless."""
     warnings: tuple[str, ...] = ()
     """Sentences on scans that can be used, but hardly as they were meant."""
+    options: str = ""
+    """Of the command line, for the config that the scans were prepared with."""
 
     @property
     def verdict(self) -> str:
@@ -91,7 +93,7 @@ class Report:
         checked = f"; {len(self.warnings)} warning(s), listed above" if self.warnings else ""
         categories = list(dict.fromkeys(split.category for split in self.splits))
         alone = "" if all(split.colour for split in self.splits) else " --modalities 3d"
-        ready = f"lsfa run {categories[0]} --data {self.root}{alone}"
+        ready = f"lsfa run {categories[0]} --data {self.root}{self.options}{alone}"
         return f"no problem found; ready: {ready}{checked}"
 
 
@@ -105,10 +107,11 @@ class _Found:
     """Scans with an empty border."""
 
 
-def check_tree(root: Path, config: Config | None = None) -> Report:
+def check_tree(root: Path, config: Config | None = None, options: str = "") -> Report:
     """Counts, sizes and problems of the tree under `root`; reads every file, one at a time.
 
-    With a config every scan is also prepared as a run would, which finds scans without a part.
+    With a config every scan is also prepared as a run would, which finds scans without a part;
+    `options` choose this config on the command line.
     Raises InputError only if there is no category at all.
     """
     every = _Found()
@@ -126,7 +129,7 @@ def check_tree(root: Path, config: Config | None = None) -> Report:
         every.problems += _compare_published(root, summaries, published)
     odd = tuple(path for category in found for path in odd_files(root / category))
     problems, warnings = tuple(every.problems), tuple(every.warnings)
-    return Report(root, tuple(summaries), published, problems, odd, warnings)
+    return Report(root, tuple(summaries), published, problems, odd, warnings, options)
 
 
 def _check_split(

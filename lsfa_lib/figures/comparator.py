@@ -118,7 +118,8 @@ def _example(
     i, n = (differing or pairs)[0]
     images = [*panels[i][:2], *panels[i][2 * n : 2 * n + 2]]
     words = [f"{name}: {outcomes[i].get(name, 'not run')}" for name in (settings[0], settings[n])]
-    caption = f"{scans[i].label}: photo; {words[0]}; {words[1]}; difference"
+    picture = scans[i].kept[settings[0]].picture
+    caption = f"{scans[i].label}: {picture}; {words[0]}; {words[1]}; difference"
     return {"images": [uri(image) for image in images], "caption": caption}
 
 
@@ -153,7 +154,7 @@ def _empty() -> Image.Image:
 
 def _names(scan: Compared, settings: list[str]) -> list[str]:
     """What stands above the images; it changes with the scan."""
-    names = ["photo"]
+    names = [scan.kept[settings[0]].picture]
     for name in settings:
         lines = [*map(html.escape, _wrapped(name)), scan.outcomes.get(name, "not run")]
         names.append("<br>".join(lines))
@@ -170,7 +171,7 @@ def _colorings(scan: Compared, settings: list[str]) -> dict[str, clouds.Coloring
     """The cloud by photo and by the map of each setting."""
     base = scan.kept[settings[0]]
     rows, columns = base.places.astype(int)
-    found = {"photo": clouds.by_photo(base.photo[rows, columns])}
+    found = {base.picture: clouds.by_photo(base.photo[rows, columns])}
     for name in settings:
         level = _on_cloud(scan.kept.get(name), base)
         found[name] = clouds.by_score(level, html.escape(name))

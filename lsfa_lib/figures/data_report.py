@@ -113,7 +113,8 @@ def oddities(counts: pd.DataFrame, facts: pd.DataFrame, category: str) -> list[s
     good, every = test["good"].sum(), test.to_numpy().sum()
     unknown = test[UNLABELLED].sum() if UNLABELLED in test else 0.0
     sizes = len(own[["width_px", "height_px"]].drop_duplicates())
-    low, cut = int((own["height_mm"] < FLAT_MM).sum()), int(own["at_edge"].sum())
+    low = int(((own["height_mm"] < FLAT_MM) & (own["background"] > 0)).sum())
+    cut = int(own["at_edge"].sum())
     unread, loose = mid(own, "holes"), float((own["loose"] / own["part"]).max())
     found = {
         "no good test scan, so that false alarms and AUROC are undefined": good == 0,

@@ -54,8 +54,8 @@ def feature_scan(view: View, spaces: Spaces, title: str) -> go.Figure:
     pixels = pixels_of(view.sample)
     box, size = pixels.box, pixels.valid.shape
     points = spread_points(pixels.valid)
-    images: dict[str, Any] = {"photo": box.cut(pixels.photo)}
-    choices = {"photo": by_photo(pixels.photo[points])}
+    images: dict[str, Any] = {pixels.picture: box.cut(pixels.photo)}
+    choices = {pixels.picture: by_photo(pixels.photo[points])}
     if pixels.defect.any():
         images["ground truth"] = box.cut(marked(pixels.photo, pixels.defect))
     for (space, m), name in names_of(spaces).items():

@@ -54,4 +54,5 @@ def _kept(
         good=good,
         places=np.stack(points).astype(np.uint8),
         points=surface[points],
+        picture=pixels.picture,
     )

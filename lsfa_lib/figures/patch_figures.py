@@ -84,7 +84,7 @@ def cluster_maps(sample: Sample, labels: Mapping[str, Values], title: str) -> go
     pixels = pixels_of(sample)
     shown = np.array([ImageColor.getrgb(color) for color in PALETTE], np.uint8)
     palette = np.concatenate([np.zeros((1, 3), np.uint8), np.resize(shown, (254, 3))])
-    images: dict[str, AnyImage] = {"photo": pixels.box.cut(pixels.photo)}
+    images: dict[str, AnyImage] = {pixels.picture: pixels.box.cut(pixels.photo)}
     for name, values in labels.items():
         number = np.nan_to_num(_enlarged(values, pixels), nan=-1).astype(int) + 1
         number[~pixels.valid] = 0
@@ -151,7 +151,7 @@ def _row(row: PatchRow, bar: ColorBar) -> ImageRow:
     valid, defect = box.cut(pixels.valid), box.cut(pixels.defect)
     # `level_of` ends the colours at 250 %.
     bounds = (low, low + (bar.end - low) * 100 / TOP)
-    images: dict[str, AnyImage] = {"photo": box.cut(pixels.photo)}
+    images: dict[str, AnyImage] = {pixels.picture: box.cut(pixels.photo)}
     for name, values in row.maps.items():
         large = _enlarged(values, pixels)
         level = level_of(np.nan_to_num(large, nan=low), bounds)

@@ -19,8 +19,8 @@ from scipy import ndimage
 from lsfa_lib.config import Config, PreprocessConfig
 from lsfa_lib.datasets.entry import SPLITS, Entry
 from lsfa_lib.datasets.layouts import categories, entries, read_scan
-from lsfa_lib.datasets.plane import height_above, plane_of, readings_of
-from lsfa_lib.datasets.preprocess import part_mask, prepare
+from lsfa_lib.datasets.plane import height_above, middle_plane, plane_of, readings_of
+from lsfa_lib.datasets.preprocess import part_of, prepare
 from lsfa_lib.figures.scan_images import Mask, depth_in
 from lsfa_lib.figures.style import spread_out
 from lsfa_lib.records import Scan, is_defective
@@ -57,9 +57,13 @@ class Measured:
 
 
 def take_apart(scan: Scan, config: PreprocessConfig) -> Measured:
-    """The pixels of a scan by what preprocessing does with them. Raises what preprocessing does."""
-    plane = plane_of(scan, config)
-    readings, part = readings_of(scan.xyz), part_mask(scan, config)
+    """The pixels of a scan by what preprocessing does with them. Raises what preprocessing does.
+
+    Without removal of the background, heights refer to the plane through all readings.
+    """
+    removed = config.background_removal == "plane"
+    plane = plane_of(scan, config) if removed else middle_plane(scan)
+    readings, part = readings_of(scan.xyz), part_of(scan, config)
     height = height_above(scan.xyz, plane)
     background = readings & ~part & (np.abs(height) < config.plane_distance_m)
     regions: dict[Region, Mask] = {

@@ -50,7 +50,7 @@ def similarity_figure(asked: View, other: View, spaces: Spaces, pixel: Pixel = (
     buttons = {}
     for place, pair in rows.items():
         sources = [uri(image) for row in pair for image in list(row.images.values())[1:]]
-        column, line = pair[0].rings["photo"]
+        ((column, line),) = pair[0].rings.values()
         unset = [None] * len(sources)
         ring_at: dict[str, Any] = {"x": [[column] * 2, *unset], "y": [[line] * 2, *unset]}
         buttons[place] = [ring_at | {"source": [None, *sources]}, changed]
@@ -112,7 +112,7 @@ def _row(view: View, asked: tuple[View, int], spaces: Spaces) -> ImageRow:
     pixels, patch_px = pixels_of(view.sample), len(view.sample.valid) // view.grid
     box = pixels.box
     valid, defect = box.cut(pixels.valid), box.cut(pixels.defect)
-    images: dict[str, Any] = {"photo": box.cut(pixels.photo)}
+    images: dict[str, Any] = {pixels.picture: box.cut(pixels.photo)}
     for key, name in names_of(spaces).items():
         found = np.nan_to_num(similarity(spaces, asked, view, key)).clip(0, 1)
         level = np.rint(found * TOP).astype(np.uint8)
@@ -120,7 +120,7 @@ def _row(view: View, asked: tuple[View, int], spaces: Spaces) -> ImageRow:
         images[name] = map_image(box.cut(large), valid, defect)
     source, patch = asked
     row, column = ((at + 0.5) * patch_px - 0.5 for at in divmod(patch, view.grid))
-    rings = {"photo": (column, row)} if view is source else {}
+    rings = {pixels.picture: (column, row)} if view is source else {}
     title = f"<b>{html.escape(view.sample.name.split('/', 1)[1])}</b>"
     return ImageRow(title, images, box, rings)
 

@@ -43,7 +43,7 @@ def sample_figure(sample: Sample, title: str) -> go.Figure:
     pixels, box = pixels_of(sample), Box(0, 0, len(sample.valid))
     mask = np.where(pixels.valid[..., None], np.array(ImageColor.getrgb(GOOD)), 24)
     images: dict[str, AnyImage] = {
-        "photo": pixels.photo,
+        pixels.picture: pixels.photo,
         "relief (3D)": relief(pixels.xyz, pixels.valid),
         "valid": mask.astype(np.uint8),
     }

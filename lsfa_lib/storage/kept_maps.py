@@ -31,7 +31,7 @@ class KeptScan:
     name: str
     mode: str
     jpeg: bytes
-    """The photo."""
+    """The photo, or what `picture` names."""
     valid: Bool[np.ndarray, "s s"]
     defect: Bool[np.ndarray, "s s"]
     anomaly: Float[np.ndarray, "s s"]
@@ -42,6 +42,8 @@ class KeptScan:
     """Rows and columns of the points of the cloud."""
     points: Float[np.ndarray, "n 3"]
     """Their coordinates, mm."""
+    picture: str = "photo"
+    """What `photo` is."""
 
     @property
     def photo(self) -> UInt8[np.ndarray, "s s 3"]:
@@ -92,7 +94,7 @@ def _packed(scan: KeptScan) -> dict[str, np.ndarray]:
     levels = np.rint((scan.anomaly - low) / ((high - low) or 1.0) * 255)
     step = float(np.abs(scan.points).max(initial=0.0)) * 2 / STEPS or 1.0
     return {
-        "text": np.array([scan.name, scan.mode]),
+        "text": np.array([scan.name, scan.mode, scan.picture]),
         "jpeg": np.frombuffer(scan.jpeg, np.uint8),
         "masks": np.packbits(np.stack((scan.valid, scan.defect))),
         # Differences between neighbours are small numbers, which take less room.
@@ -119,4 +121,5 @@ def _unpacked(arrays: Any, prefix: str) -> KeptScan:
         good=(good[0], good[1]),
         places=arrays[prefix + "places"],
         points=np.cumsum(arrays[prefix + "steps"], axis=1, dtype=np.int16).T * step,
+        picture=str(text[2]) if len(text) > 2 else "photo",  # absent in older files
     )
