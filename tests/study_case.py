@@ -136,6 +136,7 @@ def _result(
         "counts": {"train": config.shots or 32, "validation": 8},
         "finetuned": None,
         "modes": modes,
+        "validation_scores": {mode: [-1.0, 0.0, 0.5, 2.5] for mode in names},
         "scans": [
             {
                 "name": f"{run['category']}/test/{i:03}",

@@ -27,8 +27,10 @@ from lsfa_lib.config import (
     resolve_device,
     with_losses,
 )
+from lsfa_lib.datasets.categories import categories
 from lsfa_lib.datasets.layouts import split_of
 from lsfa_lib.detection.building import bank_of
+from lsfa_lib.detection.detector import evidence
 from lsfa_lib.detection.detector import fit as fit_detector
 from lsfa_lib.detection.detector import predict as predict_detector
 from lsfa_lib.detection.memory import rows_of_modality, search_bank
@@ -42,6 +44,7 @@ from lsfa_lib.methods.crossmodal import residuals, train_crossmodal
 from lsfa_lib.methods.fitting import fit_detector as fit_lsfa
 from lsfa_lib.methods.fitting import fit_method, require_memory
 from lsfa_lib.methods.method import Good, Method, Predict
+from lsfa_lib.methods.svm_fusion import svm_weights
 from lsfa_lib.methods.table import find_method
 from lsfa_lib.methods.truncated_backbones import BLOCKS, TAPS, complete, deployed, narrowed
 from lsfa_lib.pipeline import Run, run_category
@@ -189,7 +192,7 @@ def test_m3dm_adds_the_scores_of_two_banks(good: Good) -> None:
 def test_m3dms_decision_grows_with_every_distance(good: Good) -> None:
     """Its one-class SVM is linear: a weighted sum of distances, no weight below zero."""
     distances = np.abs(np.random.default_rng(0).normal(2, 0.3, (200, 3)))
-    weights = m3dm._svm(distances, 0)
+    weights = svm_weights(distances, 0)
     assert weights.shape == (3,)
     assert (weights > 0).all()
 
@@ -213,9 +216,35 @@ def test_fused_features_bring_the_two_views_of_a_patch_together(good: Good) -> N
         best = rows["rgb"].index[similar.argmax(1)]
         return float((best == rows["rgb"].index).float().mean())
 
-    assert found(m3dm.train_fusion(train, config, 0)) > 2 * found(
-        m3dm.train_fusion(train, untrained, 0)
-    )
+    own, start = (m3dm.train_fusion(train.__getitem__, 2, c, 0) for c in (config, untrained))
+    assert found(own) > 2 * found(start)
+
+
+def test_a_shared_fusion_is_trained_on_every_category(good: Good, tmp_path: Path) -> None:
+    scan = good.validation[0]
+
+    def score(name: str, **data: Path) -> float:
+        config = configure(good.config, {f"data.{key}": value for key, value in data.items()})
+        own = replace(good, config=find_method(name).call("config", config))
+        return find_method(name).call("fit", own)(scan)["rgb+3d"].image_score
+
+    alone = tmp_path / "data"
+    alone.mkdir()
+    (alone / "seal").symlink_to((Path(good.config.data.root) / "seal").resolve())
+    assert score("m3dm_shared", root=alone) == score("m3dm")
+    assert len(categories(Path(good.config.data.root))) > 1
+    assert score("m3dm_shared") != score("m3dm")
+
+
+def test_svms_weigh_the_scores_and_maps_of_both_modalities(good: Good) -> None:
+    detector = fit_lsfa("seal", good.config, 0).detector
+    predict = fitted("lsfa_svm", good)
+    found = [evidence(detector, scan.features) for scan in good.validation]
+    fused = [predict(scan)["rgb+3d"] for scan in good.validation]
+    scores = np.array([[each[m].image_score for m in MODALITIES] for each in found])
+    weights, _, rank, _ = np.linalg.lstsq(scores, [each.image_score for each in fused])
+    assert rank == 2 and (weights > 0).all()
+    np.testing.assert_allclose(scores @ weights, [each.image_score for each in fused], rtol=1e-5)
 
 
 def test_the_variation_model_is_the_distance_in_standard_deviations() -> None:
@@ -512,8 +541,9 @@ def test_weights_that_cannot_be_downloaded_are_reported(
     pytest.importorskip("anomalib")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    config = configure(tiny, {"method": name, "shots": 2, "image_encoder.model": "vit_small"})
     with pytest.raises(InputError, match=r"could not be downloaded .* run it once on a machine"):
-        run_category("seal", replace(tiny, method=name, shots=2), seed=0)
+        run_category("seal", config, seed=0)
 
 
 def test_padim_needs_two_training_scans(tiny: Config) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from study_case import CATEGORIES, DEFECTIVE, LIFT, SEEDS, scores_of, write_results
 
-from lsfa_lib.config import DEMO, with_losses
+from lsfa_lib.config import DEMO, Config, configure, with_losses
 from lsfa_lib.evaluation.bootstrap import verdict
 from lsfa_lib.storage.files import InputError
 from lsfa_lib.studies import study_table
@@ -246,10 +246,15 @@ def test_a_gain_the_control_has_too_is_not_confirmed(
     assert verdict(line_of(study_table.table(study), "IFC")) == "no better than untrained"
 
 
-def test_a_cell_that_trains_nothing_is_not_compared_with_the_control(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "config",
+    [with_losses(DEMO, "none"), configure(DEMO, {"image_encoder.size": 448})],
+    ids=["trains nothing", "other size"],
+)
+def test_a_control_judges_cells_that_train_on_its_features(tmp_path: Path, config: Config) -> None:
     folder = tmp_path / "studies" / "parts-demo"
     lift, about = {"none": 0.0, "control": 2.0, "larger": 2.0}, {"control": "control"}
-    study = write_results(folder, lift, about=about, configs={"larger": with_losses(DEMO, "none")})
+    study = write_results(folder, lift, about=about, configs={"larger": config})
     lines = study_table.table(study_table.load(study))
     assert verdict(line_of(lines, "larger")) == "confirmed"
     assert np.isnan(line_of(lines, "larger")["c_i_auroc"])

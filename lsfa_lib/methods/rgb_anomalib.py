@@ -9,27 +9,25 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import timm
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from lsfa_lib.config import Config, replaced
 from lsfa_lib.features.checkpoints import seeded
-from lsfa_lib.features.image import LITE0, LITE0_MEAN, LITE0_STD, lite0_file, load_by_order
+from lsfa_lib.features.image import LITE0, LITE0_MEAN, LITE0_STD
 from lsfa_lib.features.lazy_scan import LazyScan
+from lsfa_lib.methods.lite0_starts import backbone, with_lite0
 from lsfa_lib.methods.method import Good, Predict
 from lsfa_lib.records import Mode, Prediction, Sample
 from lsfa_lib.storage.files import InputError
-
-LITE0_LAYERS = ["blocks.1", "blocks.2", "blocks.4"]
-"""Strides 4, 8 and 16, like layer1 to layer3 of a ResNet."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +39,14 @@ class Recipe:
     epochs: int
     batch: int
     settings: Callable[[Config], dict[str, Any]] = lambda config: {}
+    lite0_epochs: int = 0
+    """Epochs with Lite0, which runs are small; 0: `epochs`."""
     sized: bool = False
     """It asks its pre-processor for the size of the images."""
     unit_range: bool = False
     """Whether it expects colours from 0 to 1 instead of ImageNet-normalised ones."""
+    multiple: int = 1
+    """The side of its images is a multiple of this."""
 
 
 def at_map_size(config: Config) -> Config:
@@ -54,15 +56,19 @@ def at_map_size(config: Config) -> Config:
 
 def fit_model(good: Good, recipe: Recipe) -> Predict:
     """One of anomalib's models, trained on the good scans."""
-    with _quiet(), seeded(good.seed):
-        model = _trained(recipe, good)
     config = good.config
+    lite0 = config.image_encoder.model == LITE0
+    with _quiet(), seeded(good.seed), with_lite0(recipe.name) if lite0 else nullcontext():
+        model = _trained(recipe, good)
+    size = (config.preprocess.image_size,) * 2
 
     def predict(scan: LazyScan) -> dict[Mode, Prediction]:
         with torch.inference_mode():
             found = model(_image(scan.sample, recipe, config)[None])
-        anomaly = found.anomaly_map.reshape(found.anomaly_map.shape[-2:])
-        return {"rgb": Prediction(anomaly, float(found.pred_score))}
+        anomaly = found.anomaly_map.reshape(1, 1, *found.anomaly_map.shape[-2:])
+        if anomaly.shape[2:] != size:
+            anomaly = F.interpolate(anomaly, size, mode="bilinear")
+        return {"rgb": Prediction(anomaly[0, 0], float(found.pred_score))}
 
     return predict
 
@@ -76,14 +82,16 @@ def _trained(recipe: Recipe, good: Good) -> nn.Module:
 
     if len(good.train) < 2:
         raise InputError(f"{recipe.name} was given 1 training scan; it needs at least 2")
-    image = good.train[0].sample.rgb
+    image = _image(good.train[0].sample, recipe, good.config)
     off = dict.fromkeys(("post_processor", "evaluator", "visualizer"), False)
     resize = PreProcessor(Resize(image.shape[-2:])) if recipe.sized else False
+    lite0 = good.config.image_encoder.model == LITE0
+    epochs = recipe.lite0_epochs if lite0 and recipe.lite0_epochs else recipe.epochs
     try:
         settings = recipe.settings(good.config)
         model = getattr(anomalib.models, recipe.name)(**settings, **off, pre_processor=resize)
         Trainer(
-            **{"max_epochs": recipe.epochs, "num_sanity_val_steps": 0, **model.trainer_arguments},
+            **{"max_epochs": epochs, "num_sanity_val_steps": 0, **model.trainer_arguments},
             accelerator="gpu" if image.is_cuda else "cpu",
             logger=False,
             enable_checkpointing=False,
@@ -126,39 +134,21 @@ def _data_of(recipe: Recipe, good: Good) -> Any:
 
 
 def _image(sample: Sample, recipe: Recipe, config: Config) -> Float[Tensor, "3 S S"]:
-    """The image, normalised as the network was trained."""
+    """The image, normalised as the network was trained and of a size that it accepts."""
     mean, std = _column(IMAGENET_DEFAULT_MEAN), _column(IMAGENET_DEFAULT_STD)
-    colours = sample.rgb * std.to(sample.rgb) + mean.to(sample.rgb)
-    if recipe.unit_range:
-        return colours
-    if config.image_encoder.model != LITE0:
-        return sample.rgb
-    return (colours - _column(LITE0_MEAN).to(colours)) / _column(LITE0_STD).to(colours)
+    image = sample.rgb
+    if recipe.unit_range or config.image_encoder.model == LITE0:
+        image = image * std.to(image) + mean.to(image)
+    if not recipe.unit_range and config.image_encoder.model == LITE0:
+        image = (image - _column(LITE0_MEAN).to(image)) / _column(LITE0_STD).to(image)
+    side = -(-image.shape[1] // recipe.multiple) * recipe.multiple
+    if side != image.shape[1]:
+        image = F.interpolate(image[None], (side, side), mode="bilinear")[0]
+    return image
 
 
 def _column(values: tuple[float, ...]) -> Float[Tensor, "3 1 1"]:
     return torch.tensor(values)[:, None, None]
-
-
-def backbone(config: Config) -> dict[str, Any]:
-    """The demo's backbone if the config uses it, else anomalib's default."""
-    if config.image_encoder.model != LITE0:
-        return {}
-    if not timm.is_model(lsfa_efficientnet_lite0.__name__):
-        timm.models.register_model(lsfa_efficientnet_lite0)
-    return {"backbone": lsfa_efficientnet_lite0.__name__, "layers": list(LITE0_LAYERS)}
-
-
-def lsfa_efficientnet_lite0(pretrained: bool = False, **kwargs: Any) -> Any:
-    """EfficientNet-Lite0 for timm.create_model, with the weights from the installed package."""
-    own = {name: value for name, value in kwargs.items() if not name.startswith("pretrained_cfg")}
-    model = timm.create_model("tf_efficientnet_lite0", **own)
-    if pretrained:
-        complete = timm.create_model("tf_efficientnet_lite0")
-        load_by_order(complete, lite0_file())
-        weights = complete.state_dict()
-        model.load_state_dict({name: weights[name] for name in model.state_dict()})
-    return model
 
 
 @contextmanager
@@ -179,6 +169,25 @@ def _padim(config: Config) -> dict[str, Any]:
 
 padim = partial(fit_model, recipe=Recipe("Padim", 1, 8, _padim))
 stfpm = partial(fit_model, recipe=Recipe("Stfpm", 40, 8, backbone))
-cs_flow = partial(fit_model, recipe=Recipe("Csflow", 60, 8, sized=True))
-dinomaly = partial(fit_model, recipe=Recipe("Dinomaly", 60, 8))
-efficient_ad = partial(fit_model, recipe=Recipe("EfficientAd", 60, 1, sized=True, unit_range=True))
+
+
+def _cs_flow(config: Config) -> dict[str, Any]:
+    """Lite0's runs are on a CPU, where 1024 hidden channels (275 M parameters) take 5 s a step."""
+    return {"cross_conv_hidden_channels": 64} if config.image_encoder.model == LITE0 else {}
+
+
+def _teacher(config: Config) -> dict[str, Any]:
+    """A step at 256 px takes 7 s on one core with the paper's 384 channels."""
+    return {"teacher_out_channels": 64} if config.image_encoder.model == LITE0 else {}
+
+
+def _dinomaly(config: Config) -> dict[str, Any]:
+    return {"encoder_name": "small"} if config.image_encoder.model == LITE0 else {}
+
+
+cs_flow = partial(fit_model, recipe=Recipe("Csflow", 60, 8, _cs_flow, sized=True, multiple=128))
+dinomaly = partial(fit_model, recipe=Recipe("Dinomaly", 60, 8, _dinomaly, 15, multiple=14))
+efficient_ad = partial(
+    fit_model,
+    recipe=Recipe("EfficientAd", 60, 1, _teacher, 3, sized=True, unit_range=True, multiple=256),
+)

@@ -70,6 +70,9 @@ METHODS = {
         published="PatchCore + FPFH",
     ),
     "m3dm": Method("M3DM", "m3dm:fit", M3DM, config="patchcore:as_published", published="M3DM"),
+    "m3dm_shared": Method(
+        "M3DM, fusion of all categories", "m3dm:fit_shared", M3DM, config="patchcore:as_published"
+    ),
     "m3dm_sum": Method(
         "M3DM, unfused sum", "patchcore:fit_sum", M3DM, config="patchcore:as_published"
     ),
@@ -80,6 +83,11 @@ METHODS = {
         config="truncated_backbones:complete",
         deployed="truncated_backbones:deployed",
         published="CFM",
+    ),
+    "lsfa_svm": Method(
+        "LSFA, SVM fusion",
+        "svm_fusion:fit_lsfa",
+        "arXiv 2401.03145, its released code; re-implemented",
     ),
     "lsfa_cfm_average": Method("LSFA and CFM, averaged", "cfm:fit_average", BOTH),
     "lsfa_cfm_third": Method("LSFA, CFM as third score", "cfm:fit_third", BOTH),

@@ -13,7 +13,7 @@ from lsfa_lib.evaluation.metrics import auroc
 from lsfa_lib.figures.findings import BOTH, Result, labelled
 from lsfa_lib.figures.names import MODES, SHORT_MODES
 from lsfa_lib.figures.tables import marked
-from lsfa_lib.studies.study_table import StudyRuns
+from lsfa_lib.studies.study_table import StudyRuns, against, lead_lines
 
 SIZES = ("small", "medium", "large")
 """Thirds of the defective scans of a category, by the area of the defect."""
@@ -26,7 +26,18 @@ def kind_table(study: StudyRuns, mode: str = BOTH) -> Styler:
 
     A cell with further evidence has a second row for each fusion with it.
     """
-    return _table(study, mode, lambda result: {s["name"]: s["kind"] for s in _defective(result)})
+    return _table(study, mode, _kinds)
+
+
+def lead_kind_table(study: StudyRuns, lines: pd.DataFrame) -> Styler:
+    """I-AUROC by kind of defect of each cell in its leading mode, which its row names."""
+    rows = []
+    for line in lead_lines(lines):
+        cell, mode = str(line["row"]), str(line["mode"])
+        own = by_group(against(study, cell, ()), mode, _kinds)
+        rows.append(own.rename(index={cell: f"{cell} ({SHORT_MODES[mode]})"}))
+    frame = pd.concat(rows).rename_axis(index=None, columns=None) if rows else pd.DataFrame()
+    return marked(frame, frame, caption="I-AUROC against all good scans.")
 
 
 def size_table(study: StudyRuns, mode: str = BOTH) -> Styler:
@@ -71,6 +82,10 @@ def _table(study: StudyRuns, mode: str, groups_of: Callable[[Result], Groups]) -
     frame = frame.rename_axis(index=None, columns=MODES[mode])
     caption = f"I-AUROC against all good scans; least gain: smallest difference to {reference}."
     return marked(frame, frame, caption=caption)
+
+
+def _kinds(result: Result) -> Groups:
+    return {scan["name"]: scan["kind"] for scan in _defective(result)}
 
 
 def _defective(result: Result) -> list[dict[str, Any]]:

@@ -105,6 +105,10 @@ def load(folder: Path | str) -> StudyRuns:
     return StudyRuns(about, results)
 
 
+ENCODING = ("preprocess", "image_encoder", "point_encoder", "projection")
+"""Parts of a config that decide on the features."""
+
+
 def against(study: StudyRuns, reference: str, cells: tuple[str, ...]) -> StudyRuns:
     """The study with these cells alone, compared with another reference."""
     kept = {cell: study.about.cells[cell] for cell in (reference, *cells)}
@@ -128,7 +132,7 @@ def table(study: StudyRuns, seed: int = 0) -> pd.DataFrame:
     lines = []
     for cell in study.cells:
         published = published_values(study.about.published, cell)
-        bases = {"d": reference} | ({"c": control} if _is_trained(study, cell) else {})
+        bases = {"d": reference} | ({"c": control} if _is_judged(study, cell) else {})
         for mode in study.modes:
             complete = means.complete(cell, mode)
             if not complete:
@@ -154,9 +158,14 @@ def table(study: StudyRuns, seed: int = 0) -> pd.DataFrame:
     return frame
 
 
-def _is_trained(study: StudyRuns, cell: str) -> bool:
-    """Whether the cell's runs train adaptors or backbones by the losses."""
-    config = config_of(study, cell)
+def _is_judged(study: StudyRuns, cell: str) -> bool:
+    """Whether the control answers for the cell: it trains by the losses, on the same features."""
+    config, control = config_of(study, cell), study.about.control
+    if control not in study.cells:
+        return False
+    untrained = config_of(study, control)
+    if any(config.get(part) != untrained.get(part) for part in ENCODING):
+        return False
     training = config["training"]
     weighted = config.get("method", "lsfa") == "lsfa" and any(training["weights"].values())
     return weighted and bool(training["steps"] or training["epochs"])

@@ -1,0 +1,53 @@
+"""Scores and maps weighted by linear one-class SVMs, as in M3DM and in LSFA's released code.
+
+The value of a linear one-class SVM at a vector of distances is their weighted sum: larger for
+larger distances, so it is the anomaly score itself (M3DM, sec. 3.4).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from sklearn.linear_model import SGDOneClassSVM
+
+from lsfa_lib.detection.detector import evidence
+from lsfa_lib.detection.maps import map_valid
+from lsfa_lib.features.lazy_scan import LazyScan
+from lsfa_lib.methods import lsfa
+from lsfa_lib.methods.cfm import weighted
+from lsfa_lib.methods.method import Good, Predict
+from lsfa_lib.records import MODALITIES, Mode, Prediction
+
+NU = 0.5
+"""Parameter of the one-class SVM."""
+PIXEL_STEP = 16
+"""Every so many pixels of the maps are given to it: neighbours are nearly equal."""
+
+
+def svm_weights(distances: Float[np.ndarray, "N K"], seed: int) -> Float[np.ndarray, " K"]:
+    """Weights of a linear one-class SVM fitted to the distances of good scans or patches."""
+    fitted = SGDOneClassSVM(nu=NU, random_state=seed, max_iter=1000).fit(distances)
+    return np.ravel(fitted.coef_)
+
+
+def fit_lsfa(good: Good) -> Predict:
+    """LSFA with one SVM on the scores of the training scans and one on the pixels of their maps."""
+    detector = lsfa.fit(good).detector
+    seen = [evidence(detector, scan.features) for scan in good.train]
+    scores = np.array([[found[m].image_score for m in MODALITIES] for found in seen])
+    pixels = []
+    for scan, found in zip(good.train, seen, strict=True):
+        inside = map_valid(scan.features, good.config)
+        pixels.append(torch.stack([found[m].anomaly_map[inside] for m in MODALITIES], dim=1))
+    of_scans = svm_weights(scores, good.seed)
+    of_pixels = svm_weights(torch.cat(pixels)[::PIXEL_STEP].cpu().numpy(), good.seed)
+
+    def predict(scan: LazyScan) -> dict[Mode, Prediction]:
+        found = evidence(detector, scan.features)
+        parts = [found[m] for m in MODALITIES]
+        anomaly = weighted(*zip(of_pixels.tolist(), parts, strict=True)).anomaly_map
+        score = weighted(*zip(of_scans.tolist(), parts, strict=True)).image_score
+        return {"rgb+3d": Prediction(anomaly, score)}
+
+    return predict
