@@ -85,7 +85,7 @@ def test_a_teacher_learns_the_features_of_lite0(monkeypatch: pytest.MonkeyPatch)
     with seeded(0):
         distil(SimpleNamespace(device="cpu", model=inner))
     assert len(losses) == DISTILLATION_STEPS
-    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+    assert sum(losses[-20:]) < 0.95 * sum(losses[:20])
     assert not any(p.requires_grad for p in teacher.parameters())
 
 
