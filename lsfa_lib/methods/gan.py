@@ -25,7 +25,6 @@ from functools import partial
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -65,7 +64,7 @@ class Networks(nn.Module):
     def drawn(self, count: int, random: torch.Generator) -> Grids:
         """Grids generated from codes ~ N(0, I)."""
         codes = torch.randn(count, CODE, generator=random)
-        return self.generator(codes.to(self.generator[0].weight))
+        return self.generator(codes.to(next(self.parameters())))
 
     def residuals(self, grids: Grids) -> tuple[Grids, Float[Tensor, " N"]]:
         """Of the cells, x - G(E(x)), and the mean square of f(x) - f(G(E(x))) of each grid."""
@@ -97,10 +96,8 @@ def critic_loss(network: Networks, real: Grids, random: torch.Generator) -> Floa
 
 def train_gan(network: Networks, grids: Grids, seed: int, epochs: int) -> None:
     """Trains critic and generator, a step of each in turn."""
-    critic, generator = (
-        torch.optim.Adam(own.parameters(), RATE, BETAS)
-        for own in (network.critic, network.generator)
-    )
+    critic = torch.optim.Adam(network.critic.parameters(), RATE, BETAS)
+    generator = torch.optim.Adam(network.generator.parameters(), RATE, BETAS)
     size = min(BATCH, len(grids))
     for step in progress(range(epochs * (len(grids) // size)), "GAN"):
         random = generator_of(seed, step)
@@ -146,7 +143,7 @@ def f_anogan(grids: Grids, seed: int) -> Callable[[Grid], Grid]:
 
 def coarse_voxels(sample: Sample, far: float) -> Float[Tensor, "1 R R R"]:
     """1 where one of 2^3 voxels contains a point: an eighth of the cells to learn."""
-    return F.max_pool3d(voxels(sample, far), 2)
+    return nn.functional.max_pool3d(voxels(sample, far), 2)
 
 
 depth_gan = partial(fit_grids, grid_of=depth_image, learn=f_anogan)
