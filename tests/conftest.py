@@ -46,7 +46,7 @@ TINY_DEMO = DemoSettings(
 
 SLOW = {
     *("test_bundle", "test_calibrating", "test_cli", "test_deployment", "test_watch"),
-    *("test_eyecandies", "test_explore", "test_feature_space"),
+    *("test_eyecandies", "test_explore", "test_feature_space", "test_gan"),
     *("test_finetune", "test_fitted", "test_gallery", "test_gallery_browser", "test_heads"),
     *("test_inprocess", "test_lab", "test_methods", "test_notebooks", "test_pipeline"),
     *("test_images_alone", "test_points_alone"),

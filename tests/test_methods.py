@@ -88,7 +88,7 @@ def fitted(name: str, good: Good) -> Predict:
 @pytest.mark.parametrize("name", QUICK)
 def test_every_method_makes_a_result_with_its_cost(name: str, cached: Config) -> None:
     config = replace(cached, method=name, timed_scans=2)
-    if name.endswith("_ae"):
+    if name.endswith(("_ae", "_gan")):
         config = replace(config, shots=2)
     run = run_category("seal", config, seed=0)
     result, own = run.result, find_method(name)
@@ -108,7 +108,7 @@ def test_every_method_makes_a_result_with_its_cost(name: str, cached: Config) ->
     assert result["cost"]["scans"] == 2
 
 
-@pytest.mark.parametrize("name", ["lsfa_cfm_third", "m3dm", "depth_ae"])
+@pytest.mark.parametrize("name", ["lsfa_cfm_third", "m3dm", "depth_ae", "depth_gan", "voxel_gan"])
 def test_the_same_seed_fits_the_same_method(name: str, good: Good) -> None:
     """Those that train; of the others the coreset alone is drawn."""
     few = replace(good, train=good.train[:3])

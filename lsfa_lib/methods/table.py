@@ -95,6 +95,8 @@ METHODS = {
     "voxel_vm": _of_samples("Voxel VM", "variation:voxel_vm", BASELINES, "3d"),
     "depth_ae": _of_samples("Depth AE", "variation:depth_ae", BASELINES, "3d"),
     "voxel_ae": _of_samples("Voxel AE", "variation:voxel_ae", BASELINES, "3d"),
+    "depth_gan": _of_samples("Depth GAN", "gan:depth_gan", BASELINES, "3d"),
+    "voxel_gan": _of_samples("Voxel GAN", "gan:voxel_gan", BASELINES, "3d"),
 } | {
     name: _of_samples(title, f"rgb_anomalib:{name}", f"{paper}; anomalib's", "rgb", "anomalib")
     for name, title, paper in (
