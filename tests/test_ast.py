@@ -41,7 +41,7 @@ def of(sample: Sample, scan: LazyScan) -> LazyScan:
 
 @pytest.mark.parametrize("condition", [0, 3])
 def test_the_density_of_a_flow_is_the_change_of_variables(condition: int) -> None:
-    """log p(x) by the Jacobian of the whole map, against the sum over positions."""
+    """By the Jacobian of the whole map, against the sum over positions."""
     torch.manual_seed(0)
     size = (5, 2, 3)
     flow = new_flow(size, 3, 1.9, asymmetric_pair.subnet, condition).double()

@@ -51,23 +51,45 @@ def test_features_are_means_at_three_scales_of_four_rotations() -> None:
         torch.testing.assert_close(part, image.mean((1, 2)).expand(4, 3), atol=0.02, rtol=0)
 
 
+def test_an_untrained_flow_is_the_regularised_normal_density(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """(x - m)^T (C + s^2 I)^-1 (x - m) / 2, in units of each feature's deviation."""
+    monkeypatch.setattr(differnet, "EPOCHS", 0)
+    rows = torch.randn(12, 20, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    others = rows[:5] + 2
+    found = differnet.score_of(rows, 0)(others)
+    values, new = rows.double().numpy(), others.double().numpy()
+    off = (new - values.mean(0)) / values.std(0)
+    covariance = np.corrcoef(values.T) + differnet.NOISE**2 * np.eye(20)
+    expected = np.einsum("ni,ij,nj->n", off, np.linalg.inv(covariance), off) / 2
+    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-3)
+
+
+def test_training_makes_good_rows_likelier(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows on a circle, which no normal density fits."""
+    angles = torch.linspace(0, 6, 40)
+    rows = torch.stack([angles.cos(), angles.sin(), 0.1 * angles], dim=1)
+    means = []
+    for epochs in (0, 75):
+        monkeypatch.setattr(differnet, "EPOCHS", epochs)
+        score = differnet.score_of(rows, 0)
+        means.append(float(score(rows).mean()))
+        middle = float(score(torch.tensor([[0.0, 0.0, 0.3]])))
+    assert means[1] < means[0]
+    assert middle > means[1]
+
+
 def test_the_score_is_the_mean_of_the_negative_log_likelihoods(good: Good) -> None:
     few, scan = replace(good, train=good.train[:2]), good.validation[0]
     found = differnet.fit(few)(scan)["rgb"]
     encoder = load_image(good.config, resolve_device("cpu"))
     with torch.no_grad():
-        train = [differnet.pooled(encoder, differnet.copies(s.sample.rgb)) for s in few.train]
-        rows = torch.cat(train).double()
-        std = rows.std(0, correction=0)
-        std = std.clamp_min(0.01 * float(std.max()))
-        flow = differnet.train_flow(((rows - rows.mean(0)) / std).float(), 0)
-        scores = []
-        for turns in range(4):
-            image = torch.rot90(scan.sample.rgb, turns, (1, 2))[None]
-            x = (differnet.pooled(encoder, image).double() - rows.mean(0)) / std
-            z, log_det = flow(x.float())
-            scores.append(float((z**2).sum() / 2 - log_det))
-    assert found.image_score == pytest.approx(np.mean(scores), rel=1e-2)
+        copies = [differnet.copies(s.sample.rgb) for s in few.train]
+        score = differnet.score_of(torch.cat([differnet.pooled(encoder, c) for c in copies]), 0)
+        turned = [torch.rot90(scan.sample.rgb, turns, (1, 2))[None] for turns in range(4)]
+        scores = [float(score(differnet.pooled(encoder, image))) for image in turned]
+    assert found.image_score == pytest.approx(np.mean(scores), rel=1e-3)
 
 
 def test_the_map_is_the_gradients_turned_back(good: Good) -> None:

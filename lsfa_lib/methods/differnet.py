@@ -1,20 +1,21 @@
-"""DifferNet (arXiv 2008.12577): the likelihood of an image's pooled features, by a flow.
+"""DifferNet (arXiv 2008.12577): the likelihood of an image's pooled features under a flow.
 
-The feature maps of three sizes of an image, averaged over their positions, form one vector (sec.
-3.1). A normalizing flow is trained on the vectors of rotated good images (Eq. 5); a test image is
-scored by the mean negative log-likelihood of its rotated copies (Eq. 6) and localised by the
-gradient of that score with respect to its pixels (sec. 3.3). Re-implemented from the paper.
+The feature maps of an image at three sizes, averaged over their positions, form one vector. A
+normalizing flow is trained on the vectors of rotated good images by maximum likelihood; the score
+of a test image is the mean negative log-likelihood of its rotated copies, its map the blurred
+gradient of that score with respect to the pixels. Re-implemented from the paper.
 
-What differs: the features are the configured backbone's instead of AlexNet's, of images at map size
-and its half and quarter instead of 448, 224 and 112 px, standardised over the good parts. The
-copies are rotated by right angles, which need no resampling, so that the features of training are
-computed once; the paper draws angles anew, 64 at test. The subnets have two hidden layers of 128
-units instead of three of 2048, which 4 copies of a few dozen images would not support.
+What differs: the features are the configured backbone's instead of AlexNet's, of images of the
+maps' size, its half and its quarter instead of 448, 224 and 112 px, standardised on good parts. The
+copies are turned by right angles, which needs no resampling, so that training computes the features
+once; the paper draws angles at random, 64 at test. Published subnets have three hidden layers of
+2048 units; here two of 128, and noise is added to the features, or the flow learns its few dozen
+vectors by heart and gives good parts unseen in training any likelihood.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ from lsfa_lib.detection.maps import blur
 from lsfa_lib.features.checkpoints import seeded
 from lsfa_lib.features.extract import load_image
 from lsfa_lib.features.lazy_scan import LazyScan
-from lsfa_lib.methods.flow import Flow, negative_log_likelihood, new_flow, train
+from lsfa_lib.methods.flow import negative_log_likelihood, new_flow, train
 from lsfa_lib.methods.method import Good, Predict
 from lsfa_lib.records import Mode, Prediction, Sample
 from lsfa_lib.storage.files import progress
@@ -36,10 +37,10 @@ SCALES = (1.0, 0.5, 0.25)
 ROTATIONS = 4
 """Copies of an image, rotated by multiples of 90 degrees."""
 BLOCKS, CLAMP = 8, 3.0
-"""As published (sec. 4.2)."""
+"""As published."""
 HIDDEN = 128
 EPOCHS, BATCH, RATE = 75, 32, 1e-3
-NOISE = 0.1
+NOISE = 0.3
 BLUR = 0.03
 
 
@@ -50,18 +51,12 @@ def fit(good: Good) -> Predict:
     with torch.no_grad():
         scans = progress(good.train, "features", len(good.train))
         rows = torch.cat([pooled(encoder, copies(scan.sample.rgb)) for scan in scans])
-    std, mean = torch.std_mean(rows, dim=0, correction=0)
-    std = std.clamp_min(0.01 * float(std.max()) or 1.0)
-    flow = train_flow((rows - mean) / std, good.seed)
-
-    def score(images: Float[Tensor, "N 3 R R"]) -> Float[Tensor, ""]:
-        """The mean of -log p over the images."""
-        return negative_log_likelihood(*flow((pooled(encoder, images) - mean) / std)).mean()
+    unlikely = score_of(rows, good.seed)
 
     def predict(scan: LazyScan) -> dict[Mode, Prediction]:
         sample = scan.sample
         images = copies(sample.rgb).requires_grad_()
-        found = score(images)
+        found = unlikely(pooled(encoder, images)).mean()
         (gradients,) = torch.autograd.grad(found, images)
         return {"rgb": Prediction(gradient_map(gradients, sample), found.item())}
 
@@ -84,25 +79,33 @@ def pooled(encoder: nn.Module, images: Float[Tensor, "N 3 R R"]) -> Float[Tensor
     return torch.cat(parts, dim=1)
 
 
-def train_flow(rows: Float[Tensor, "N D"], seed: int) -> Flow:
-    """The flow that makes the rows likely."""
+def score_of(rows: Float[Tensor, "N D"], seed: int) -> Callable[[Tensor], Float[Tensor, " M"]]:
+    """-log p of each row of others, by a flow trained on these.
+
+    Rows are standardised and whitened with the covariance that noise of NOISE gives them: the flow,
+    which begins as the identity, starts from their regularised normal density.
+    """
+    std, mean = torch.std_mean(rows, dim=0, correction=0)
+    std = std.clamp_min(0.01 * float(std.max()) or 1.0)
+    standard = (rows - mean) / std
+    values, vectors = torch.linalg.eigh(standard.double().T.cov(correction=0))
+    whiten = (vectors * (values.clamp_min(0) + NOISE**2).rsqrt()).to(rows)
     with seeded(seed):
         flow = new_flow((rows.shape[1],), BLOCKS, CLAMP, _subnet).to(rows.device)
-
     size = min(BATCH, len(rows))
     steps = EPOCHS * (len(rows) // size)
 
     def batches() -> Iterator[Tensor]:
         for step in progress(range(steps), "flow"):
-            chosen = rows[batch_scans(step, len(rows), size, seed)]
+            chosen = standard[batch_scans(step, len(rows), size, seed)]
             noise = torch.randn(chosen.shape, generator=generator_of(seed, step))
-            yield chosen + NOISE * noise.to(rows)
+            yield (chosen + NOISE * noise.to(rows)) @ whiten
 
     def loss(batch: Tensor) -> Tensor:
         return negative_log_likelihood(*flow(batch)).mean() / rows.shape[1]
 
     train(flow, loss, batches(), steps, RATE)
-    return flow
+    return lambda others: negative_log_likelihood(*flow((others - mean) / std @ whiten))
 
 
 def gradient_map(gradients: Float[Tensor, "N 3 R R"], sample: Sample) -> Float[Tensor, "S S"]:
@@ -115,5 +118,8 @@ def gradient_map(gradients: Float[Tensor, "N 3 R R"], sample: Sample) -> Float[T
 
 
 def _subnet(channels: int, out: int) -> nn.Module:
-    inner = (nn.Linear(HIDDEN, HIDDEN), nn.ReLU())
-    return nn.Sequential(nn.Linear(channels, HIDDEN), nn.ReLU(), *inner, nn.Linear(HIDDEN, out))
+    last = nn.Linear(HIDDEN, out)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    inner = (nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU())
+    return nn.Sequential(nn.Linear(channels, HIDDEN), *inner, last)

@@ -49,10 +49,7 @@ def new_flow(
 def negative_log_likelihood(
     z: Float[Tensor, "B C *at"], log_det: Float[Tensor, " B *at"]
 ) -> Float[Tensor, " B *at"]:
-    """-log p(x) = ||z||^2 / 2 - log |det dz/dx|, without the constant C/2 log 2 pi.
-
-    DifferNet, Eq. 5 and AST, Eq. 2.
-    """
+    """-log p(x) = ||z||^2 / 2 - log |det dz/dx|, without the constant C/2 log 2 pi."""
     return z.square().sum(dim=1) / 2 - log_det
 
 
