@@ -87,12 +87,19 @@ def test_depths_of_a_position_are_means_of_its_measured_pixels(good: Good) -> No
     depth, valid = scan.sample.xyz[2].numpy(), scan.sample.valid.numpy()
     mean, px = depth[valid].mean(), 96 // (4 * side)
     assert found.shape == (16, side, side)
-    for channel, row, column in ((0, 3, 4), (5, 6, 6), (11, 8, 5), (15, 0, 0)):
-        top, left = (4 * row + channel // 4) * px, (4 * column + channel % 4) * px
-        cell = np.s_[top : top + px, left : left + px]
-        inside = depth[cell][valid[cell]]
-        expected = inside.mean() - mean if len(inside) else 0.0
-        assert float(found[channel, row, column]) == pytest.approx(expected, abs=1e-6)
+    part, seen = asymmetric.part_of(scan.sample, side), set()
+    for row, column in [(0, 0), *part.nonzero().tolist()]:
+        whole = np.s_[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+        for channel in range(16):
+            top, left = 8 * row + channel // 4 * px, 8 * column + channel % 4 * px
+            cell = np.s_[top : top + px, left : left + px]
+            # An unmeasured cell has the mean of its position, a position without the part zero.
+            area = cell if valid[cell].any() else whole
+            inside = depth[area][valid[area]]
+            expected = inside.mean() - mean if len(inside) else 0.0
+            assert float(found[channel, row, column]) == pytest.approx(expected, abs=1e-6)
+            seen.add((bool(valid[cell].any()), len(inside) > 0))
+    assert seen == {(True, True), (False, True), (False, False)}
 
 
 def test_the_score_of_a_position_is_the_squared_distance_of_the_networks(good: Good) -> None:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +38,8 @@ SAMPLES = 4
 """Depths of a position along each axis."""
 COMPONENTS = 32
 """Principal components kept of a modality's channels."""
+FLOOR = 1e-6
+
 Channels = Float[Tensor, "C G G"]
 Part = Bool[Tensor, "G G"]
 """Positions that the part covers."""
@@ -98,12 +99,21 @@ def part_of(sample: Sample, side: int) -> Part:
 
 
 def depths(scan: LazyScan, side: int) -> Channels:
-    """Mean depths of 4 x 4 cells at each position, metres, relative to the part's; 0 outside."""
+    """Mean depths of 4 x 4 cells at each position, metres, relative to the part's; 0 outside.
+
+    A cell without a measured pixel takes the mean depth of its position, so that the outline of the
+    part is no step.
+    """
     depth, valid = scan.sample.xyz[2], scan.sample.valid
-    relative = torch.where(valid, depth - depth[valid].mean(), 0.0)
-    pool = partial(F.adaptive_avg_pool2d, output_size=SAMPLES * side)
-    means = pool(relative[None]) / pool(valid[None].float()).clamp_min(1e-6)
-    return F.pixel_unshuffle(means, SAMPLES)
+    relative = torch.where(valid, depth - depth[valid].mean(), 0.0)[None]
+    cells, positions = (
+        F.adaptive_avg_pool2d(relative, n)
+        / F.adaptive_avg_pool2d(valid[None].float(), n).clamp_min(1e-6)
+        for n in (SAMPLES * side, side)
+    )
+    measured = F.adaptive_max_pool2d(valid[None].float(), SAMPLES * side) > 0
+    around = F.interpolate(positions[None], scale_factor=SAMPLES)[0]
+    return F.pixel_unshuffle(torch.where(measured, cells, around), SAMPLES)
 
 
 def colours(scan: LazyScan, side: int) -> Channels:
@@ -118,9 +128,9 @@ CHANNELS: dict[Modality, Callable[[LazyScan, int], Channels]] = {"3d": depths, "
 
 
 def whitening(rows: Float[Tensor, "N D"]) -> Whitening:
-    """That of the rows; components below a millionth of the largest variance are not amplified."""
+    """That of the rows; a variance counts as at least FLOOR of the largest one."""
     mean = rows.mean(dim=0)
     values, vectors = torch.linalg.eigh((rows - mean).double().T.cov(correction=0))
     values, vectors = values.flip(0)[:COMPONENTS], vectors.flip(1)[:, :COMPONENTS]
-    scales = values.clamp_min(1e-6 * float(values[0])).clamp_min(1e-24).rsqrt()
+    scales = values.clamp_min(FLOOR * float(values[0])).clamp_min(1e-24).rsqrt()
     return Whitening(mean, (vectors * scales).float())

@@ -18,9 +18,12 @@ BLOCKS, CLAMP = 4, 1.9
 """Coupling blocks of the teacher, and the clamp of their scales."""
 POSITION = 16
 """Channels of the position encoding."""
-RESIDUAL_BLOCKS, HIDDEN = 4, 32
-EPOCHS, BATCH, RATE = 15, 2, 2e-3
-"""Of each network: what half a minute on one core allows."""
+HIDDEN = 32
+"""Channels of the subnets."""
+RESIDUAL_BLOCKS, WIDTH = 2, 64
+"""Of the student: it has to be wider than its output."""
+TEACHER_EPOCHS, STUDENT_EPOCHS, BATCH, RATE = 10, 20, 2, 2e-3
+"""What half a minute on one core allows."""
 MARGIN = 2
 """Positions around the part that training reads: as far as a subnet sees."""
 
@@ -64,8 +67,8 @@ class Residual(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        first, second = (nn.Conv2d(HIDDEN, HIDDEN, 3, padding=1) for _ in range(2))
-        norms = nn.BatchNorm2d(HIDDEN), nn.BatchNorm2d(HIDDEN)
+        first, second = (nn.Conv2d(WIDTH, WIDTH, 3, padding=1) for _ in range(2))
+        norms = nn.BatchNorm2d(WIDTH), nn.BatchNorm2d(WIDTH)
         self.body = nn.Sequential(first, norms[0], nn.LeakyReLU(), second, norms[1])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,7 +79,7 @@ class Residual(nn.Module):
 def student_network(channels: int, out: int) -> nn.Sequential:
     """3 x 3 convolutions into and out of the residual blocks."""
     blocks = [Residual() for _ in range(RESIDUAL_BLOCKS)]
-    ends = (nn.Conv2d(*io, 3, padding=1) for io in ((channels, HIDDEN), (HIDDEN, out)))
+    ends = (nn.Conv2d(*io, 3, padding=1) for io in ((channels, WIDTH), (WIDTH, out)))
     first, last = ends
     return nn.Sequential(first, nn.LeakyReLU(), *blocks, last)
 
@@ -97,7 +100,7 @@ def train_pair(
     position = pair.position[:, rows, columns].expand(len(inputs), -1, -1, -1)
 
     size = min(BATCH, len(inputs))
-    steps = EPOCHS * (len(inputs) // size)
+    each = len(inputs) // size
 
     def mean(values: Float[Tensor, "B H W"], scans: list[int]) -> Float[Tensor, ""]:
         inside = parts[scans]
@@ -107,20 +110,22 @@ def train_pair(
         found = pair.teacher(inputs[scans], [position[scans]])
         return mean(negative_log_likelihood(*found), scans)
 
-    def batches(name: str) -> Iterator[list[int]]:
+    def batches(steps: int, name: str) -> Iterator[list[int]]:
         for step in progress(range(steps), f"{label} {name}"):
             yield batch_scans(step, len(inputs), size, seed)
 
-    train(pair.teacher, unlikely, batches("teacher"), steps, RATE)
+    steps = TEACHER_EPOCHS * each
+    train(pair.teacher, unlikely, batches(steps, "teacher"), steps, RATE)
     joined = torch.cat([inputs, position], dim=1)
-    each = zip(inputs.split(1), position.split(1), strict=True)
-    targets = torch.cat([pair.teacher(x, [at])[0] for x, at in each])
+    scans = zip(inputs.split(1), position.split(1), strict=True)
+    targets = torch.cat([pair.teacher(x, [at])[0] for x, at in scans])
 
     def apart(scans: list[int]) -> Tensor:
         distances = (targets[scans] - pair.student(joined[scans])).square().sum(dim=1)
         return mean(distances, scans)
 
-    train(pair.student, apart, batches("student"), steps, RATE)
+    steps = STUDENT_EPOCHS * each
+    train(pair.student, apart, batches(steps, "student"), steps, RATE)
     return pair
 
 
