@@ -38,8 +38,9 @@ SAMPLES = 4
 """Depths of a position along each axis."""
 COMPONENTS = 32
 """Principal components kept of a modality's channels."""
-FLOOR = 1e-6
-
+COVER = 0.5
+"""Share of a position that the part has to cover: depth is steep at the outline of good parts too,
+and would give the largest distances there."""
 Channels = Float[Tensor, "C G G"]
 Part = Bool[Tensor, "G G"]
 """Positions that the part covers."""
@@ -94,8 +95,9 @@ def fit(good: Good) -> Predict:
 
 
 def part_of(sample: Sample, side: int) -> Part:
-    """True for positions with a valid pixel."""
-    return F.adaptive_max_pool2d(sample.valid[None].float(), side)[0] > 0
+    """True for positions of which the part covers at least COVER, or as much as of any."""
+    share = F.adaptive_avg_pool2d(sample.valid[None].float(), side)[0]
+    return share >= share.max().clamp_max(COVER)
 
 
 def depths(scan: LazyScan, side: int) -> Channels:
@@ -128,9 +130,9 @@ CHANNELS: dict[Modality, Callable[[LazyScan, int], Channels]] = {"3d": depths, "
 
 
 def whitening(rows: Float[Tensor, "N D"]) -> Whitening:
-    """That of the rows; a variance counts as at least FLOOR of the largest one."""
+    """That of the rows; none is amplified more than a thousand times the first."""
     mean = rows.mean(dim=0)
     values, vectors = torch.linalg.eigh((rows - mean).double().T.cov(correction=0))
     values, vectors = values.flip(0)[:COMPONENTS], vectors.flip(1)[:, :COMPONENTS]
-    scales = values.clamp_min(FLOOR * float(values[0])).clamp_min(1e-24).rsqrt()
+    scales = values.clamp_min(1e-6 * float(values[0])).clamp_min(1e-24).rsqrt()
     return Whitening(mean, (vectors * scales).float())

@@ -22,7 +22,7 @@ HIDDEN = 32
 """Channels of the subnets."""
 RESIDUAL_BLOCKS, WIDTH = 2, 64
 """Of the student: it has to be wider than its output."""
-TEACHER_EPOCHS, STUDENT_EPOCHS, BATCH, RATE = 10, 20, 2, 2e-3
+TEACHER_EPOCHS, STUDENT_EPOCHS, BATCH, RATE = 10, 20, 2, 5e-3
 """What half a minute on one core allows."""
 MARGIN = 2
 """Positions around the part that training reads: as far as a subnet sees."""
