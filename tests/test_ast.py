@@ -10,6 +10,7 @@ import torch
 
 from lsfa_lib.config import Config, configure, resolve_device
 from lsfa_lib.datasets.layouts import split_of
+from lsfa_lib.features.cache import extract
 from lsfa_lib.features.extract import load_encoders
 from lsfa_lib.features.lazy_scan import LazyScan, lazy_scan
 from lsfa_lib.methods import asymmetric, asymmetric_pair
@@ -34,9 +35,13 @@ def good(cached: Config) -> Good:
     return Good(train, validation, config, 0, encoders)
 
 
-def of(sample: Sample, scan: LazyScan) -> LazyScan:
-    """Another sample as a scan like this one."""
-    return LazyScan(sample.name, scan.config, lambda: sample, scan.extract)
+def of(sample: Sample, good: Good) -> LazyScan:
+    """A sample as a scan, whose features are computed, not read."""
+    assert good.encoders is not None
+    own = good.encoders
+    return LazyScan(
+        sample.name, good.config, lambda: sample, lambda read: extract(read(), own, good.config)
+    )
 
 
 @pytest.mark.parametrize("condition", [0, 3])
@@ -140,7 +145,7 @@ def test_the_students_loss_falls_and_the_teacher_becomes_likely(good: Good) -> N
     assert float(left) < 0.6
 
 
-def changed(scan: LazyScan, kind: str, size: int = 10) -> LazyScan:
+def changed(scan: LazyScan, kind: str, good: Good, size: int = 10) -> LazyScan:
     """The scan with a square in the part's middle pressed in by 3 mm, or stained."""
     sample = scan.sample
     row, column = (int(c.float().mean()) for c in sample.valid.nonzero().T)
@@ -150,7 +155,7 @@ def changed(scan: LazyScan, kind: str, size: int = 10) -> LazyScan:
         xyz[2][square[1:]] += 0.003 * sample.valid[square[1:]]
     else:
         rgb[square] = torch.tensor([-1.5, -1.5, 2.0])[:, None, None]
-    return of(replace(sample, rgb=rgb, xyz=xyz), scan)
+    return of(replace(sample, rgb=rgb, xyz=xyz), good)
 
 
 @pytest.mark.parametrize(("kind", "modes"), [("dent", ["3d", "rgb+3d"]), ("stain", ["rgb+3d"])])
@@ -159,7 +164,7 @@ def test_every_defective_part_scores_above_every_good_one(
 ) -> None:
     predict = asymmetric.fit(good)
     held = [predict(scan) for scan in good.validation]
-    defective = [predict(changed(scan, kind)) for scan in good.validation]
+    defective = [predict(changed(scan, kind, good)) for scan in good.validation]
     for mode in modes:
         least = min(found[mode].image_score for found in defective)
         assert least > max(found[mode].image_score for found in held)
@@ -167,7 +172,7 @@ def test_every_defective_part_scores_above_every_good_one(
 
 def test_one_scan_and_a_constant_depth_give_finite_scores(good: Good) -> None:
     flat = replace(good.train[0].sample, xyz=torch.ones_like(good.train[0].sample.xyz))
-    for train in ([good.train[0]], [of(flat, good.train[0])] * 2):
+    for train in ([good.train[0]], [of(flat, good)] * 2):
         found = asymmetric.fit(replace(good, train=train))(good.validation[0])
         for prediction in found.values():
             assert np.isfinite(prediction.image_score)

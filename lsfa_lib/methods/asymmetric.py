@@ -10,9 +10,9 @@ both joined: three models, as published. Re-implemented from the paper.
 What differs, to train on one core in half a minute: the features are the configured backbone's at
 map size, one position for 2 x 2 patches, reduced to 32 principal components (published: 304
 channels of 768 px images, 24 x 24 positions); depth has 4 x 4 samples for each position instead of
-8 x 8; both are whitened on good parts. Subnets and student are 32 channels wide, published up to
-1024, and train for hundreds of steps, published thousands, at a higher rate. The part is the scan's
-valid mask.
+8 x 8; both are whitened on good parts. Subnets are 32 and the student 64 channels wide (published up
+to 1024), the student has two residual blocks instead of four, and both train for hundreds of steps
+instead of thousands, at a higher rate. The part is the scan's valid mask.
 """
 
 from __future__ import annotations
@@ -130,9 +130,9 @@ CHANNELS: dict[Modality, Callable[[LazyScan, int], Channels]] = {"3d": depths, "
 
 
 def whitening(rows: Float[Tensor, "N D"]) -> Whitening:
-    """That of the rows; none is amplified more than a thousand times the first."""
+    """That of the rows; none is amplified more than a thousand times the first, or a million."""
     mean = rows.mean(dim=0)
     values, vectors = torch.linalg.eigh((rows - mean).double().T.cov(correction=0))
     values, vectors = values.flip(0)[:COMPONENTS], vectors.flip(1)[:, :COMPONENTS]
-    scales = values.clamp_min(1e-6 * float(values[0])).clamp_min(1e-24).rsqrt()
+    scales = values.clamp_min(max(1e-6 * float(values[0]), 1e-12)).rsqrt()
     return Whitening(mean, (vectors * scales).float())

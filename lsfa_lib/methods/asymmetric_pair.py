@@ -79,8 +79,8 @@ class Residual(nn.Module):
 def student_network(channels: int, out: int) -> nn.Sequential:
     """3 x 3 convolutions into and out of the residual blocks."""
     blocks = [Residual() for _ in range(RESIDUAL_BLOCKS)]
-    ends = (nn.Conv2d(*io, 3, padding=1) for io in ((channels, WIDTH), (WIDTH, out)))
-    first, last = ends
+    first = nn.Conv2d(channels, WIDTH, 3, padding=1)
+    last = nn.Conv2d(WIDTH, out, 3, padding=1)
     return nn.Sequential(first, nn.LeakyReLU(), *blocks, last)
 
 
@@ -98,7 +98,6 @@ def train_pair(
     rows, columns = box(parts.any(dim=0))
     inputs, parts = inputs[:, :, rows, columns], parts[:, rows, columns]
     position = pair.position[:, rows, columns].expand(len(inputs), -1, -1, -1)
-
     size = min(BATCH, len(inputs))
     each = len(inputs) // size
 
