@@ -10,9 +10,9 @@ both joined: three models, as published. Re-implemented from the paper.
 What differs, to train on one core in half a minute: the features are the configured backbone's at
 map size, one position for 2 x 2 patches, reduced to 32 principal components (published: 304
 channels of 768 px images, 24 x 24 positions); depth has 4 x 4 samples for each position instead of
-8 x 8; both are whitened on good parts. Subnets are 32 and the student 64 channels wide (published up
-to 1024), the student has two residual blocks instead of four, and both train for hundreds of steps
-instead of thousands, at a higher rate. The part is the scan's valid mask.
+8 x 8; both are whitened on good parts. Subnets are 32 channels wide and the student 64, published
+up to 1024, the student has two residual blocks instead of four, and both train for hundreds of
+steps instead of thousands, at a higher rate. The part is the scan's valid mask.
 """
 
 from __future__ import annotations
