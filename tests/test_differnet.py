@@ -86,9 +86,10 @@ def test_the_score_is_the_mean_of_the_negative_log_likelihoods(good: Good) -> No
     encoder = load_image(good.config, resolve_device("cpu"))
     with torch.no_grad():
         copies = [differnet.copies(s.sample.rgb) for s in few.train]
-        score = differnet.score_of(torch.cat([differnet.pooled(encoder, c) for c in copies]), 0)
-        turned = [torch.rot90(scan.sample.rgb, turns, (1, 2))[None] for turns in range(4)]
-        scores = [float(score(differnet.pooled(encoder, image))) for image in turned]
+        rows = torch.cat([differnet.pooled(encoder, c) for c in copies])
+    score = differnet.score_of(rows, 0)
+    turned = [torch.rot90(scan.sample.rgb, turns, (1, 2))[None] for turns in range(4)]
+    scores = [float(score(differnet.pooled(encoder, image))) for image in turned]
     assert found.image_score == pytest.approx(np.mean(scores), rel=1e-3)
 
 

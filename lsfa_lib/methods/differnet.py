@@ -11,6 +11,9 @@ copies are turned by right angles, which needs no resampling, so that training c
 once; the paper draws angles at random, 64 at test. Published subnets have three hidden layers of
 2048 units; here two of 128, and noise is added to the features, or the flow learns its few dozen
 vectors by heart and gives good parts unseen in training any likelihood.
+
+A mean over the image changes little with a small defect: those of the demo data cover about 0.1 %
+of it, and the method is close to chance there.
 """
 
 from __future__ import annotations
