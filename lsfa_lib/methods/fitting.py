@@ -82,7 +82,7 @@ def fit_method(
     train, validation = (
         [lazy_scan(entry, encoders, config) for entry in part.entries] for part in (split, held)
     )
-    features = bool(method.modalities) and config.finetune.method == "none"
+    features = bool(modalities) and config.finetune.method == "none"
     with clock("features of train and validation"):
         scans = [*train, *validation]
         for i, scan in enumerate(loaded(scans, samples=not features, features=features)):

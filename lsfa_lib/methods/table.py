@@ -21,7 +21,7 @@ def _of_samples(title: str, fit: str, source: str, reads: str, needs: str = "") 
         title,
         fit,
         source,
-        config="rgb_anomalib:at_map_size" if needs == "anomalib" else unchanged,
+        config="rgb_anomalib:at_map_size" if needs else unchanged,
         modalities=(),
         requires=(reads,),
         published=title,
@@ -91,6 +91,19 @@ METHODS = {
     ),
     "lsfa_cfm_average": Method("LSFA and CFM, averaged", "cfm:fit_average", BOTH),
     "lsfa_cfm_third": Method("LSFA, CFM as third score", "cfm:fit_third", BOTH),
+    "ast": Method(
+        "AST",
+        "asymmetric:fit",
+        "arXiv 2210.07829; re-implemented",
+        config="asymmetric:at_map_size",
+        modalities=("rgb",),
+        requires=(),
+        published="AST",
+        needs="FrEIA",
+    ),
+    "differnet": _of_samples(
+        "DifferNet", "differnet:fit", "arXiv 2008.12577; re-implemented", "rgb", "FrEIA"
+    ),
     "depth_vm": _of_samples("Depth VM", "variation:depth_vm", BASELINES, "3d"),
     "voxel_vm": _of_samples("Voxel VM", "variation:voxel_vm", BASELINES, "3d"),
     "depth_ae": _of_samples("Depth AE", "variation:depth_ae", BASELINES, "3d"),
