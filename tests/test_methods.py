@@ -105,7 +105,7 @@ def test_every_method_makes_a_result_with_its_cost(name: str, cached: Config) ->
     assert result["cost"]["scans"] == 2
 
 
-@pytest.mark.parametrize("name", ["lsfa_cfm_third", "m3dm", "depth_ae"])
+@pytest.mark.parametrize("name", ["lsfa_cfm_third", "m3dm", "depth_ae", "st_3d"])
 def test_the_same_seed_fits_the_same_method(name: str, good: Good) -> None:
     """Those that train; of the others the coreset alone is drawn."""
     few = replace(good, train=good.train[:3])

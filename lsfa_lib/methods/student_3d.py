@@ -14,15 +14,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lsfa_lib.adaptation.schedule import epoch_order
+from lsfa_lib.adaptation.schedule import epoch_order, warmed_cosine
 from lsfa_lib.config import Config
 from lsfa_lib.detection.maps import prediction_of
 from lsfa_lib.features.checkpoints import seeded
 from lsfa_lib.features.extract import patch_valid
-from lsfa_lib.features.geometry import one_thread, patch_weights, spread
+from lsfa_lib.features.geometry import patch_weights, spread
 from lsfa_lib.features.lazy_scan import LazyScan
 from lsfa_lib.features.sampling import farthest_points
 from lsfa_lib.methods.local_descriptors import (
+    NEIGHBOURS,
     Cloud,
     Descriptors,
     cloud_of,
@@ -31,12 +32,12 @@ from lsfa_lib.methods.local_descriptors import (
 )
 from lsfa_lib.methods.method import Good, Predict
 from lsfa_lib.records import Mode, PatchFeatures, Prediction, Sample
-from lsfa_lib.storage.files import progress
+from lsfa_lib.storage.files import InputError, progress
 
-POINTS, PUBLISHED_POINTS = 2000, 64_000
+POINTS, PUBLISHED_POINTS = 4000, 64_000
 """Of a scan, by farthest point sampling."""
-EPOCHS, PUBLISHED_EPOCHS = 20, 100
-RATE, DECAY = 1e-3, 1e-5
+EPOCHS, PUBLISHED_EPOCHS = 15, 100
+RATE, WARMUP, DECAY = 5e-3, 0.05, 1e-5
 
 Errors = Callable[[Cloud], Float[Tensor, " N"]]
 """The anomaly score of each point."""
@@ -58,8 +59,15 @@ def fit(good: Good) -> Predict:
 
 
 def points_of(sample: Sample) -> Float[Tensor, "N 3"]:
-    """That many of the valid points, spread evenly; all where there are fewer."""
+    """`POINTS` of the valid points, spread evenly; all where there are fewer.
+
+    Raises InputError where a point would lack neighbours.
+    """
     points = sample.xyz[:, sample.valid].T.contiguous()
+    if len(points) <= NEIGHBOURS:
+        raise InputError(
+            f"{sample.name} has {len(points)} valid points; 3D-ST needs {NEIGHBOURS + 1} or more"
+        )
     return points[farthest_points(points, min(len(points), POINTS))]
 
 
@@ -77,12 +85,13 @@ def learned(clouds: list[Cloud], seed: int) -> Errors:
         student = Descriptors()
     student.to(mean.device)
     optimiser = torch.optim.Adam(student.parameters(), RATE, weight_decay=DECAY)
-    for epoch in progress(range(EPOCHS), "student"):
-        for i in epoch_order(epoch, len(clouds), seed):
-            off = student(clouds[i]) - (own[i] - mean) / std
-            optimiser.zero_grad()
-            off.square().sum(1).mean().backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+    order = [i for epoch in range(EPOCHS) for i in epoch_order(epoch, len(clouds), seed)]
+    for step, i in enumerate(progress(order, "student")):
+        optimiser.param_groups[0]["lr"] = RATE * warmed_cosine(step, len(order), WARMUP)
+        off = student(clouds[i]) - (own[i] - mean) / std
+        optimiser.zero_grad()
+        off.square().sum(1).mean().backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
     student.requires_grad_(False)
     return lambda cloud: (student(cloud) - (target(cloud) - mean) / std).norm(dim=1)
 

@@ -87,6 +87,15 @@ METHODS = {
     "voxel_vm": _of_samples("Voxel VM", "variation:voxel_vm", BASELINES, "3d"),
     "depth_ae": _of_samples("Depth AE", "variation:depth_ae", BASELINES, "3d"),
     "voxel_ae": _of_samples("Voxel AE", "variation:voxel_ae", BASELINES, "3d"),
+    "st_3d": Method(
+        "3D-ST",
+        "student_3d:fit",
+        "arXiv 2202.11660; re-implemented",
+        config="patchcore:as_published",
+        modalities=(),
+        requires=("3d",),
+        published="3D-ST",
+    ),
 } | {
     name: _of_samples(title, f"rgb_anomalib:{name}", f"{paper}; anomalib's", "rgb", "anomalib")
     for name, title, paper in (
