@@ -10,10 +10,11 @@ import torch
 from lsfa_lib.config import TINY
 from lsfa_lib.evaluation import metrics
 from lsfa_lib.features.lazy_scan import LazyScan
-from lsfa_lib.methods import local_descriptors as ld
+from lsfa_lib.features import local_descriptors as ld
 from lsfa_lib.methods import student_3d
 from lsfa_lib.methods.method import Good, Predict
 from lsfa_lib.methods.patchcore import as_published
+from lsfa_lib.pretraining import descriptors
 from lsfa_lib.pretraining.masked import chamfer
 from lsfa_lib.records import Sample
 from lsfa_lib.storage.files import InputError
@@ -118,7 +119,7 @@ def test_a_receptive_field_holds_what_the_descriptor_depends_on() -> None:
 def test_the_score_is_the_distance_from_the_teachers_standardised_descriptor() -> None:
     clouds = [ld.cloud_of(random_points(60, seed), 0.004) for seed in (1, 2)]
     errors = student_3d.learned(clouds, seed=3)
-    network = ld.teacher().network
+    network = descriptors.teacher().network
     known = torch.cat([network(cloud) for cloud in clouds]).double()
     mean, std = known.mean(0), known.std(0, correction=0)
     # What the scores are distances from: with a student that returns zeros they are its lengths.
@@ -130,13 +131,13 @@ def test_the_score_is_the_distance_from_the_teachers_standardised_descriptor() -
 
 
 def test_the_teacher_reconstructs_receptive_fields_and_is_trained_once() -> None:
-    taught = ld.teacher()
-    assert taught is ld.teacher()
-    assert len(taught.losses) == ld.CLOUDS * ld.EPOCHS
-    lessons = [ld.lesson(i) for i in range(5)]
+    taught = descriptors.teacher()
+    assert taught is descriptors.teacher()
+    assert len(taught.losses) == descriptors.CLOUDS * descriptors.EPOCHS
+    lessons = [descriptors.lesson(i) for i in range(5)]
     # Points that all lie in the middle of their field would cost its mean squared radius.
     collapsed = [chamfer(torch.zeros_like(one.fields), one.fields).item() for one in lessons]
-    assert np.mean(taught.losses[-ld.CLOUDS :]) < 0.25 * np.mean(collapsed)
+    assert np.mean(taught.losses[-descriptors.CLOUDS :]) < 0.25 * np.mean(collapsed)
 
 
 def test_a_patch_takes_the_scores_of_its_points() -> None:
@@ -158,5 +159,5 @@ def test_one_scan_and_constant_depth_give_finite_scores() -> None:
 def test_too_few_points_are_said(predict: Predict) -> None:
     valid = np.zeros((SIDE, SIDE), bool)
     valid[:4, :4] = True
-    with pytest.raises(InputError, match="part/test/good/000 has 16 valid points; .* 17 or more"):
+    with pytest.raises(InputError, match=r"part/test/good/000 has 16 valid points; .* 17 or more"):
         predict(scan_of(np.zeros((SIDE, SIDE)), valid))

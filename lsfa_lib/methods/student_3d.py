@@ -1,6 +1,6 @@
 """3D-ST (arXiv 2202.11660): where a student fails to regress a teacher's geometric descriptors.
 
-The teacher is pretrained on procedural clouds (`local_descriptors`); a student of the same
+The teacher is pretrained on procedural clouds (`lsfa_lib.pretraining.descriptors`); a student of the same
 architecture learns its descriptors on good parts only. Implemented from the paper; it uses 64,000
 points a scan, k = 32 neighbours, 64 or 128 numbers a descriptor and 4 residual blocks.
 """
@@ -21,16 +21,16 @@ from lsfa_lib.features.checkpoints import seeded
 from lsfa_lib.features.extract import patch_valid
 from lsfa_lib.features.geometry import patch_weights, spread
 from lsfa_lib.features.lazy_scan import LazyScan
-from lsfa_lib.features.sampling import farthest_points
-from lsfa_lib.methods.local_descriptors import (
+from lsfa_lib.features.local_descriptors import (
     NEIGHBOURS,
     Cloud,
     Descriptors,
     cloud_of,
     neighbours_of,
-    teacher,
 )
+from lsfa_lib.features.sampling import farthest_points
 from lsfa_lib.methods.method import Good, Predict
+from lsfa_lib.pretraining.descriptors import teacher
 from lsfa_lib.records import Mode, PatchFeatures, Prediction, Sample
 from lsfa_lib.storage.files import InputError, progress
 
