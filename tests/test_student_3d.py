@@ -9,8 +9,8 @@ import torch
 
 from lsfa_lib.config import TINY
 from lsfa_lib.evaluation import metrics
-from lsfa_lib.features.lazy_scan import LazyScan
 from lsfa_lib.features import local_descriptors as ld
+from lsfa_lib.features.lazy_scan import LazyScan
 from lsfa_lib.methods import student_3d
 from lsfa_lib.methods.method import Good, Predict
 from lsfa_lib.methods.patchcore import as_published

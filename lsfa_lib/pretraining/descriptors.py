@@ -35,7 +35,6 @@ CLOUD_POINTS = 1024
 """Of a procedural cloud; many have no more than 1,500."""
 CLOUDS, PUBLISHED_CLOUDS = 40, 1000
 EPOCHS, PUBLISHED_EPOCHS = 3, 250
-"""Most of the loss is gone after 60 of the 120 steps; 1,500 steps lower it by a few per cent."""
 FIELDS, PUBLISHED_FIELDS = 32, 16
 """Receptive fields reconstructed in each step."""
 DECODED, PUBLISHED_DECODED = 128, 1024
