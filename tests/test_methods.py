@@ -108,7 +108,16 @@ def test_every_method_makes_a_result_with_its_cost(name: str, cached: Config) ->
     assert result["cost"]["scans"] == 2
 
 
-TRAINED = ["lsfa_cfm_third", "m3dm", "depth_ae", "depth_gan", "voxel_gan", "ast", "differnet"]
+TRAINED = [
+    "lsfa_cfm_third",
+    "m3dm",
+    "depth_ae",
+    "depth_gan",
+    "voxel_gan",
+    "ast",
+    "differnet",
+    "st_3d",
+]
 
 
 @pytest.mark.parametrize("name", TRAINED)

@@ -10,8 +10,8 @@ from benchmarks.structure import PACKAGE, arrows, cycles, modules
 
 ORDER = (
     *("storage", "config", "records", "datasets", "pseudo", "demo", "features", "adaptation"),
-    *("detection", "evaluation", "methods", "selection", "pipeline", "notebooks", "figures"),
-    *("pages", "deployment", "studies", "explorer", "pretraining", "cli"),
+    *("detection", "evaluation", "pretraining", "methods", "selection", "pipeline", "notebooks"),
+    *("figures", "pages", "deployment", "studies", "explorer", "cli"),
 )
 """A package imports those to its left only."""
 ARCHITECTURE = Path(__file__).parents[1] / "docs" / "architecture.md"

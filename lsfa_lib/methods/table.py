@@ -110,6 +110,15 @@ METHODS = {
     "voxel_ae": _of_samples("Voxel AE", "variation:voxel_ae", BASELINES, "3d"),
     "depth_gan": _of_samples("Depth GAN", "gan:depth_gan", BASELINES, "3d"),
     "voxel_gan": _of_samples("Voxel GAN", "gan:voxel_gan", BASELINES, "3d"),
+    "st_3d": Method(
+        "3D-ST",
+        "student_3d:fit",
+        "arXiv 2202.11660; re-implemented",
+        config="patchcore:as_published",
+        modalities=(),
+        requires=("3d",),
+        published="3D-ST",
+    ),
 } | {
     name: _of_samples(title, f"rgb_anomalib:{name}", f"{paper}; anomalib's", "rgb", "anomalib")
     for name, title, paper in (

@@ -1,0 +1,109 @@
+"""3D-ST (arXiv 2202.11660): where a student fails to regress a teacher's geometric descriptors.
+
+The teacher learns from procedural clouds (`lsfa_lib.pretraining.descriptors`), a student of the
+same architecture from its descriptors of good parts (sec. 3.2). Re-implemented from the paper;
+smaller and with far fewer steps, so that one core learns a category in seconds. The published
+sizes are constants beside ours. It reads points alone.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lsfa_lib.adaptation.schedule import epoch_order, warmed_cosine
+from lsfa_lib.config import Config
+from lsfa_lib.detection.maps import prediction_of
+from lsfa_lib.features.checkpoints import seeded
+from lsfa_lib.features.extract import patch_valid
+from lsfa_lib.features.geometry import patch_weights, spread
+from lsfa_lib.features.lazy_scan import LazyScan
+from lsfa_lib.features.local_descriptors import (
+    NEIGHBOURS,
+    Cloud,
+    Descriptors,
+    cloud_of,
+    neighbours_of,
+)
+from lsfa_lib.features.sampling import farthest_points
+from lsfa_lib.methods.method import Good, Predict
+from lsfa_lib.pretraining.descriptors import teacher
+from lsfa_lib.records import Mode, PatchFeatures, Prediction, Sample
+from lsfa_lib.storage.files import InputError, progress
+
+POINTS, PUBLISHED_POINTS = 4000, 64_000
+"""Of a scan, by farthest point sampling."""
+EPOCHS, PUBLISHED_EPOCHS = 15, 100
+RATE, WARMUP, DECAY = 5e-3, 0.05, 1e-5
+
+Errors = Callable[[Cloud], Float[Tensor, " N"]]
+"""The anomaly score of each point."""
+
+
+def fit(good: Good) -> Predict:
+    """The student, trained on the good scans."""
+    clouds = [points_of(scan.sample) for scan in good.train]
+    distances = [neighbours_of(points)[0].mean() for points in clouds]
+    unit = max(float(torch.stack(distances).mean()), 1e-9)
+    errors = learned([cloud_of(points, unit) for points in clouds], good.seed)
+
+    def predict(scan: LazyScan) -> dict[Mode, Prediction]:
+        points = points_of(scan.sample)
+        found = errors(cloud_of(points, unit))
+        return {"3d": prediction_from(found, points, scan.sample, good.config)}
+
+    return predict
+
+
+def points_of(sample: Sample) -> Float[Tensor, "N 3"]:
+    """`POINTS` of the valid points, spread evenly; all where there are fewer.
+
+    Raises InputError where a point would lack neighbours.
+    """
+    points = sample.xyz[:, sample.valid].T.contiguous()
+    if len(points) <= NEIGHBOURS:
+        raise InputError(
+            f"{sample.name} has {len(points)} valid points; 3D-ST needs {NEIGHBOURS + 1} or more"
+        )
+    return points[farthest_points(points, min(len(points), POINTS))]
+
+
+def learned(clouds: list[Cloud], seed: int) -> Errors:
+    """||S(p) - (T(p) - mean) / std||_2 of each point, S trained on these clouds.
+
+    Mean and standard deviation of the teacher's descriptors T are over all their points; the loss
+    is the mean square of the same difference (sec. 3.2), with Adam, one cloud in a step.
+    """
+    target = copy.deepcopy(teacher().network).to(clouds[0].geometry.device)
+    own = [target(cloud) for cloud in clouds]
+    std, mean = torch.std_mean(torch.cat(own), dim=0, correction=0)
+    std = std.clamp_min(1e-6)
+    with seeded(seed):
+        student = Descriptors()
+    student.to(mean.device)
+    optimiser = torch.optim.Adam(student.parameters(), RATE, weight_decay=DECAY)
+    order = [i for epoch in range(EPOCHS) for i in epoch_order(epoch, len(clouds), seed)]
+    for step, i in enumerate(progress(order, "student")):
+        optimiser.param_groups[0]["lr"] = RATE * warmed_cosine(step, len(order), WARMUP)
+        off = student(clouds[i]) - (own[i] - mean) / std
+        optimiser.zero_grad()
+        off.square().sum(1).mean().backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    student.requires_grad_(False)
+    return lambda cloud: (student(cloud) - (target(cloud) - mean) / std).norm(dim=1)
+
+
+def prediction_from(
+    errors: Float[Tensor, " N"], points: Float[Tensor, "N 3"], sample: Sample, config: Config
+) -> Prediction:
+    """Map and score: a patch takes the mean of its pixels, interpolated from the nearest points."""
+    px, neighbours = config.projection.patch_px, config.projection.neighbours
+    weights = patch_weights(sample.xyz, sample.valid, points, px, neighbours)
+    patches = spread(weights, errors[:, None])[:, 0]
+    grid = (config.grid, config.grid)
+    features = PatchFeatures({}, patch_valid(sample.valid, px), grid, sample.name)
+    return prediction_of(patches, float(patches.max()), features, config)
