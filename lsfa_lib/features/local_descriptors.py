@@ -100,5 +100,5 @@ def receptive_field(point: int, cloud: Cloud, hops: int) -> Int[Tensor, " R"]:
     """Indices of the points reached over neighbours in that many steps."""
     reached = torch.tensor([point])
     for _ in range(hops):
-        reached = torch.cat([reached, cloud.neighbours[reached].flatten()]).unique()
+        reached = torch.cat([reached, cloud.neighbours[reached].flatten()]).unique()  # type: ignore[no-untyped-call]
     return reached

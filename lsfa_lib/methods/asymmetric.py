@@ -122,7 +122,7 @@ def colours(scan: LazyScan, side: int) -> Channels:
     """The mean image features of the patches at each position."""
     features = scan.features
     own = features.by_modality["rgb"]
-    patches = spread(own.weights, own.tokens).T.unflatten(1, features.grid)
+    patches = spread(own.weights, own.tokens).T.unflatten(1, features.grid)  # type: ignore[no-untyped-call]
     return F.adaptive_avg_pool2d(patches, side)
 
 

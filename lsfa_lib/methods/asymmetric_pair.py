@@ -116,7 +116,7 @@ def train_pair(
     steps = TEACHER_EPOCHS * each
     train(pair.teacher, unlikely, batches(steps, "teacher"), steps, RATE)
     joined = torch.cat([inputs, position], dim=1)
-    scans = zip(inputs.split(1), position.split(1), strict=True)
+    scans = zip(inputs.split(1), position.split(1), strict=True)  # type: ignore[no-untyped-call]
     targets = torch.cat([pair.teacher(x, [at])[0] for x, at in scans])
 
     def apart(scans: list[int]) -> Tensor:

@@ -91,7 +91,7 @@ def learned(clouds: list[Cloud], seed: int) -> Errors:
         optimiser.param_groups[0]["lr"] = RATE * warmed_cosine(step, len(order), WARMUP)
         off = student(clouds[i]) - (own[i] - mean) / std
         optimiser.zero_grad()
-        off.square().sum(1).mean().backward()  # type: ignore[no-untyped-call]
+        off.square().sum(1).mean().backward()
         optimiser.step()
     student.requires_grad_(False)
     return lambda cloud: (student(cloud) - (target(cloud) - mean) / std).norm(dim=1)

@@ -33,7 +33,7 @@ def standardised(study: StudyRuns, lines: pd.DataFrame) -> dict[Trial, pd.DataFr
     """
     modes = {str(line["row"]): str(line["mode"]) for line in lead_lines(lines)}
     found: dict[Trial, pd.DataFrame] = {}
-    for (cell, *trial), result in study.results.items():
+    for (cell, category, seed, point), result in study.results.items():
         if (mode := modes.get(cell)) not in result["modes"]:
             continue
         scans = labelled(result)
@@ -42,7 +42,7 @@ def standardised(study: StudyRuns, lines: pd.DataFrame) -> dict[Trial, pd.DataFr
         scores = np.array([scan["scores"][mode] for scan in scans])
         scores = (scores - held.mean()) / (held.std() or 1.0)
         bad = pd.Series([scan["defective"] for scan in scans], names)
-        table = found.setdefault((trial[0], trial[1], trial[2]), bad.to_frame("defective"))
+        table = found.setdefault((category, seed, point), bad.to_frame("defective"))
         table[cell] = pd.Series(scores, names)
     return found
 
