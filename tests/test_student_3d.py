@@ -116,18 +116,44 @@ def test_a_receptive_field_holds_what_the_descriptor_depends_on() -> None:
     assert touched == {7, *cloud.neighbours[7].tolist()}
 
 
-def test_the_score_is_the_distance_from_the_teachers_standardised_descriptor() -> None:
+def test_the_score_is_the_distance_from_the_teachers_whitened_descriptor() -> None:
     clouds = [ld.cloud_of(random_points(60, seed), 0.004) for seed in (1, 2)]
     errors = student_3d.learned(clouds, seed=3)
     network = descriptors.teacher().network
-    known = torch.cat([network(cloud) for cloud in clouds]).double()
-    mean, std = known.mean(0), known.std(0, correction=0)
-    # What the scores are distances from: with a student that returns zeros they are its lengths.
+    mean, whiten = student_3d.whitening(torch.cat([network(cloud) for cloud in clouds]))
+    # A student that returns zeros would have their lengths as scores.
     for cloud in clouds:
-        standard = (network(cloud).double() - mean) / std
-        assert float(errors(cloud).square().mean()) < float(standard.square().sum(1).mean())
+        white = (network(cloud) - mean) @ whiten
+        assert float(errors(cloud).square().mean()) < float(white.square().sum(1).mean())
     assert torch.equal(errors(clouds[0]), student_3d.learned(clouds, seed=3)(clouds[0]))
     assert not torch.equal(errors(clouds[0]), student_3d.learned(clouds, seed=4)(clouds[0]))
+
+
+def test_white_descriptors_have_unit_variance_and_drop_faint_components() -> None:
+    rng = torch.Generator().manual_seed(0)
+    scales = torch.tensor([10.0, 3.0, 1.5, 0.5])  # the last has 1/400 of the largest variance
+    turn = torch.linalg.qr(torch.randn(4, 4, generator=rng)).Q
+    rows = torch.randn(2000, 4, generator=rng) * scales @ turn.T + 5
+    mean, whiten = student_3d.whitening(rows)
+    covariance = ((rows - mean) @ whiten).T.cov(correction=0)
+    torch.testing.assert_close(
+        covariance, torch.diag(torch.tensor([0.0, 1, 1, 1])), atol=1e-3, rtol=0
+    )
+
+
+def test_errors_are_standardised_among_points_that_are_as_one_sided() -> None:
+    clouds = [ld.cloud_of(random_points(300, seed), 0.004) for seed in (1, 2)]
+    sides = [student_3d.one_sided(cloud) for cloud in clouds]
+    offsets = clouds[0].geometry[7, :, :3].mean(0)
+    assert float(sides[0][7]) == pytest.approx(float(offsets.norm()))
+    raw = {id(c): torch.rand(300) * (1 + 5 * side) for c, side in zip(clouds, sides, strict=True)}
+    found = student_3d.standardised(lambda cloud: raw[id(cloud)], clouds)
+    order = torch.cat(sides).argsort()
+    both = torch.cat([found(cloud) for cloud in clouds])[order]
+    before = torch.cat(list(raw.values()))[order]
+    for group, own in zip(both.chunk(20), before.chunk(20), strict=True):
+        expected = (own - own.mean()) / own.std(correction=0)
+        torch.testing.assert_close(group, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_the_teacher_reconstructs_receptive_fields_and_is_trained_once() -> None:
