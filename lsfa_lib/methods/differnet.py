@@ -12,8 +12,10 @@ once; the paper draws angles at random, 64 at test. Published subnets have three
 2048 units; here two of 128, and noise is added to the features, or the flow learns its few dozen
 vectors by heart and gives good parts unseen in training any likelihood.
 
-A mean over the image changes little with a small defect: those of the demo data cover about 0.1 %
-of it, and the method is close to chance there.
+The map is weak: through a mean over positions all of them receive the same gradient, so that it
+shows where the network is sensitive more than where the defect is. And a mean over the image
+changes little with a small defect: those of the demo data cover about 0.1 % of it, and the method
+is close to chance there.
 """
 
 from __future__ import annotations
