@@ -13,7 +13,8 @@ from lsfa_lib.config import Config, configure
 from lsfa_lib.features.checkpoints import seeded
 from lsfa_lib.features.image import LITE0_MEAN, LITE0_STD, local_features
 from lsfa_lib.methods import lite0_starts
-from lsfa_lib.methods.lite0_starts import Pyramid, Stages, Tokens, crops, distil
+from lsfa_lib.methods.lite0 import Stages
+from lsfa_lib.methods.lite0_starts import Pyramid, Tokens, crops, distil
 from lsfa_lib.pipeline import run_category
 
 pytest.importorskip("anomalib")

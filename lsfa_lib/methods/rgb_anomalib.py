@@ -8,45 +8,25 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from torch import Tensor, nn
+from torch import nn
 
 from lsfa_lib.config import Config, replaced
 from lsfa_lib.features.checkpoints import seeded
-from lsfa_lib.features.image import LITE0, LITE0_MEAN, LITE0_STD
+from lsfa_lib.features.image import LITE0
 from lsfa_lib.features.lazy_scan import LazyScan
-from lsfa_lib.methods.lite0_starts import backbone, with_lite0
+from lsfa_lib.methods.anomalib_data import Recipe, data_of, image_of
+from lsfa_lib.methods.lite0 import backbone
+from lsfa_lib.methods.lite0_starts import with_lite0
 from lsfa_lib.methods.method import Good, Predict
-from lsfa_lib.records import Mode, Prediction, Sample
+from lsfa_lib.records import Mode, Prediction
 from lsfa_lib.storage.files import InputError
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to build and train one of anomalib's models."""
-
-    name: str
-    """Its class in anomalib.models."""
-    epochs: int
-    batch: int
-    settings: Callable[[Config], dict[str, Any]] = lambda config: {}
-    lite0_epochs: int = 0
-    """Epochs with Lite0, which runs are small; 0: `epochs`."""
-    sized: bool = False
-    """It asks its pre-processor for the size of the images."""
-    unit_range: bool = False
-    """Whether it expects colours from 0 to 1 instead of ImageNet-normalised ones."""
-    multiple: int = 1
-    """The side of its images is a multiple of this."""
 
 
 def at_map_size(config: Config) -> Config:
@@ -64,7 +44,7 @@ def fit_model(good: Good, recipe: Recipe) -> Predict:
 
     def predict(scan: LazyScan) -> dict[Mode, Prediction]:
         with torch.inference_mode():
-            found = model(_image(scan.sample, recipe, config)[None])
+            found = model(image_of(scan.sample, recipe, config)[None])
         anomaly = found.anomaly_map.reshape(1, 1, *found.anomaly_map.shape[-2:])
         if anomaly.shape[2:] != size:
             anomaly = F.interpolate(anomaly, size, mode="bilinear")
@@ -82,7 +62,7 @@ def _trained(recipe: Recipe, good: Good) -> nn.Module:
 
     if len(good.train) < 2:
         raise InputError(f"{recipe.name} was given 1 training scan; it needs at least 2")
-    image = _image(good.train[0].sample, recipe, good.config)
+    image = image_of(good.train[0].sample, recipe, good.config)
     off = dict.fromkeys(("post_processor", "evaluator", "visualizer"), False)
     resize = PreProcessor(Resize(image.shape[-2:])) if recipe.sized else False
     lite0 = good.config.image_encoder.model == LITE0
@@ -97,7 +77,7 @@ def _trained(recipe: Recipe, good: Good) -> nn.Module:
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-        ).fit(model, datamodule=_data_of(recipe, good))
+        ).fit(model, datamodule=data_of(recipe, good))
     except OSError as error:
         raise InputError(
             f"the pretrained weights or images of {recipe.name} could not be downloaded ({error}); "
@@ -106,49 +86,6 @@ def _trained(recipe: Recipe, good: Good) -> nn.Module:
         ) from error
     network: nn.Module = model.model.eval().to(image.device)
     return network
-
-
-def _data_of(recipe: Recipe, good: Good) -> Any:
-    """The good scans as a data module of Lightning, for training and for models that calibrate."""
-    from anomalib.data import ImageBatch, ImageItem
-    from lightning.pytorch import LightningDataModule
-    from torch.utils.data import DataLoader
-
-    def loader(scans: Sequence[LazyScan], shuffle: bool) -> Any:
-        items: Any = [
-            ImageItem(image=_image(s.sample, recipe, good.config), gt_label=torch.tensor(0))
-            for s in scans
-        ]
-        return DataLoader(items, recipe.batch, shuffle, collate_fn=ImageBatch.collate)
-
-    class Scans(LightningDataModule):
-        train_batch_size = eval_batch_size = recipe.batch
-
-        def train_dataloader(self) -> Any:
-            return loader(good.train, shuffle=True)
-
-        def val_dataloader(self) -> Any:
-            return loader(good.validation, shuffle=False)
-
-    return Scans()
-
-
-def _image(sample: Sample, recipe: Recipe, config: Config) -> Float[Tensor, "3 S S"]:
-    """The image, normalised as the network was trained and of a size that it accepts."""
-    mean, std = _column(IMAGENET_DEFAULT_MEAN), _column(IMAGENET_DEFAULT_STD)
-    image = sample.rgb
-    if recipe.unit_range or config.image_encoder.model == LITE0:
-        image = image * std.to(image) + mean.to(image)
-    if not recipe.unit_range and config.image_encoder.model == LITE0:
-        image = (image - _column(LITE0_MEAN).to(image)) / _column(LITE0_STD).to(image)
-    side = -(-image.shape[1] // recipe.multiple) * recipe.multiple
-    if side != image.shape[1]:
-        image = F.interpolate(image[None], (side, side), mode="bilinear")[0]
-    return image
-
-
-def _column(values: tuple[float, ...]) -> Float[Tensor, "3 1 1"]:
-    return torch.tensor(values)[:, None, None]
 
 
 @contextmanager
