@@ -1,6 +1,7 @@
 """Sweeps survive what happens to them: kills, lost workers, failing runs, two at the same time."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from typer.testing import CliRunner
 from lsfa_lib.cli.app import app
 from lsfa_lib.storage.files import InputError, locked
 from lsfa_lib.storage.results import read_result
+from lsfa_lib.studies import sweep_cluster
 from lsfa_lib.studies.study import Choices, read_studies
 from lsfa_lib.studies.study_runs import Job
 from lsfa_lib.studies.sweep import Swept, run_sweep
@@ -168,6 +170,34 @@ def test_a_sweep_leaves_runs_tables_a_page_and_the_index(
     assert "renamed" in tables()[0]
     swept(path, data, scheduler=cluster, force=True)
     assert set(marks()) == set(before) and all(marks()[n] > before[n] for n in before)
+
+
+@pytest.mark.parametrize(
+    ("workers", "peak_mb", "room_mb", "expected"),
+    [(4, 0.0, 100.0, 4), (4, 25.0, 100.0, 4), (4, 26.0, 100.0, 3), (4, 300.0, 100.0, 1)],
+)
+def test_as_many_runs_at_a_time_as_fit_the_memory(
+    workers: int, peak_mb: float, room_mb: float, expected: int
+) -> None:
+    assert sweep_cluster.at_a_time(workers, peak_mb, room_mb) == expected
+    assert sweep_cluster.at_a_time(workers, peak_mb, math.inf) == workers
+
+
+def test_runs_wait_for_memory_once_one_has_shown_what_it_takes(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write_study(tmp_path / "study", CELLS, seeds=[0], parameters={"pause": 0.3})
+    monkeypatch.setattr(sweep_cluster, "free_mb", lambda: 1.0)
+    assert swept(path, data).failures == {}
+    assert "0.0 GB were free: 1 at a time instead of 2" in "".join(capfd.readouterr())
+    folders = list(Path("reports").glob("runs/sweep/*"))
+    spans = sorted(
+        ((f / "pids").stat().st_mtime, (f / "run.json").stat().st_mtime) for f in folders
+    )
+    assert len(spans) == 6
+    # The first two start before a run has ended.
+    for place in range(2, 6):
+        assert spans[place][0] > max(end for _, end in spans[:place])
 
 
 def test_killed_in_the_middle_it_goes_on_and_repeats_nothing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
 import os
 from collections import deque
@@ -13,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import dask
+import psutil
 from distributed import Client, LocalCluster, wait
 from distributed.scheduler import KilledWorker
 
@@ -37,10 +39,12 @@ _wait: Any = wait
 def crew(workers: int, scheduler: str, watch: Watch) -> Iterator[RunAll]:
     """A function that runs jobs and yields each with its outcome, as they are finished.
 
-    They run in `workers` processes that share this machine's cores, or on the workers of the dask
-    scheduler at that address. What Ctrl-C leaves half-written here is deleted.
+    They run in `workers` processes that share this machine's cores, as many at a time as its free
+    memory holds, or on the workers of the dask scheduler at that address. What Ctrl-C leaves
+    half-written here is deleted.
     """
     begun: list[Job] = []
+    room_mb = math.inf if scheduler else free_mb()
     try:
         with _client(workers, scheduler) as client:
 
@@ -52,7 +56,7 @@ def crew(workers: int, scheduler: str, watch: Watch) -> Iterator[RunAll]:
 
             def run_all(jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
                 begun.extend(jobs)
-                for job, outcome in _performed(client, deque(jobs), watch):
+                for job, outcome in _performed(client, deque(jobs), watch, room_mb):
                     watch.finished(job.folder, outcome.seconds, outcome.error)
                     yield job, outcome
 
@@ -116,20 +120,33 @@ def _local_cluster(workers: int) -> Any:
         raise InputError(f"worker processes cannot start ({error}); {GUARD}") from error
 
 
-def _performed(client: Any, waiting: deque[Job], watch: Watch) -> Iterator[tuple[Job, Outcome]]:
-    """Each job with its outcome, one job for each worker at a time.
+def free_mb() -> float:
+    """Memory that new processes can use, MB."""
+    return psutil.virtual_memory().available / 1e6
 
-    If more waited in a worker's queue, all of them would be blamed for the one that kills it.
+
+def at_a_time(workers: int, peak_mb: float, room_mb: float) -> int:
+    """How many runs fit `room_mb` if each needs `peak_mb`; at least one, at most the workers."""
+    return max(1, workers if peak_mb * workers <= room_mb else int(room_mb / peak_mb))
+
+
+def _performed(
+    client: Any, waiting: deque[Job], watch: Watch, room_mb: float
+) -> Iterator[tuple[Job, Outcome]]:
+    """Each job with its outcome, at most one job for each worker at a time.
+
+    If more waited in a worker's queue, all of them would be blamed for the one that kills it. A run
+    is expected to need as much memory as the largest before it.
     """
     running: dict[Any, Job] = {}
-    warned = False
+    warned, peak_mb = False, 0.0
     try:
         while waiting or running:
             workers = len(client.nthreads())
             if not workers and not warned:
                 warned = True
                 watch.say("the scheduler has no workers yet; waiting for one (Ctrl-C stops)")
-            while waiting and len(running) < max(1, workers):
+            while waiting and len(running) < at_a_time(workers, peak_mb, room_mb):
                 job = waiting.popleft()
                 running[client.submit(perform, job, pure=False)] = job
             with suppress(TimeoutError), client.as_current():
@@ -137,6 +154,10 @@ def _performed(client: Any, waiting: deque[Job], watch: Watch) -> Iterator[tuple
             for future in [future for future in running if future.done()]:
                 job = running.pop(future)
                 if outcome := _outcome(future, job):
+                    most = at_a_time(workers, peak_mb, room_mb)
+                    peak_mb = max(peak_mb, outcome.peak_mb)
+                    if at_a_time(workers, peak_mb, room_mb) < most:
+                        watch.say(_little_memory(workers, peak_mb, room_mb))
                     yield job, outcome
                 else:
                     # Another sweep executes this run: other jobs come before waiting for it.
@@ -145,6 +166,13 @@ def _performed(client: Any, waiting: deque[Job], watch: Watch) -> Iterator[tuple
         raise InputError(
             "the scheduler went away; start it again and repeat the sweep: finished runs are kept"
         ) from error
+
+
+def _little_memory(workers: int, peak_mb: float, room_mb: float) -> str:
+    return (
+        f"a run takes {peak_mb / 1e3:.1f} GB of memory and {room_mb / 1e3:.1f} GB were free: "
+        f"{at_a_time(workers, peak_mb, room_mb)} at a time instead of {workers}"
+    )
 
 
 def _outcome(future: Any, job: Job) -> Outcome | None:

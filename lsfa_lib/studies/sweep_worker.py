@@ -15,7 +15,14 @@ from tqdm import tqdm
 
 from lsfa_lib.storage.files import InputError, Listener, atomic_write, locked, progress_reported_to
 from lsfa_lib.storage.kept_maps import FILE
-from lsfa_lib.storage.results import SCHEMA, read_json, read_result, reset_peak_memory, write_json
+from lsfa_lib.storage.results import (
+    SCHEMA,
+    peak_memory_mb,
+    read_json,
+    read_result,
+    reset_peak_memory,
+    write_json,
+)
 from lsfa_lib.studies.study_runs import Job
 
 FAILED, TRACEBACK = "notebook-failed.ipynb", "error.txt"
@@ -32,6 +39,8 @@ class Outcome:
     seconds: float = 0.0
     reused: bool = False
     """It was finished before, or by another sweep."""
+    peak_mb: float = 0.0
+    """Largest memory of the process that executed it; 0 if not known."""
 
 
 def perform(job: Job) -> Outcome | None:
@@ -70,7 +79,7 @@ def _execute(job: Job) -> Outcome:
         about |= {"parameters": job.parameters, "seconds": seconds}
         # Last of all: with it the run is finished.
         write_json(job.folder / "run.json", about)
-    return Outcome(seconds=seconds)
+    return Outcome(seconds=seconds, peak_mb=peak_memory_mb())
 
 
 def _reporter(run: str) -> Listener:
