@@ -80,7 +80,7 @@ def test_the_pair_is_chosen_on_the_other_category(scores: Scores) -> None:
     assert agreement.held_out_gain(scores) == pytest.approx(tuple(expected))
     assert f"{expected[1] - expected[0]:+.3f}" in agreement.sentence(scores)
     one = {key: table for key, table in scores.items() if key[0] == "cap"}
-    assert agreement.sentence(one).startswith("With one category no pair")
+    assert agreement.sentence(one).startswith("Two methods and two categories")
 
 
 def test_kinds_are_those_of_the_leading_mode(study: study_table.StudyRuns, tmp_path: Path) -> None:

@@ -14,14 +14,16 @@ from torch import Tensor, nn
 
 from lsfa_lib.features.geometry import nearest_points
 
-NEIGHBOURS, PUBLISHED_NEIGHBOURS = 16, 32
-WIDTH, PUBLISHED_WIDTH = 32, 64
-"""Numbers in a descriptor."""
-BLOCKS, PUBLISHED_BLOCKS = 2, 4
+NEIGHBOURS = 16
+"""Of a point; published 32."""
+WIDTH = 32
+"""Numbers in a descriptor; published 64."""
+BLOCKS = 2
+"""Residual blocks; published 4."""
 
 
 class Cloud(NamedTuple):
-    """What the network sees of N points; nothing of it changes when they are moved."""
+    """What the network sees of N points; unchanged when all of them are translated."""
 
     neighbours: Int[Tensor, "N k"]
     """Indices of the nearest other points."""
@@ -58,7 +60,7 @@ class Aggregation(nn.Module):
 
     def forward(self, features: Float[Tensor, "N D"], cloud: Cloud) -> Float[Tensor, "N E"]:
         """Features of twice the width."""
-        # Not `features[neighbours]`: its gradient is summed in random order.
+        # On a CPU the gradient of `features[neighbours]` is summed in random order.
         near = features.index_select(0, cloud.neighbours.flatten())
         near = near.view(*cloud.neighbours.shape, -1)
         return torch.cat([self.mlp(cloud.geometry).mean(1), near.mean(1)], dim=1)
@@ -98,7 +100,7 @@ class Descriptors(nn.Module):
 
 def receptive_field(point: int, cloud: Cloud, hops: int) -> Int[Tensor, " R"]:
     """Indices of the points reached over neighbours in that many steps."""
-    reached = torch.tensor([point])
+    reached = torch.tensor([point], device=cloud.neighbours.device)
     for _ in range(hops):
         reached = torch.cat([reached, cloud.neighbours[reached].flatten()]).unique()  # type: ignore[no-untyped-call]
     return reached

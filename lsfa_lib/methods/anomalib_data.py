@@ -29,7 +29,7 @@ class Recipe:
     batch: int
     settings: Callable[[Config], dict[str, Any]] = lambda config: {}
     lite0_epochs: int = 0
-    """Epochs with Lite0, which runs are small; 0: `epochs`."""
+    """Epochs with Lite0, for short runs on a CPU; 0: the same as `epochs`."""
     sized: bool = False
     """It asks its pre-processor for the size of the images."""
     unit_range: bool = False

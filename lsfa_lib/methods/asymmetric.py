@@ -95,7 +95,7 @@ def fit(good: Good) -> Predict:
 
 
 def part_of(sample: Sample, side: int) -> Part:
-    """True for positions of which the part covers at least COVER, or as much as of any."""
+    """True where the part covers at least COVER of a position; if nowhere, where it covers most."""
     share = F.adaptive_avg_pool2d(sample.valid[None].float(), side)[0]
     return share >= share.max().clamp_max(COVER)
 
@@ -130,7 +130,7 @@ CHANNELS: dict[Modality, Callable[[LazyScan, int], Channels]] = {"3d": depths, "
 
 
 def whitening(rows: Float[Tensor, "N D"]) -> Whitening:
-    """That of the rows; none is amplified more than a thousand times the first, or a million."""
+    """Whitening of the rows; scales are at most 1000 times that of the first component, and 1e6."""
     mean = rows.mean(dim=0)
     values, vectors = torch.linalg.eigh((rows - mean).double().T.cov(correction=0))
     values, vectors = values.flip(0)[:COMPONENTS], vectors.flip(1)[:, :COMPONENTS]

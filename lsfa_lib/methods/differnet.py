@@ -14,8 +14,7 @@ vectors by heart and gives good parts unseen in training any likelihood.
 
 The map is weak: through a mean over positions all of them receive the same gradient, so that it
 shows where the network is sensitive more than where the defect is. And a mean over the image
-changes little with a small defect: those of the demo data cover about 0.1 % of it, and the method
-is close to chance there.
+changes little with a small defect.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ def pooled(encoder: nn.Module, images: Float[Tensor, "N 3 R R"]) -> Float[Tensor
     for scale in SCALES:
         side = round(scale * images.shape[-1])
         small = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
-        tokens, _ = encoder(small if side < images.shape[-1] else images)
+        tokens, _ = encoder(small)
         parts.append(tokens.mean(dim=1))
     return torch.cat(parts, dim=1)
 
@@ -91,7 +90,7 @@ def score_of(rows: Float[Tensor, "N D"], seed: int) -> Callable[[Tensor], Float[
     """-log p of each row of others, by a flow trained on these.
 
     Rows are standardised and whitened with the covariance that noise of NOISE gives them: the flow,
-    which begins as the identity, starts from their regularised normal density.
+    which begins as a permutation, starts from their regularised normal density.
     """
     std, mean = torch.std_mean(rows, dim=0, correction=0)
     std = std.clamp_min(0.01 * float(std.max()) or 1.0)

@@ -13,8 +13,8 @@ image score, the largest cell, includes it.
 
 Smaller than f-AnoGAN, to learn on one core: stride-2 convolutions instead of residual blocks, no
 layer norm in the critic, codes of 64 instead of 128, voxel grids of 32^3 instead of 64^3, a few
-hundred steps at a higher rate, and one step of the critic per step of the generator instead of 5:
-with so few, a generator that is trained less often makes nothing like a part.
+hundred steps at a higher rate, and one step of the critic per step of the generator instead of 5,
+because with so few steps a generator updated less often does not learn the shape of a part.
 """
 
 from __future__ import annotations

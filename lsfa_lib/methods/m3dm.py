@@ -23,7 +23,7 @@ from lsfa_lib.datasets.layouts import split_of
 from lsfa_lib.detection.maps import prediction_of
 from lsfa_lib.detection.memory import RowsOf, rows_of_modality
 from lsfa_lib.features.checkpoints import seeded
-from lsfa_lib.features.lazy_scan import LazyScan, lazy_scan
+from lsfa_lib.features.lazy_scan import LazyScan, few_shot, lazy_scan
 from lsfa_lib.methods.method import Good, Predict
 from lsfa_lib.methods.patchcore import distances_of, row_per_patch
 from lsfa_lib.methods.svm_fusion import svm_weights
@@ -57,8 +57,8 @@ def train_fusion(
 ) -> Fusion:
     """The fusion, trained so that the two views of a patch identify each other within their scan.
 
-    `features_of` gives the features of each of the scans by number. Uses the steps, learning rate
-    and batches of `training`, as LSFA's adaptors do.
+    `features_of` gives the features of each of the scans by number. Uses the steps and the learning
+    rate of `training`, as LSFA's adaptors do, and batches of 8 scans.
     """
     own: TrainingConfig = replace(
         config.training, steps=config.training.steps or 50, batch=min(8, scans)
@@ -109,10 +109,9 @@ def fit_shared(good: Good) -> Predict:
     """M3DM as published: one fusion, trained on the good scans of all categories of the data."""
     config, encoders = good.config, good.encoders
     assert encoders is not None
-    of_all = [
-        split_of(config.data, name, "train").entries for name in categories(Path(config.data.root))
-    ]
-    entries = [entry for own in of_all for entry in own]
+    splits = [split_of(config.data, c, "train") for c in categories(Path(config.data.root))]
+    drawn = [few_shot(split, config.shots, good.seed) for split in splits]
+    entries = [entry for split in drawn for entry in split.entries]
 
     def features_of(number: int) -> PatchFeatures:
         # Not kept: all categories together may exceed the memory.

@@ -34,14 +34,15 @@ def svm_weights(distances: Float[np.ndarray, "N K"], seed: int) -> Float[np.ndar
 def fit_lsfa(good: Good) -> Predict:
     """LSFA with one SVM on the scores of the training scans and one on the pixels of their maps."""
     detector = lsfa.fit(good).detector
-    seen = [evidence(detector, scan.features) for scan in good.train]
-    scores = np.array([[found[m].image_score for m in MODALITIES] for found in seen])
-    pixels = []
-    for scan, found in zip(good.train, seen, strict=True):
+    scores, pixels = [], []
+    for scan in good.train:
+        found = evidence(detector, scan.features)
+        scores.append([found[m].image_score for m in MODALITIES])
         inside = map_valid(scan.features, good.config)
-        pixels.append(torch.stack([found[m].anomaly_map[inside] for m in MODALITIES], dim=1))
-    of_scans = svm_weights(scores, good.seed)
-    of_pixels = svm_weights(torch.cat(pixels)[::PIXEL_STEP].cpu().numpy(), good.seed)
+        maps = [found[m].anomaly_map[inside][::PIXEL_STEP].cpu() for m in MODALITIES]
+        pixels.append(torch.stack(maps, dim=1))
+    of_scans = svm_weights(np.array(scores), good.seed)
+    of_pixels = svm_weights(torch.cat(pixels).numpy(), good.seed)
 
     def predict(scan: LazyScan) -> dict[Mode, Prediction]:
         found = evidence(detector, scan.features)

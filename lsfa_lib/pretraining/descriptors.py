@@ -33,11 +33,11 @@ from lsfa_lib.storage.files import progress
 
 CLOUD_POINTS = 1024
 """Of a procedural cloud; many have no more than 1,500."""
-CLOUDS, PUBLISHED_CLOUDS = 40, 1000
-EPOCHS, PUBLISHED_EPOCHS = 3, 250
-FIELDS, PUBLISHED_FIELDS = 32, 16
+CLOUDS, EPOCHS = 40, 3
+"""Published 1000 clouds, 250 epochs."""
+FIELDS = 32
 """Receptive fields reconstructed in each step."""
-DECODED, PUBLISHED_DECODED = 128, 1024
+DECODED = 128
 """Points that the decoder returns; a receptive field of ours holds about 170."""
 RATE, WARMUP, DECAY, SEED = 4e-3, 0.05, 1e-6, 0
 

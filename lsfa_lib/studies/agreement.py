@@ -50,7 +50,8 @@ def standardised(study: StudyRuns, lines: pd.DataFrame) -> dict[Trial, pd.DataFr
 def correlations(scores: dict[Trial, pd.DataFrame]) -> pd.DataFrame:
     """Spearman's correlation of two cells' scores of the defective scans: cells x cells.
 
-    Means over runs. Near 1, both miss the same defects; near 0, their misses are independent.
+    Means over runs. Near 1, both rank the defects alike; near 0, one ranking says little about the
+    other.
     """
     each = [
         table[table["defective"]].drop(columns="defective").corr("spearman")
@@ -94,7 +95,7 @@ def areas(scores: dict[Trial, pd.DataFrame]) -> dict[Pair, Float[np.ndarray, " C
 
 
 def pair_table(scores: dict[Trial, pd.DataFrame]) -> Styler:
-    """The best pairs by I-AUROC, and what each has more than the better of its two methods."""
+    """The best pairs by I-AUROC, and by how much each exceeds the better of its two methods."""
     means = {pair: float(found.mean()) for pair, found in areas(scores).items()}
     pairs = sorted((pair for pair in means if len(pair) == 2), key=lambda pair: -means[pair])
     rows = {
@@ -111,9 +112,12 @@ def pair_table(scores: dict[Trial, pd.DataFrame]) -> Styler:
 def held_out_gain(scores: dict[Trial, pd.DataFrame]) -> tuple[float, float]:
     """I-AUROC of the best method alone and of the best pair, each chosen on the other categories.
 
-    A pair chosen and judged on the same scans would look better than it is. NaN for one category.
+    A pair chosen and judged on the same scans would look better than it is. NaN for one category or
+    one method.
     """
     found, ends = areas(scores), []
+    if not any(len(pair) == 2 for pair in found):
+        return float("nan"), float("nan")
     for size in (1, 2):
         own = np.array([values for pair, values in found.items() if len(pair) == size])
         if own.shape[1] < 2:
@@ -127,7 +131,7 @@ def sentence(scores: dict[Trial, pd.DataFrame]) -> str:
     """What `held_out_gain` says, as Markdown."""
     alone, pair = held_out_gain(scores)
     if np.isnan(alone):
-        return "With one category no pair can be chosen on other scans than it is judged on."
+        return "Two methods and two categories are needed to choose a pair on other scans."
     return (
         f"Chosen on the other categories, the best pair reaches an I-AUROC of {pair:.3f}, the best "
         f"method alone {alone:.3f}: **{pair - alone:+.3f}**."

@@ -159,7 +159,7 @@ def table(study: StudyRuns, seed: int = 0) -> pd.DataFrame:
 
 
 def _is_judged(study: StudyRuns, cell: str) -> bool:
-    """Whether the control answers for the cell: it trains by the losses, on the same features."""
+    """True if the cell trains by LSFA's losses on the features that the control has too."""
     config, control = config_of(study, cell), study.about.control
     if control not in study.cells:
         return False
