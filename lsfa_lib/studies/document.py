@@ -52,7 +52,9 @@ def _section(study: StudyRuns, lines: pd.DataFrame) -> Iterator[str]:
     about = study.about
     config = config_of(study, study.cells[0])
     encoders = f"{config['image_encoder']['model']} and {config['point_encoder']['model']}"
-    yield f"## {about.title} ({config['preprocess']['image_size']} px)\n"
+    size, colour = config["preprocess"]["image_size"], config["image_encoder"]["size"]
+    images = f", images {colour} px" if colour not in (0, size) else ""
+    yield f"## {about.title} ({size} px{images})\n"
     tests = ", ".join(f"{name} {_test_scans(study, name)}" for name in about.categories)
     points = len(about.grid)
     seeds = f"{len(about.seeds)} training seeds" + f" x {points} coreset seeds" * (points > 1)
