@@ -52,7 +52,7 @@ def _section(study: StudyRuns, lines: pd.DataFrame) -> Iterator[str]:
     about = study.about
     config = config_of(study, study.cells[0])
     encoders = f"{config['image_encoder']['model']} and {config['point_encoder']['model']}"
-    size, colour = config["preprocess"]["image_size"], config["image_encoder"]["size"]
+    size, colour = config["preprocess"]["image_size"], config["image_encoder"].get("size", 0)
     images = f", images {colour} px" if colour not in (0, size) else ""
     yield f"## {about.title} ({size} px{images})\n"
     tests = ", ".join(f"{name} {_test_scans(study, name)}" for name in about.categories)
