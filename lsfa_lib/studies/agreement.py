@@ -70,11 +70,11 @@ def correlation_figure(scores: dict[Trial, pd.DataFrame]) -> go.Figure:
     figure.add_heatmap(z=off, x=names, y=names, coloraxis="coloraxis", hovertemplate=hover)
     return figure.update_layout(
         template=TEMPLATE,
-        height=180 + 22 * len(names),
+        height=260 + 24 * len(names),  # below, the names stand upright
         title={"text": "Correlation of the scores of defective scans"},
         coloraxis={"colorscale": "RdBu_r", "cmin": -1, "cmax": 1, "colorbar": {"thickness": 12}},
-        xaxis={"tickangle": -60, "automargin": True},
-        yaxis={"autorange": "reversed", "automargin": True},
+        xaxis={"tickangle": -60, "automargin": True, "dtick": 1},
+        yaxis={"autorange": "reversed", "automargin": True, "dtick": 1},
     )
 
 
@@ -105,8 +105,9 @@ def pair_table(scores: dict[Trial, pd.DataFrame]) -> Styler:
         }
         for pair in pairs[:SHOWN]
     }
-    frame = pd.DataFrame(rows).T.rename_axis("mean of two scores")
-    return marked(frame, frame, caption="Means over categories and seeds.")
+    frame = pd.DataFrame(rows).T
+    caption = "Mean of the scores of two methods; means over categories and seeds."
+    return marked(frame, frame, caption=caption)
 
 
 def held_out_gain(scores: dict[Trial, pd.DataFrame]) -> tuple[float, float]:
