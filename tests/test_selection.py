@@ -382,7 +382,11 @@ READERS = {"read_split", "split_of", "entries", "pair_files"}
 SCORERS = {"run_category", "score_split", "evaluate"}
 BLIND = ("pseudo", "features", "adaptation", "detection", "selection", "methods")
 """Packages that learn or select."""
-READING = {"pseudo_set.py": ["train", "validation"], "fitting.py": ["train", "validation"]}
+READING = {
+    "pseudo_set.py": ["train", "validation"],
+    "fitting.py": ["train", "validation"],
+    "m3dm.py": ["train"],  # of all categories
+}
 """The modules in them that read splits, and which ones."""
 
 

@@ -75,9 +75,13 @@ def _trained(recipe: Recipe, good: Good) -> nn.Module:
         settings = recipe.settings(good.config)
         model = getattr(anomalib.models, recipe.name)(**settings, **off, pre_processor=resize)
         Trainer(
-            **{"max_epochs": epochs, "num_sanity_val_steps": 0, **model.trainer_arguments},
+            **{
+                "max_epochs": epochs,
+                "num_sanity_val_steps": 0,
+                "devices": [image.device.index or 0] if image.is_cuda else 1,
+                **model.trainer_arguments,
+            },
             accelerator="gpu" if image.is_cuda else "cpu",
-            devices=[image.device.index or 0] if image.is_cuda else 1,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
