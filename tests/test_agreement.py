@@ -83,6 +83,17 @@ def test_the_pair_is_chosen_on_the_other_category(scores: Scores) -> None:
     assert agreement.sentence(one).startswith("Two methods and two categories")
 
 
+def test_a_study_that_defines_no_area_has_no_pair(scores: Scores) -> None:
+    good = {key: table[~table["defective"]] for key, table in scores.items()}
+    for nothing in ({}, good):
+        assert agreement.areas(nothing) == {}
+        assert agreement.pair_table(nothing).data.empty
+        assert agreement.sentence(nothing).startswith("Two methods and two categories")
+    assert len(agreement.correlation_figure({}).data[0].z) == 0
+    kept = {key: good[key] if key[0] == "cap" else table for key, table in scores.items()}
+    assert all(len(values) == 1 for values in agreement.areas(kept).values())
+
+
 def test_kinds_are_those_of_the_leading_mode(study: study_table.StudyRuns, tmp_path: Path) -> None:
     lines = study_table.table(study)
     table = by_defect.lead_kind_table(study, lines).data

@@ -57,6 +57,8 @@ def correlations(scores: dict[Trial, pd.DataFrame]) -> pd.DataFrame:
         table[table["defective"]].drop(columns="defective").corr("spearman")
         for table in scores.values()
     ]
+    if not each:
+        return pd.DataFrame()
     return pd.concat(each).groupby(level=0, sort=False).mean().pipe(lambda c: c[c.index])
 
 
@@ -81,9 +83,12 @@ def correlation_figure(scores: dict[Trial, pd.DataFrame]) -> go.Figure:
 def areas(scores: dict[Trial, pd.DataFrame]) -> dict[Pair, Float[np.ndarray, " C"]]:
     """I-AUROC by category of every cell, and of the mean score of every two cells.
 
-    Means over runs; of cells that every run has.
+    Means over runs; of cells that every run has, and of test splits with good and defective scans.
     """
+    scores = {key: table for key, table in scores.items() if table["defective"].nunique() == 2}
     tables = list(scores.values())
+    if not tables:
+        return {}
     cells = [c for c in tables[0].columns[1:] if all(c in table for table in tables)]
     pairs: list[Pair] = [*((cell,) for cell in cells), *combinations(cells, 2)]
     rows = [
