@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from lsfa_lib.adaptation.minimise import Plan, minimise
 from lsfa_lib.adaptation.schedule import batch_scans
 from lsfa_lib.features.checkpoints import seeded
-from lsfa_lib.methods.flow import negative_log_likelihood, new_flow, train
+from lsfa_lib.methods.flow import negative_log_likelihood, new_flow
 from lsfa_lib.storage.files import progress
 
 BLOCKS, CLAMP = 4, 1.9
@@ -114,7 +115,9 @@ def train_pair(
             yield batch_scans(step, len(inputs), size, seed)
 
     steps = TEACHER_EPOCHS * each
-    train(pair.teacher, unlikely, batches(steps, "teacher"), steps, RATE)
+    plan = Plan(steps, RATE)
+    minimise(pair.teacher.parameters(), unlikely, batches(steps, "teacher"), plan)
+    pair.teacher.requires_grad_(False)
     joined = torch.cat([inputs, position], dim=1)
     scans = zip(inputs.split(1), position.split(1), strict=True)  # type: ignore[no-untyped-call]
     targets = torch.cat([pair.teacher(x, [at])[0] for x, at in scans])
@@ -124,8 +127,9 @@ def train_pair(
         return mean(distances, scans)
 
     steps = STUDENT_EPOCHS * each
-    train(pair.student, apart, batches(steps, "student"), steps, RATE)
-    return pair
+    plan = Plan(steps, RATE)
+    minimise(pair.student.parameters(), apart, batches(steps, "student"), plan)
+    return pair.requires_grad_(False).eval()
 
 
 def box(part: Bool[Tensor, "G G"]) -> tuple[slice, slice]:

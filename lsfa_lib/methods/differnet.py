@@ -26,13 +26,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lsfa_lib.adaptation.minimise import Plan, minimise
 from lsfa_lib.adaptation.schedule import batch_scans, generator_of
 from lsfa_lib.config import resolve_device
 from lsfa_lib.detection.maps import blur
 from lsfa_lib.features.checkpoints import seeded
 from lsfa_lib.features.extract import load_image
 from lsfa_lib.features.lazy_scan import LazyScan
-from lsfa_lib.methods.flow import negative_log_likelihood, new_flow, train
+from lsfa_lib.methods.flow import negative_log_likelihood, new_flow
 from lsfa_lib.methods.method import Good, Predict
 from lsfa_lib.records import Mode, Prediction, Sample
 from lsfa_lib.storage.files import progress
@@ -111,7 +112,8 @@ def score_of(rows: Float[Tensor, "N D"], seed: int) -> Callable[[Tensor], Float[
     def loss(batch: Tensor) -> Tensor:
         return negative_log_likelihood(*flow(batch)).mean() / rows.shape[1]
 
-    train(flow, loss, batches(), steps, RATE)
+    minimise(flow.parameters(), loss, batches(), Plan(steps, RATE))
+    flow.requires_grad_(False)
     return lambda others: negative_log_likelihood(*flow((others - mean) / std @ whiten))
 
 

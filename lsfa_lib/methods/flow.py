@@ -1,24 +1,21 @@
-"""Normalizing flows of affine coupling blocks, and their training (AST, DifferNet).
+"""Normalizing flows of affine coupling blocks (AST, DifferNet).
 
 Through FrEIA, an optional package: `pip install 'lsfa_lib[FrEIA]'`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lsfa_lib.adaptation.schedule import warmed_cosine
-
 Flow = Any
 """A FrEIA SequenceINN: f(x, [condition]) -> (z, log |det df/dx|)."""
 Subnet = Callable[[int, int], nn.Module]
 """Channels in and out -> the network that computes scales and shifts of a coupling block."""
-WEIGHT_DECAY = 1e-5
 
 
 def new_flow(
@@ -51,27 +48,3 @@ def negative_log_likelihood(
 ) -> Float[Tensor, " B *at"]:
     """-log p(x) = ||z||^2 / 2 - log |det dz/dx|, without the constant C/2 log 2 pi."""
     return z.square().sum(dim=1) / 2 - log_det
-
-
-def train(
-    network: nn.Module,
-    loss_of: Callable[[Any], Tensor],
-    batches: Iterable[Any],
-    steps: int,
-    rate: float,
-) -> list[float]:
-    """The loss of each step of Adam, one for each batch; the network is frozen afterwards.
-
-    The rate rises to `rate` over the first tenth of the steps and falls to zero by a half-cosine.
-    """
-    optimiser = torch.optim.Adam(network.parameters(), lr=rate, weight_decay=WEIGHT_DECAY)
-    losses = []
-    for step, batch in enumerate(batches):
-        optimiser.param_groups[0]["lr"] = rate * warmed_cosine(step, steps, 0.1)
-        optimiser.zero_grad()
-        loss = loss_of(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        losses.append(loss.item())
-    network.requires_grad_(False).eval()
-    return losses

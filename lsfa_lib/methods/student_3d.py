@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from lsfa_lib.adaptation.schedule import epoch_order, warmed_cosine
+from lsfa_lib.adaptation.minimise import Plan, minimise
+from lsfa_lib.adaptation.schedule import epoch_order
 from lsfa_lib.config import Config
 from lsfa_lib.detection.maps import prediction_of
 from lsfa_lib.features.checkpoints import seeded
@@ -43,7 +44,7 @@ EPOCHS = 15
 """Published 100."""
 NEAREST = 3
 """Points that a pixel is interpolated from where `projection.neighbours` means all."""
-RATE, WARMUP, DECAY = 2e-2, 0.05, 1e-5
+RATE, WARMUP = 2e-2, 0.05
 GROUPS = 20
 """Of training points, equally many in each, that errors are compared in."""
 LEAST = 1e-2
@@ -96,14 +97,13 @@ def learned(clouds: list[Cloud], seed: int) -> Errors:
     with seeded(seed):
         student = Descriptors()
     student.to(mean.device)
-    optimiser = torch.optim.Adam(student.parameters(), RATE, weight_decay=DECAY)
     order = [i for epoch in range(EPOCHS) for i in epoch_order(epoch, len(clouds), seed)]
-    for step, i in enumerate(progress(order, "student")):
-        optimiser.param_groups[0]["lr"] = RATE * warmed_cosine(step, len(order), WARMUP)
-        off = student(clouds[i]) - (own[i] - mean) @ whiten
-        optimiser.zero_grad()
-        off.square().sum(1).mean().backward()
-        optimiser.step()
+
+    def loss(i: int) -> Tensor:
+        return (student(clouds[i]) - (own[i] - mean) @ whiten).square().sum(1).mean()
+
+    plan = Plan(len(order), RATE, WARMUP)
+    minimise(student.parameters(), loss, progress(order, "student"), plan)
     student.requires_grad_(False)
     return lambda cloud: (student(cloud) - (target(cloud) - mean) @ whiten).norm(dim=1)
 

@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lsfa_lib.adaptation.schedule import epoch_order, generator_of, warmed_cosine
+from lsfa_lib.adaptation.minimise import Plan, minimise
+from lsfa_lib.adaptation.schedule import epoch_order, generator_of
 from lsfa_lib.features.checkpoints import seeded
 from lsfa_lib.features.local_descriptors import (
     BLOCKS,
@@ -92,15 +93,12 @@ def teacher() -> Teaching:
         )
     lessons = [lesson(i) for i in range(CLOUDS)]
     parameters = [*network.parameters(), *decoder.parameters()]
-    optimiser = torch.optim.Adam(parameters, RATE, weight_decay=DECAY)
     order = [i for epoch in range(EPOCHS) for i in epoch_order(epoch, CLOUDS, SEED)]
-    losses = []
-    for step, i in enumerate(progress(order, "teacher")):
-        optimiser.param_groups[0]["lr"] = RATE * warmed_cosine(step, len(order), WARMUP)
+
+    def loss(i: int) -> Tensor:
         cloud, points, fields = lessons[i]
-        loss = chamfer(decoder(network(cloud)[points]).view_as(fields), fields)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        losses.append(loss.item())
+        return chamfer(decoder(network(cloud)[points]).view_as(fields), fields)
+
+    plan = Plan(len(order), RATE, WARMUP, DECAY)
+    losses = minimise(parameters, loss, progress(order, "teacher"), plan)
     return Teaching(network.requires_grad_(False), tuple(losses))
