@@ -143,7 +143,7 @@ def test_white_descriptors_have_unit_variance_and_drop_faint_components() -> Non
 
 def test_errors_are_standardised_among_points_that_are_as_one_sided() -> None:
     clouds = [ld.cloud_of(random_points(300, seed), 0.004) for seed in (1, 2)]
-    sides = [student_3d.one_sided(cloud) for cloud in clouds]
+    sides = [student_3d.one_sidedness(cloud) for cloud in clouds]
     offsets = clouds[0].geometry[7, :, :3].mean(0)
     assert float(sides[0][7]) == pytest.approx(float(offsets.norm()))
     raw = {id(c): torch.rand(300) * (1 + 5 * side) for c, side in zip(clouds, sides, strict=True)}

@@ -82,7 +82,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     """Sentences on scans that can be used, but hardly as they were meant."""
     options: str = ""
-    """Of the command line, for the config that the scans were prepared with."""
+    """Command-line options that choose the config that the scans were prepared with."""
 
     @property
     def verdict(self) -> str:

@@ -23,7 +23,7 @@ from lsfa_lib.features.image import LITE0
 from lsfa_lib.features.lazy_scan import LazyScan
 from lsfa_lib.methods.anomalib_data import Recipe, data_of, image_of
 from lsfa_lib.methods.lite0 import backbone
-from lsfa_lib.methods.lite0_starts import with_lite0
+from lsfa_lib.methods.lite0_substitutes import with_lite0
 from lsfa_lib.methods.method import Good, Predict
 from lsfa_lib.records import Mode, Prediction
 from lsfa_lib.storage.files import InputError

@@ -46,7 +46,7 @@ NEAREST = 3
 """Points that a pixel is interpolated from where `projection.neighbours` means all."""
 RATE, WARMUP = 2e-2, 0.05
 GROUPS = 20
-"""Of training points, equally many in each, that errors are compared in."""
+"""Groups of equally many training points, by one-sidedness, in which errors are standardised."""
 LEAST = 1e-2
 """Smaller shares of the largest variance are noise of the descriptors."""
 
@@ -109,12 +109,12 @@ def learned(clouds: list[Cloud], seed: int) -> Errors:
 
 
 def standardised(errors: Errors, clouds: list[Cloud]) -> Errors:
-    """The errors in standard deviations of those of training points that are as one-sided.
+    """Errors standardised by those of training points with similarly one-sided neighbourhoods.
 
     Not in the paper. Points at the part's outline have neighbours on one side only; they are few,
     the student learns them least, and their errors would exceed those of defects.
     """
-    sides = torch.cat([one_sided(cloud) for cloud in clouds])
+    sides = torch.cat([one_sidedness(cloud) for cloud in clouds])
     seen = torch.cat([errors(cloud) for cloud in clouds])
     edges = torch.quantile(sides, torch.linspace(0, 1, GROUPS + 1).to(sides)[1:-1])
     of = torch.bucketize(sides, edges)
@@ -125,13 +125,13 @@ def standardised(errors: Errors, clouds: list[Cloud]) -> Errors:
     std = square.sqrt().clamp_min(1e-6)
 
     def standard(cloud: Cloud) -> Float[Tensor, " N"]:
-        group = torch.bucketize(one_sided(cloud), edges)
+        group = torch.bucketize(one_sidedness(cloud), edges)
         return (errors(cloud) - mean[group]) / std[group]
 
     return standard
 
 
-def one_sided(cloud: Cloud) -> Float[Tensor, " N"]:
+def one_sidedness(cloud: Cloud) -> Float[Tensor, " N"]:
     """Length of the mean offset to the neighbours, in units of the mean neighbour distance."""
     return cloud.geometry[..., :3].mean(dim=1).norm(dim=1)
 

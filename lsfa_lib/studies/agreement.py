@@ -72,7 +72,7 @@ def correlation_figure(scores: dict[Trial, pd.DataFrame]) -> go.Figure:
     figure.add_heatmap(z=off, x=names, y=names, coloraxis="coloraxis", hovertemplate=hover)
     return figure.update_layout(
         template=TEMPLATE,
-        height=260 + 24 * len(names),  # below, the names stand upright
+        height=260 + 24 * len(names),  # with room for the slanted names
         title={"text": "Correlation of the scores of defective scans"},
         coloraxis={"colorscale": "RdBu_r", "cmin": -1, "cmax": 1, "colorbar": {"thickness": 12}},
         xaxis={"tickangle": -60, "automargin": True, "dtick": 1},

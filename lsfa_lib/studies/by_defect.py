@@ -30,7 +30,7 @@ def kind_table(study: StudyRuns, mode: str = BOTH) -> Styler:
 
 
 def lead_kind_table(study: StudyRuns, lines: pd.DataFrame) -> Styler:
-    """I-AUROC by kind of defect of each cell in its leading mode, which its row names."""
+    """I-AUROC by kind of defect of each cell in its leading mode, named in its row."""
     rows = []
     for line in lead_lines(lines):
         cell, mode = str(line["row"]), str(line["mode"])

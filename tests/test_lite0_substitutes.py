@@ -13,9 +13,9 @@ from torchvision.transforms.functional import center_crop
 from lsfa_lib.config import Config, configure
 from lsfa_lib.features.checkpoints import seeded
 from lsfa_lib.features.image import LITE0_MEAN, LITE0_STD, local_features
-from lsfa_lib.methods import lite0_starts
+from lsfa_lib.methods import lite0_substitutes
 from lsfa_lib.methods.lite0 import Stages
-from lsfa_lib.methods.lite0_starts import Pyramid, Tokens, crops, distil
+from lsfa_lib.methods.lite0_substitutes import Pyramid, Tokens, crops, distil
 from lsfa_lib.pipeline import run_category
 
 pytest.importorskip("anomalib")
@@ -80,7 +80,7 @@ def test_a_teacher_learns_the_features_of_lite0(monkeypatch: pytest.MonkeyPatch)
     layers = torch.nn.Conv2d(3, 64, 8, stride=4), torch.nn.ReLU(), torch.nn.Conv2d(64, 8, 5)
     teacher = torch.nn.Sequential(*layers)
     image = next(crops((160, 160)))[0]
-    monkeypatch.setattr(lite0_starts, "crops", lambda size: repeat((image, None)))
+    monkeypatch.setattr(lite0_substitutes, "crops", lambda size: repeat((image, None)))
     mean, std = (torch.tensor(v)[:, None, None] for v in (LITE0_MEAN, LITE0_STD))
     wanted = local_features(Stages([1, 2], 4).maps((image - mean) / std))
 
