@@ -62,6 +62,20 @@ def test_a_run_of_its_own_speaks_for_a_product_then_the_newest(made: Case) -> No
     assert sentence([]) == ""
 
 
+def test_settings_with_runs_of_more_products_speak_for_them(made: Case) -> None:
+    """A newer run of one product with another method does not change the sentence on all."""
+    found = {
+        category: _entry(
+            made, f"runs/quickstart/{category}", category, "2026-11-01", bad=9.0, good=-9.0
+        )
+        for category in ("cookie", "zipper")
+    }
+    other = _entry(made, "runs/quickstart/other", "cookie", "2026-11-02", bad=-9.0, good=9.0)
+    other.result["config"] |= {"method": "cfm"}
+    assert [p.entry for p in products([*found.values(), other])] == list(found.values())
+    assert [p.entry for p in products([found["cookie"], other])] == [other]
+
+
 def test_the_cloud_is_that_of_the_clearest_detection(made: Case, reports: Path) -> None:
     found = products(find_contents(reports).runs)
     cloud = turning(found, reports)

@@ -43,13 +43,19 @@ class Product:
 
 
 def products(entries: list[RunEntry]) -> list[Product]:
-    """A run for each category: of `lsfa run` before those of sweeps, then the newest.
+    """A run for each category: of `lsfa run` before those of sweeps, then of the settings with runs
+    of the most categories, so that few settings are mixed, then the newest.
 
     The category of which most defects are found comes first.
     """
-    chosen: dict[str, RunEntry] = {}
-    for entry in sorted(entries, key=lambda e: (_is_own(e), str(e.result["created"]))):
-        chosen[str(entry.result["category"])] = entry
+    of_settings: dict[str, set[str]] = {}
+    for entry in entries:
+        of_settings.setdefault(entry.key, set()).add(str(entry.result["category"]))
+
+    def rank(entry: RunEntry) -> tuple[bool, int, str]:
+        return _is_own(entry), len(of_settings[entry.key]), str(entry.result["created"])
+
+    chosen = {str(entry.result["category"]): entry for entry in sorted(entries, key=rank)}
     found = [Product(entry, *counts(entry.result)) for entry in chosen.values()]
     return sorted(found, key=lambda p: (-p.share, p.entry.result["category"]))
 
