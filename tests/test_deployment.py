@@ -377,6 +377,8 @@ def test_fit_refuses_what_a_file_cannot_hold(tmp_path: Path) -> None:
     other = lsfa("fit", "seal", "--config", config, "--out", tmp_path / "x.lsfa")
     assert "method cfm keeps no detector; use lsfa or unadapted" in str(other.exception)
     assert replace(TINY, method="lsfa") == TINY
+    folder = lsfa("fit", "seal", "--preset", "tiny", "--out", tmp_path)
+    assert f"{tmp_path}: is a folder; name a file in it" in str(folder.exception)
 
 
 def test_nothing_readable_is_said(file: Path, tmp_path: Path) -> None:

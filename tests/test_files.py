@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lsfa_lib.storage.files import InputError, atomic_write
+from lsfa_lib.storage.files import InputError, atomic_write, require_writable
 
 
 def test_file_appears_only_after_the_block(tmp_path: Path) -> None:
@@ -65,3 +65,13 @@ def test_read_only_folder_is_said_to_root_too() -> None:
         atomic_write(Path("/sys/kernel/reports/result.json")),
     ):
         raise AssertionError("the block must not run")
+
+
+def test_place_of_a_result_is_tried_before_the_work(tmp_path: Path) -> None:
+    require_writable(tmp_path / "models" / "seal.lsfa")
+    assert [*tmp_path.rglob("*")] == [tmp_path / "models"]
+    with pytest.raises(InputError, match=r"models: is a folder; name a file in it"):
+        require_writable(tmp_path / "models")
+    (tmp_path / "taken").write_text("a file where the folder should be")
+    with pytest.raises(InputError, match=r"seal\.lsfa: cannot be written .*choose a writable"):
+        require_writable(tmp_path / "taken" / "seal.lsfa")

@@ -9,7 +9,7 @@ import typer
 from typer import Argument, Option
 
 from lsfa_lib.cli import options
-from lsfa_lib.storage.files import InputError
+from lsfa_lib.storage.files import InputError, require_writable
 
 if TYPE_CHECKING:
     from lsfa_lib.datasets.own_camera import Intrinsics
@@ -67,6 +67,7 @@ def fit(
         )
     if chosen.method not in ("lsfa", "unadapted"):
         raise InputError(f"method {chosen.method} keeps no detector; use lsfa or unadapted")
+    require_writable(out)
     from lsfa_lib.deployment.inspector import load
     from lsfa_lib.methods.fitting import fit_detector
 
@@ -150,6 +151,7 @@ def calibrate(
 
     if rate:
         _check_rate(rate)
+    require_writable(out or detector)
     ruled = with_rule(load(detector, device), rate, threshold)
     found = grown(ruled, scans, _camera(intrinsics), depth_unit_m)
     inspector = found.inspector

@@ -9,7 +9,7 @@ import typer
 from typer import Argument, Option
 
 from lsfa_lib.cli import options
-from lsfa_lib.storage.files import InputError
+from lsfa_lib.storage.files import InputError, require_writable
 
 
 def sweep(
@@ -47,6 +47,8 @@ def sweep(
     )
     studies = read_studies(study, choices)
     options.check_names(studies, 0 if scheduler else workers)
+    if document:
+        require_writable(Path(document))
     from lsfa_lib.studies.sweep import run_sweep
 
     try:
