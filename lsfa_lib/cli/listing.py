@@ -17,11 +17,16 @@ if TYPE_CHECKING:
 
 
 def methods() -> None:
-    """List the methods that `run --method` and studies accept."""
+    """List the methods that `run --method` and studies accept, and the extras they need."""
     from lsfa_lib.methods import METHODS
 
     found = sorted(METHODS.items())
-    options.print_table([[name, m.title, m.source, m.missing] for name, m in found])
+    options.print_table(
+        [
+            [name, m.title, m.source, m.missing or (m.needs and f"extra {m.needs}")]
+            for name, m in found
+        ]
+    )
 
 
 def presets(

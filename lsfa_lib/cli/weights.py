@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 from typer import Argument
 
+from lsfa_lib.cli import options
+
 app = typer.Typer(
     help="""The public weights: DINO, Point-MAE and others. The demo needs none.
 
@@ -20,15 +22,17 @@ Name = Annotated[str, Argument(help="A name of `lsfa weights list`, or timm's na
 
 @app.command("list")
 def show() -> None:
-    """Name, size, licence and file of all weights, and which are here."""
+    """Name, size, licence, use and file of all weights, and which are here."""
     from lsfa_lib.features.weights import REGISTRY
 
+    rows = []
     for weights in REGISTRY:
         size = f"{weights.about_bytes / 1e6:.0f} MB" if weights.about_bytes else ""
         here = "here" if weights.path.exists() else ""
-        typer.echo(
-            f"{weights.name:<14} {size:>7}  {weights.licence:<14}  {here:<4}  {weights.remote.name}"
+        rows.append(
+            [weights.name, size, weights.licence, weights.used_by, here, weights.remote.name]
         )
+    options.print_table(rows)
 
 
 @app.command()
@@ -59,7 +63,7 @@ def check(
     problems = []
     for each in chosen:
         try:
-            typer.echo(f"{each.name:<14} sha256 {weights.check(each)}")
+            typer.echo(f"{each.name:<18} sha256 {weights.check(each)}")
         except InputError as error:
             problems.append(str(error))
     if not chosen:

@@ -28,6 +28,7 @@ class Weights:
     licence: str
     about_bytes: int
     """Four a number, which is what files are, but for their headers; 0: not known."""
+    used_by: str = "image encoder"
 
     @property
     def path(self) -> Path:
@@ -35,10 +36,12 @@ class Weights:
         return folder() / self.remote.name
 
 
-def _timm(name: str, model: str, about_bytes: int, licence: str = "Apache-2.0") -> Weights:
+def _timm(
+    name: str, model: str, about_bytes: int, licence: str = "Apache-2.0", **more: str
+) -> Weights:
     """One of timm's, whose names of the tensors are those of its model."""
     url = f"https://huggingface.co/timm/{model}/resolve/main/model.safetensors"
-    return Weights(name, model, Remote(url, f"{model}.safetensors"), licence, about_bytes)
+    return Weights(name, model, Remote(url, f"{model}.safetensors"), licence, about_bytes, **more)
 
 
 REGISTRY = (
@@ -59,6 +62,7 @@ REGISTRY = (
         ),
         "MIT",
         0,
+        "point encoder",
     ),
     Weights(
         "point_bert",
@@ -66,6 +70,39 @@ REGISTRY = (
         Remote("", "Point-BERT.pth", page="https://github.com/lulutang0608/Point-BERT"),
         "MIT",
         0,
+        "point encoder",
+    ),
+    _timm("resnet18", "resnet18.a1_in1k", 46_796_528, used_by="padim, stfpm"),
+    _timm(
+        "dinov2_vitb14_reg4",
+        "vit_base_patch14_reg4_dinov2.lvd142m",
+        346_328_064,
+        used_by="dinomaly",
+    ),
+    Weights(
+        "efficientnet_b5",
+        "torchvision/efficientnet_b5",
+        Remote(
+            "https://download.pytorch.org/models/efficientnet_b5_lukemelas-1a07897c.pth",
+            "efficientnet_b5_lukemelas-1a07897c.pth",
+            digest="sha256:1a07897c",
+        ),
+        "BSD-3-Clause",
+        122_250_544,
+        "cs_flow",
+    ),
+    Weights(
+        "efficient_ad",
+        "efficient_ad",
+        Remote(
+            "https://github.com/open-edge-platform/anomalib/releases/download/"
+            "efficientad_pretrained_weights/efficientad_pretrained_weights.zip",
+            "efficientad_pretrained_weights.zip",
+            digest="sha256:c09aeaa2b33f244b3261a5efdaeae8f8284a949470a4c5a526c61275fe62684a",
+        ),
+        "Apache-2.0",
+        0,
+        "efficient_ad",
     ),
 )
 

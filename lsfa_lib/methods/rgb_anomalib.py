@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from lsfa_lib.methods.anomalib_data import Recipe, data_of, image_of
 from lsfa_lib.methods.lite0 import backbone
 from lsfa_lib.methods.lite0_substitutes import with_lite0
 from lsfa_lib.methods.method import Good, Predict
+from lsfa_lib.methods.public_weights import IMAGENETTE, with_public_weights
 from lsfa_lib.records import Mode, Prediction
 from lsfa_lib.storage.files import InputError
 
@@ -37,12 +38,8 @@ def at_map_size(config: Config) -> Config:
 def fit_model(good: Good, recipe: Recipe) -> Predict:
     """One of anomalib's models, trained on the good scans."""
     config = good.config
-    lite0 = config.image_encoder.model == LITE0
-    with (
-        _quiet(),
-        seeded_everywhere(good.seed),
-        with_lite0(recipe.name) if lite0 else nullcontext(),
-    ):
+    start = with_lite0 if config.image_encoder.model == LITE0 else with_public_weights
+    with _quiet(), seeded_everywhere(good.seed), start(recipe.name):
         model = _trained(recipe, good)
     size = (config.preprocess.image_size,) * 2
 
@@ -89,9 +86,8 @@ def _trained(recipe: Recipe, good: Good) -> nn.Module:
         ).fit(model, datamodule=data_of(recipe, good))
     except OSError as error:
         raise InputError(
-            f"the pretrained weights or images of {recipe.name} could not be downloaded ({error}); "
-            "run it once on a machine with network access and copy its torch and Hugging Face "
-            "caches and ./datasets"
+            f"the images that {recipe.name} trains with could not be downloaded ({error}); unpack "
+            f"imagenette2.tgz to {IMAGENETTE.absolute()}"
         ) from error
     network: nn.Module = model.model.eval().to(image.device)
     return network
