@@ -1,7 +1,10 @@
 """Extracted features are kept, trusted only when whole, and equal to fresh ones."""
 
 import dataclasses
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +19,10 @@ from lsfa_lib.features.extract import Encoders, load_encoders
 from lsfa_lib.features.lazy_scan import read_sample
 from lsfa_lib.records import MODALITIES, PatchFeatures, Sample
 from lsfa_lib.storage.files import InputError
+from lsfa_lib.storage.results import read_result
 
 CPU = torch.device("cpu")
+LSFA = [sys.executable, "-c", "from lsfa_lib.cli.app import main; main()"]
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +132,61 @@ def test_a_change_of_either_file_is_seen(
     again = fetch(own, encoders, tiny).by_modality[m].tokens
     old = first.by_modality[m].tokens
     assert again.shape != old.shape or not torch.equal(again, old)
+
+
+def size_of(cache: Path) -> int:
+    return sum(path.stat().st_size for path in cache.glob("*/*.safetensors"))
+
+
+def test_the_files_used_least_recently_are_deleted(
+    encoders: Encoders, tiny: Config, demo_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = read_split(demo_root, "seal", "train").entries[:3]
+    for age, entry in zip((30, 20, 10), entries, strict=True):
+        before = set(Path(tiny.cache).glob("*/*.safetensors"))
+        fetch(entry, encoders, tiny)
+        for new in set(Path(tiny.cache).glob("*/*.safetensors")) - before:
+            os.utime(new, (new.stat().st_mtime - age,) * 2)
+    cached_features(entries[0], encoders, tiny, CPU, never)  # now the one used last
+    most = 1.02 * size_of(Path(tiny.cache))
+    monkeypatch.setenv("LSFA_CACHE_GB", str(most / 1e9))
+    added = read_split(demo_root, "seal", "train").entries[3]
+    fetch(added, encoders, tiny)
+    assert size_of(Path(tiny.cache)) <= most
+    for kept in (entries[0], added, entries[2]):
+        cached_features(kept, encoders, tiny, CPU, never)
+    with pytest.raises(AssertionError, match="the scan was read"):
+        cached_features(entries[1], encoders, tiny, CPU, never)
+    monkeypatch.setenv("LSFA_CACHE_GB", "much")
+    with pytest.raises(InputError, match="LSFA_CACHE_GB=much is no size; give gigabytes"):
+        fetch(entries[1], encoders, tiny)
+
+
+@pytest.mark.slow
+def test_two_sweeps_share_a_cache_smaller_than_their_features(
+    demo_root: Path, tmp_path: Path
+) -> None:
+    words = ("run", "seal", "--data", demo_root, "--preset", "tiny", "--workers", "1")
+    limits = {"limited": "0.0005", "alone": ""}
+    scores: dict[str, list[float]] = {}
+    for name, limit in limits.items():
+        (tmp_path / name).mkdir()
+        environment = os.environ | {"LSFA_CACHE_GB": limit}
+        running = [
+            subprocess.Popen(
+                [*LSFA, *map(str, words), "--only", only, "--reports", only],
+                cwd=tmp_path / name,
+                env=environment,
+                stderr=subprocess.DEVNULL,
+            )
+            for only in ("none", "IFC")
+        ]
+        assert [process.wait(300) for process in running] == [0, 0]
+        results = sorted((tmp_path / name).glob("*/runs/quickstart/*/result.json"))
+        scores[name] = [read_result(path)["modes"]["rgb+3d"]["i_auroc"] for path in results]
+    assert len(scores["limited"]) == 2 and scores["limited"] == scores["alone"]
+    kept, whole = (size_of(tmp_path / name / "data" / "cache") for name in limits)
+    assert kept <= 500_000 < whole
 
 
 def test_features_are_compact(entry: Entry, encoders: Encoders, tiny: Config) -> None:

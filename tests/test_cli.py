@@ -1,5 +1,6 @@
 """The `lsfa` command: what it prints; a user's mistake ends with one sentence and exit 2."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -452,6 +453,11 @@ def test_cache_is_shown_and_pruned(tmp_path: Path, capsys: pytest.CaptureFixture
     assert lsfa("cache", "--cache", tmp_path) == 0
     assert "fpfh" in (shown := capsys.readouterr().out)
     assert "224 px      1 files       2.0 MB" in shown
+    (folder / "two.safetensors").write_bytes(b"x" * 2_000_000)
+    os.utime(folder / "one.safetensors", (0, 0))
+    assert lsfa("cache", "--cache", tmp_path, "--limit-gb", "0.003") == 0
+    assert "2.0 MB deleted" in capsys.readouterr().out
+    assert [path.name for path in folder.glob("*.safetensors")] == ["two.safetensors"]
     assert lsfa("cache", "--cache", tmp_path, "--prune", "ffff") == 2
     assert folder.exists()
     assert lsfa("cache", "--cache", tmp_path, "--prune", "all") == 0

@@ -89,11 +89,21 @@ def cache(
     prune: Annotated[
         str, Option(help="Delete the features of this key, or `all`; they can be rebuilt.")
     ] = "",
+    limit_gb: Annotated[
+        float,
+        Option(min=0.0, help="Delete what was used least recently, down to this size; 0: nothing."),
+    ] = 0.0,
 ) -> None:
-    """Show which extracted features are stored, and delete those no longer needed."""
-    from lsfa_lib.features.cache import cache_entries
+    """Show which extracted features are stored, and delete those no longer needed.
 
-    entries = cache_entries(folder)
+    Example: `lsfa cache --limit-gb 8`. With LSFA_CACHE_GB=8 in the environment every command keeps
+    the limit by itself.
+    """
+    from lsfa_lib.features import cache
+
+    if limit_gb:
+        typer.echo(f"{cache.prune(folder, limit_gb) / 1e6:.1f} MB deleted")
+    entries = cache.cache_entries(folder)
     if prune and prune != "all" and prune not in [entry.folder.name for entry in entries]:
         raise InputError(f"{folder} holds no key {prune!r}; `lsfa cache` lists what it holds")
     for entry in entries:

@@ -1,7 +1,8 @@
 """The feature cache: compact features of each scan, one file per modality.
 
 Files are written atomically, memory-mapped when read and checked by key; a truncated file is
-rebuilt, not trusted. About 1 to 4 MB/scan, against 24 MB for patch features in float32.
+rebuilt, not trusted. About 1 to 4 MB/scan, against 24 MB for patch features in float32. Files may
+be deleted at any time, also by another process: their time of change says when they were last used.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,8 +45,8 @@ def cached_features(
 ) -> PatchFeatures:
     """Features of a scan from the cache, or from its `sample()` and then stored.
 
-    A file that is missing, truncated or written for another key is rebuilt. Raises InputError if
-    the scan's files change while they are read.
+    A file that is missing, truncated or written for another key is rebuilt; after one is stored,
+    the cache is pruned to LSFA_CACHE_GB. Raises InputError if the scan changes while it is read.
     """
     scan = content_hash(entry.files)
     packed: dict[Modality, dict[str, Tensor]] = {}
@@ -58,6 +62,8 @@ def cached_features(
                     raise InputError(f"{entry.files[-1]}: changed while it was read; start again")
                 size = config.colour_size if m == "rgb" else config.preprocess.image_size
                 _write(path, stored, {**encoders.about[m], "size": size}, config)
+                if limit := _limit_gb():
+                    prune(Path(config.cache), limit)
         packed[m] = stored
     return _unpacked(packed, entry.name, config, device)
 
@@ -117,16 +123,49 @@ def _mark(path: Path) -> dict[str, str]:
 
 def _read(path: Path) -> dict[str, Tensor] | None:
     """The stored tensors, memory-mapped; None where they are missing or must not be trusted."""
-    if not path.exists():
-        return None
     try:
         with safe_open(path, framework="pt") as file:
             if file.metadata() != _mark(path):
                 return None
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError:
-        # Truncated or damaged: the caller extracts again and replaces the file.
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (FileNotFoundError, SafetensorError):
+        # Missing, truncated or damaged: the caller extracts again and replaces the file.
         return None
+    with suppress(OSError):  # a cache that cannot be written is still read
+        os.utime(path)
+    return found
+
+
+def _limit_gb() -> float:
+    """The limit that LSFA_CACHE_GB sets; 0: none."""
+    given = os.environ.get("LSFA_CACHE_GB", "") or "0"
+    try:
+        limit = float(given)
+    except ValueError:
+        limit = math.nan
+    if not 0 <= limit < math.inf:
+        raise InputError(f"LSFA_CACHE_GB={given} is no size; give gigabytes, such as 8")
+    return limit
+
+
+def prune(cache: Path, limit_gb: float) -> int:
+    """Deletes the files used least recently until the cache is within the limit; bytes deleted.
+
+    Safe while others use the cache: whoever misses a file extracts its features again.
+    """
+    found = []
+    for path in cache.glob("*/*.safetensors"):
+        with suppress(FileNotFoundError):  # deleted meanwhile by another process
+            about = path.stat()
+            found.append((about.st_mtime, about.st_size, path))
+    excess = sum(size for _, size, _ in found) - limit_gb * 1e9
+    deleted = 0
+    for _, size, path in sorted(found):
+        if deleted >= excess:
+            break
+        path.unlink(missing_ok=True)
+        deleted += size
+    return deleted
 
 
 @dataclass(frozen=True)
