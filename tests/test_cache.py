@@ -1,6 +1,7 @@
 """Extracted features are kept, trusted only when whole, and equal to fresh ones."""
 
 import dataclasses
+import errno
 import os
 import shutil
 import subprocess
@@ -10,15 +11,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from lsfa_lib.config import Config
 from lsfa_lib.datasets.entry import Entry
 from lsfa_lib.datasets.layouts import read_split
+from lsfa_lib.features import checkpoints
 from lsfa_lib.features.cache import cache_entries, cached_features, extract
 from lsfa_lib.features.extract import Encoders, load_encoders
 from lsfa_lib.features.lazy_scan import read_sample
 from lsfa_lib.records import MODALITIES, PatchFeatures, Sample
-from lsfa_lib.storage.files import InputError
+from lsfa_lib.storage.files import InputError, locked
 from lsfa_lib.storage.results import read_result
 
 CPU = torch.device("cpu")
@@ -160,6 +163,26 @@ def test_the_files_used_least_recently_are_deleted(
     monkeypatch.setenv("LSFA_CACHE_GB", "much")
     with pytest.raises(InputError, match="LSFA_CACHE_GB=much is no size; give gigabytes"):
         fetch(entries[1], encoders, tiny)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="/proc is Linux's")
+def test_a_file_system_without_memory_maps_and_locks_serves_the_cache(
+    entry: Entry, encoders: Encoders, tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENODEV, "No such device")
+
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    first = fetch(entry, encoders, tiny)
+    with pytest.raises(OSError, match="No such device"):
+        safe_open("/proc/self/status", framework="pt")  # what such a file system answers
+    monkeypatch.setattr(checkpoints, "safe_open", refuse)
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    assert_equal(first, cached_features(entry, encoders, tiny, CPU, never))
+    with locked(Path(tiny.cache)):
+        pass
 
 
 @pytest.mark.slow

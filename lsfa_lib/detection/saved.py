@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
@@ -20,6 +20,7 @@ from lsfa_lib.detection.detector import Detector, Scale
 from lsfa_lib.detection.heads import head_numbers, head_tensors, restored_head
 from lsfa_lib.detection.memory import Bank
 from lsfa_lib.detection.origin import Origin
+from lsfa_lib.features.checkpoints import stored_tensors
 from lsfa_lib.storage.files import InputError, atomic_write
 
 HEADER = "lsfa_detector"
@@ -53,10 +54,9 @@ def load(path: Path, device: torch.device) -> Detector:
 def load_complete(path: Path, device: torch.device) -> tuple[Detector, Origin | None]:
     """The detector and its origin, None if it was saved without. InputError for any other file."""
     try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            digest, _, text = file.metadata()[HEADER].partition(" ")
-            about = json.loads(text)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata, tensors = stored_tensors(path, str(device))
+        digest, _, text = metadata[HEADER].partition(" ")
+        about = json.loads(text)
         _require_format(about)
         if digest != _digest(text, tensors):
             raise InputError("its content does not match its digest")

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from lsfa_lib.config import Config
 from lsfa_lib.datasets.entry import Entry
-from lsfa_lib.features.checkpoints import write_tensors
+from lsfa_lib.features.checkpoints import stored_tensors, write_tensors
 from lsfa_lib.features.extract import Encoders, modality_features, patch_valid
 from lsfa_lib.features.geometry import csr_matrix
 from lsfa_lib.records import Modality, ModalityFeatures, PatchFeatures, Sample
@@ -124,12 +124,11 @@ def _mark(path: Path) -> dict[str, str]:
 def _read(path: Path) -> dict[str, Tensor] | None:
     """The stored tensors, memory-mapped; None where they are missing or must not be trusted."""
     try:
-        with safe_open(path, framework="pt") as file:
-            if file.metadata() != _mark(path):
-                return None
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about, found = stored_tensors(path)
     except (FileNotFoundError, SafetensorError):
         # Missing, truncated or damaged: the caller extracts again and replaces the file.
+        return None
+    if about != _mark(path):
         return None
     with suppress(OSError):  # a cache that cannot be written is still read
         os.utime(path)

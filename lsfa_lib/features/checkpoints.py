@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as safetensors_of_bytes
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
@@ -74,7 +76,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         )
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return stored_tensors(path)[1]
         with torch.serialization.safe_globals(_PLAIN_DATA):
             found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -87,6 +89,24 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"{path}: cannot be read as weights, it is damaged or truncated; download it again"
         ) from error
     return _tensors(found, path)
+
+
+def stored_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a .safetensors file, memory-mapped where the file system can do that.
+
+    Raises OSError where it cannot be read, SafetensorError where it is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt", device=device) as file:
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return file.metadata() or {}, found
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+    content = path.read_bytes()
+    found = {name: tensor.to(device) for name, tensor in safetensors_of_bytes(content).items()}
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return header.get("__metadata__", {}), found
 
 
 def write_tensors(
