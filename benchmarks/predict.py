@@ -40,9 +40,12 @@ SETTINGS = DemoSettings(
 REPEATS = 2
 START = {"bank.keep_ratio": 0.8, "only": "none", "threads": 1}
 """Eight times the share of patches from an eighth of the demo's scans: its number of bank rows."""
+BFLOAT16 = {"image_encoder.precision": "bfloat16", "point_encoder.precision": "bfloat16"}
 CONFIGS: dict[str, tuple[Config, dict[str, Any]]] = {
     "demo, image at 224 px": (DEMO, {"image_encoder.size": 0}),
     "demo, image at 672 px (default)": (DEMO, {}),
+    "demo, 224 px, bfloat16": (DEMO, {"image_encoder.size": 0, **BFLOAT16}),
+    "demo, 672 px, bfloat16": (DEMO, BFLOAT16),
     "ViT-B/8 and Point-MAE, 224 px": (OURS, {"image_encoder.size": 0, **RANDOM_WEIGHTS}),
 }
 RESULTS = Path(__file__).parent / "predict.md"

@@ -57,6 +57,28 @@ def test_the_image_has_a_size_of_its_own(demo_root: Path) -> None:
     torch.testing.assert_close(spread, tokens[0].half().float())
 
 
+@pytest.mark.parametrize("stages", [(1, 2), ()], ids=["convolutional", "ViT"])
+def test_bfloat16_changes_tokens_little_and_distances_not_at_all(
+    demo_root: Path, stages: tuple[int, ...]
+) -> None:
+    vit = {"image_encoder.model": "vit_tiny_patch16_224", "image_encoder.weights": "random"}
+    fields = {"point_encoder.groups": 128, "point_encoder.group_size": 32, "image_encoder.size": 0}
+    fields |= {"image_encoder.stages": list(stages), "cache": ""} | ({} if stages else vit)
+    exact = configure("demo", fields)
+    names = ("image_encoder.precision", "point_encoder.precision")
+    rounded = configure("demo", fields | dict.fromkeys(names, "bfloat16"))
+    sample = read_sample(entries(demo_root, "seal", "train")[0], exact)
+    encoders = [load_encoders(config, torch.device("cpu")) for config in (exact, rounded)]
+    found = [extract(sample, e, c) for e, c in zip(encoders, (exact, rounded), strict=True)]
+    for m in ("3d", "rgb"):
+        own, other = (features.by_modality[m] for features in found)
+        assert other.tokens.dtype == torch.float32
+        assert torch.equal(own.weights.to_dense(), other.weights.to_dense())
+        error = (own.tokens - other.tokens).norm(dim=1) / own.tokens.norm(dim=1)
+        assert 1e-4 < error.mean() < (0.1 if m == "rgb" else 0.01)
+        assert encoders[0].keys[m] != encoders[1].keys[m]
+
+
 def test_patch_is_valid_with_one_valid_pixel() -> None:
     valid = torch.zeros(8, 8, dtype=torch.bool)
     valid[3, 4] = True
