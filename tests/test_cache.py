@@ -161,7 +161,7 @@ def test_the_files_used_least_recently_are_deleted(
     with pytest.raises(AssertionError, match="the scan was read"):
         cached_features(entries[1], encoders, tiny, CPU, never)
     monkeypatch.setenv("LSFA_CACHE_GB", "much")
-    with pytest.raises(InputError, match="LSFA_CACHE_GB=much is no size; give gigabytes"):
+    with pytest.raises(InputError, match="LSFA_CACHE_GB=much is not a size; give gigabytes"):
         fetch(entries[1], encoders, tiny)
 
 

@@ -35,7 +35,9 @@ def test_scores_are_added_without_training(
     grown = found.inspector
     assert grown.good_scores == pytest.approx([*inspector.good_scores, *scores])
     assert grown.threshold == max(grown.good_scores)
-    assert grown.promise.startswith("at most 16.7% of good parts like the 6 calibration scans")
+    assert grown.promise.startswith(
+        "on average, at most 16.7% of good parts like the 6 calibration scans"
+    )
     assert len(grown.origin.digests) == len(inspector.origin.digests) + 3
     save(grown.detector, tmp_path / "grown.lsfa", grown.origin)
     again = load(tmp_path / "grown.lsfa", "cpu")

@@ -121,7 +121,7 @@ def test_each_light_is_another_picture_and_all_show_the_same_part(tree: Path) ->
 
 
 def test_a_light_that_is_none_is_said(tree: Path) -> None:
-    with pytest.raises(InputError, match=r"data\.light 6 is no light .* 4 left, 5 light box"):
+    with pytest.raises(InputError, match=r"data\.light 6 is not a light .* 4 left, 5 light box"):
         read_split(tree, "seal", "train", 6)
     asked = configure("tiny", {"data.root": str(tree), "data.light": 3})
     assert asked.data == DataConfig(str(tree), 3)

@@ -109,5 +109,5 @@ def test_rows_take_the_precision_of_the_queue(dtype):
 
 @pytest.mark.parametrize("capacity", [0, -3])
 def test_a_queue_without_room_is_refused(capacity):
-    with pytest.raises(InputError, match=f"queue of {capacity} rows was asked for"):
+    with pytest.raises(InputError, match=f"capacity of {capacity} rows, expected at least 1"):
         FeatureQueue(capacity, 2)

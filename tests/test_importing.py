@@ -203,7 +203,7 @@ def test_a_wrong_source_is_named(
 def test_wrong_targets_and_missing_intrinsics_are_said(source: Path, tmp_path: Path) -> None:
     root = tmp_path / "mine"
     for target, message in [
-        (Target(root, "bracket", "train"), "give their file by --intrinsics"),
+        (Target(root, "bracket", "train"), "pass the camera file with --intrinsics"),
         (Target(root, "a/b", "train"), "'a/b' cannot be a folder's name"),
         (Target(root, "bracket", "train", "scratch"), "train may hold only `good` scans"),
     ]:

@@ -178,7 +178,7 @@ def test_as_many_instances_as_rows_are_the_rows():
 @pytest.mark.parametrize("k", [-1, 0, 6, 9])
 def test_an_impossible_number_of_instances_is_refused(k):
     rows, counts = normal(7, 3), torch.tensor([1.0, 0.0, 2.0, 1.0, 4.0, 0.0, 1.0]).double()
-    message = f"K = {k} instance features were asked of a scan with 5 distinct patch features"
+    message = f"K = {k} instance features exceed the 5 distinct patch features of a scan"
     with pytest.raises(InputError, match=message):
         instance_features(rows, counts, k, seed=0)
 
@@ -187,10 +187,10 @@ def test_rows_of_equal_value_are_one_feature():
     rows = normal(3, 4)[[0, 1, 2, 0, 1, 2]]
     found = instance_features(rows, torch.ones(6).double(), 3, seed=0)
     torch.testing.assert_close(found[closest(rows, found)], rows)
-    with pytest.raises(InputError, match=r"K = 4 .* with 3 distinct patch features"):
+    with pytest.raises(InputError, match=r"K = 4 .* exceed the 3 distinct patch features"):
         instance_features(rows, torch.ones(6).double(), 4, seed=0)
 
 
 def test_a_scan_without_patches_is_refused():
-    with pytest.raises(InputError, match=r"K = 1 .* with 0 distinct patch features"):
+    with pytest.raises(InputError, match=r"K = 1 .* exceed the 0 distinct patch features"):
         instance_features(normal(3, 2), torch.zeros(3).double(), 1, seed=0)

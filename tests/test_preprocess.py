@@ -326,12 +326,12 @@ def shake(xyz: np.ndarray) -> None:
         (
             lambda xyz: None,
             replace(CONFIG, plane_distance_m=0.05),
-            "nothing is left of 0 readings farther than 50 mm from the background plane",
+            "no part found among 0 readings farther than 50 mm from the background plane",
         ),
         (
             lambda xyz: None,
             replace(CONFIG, plane_distance_m=0.05, cluster_method="dbscan"),
-            "nothing is left of 0 readings farther than 50 mm from the background plane",
+            "no part found among 0 readings farther than 50 mm from the background plane",
         ),
     ],
     ids=["empty", "nan", "cut out", "no plane", "all plane", "all plane, dbscan"],

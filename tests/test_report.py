@@ -302,7 +302,7 @@ def test_a_result_without_its_numbers_is_said_so_and_stops_no_other_page(
     for name, text in broken.items():
         (tmp_path / "runs/quickstart" / name / "result.json").write_text(text, encoding="utf-8")
     report.rebuild(tmp_path)
-    assert "quickstart/a/result.json lacks or garbles" in caplog.text
+    assert "quickstart/a/result.json has a missing or invalid value" in caplog.text
     assert "quickstart/b/result.json has schema 2, this version reads 1" in caplog.text
     assert [page.parent.name for page in tmp_path.rglob("report.html")] == ["c"]
 

@@ -56,10 +56,8 @@ def test_an_empty_tray_and_a_thin_part_are_found_by_the_check(root: Path) -> Non
     assert len(problems) == 3
     thin, validation, empty = problems
     for problem, path in ((thin, "train/good/xyz/thin.tiff"), (empty, "test/good/xyz/empty.tiff")):
-        assert problem.startswith(f"{root / 'box' / path}: nothing is left of")
-        assert (
-            "lower preprocess.plane_distance_m (in a file for --config, as `preprocess:" in problem
-        )
+        assert problem.startswith(f"{root / 'box' / path}: no part found among")
+        assert "lower preprocess.plane_distance_m (for --config, `preprocess:" in problem
     assert "0 validation/good scans, at least 2 are needed" in validation
     assert "`lsfa data split`" in validation
     lower = configure(TINY, {"preprocess.plane_distance_m": 0.001})
@@ -164,7 +162,7 @@ def test_a_run_scores_what_it_can_and_says_the_rest(tiny: Config, tmp_path: Path
     part = run_category("seal", config, 0).result
     assert [r["name"] for r in part["refused"]] == ["seal/test/good/000", "seal/test/good/001"]
     assert [r["reason"].partition(": ")[2][:15] for r in part["refused"]] == [
-        "nothing is left",
+        "no part found a",
         "cannot be decod",
     ]
     left = {r["name"] for r in part["refused"]}
@@ -172,7 +170,7 @@ def test_a_run_scores_what_it_can_and_says_the_rest(tiny: Config, tmp_path: Path
     assert part["counts"]["test_good"] == whole["counts"]["test_good"] - 2
     text = answer(part)
     assert "**Not scored (no part found, or not readable), and in no metric:** 2 of" in text
-    assert "good/000: 000.tiff: nothing is left of" in text
+    assert "good/000: 000.tiff: no part found among" in text
     assert "Not scored" not in answer(whole)
     for path in (root / "seal" / "test").rglob("*.tiff"):
         tifffile.imwrite(path, xyz, photometric="rgb")

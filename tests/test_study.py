@@ -209,7 +209,7 @@ def test_a_file_like_a_wrong_one_names_both(tmp_path: Path) -> None:
         read_studies(mine)
     (tmp_path / "other.yaml").write_text("like: mine.yaml\n", encoding="utf-8")
     with pytest.raises(
-        InputError, match=r"itself \(mine.yaml -> other.yaml -> mine.yaml\); remove"
+        InputError, match=r"itself through `like` \(mine.yaml -> other.yaml -> mine.yaml\); remove"
     ):
         read_studies(mine)
     write(tmp_path, "one")
@@ -289,7 +289,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"cells": {"a": {"only": "both"}, "b": {"fields": {}}}},
         "cells 'a' and 'b' are the same run; change or remove one",
     ),
-    "no cells": ({"cells": {}}, "has neither `cells` nor `grid` with anything in"),
+    "no cells": ({"cells": {}}, "has no settings to run; add at least one to `cells` or `grid`"),
     "points that are cells": (
         {"cells": CELLS, "grid": {"onyl": ["IFC"]}},
         "grid: there is no field or parameter 'onyl'; the nearest is only",
@@ -324,7 +324,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "like itself": (
         {"like": "asked.yaml"},
-        "is like itself .asked.yaml -> asked.yaml.; remove one",
+        "inherits from itself through `like` .asked.yaml -> asked.yaml.; remove one",
     ),
     "like elsewhere": (
         {"like": "../a.yaml"},
@@ -333,7 +333,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "like several": ({"like": ["a.yaml"]}, r"like is \['a.yaml'\], expected the name of a file in"),
     "include with more": (
         {"include": ["a.yaml"], "seeds": [1]},
-        "`include` stands alone; .*`seeds`",
+        "`include` cannot be combined with `seeds`",
     ),
     "include of none": ({"include": []}, "`include` lists no study file; write at least one"),
     "included file": ({"include": ["askd.yaml"]}, "no such study file; the nearest there is asked"),
@@ -416,8 +416,8 @@ def test_studies_of_the_project_can_be_run(path: Path, demo_root: Path) -> None:
         assert set(study.published.rows) <= set(study.cells)
 
 
-BESIDE = {"methods", "methods_more", "crossmodal", "efficiency", "recipe"}
-"""Studies of other methods: not of LSFA's paper."""
+BESIDE = {"methods", "methods_more", "crossmodal", "efficiency", "precision", "recipe"}
+"""Studies of other questions than those of LSFA's paper."""
 IN_DEPTH = {"in_depth", "components_in_depth", "selection"}
 """What docs/components.md is written from."""
 VALIDITY = {"validity", "validity_demo1", "validity_demo2", "validity_real"}

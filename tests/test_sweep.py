@@ -378,13 +378,13 @@ def test_a_run_that_writes_no_result_failed(tmp_path: Path) -> None:
     notebook = write_notebook(tmp_path / "empty.ipynb", 'out: str = ""  # folder')
     outcome = perform(Job(notebook, tmp_path / "run", {"out": "x"}, "k"))
     assert outcome is not None
-    assert "wrote no result.json into its folder" in outcome.error
+    assert "did not write result.json to its folder" in outcome.error
     assert (tmp_path / "run" / "error.txt").exists()
 
 
 def test_seeds_of_the_command_line_are_numbers() -> None:
     result = CliRunner().invoke(app, ["sweep", "x.yaml", "--seeds", "0,one"])
     assert isinstance(result.exception, InputError)
-    assert "--seeds 0,one is no list of seeds; write for example --seeds 0,1,2" in str(
+    assert "--seeds 0,one is not a list of seeds; for example: --seeds 0,1,2" in str(
         result.exception
     )

@@ -44,7 +44,9 @@ def test_the_normal_threshold_is_a_quantile_and_the_fallback_for_few_scans() -> 
 def test_what_is_promised_is_said() -> None:
     assert promise(8, CONFORMAL).startswith("8 good scans are too few for a rate of 5.0%, which n")
     assert "needs 19" in promise(8, CONFORMAL) and "not guaranteed" in promise(8, CONFORMAL)
-    assert promise(19, CONFORMAL).startswith("at most 5.0% of good parts like the 19 calibration")
+    assert promise(19, CONFORMAL).startswith(
+        "on average, at most 5.0% of good parts like the 19 calibration"
+    )
     assert promise(19, DetectorConfig()).startswith("the threshold is a normal fit")
 
 

@@ -25,8 +25,8 @@ class FeatureQueue(nn.Module):
         super().__init__()
         if capacity < 1:
             raise InputError(
-                f"a feature queue of {capacity} rows was asked for, it needs at least 1; set a "
-                "larger bank"
+                f"the feature queue has a capacity of {capacity} rows, expected at least 1; raise "
+                "training.local_queue or training.global_queue"
             )
         self.register_buffer("rows", torch.zeros(capacity, dim))
         self.register_buffer("scans", torch.zeros(capacity, dtype=torch.long))

@@ -90,6 +90,6 @@ def _assigned(rows: Float[Tensor, "R D"], centres: Float[Tensor, "k D"]) -> Int[
 
 def _impossible(k: int, distinct: int) -> InputError:
     return InputError(
-        f"K = {k} instance features were asked of a scan with {distinct} distinct patch features; "
+        f"K = {k} instance features exceed the {distinct} distinct patch features of a scan; "
         f"set K from 1 to {distinct}, or leave the scan out"
     )

@@ -93,7 +93,7 @@ def collapse(history: Sequence[Mapping[str, float]], modalities: Iterable[Modali
         same_scan = last.get(f"same_scan_{m}", 0.0)
         if len(history) == 1 and same_scan > MOST_SAME_SCAN:
             return (
-                f"{same_scan:.0%} of the {m} patches find an old copy of themselves in the bank, "
+                f"{same_scan:.0%} of the {m} patches find an old copy of themselves in the queue, "
                 "so that LC trains on nothing; set training.exclude_same_scan to true or lower "
                 "training.local_queue"
             )

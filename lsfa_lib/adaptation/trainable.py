@@ -38,8 +38,8 @@ def open_weights(
         targets = low_rank_targets(backbone, blocks, how.method)
         if not targets:
             raise InputError(
-                f"{model} has no layers for {how.method}, which adds to linear maps and, lora "
-                "alone, to 1 x 1 convolutions; choose another method"
+                f"{model} has no layers for {how.method}, which applies to linear layers "
+                "(lora also to 1 x 1 convolutions); choose another method"
             )
         with seeded(seed):
             return add_low_rank(backbone, targets, how, steps)

@@ -29,7 +29,10 @@ def demo(
         bool, Option("--study", help="Those of studies/in_depth.yaml: 100 test scans at 448 px.")
     ] = False,
     held_out: Annotated[
-        bool, Option("--held-out", help="Three other products, on which nothing was chosen.")
+        bool,
+        Option(
+            "--held-out", help="Three held-out products that were not used to choose any setting."
+        ),
     ] = False,
 ) -> None:
     """Write the demo data: four products with six kinds of defects, as MVTec 3D-AD stores them.
@@ -62,7 +65,7 @@ def demo(
 
 @app.command()
 def download(
-    name: Annotated[str, Argument(help="mvtec3d; eyecandies says how to get it by hand.")],
+    name: Annotated[str, Argument(help="mvtec3d, or eyecandies (prints instructions).")],
     root: Annotated[
         Path | None, Option(help="Folder for the categories.", show_default="data/NAME")
     ] = None,
@@ -75,7 +78,7 @@ def download(
 ) -> None:
     """Download a public data set, check its digest and unpack it.
 
-    Resumes if interrupted. The data set's terms are shown first.
+    Resumes if interrupted. Without --accept-licence, only the terms are shown.
     """
     from lsfa_lib.datasets.public import fetch_data
 
@@ -185,7 +188,7 @@ def import_(
         bool, Option("--depth-only", help="Depth images or clouds without colour.")
     ] = False,
 ) -> None:
-    """Bring scans of your own camera into the layout everything here reads.
+    """Convert scans from your own camera to the layout of MVTec 3D-AD.
 
     A scan is NAME.png with NAME_depth.png (16-bit PNG, TIFF, EXR or NPY; or folders rgb and depth),
     or an organised NAME.pcd or NAME.ply. Defective scans come with NAME_mask.png.

@@ -23,7 +23,8 @@ Scans = Annotated[
     list[Path], Argument(help="Folders of scans, or files of scans.", metavar="SCANS...")
 ]
 IntrinsicsFile = Annotated[
-    Path | None, Option("--intrinsics", help="JSON or XML with fx, fy, cx, cy; for depth images.")
+    Path | None,
+    Option("--intrinsics", help="Camera file with fx, fy, cx, cy; required for depth images."),
 ]
 DepthUnit = Annotated[
     float, Option(help="Metres per unit of depth images and clouds; 0: recognised.")
@@ -180,7 +181,9 @@ def _camera(path: Path | None) -> Intrinsics | None:
 
 def _check_rate(rate: float) -> None:
     if not 0 < rate < 1:
-        raise InputError(f"--rate {rate} is no rate; give a number between 0 and 1, such as 0.05")
+        raise InputError(
+            f"--rate {rate} is not a rate; give a number between 0 and 1, such as 0.05"
+        )
 
 
 def _sentence(text: str) -> str:

@@ -22,7 +22,7 @@ DataRoot = Annotated[
 ]
 Device = Annotated[str, Option(help="auto: CUDA if available, else CPU; cpu; cuda.")]
 ImageSize = Annotated[
-    int, Option(help="Side of the square of points and maps, px; 0 keeps the preset's.")
+    int, Option(help="Side of the point grid and the anomaly maps, px; 0: as in the preset.")
 ]
 Modalities = Annotated[str, Option(help="Use one alone: rgb or 3d.", show_default="rgb and 3d")]
 Reports = Annotated[Path, Option("--reports", help="Folder of the reports.")]

@@ -20,7 +20,10 @@ def run(
     categories: Annotated[list[str], Argument(help="Or `all`.", metavar="CATEGORY...")],
     data_root: options.DataRoot = "",
     preset: Annotated[
-        str, Option(help="demo, tiny; downloads: ours, published, released.", show_default="demo")
+        str,
+        Option(
+            help="demo or tiny; ours, published or released download weights.", show_default="demo"
+        ),
     ] = "",
     config: Annotated[str, Option(help="YAML file: a preset and the fields to change.")] = "",
     only: Annotated[str, Option(help="Train with IFC, CLC, LA, GA, LC, GC, both or none.")] = "",

@@ -73,7 +73,7 @@ def sweep(
 def _numbers(text: str) -> tuple[int, ...]:
     parts = list(filter(None, text.split(",")))
     if not all(part.isdecimal() for part in parts):
-        raise InputError(f"--seeds {text} is no list of seeds; write for example --seeds 0,1,2")
+        raise InputError(f"--seeds {text} is not a list of seeds; for example: --seeds 0,1,2")
     return tuple(map(int, parts))
 
 

@@ -17,7 +17,7 @@ app = typer.Typer(
     """,
     no_args_is_help=True,
 )
-Name = Annotated[str, Argument(help="A name of `lsfa weights list`, or timm's name.")]
+Name = Annotated[str, Argument(help="Name from `lsfa weights list`, or timm model name.")]
 
 
 @app.command("list")
@@ -37,7 +37,7 @@ def show() -> None:
 
 @app.command()
 def where() -> None:
-    """The folder weights lie in."""
+    """Print the folder of the weights."""
     from lsfa_lib.features.weights import folder
 
     typer.echo(folder().absolute())
@@ -53,7 +53,7 @@ def fetch(name: Name) -> None:
 
 @app.command()
 def check(
-    name: Annotated[str, Argument(help="One; without it, all that are here.")] = "",
+    name: Annotated[str, Argument(help="Weights to check; default: all local files.")] = "",
 ) -> None:
     """Read weights that are here and compare their digest."""
     from lsfa_lib.features import weights

@@ -41,7 +41,7 @@ def pair_files(root: Path, category: str, split: SplitName, light: int) -> Itera
     """
     if light not in range(len(LIGHTS)):
         names = ", ".join(f"{i} {name}" for i, name in enumerate(LIGHTS))
-        raise InputError(f"data.light {light} is no light of Eyecandies; choose among {names}")
+        raise InputError(f"data.light {light} is not a light of Eyecandies; choose among {names}")
     folder = root / category / SPLIT_FOLDERS[split] / "data"
     items = items_of(folder)
     if not items:

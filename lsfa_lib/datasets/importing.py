@@ -200,7 +200,7 @@ def _check(source: Path, target: Target, depth_unit_m: float) -> None:
         raise InputError(f"--prefix {target.prefix!r} cannot begin a file's name; choose another")
     if not 0 <= depth_unit_m <= 1:
         raise InputError(
-            f"--depth-unit-m {depth_unit_m:g} is no length of a unit; give metres, such as 0.001"
+            f"--depth-unit-m {depth_unit_m:g} is not a length; give metres, such as 0.001"
         )
     if target.split != "test" and target.kind != "good":
         raise InputError(

@@ -71,8 +71,8 @@ def require_camera(found: Incoming, camera: Intrinsics | None) -> None:
     depths = [path for path in own if path.suffix.lower() not in clouds]
     if depths and camera is None:
         raise InputError(
-            f"{depths[0]}: depth images need the camera's intrinsics; give their file by "
-            "--intrinsics (JSON with fx, fy, cx, cy in pixels, or XML)"
+            f"{depths[0]}: depth images need the camera's intrinsics; pass the camera file "
+            "with --intrinsics (JSON, YAML, XML or text with fx, fy, cx, cy in pixels)"
         )
 
 

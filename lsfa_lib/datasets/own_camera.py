@@ -94,8 +94,8 @@ def read_depth(path: Path, camera: Intrinsics | None, unit_m: float = 0.0) -> Po
 def _required(camera: Intrinsics | None, path: Path) -> Intrinsics:
     if camera is None:
         raise InputError(
-            f"{path.parent}: depth images need the camera's intrinsics; give their file by "
-            "--intrinsics (JSON with fx, fy, cx, cy in pixels, or XML)"
+            f"{path.parent}: depth images need the camera's intrinsics; pass the camera file "
+            "with --intrinsics (JSON, YAML, XML or text with fx, fy, cx, cy in pixels)"
         )
     return camera
 
@@ -108,7 +108,7 @@ def _read_raw(path: Path, camera: Intrinsics) -> UInt16[np.ndarray, "H W"]:
     if not values.size or len(values) != width * height:
         raise InputError(
             f"{path}: {len(values)} depths, expected {width} x {height} as in the camera's file; "
-            "give the one of this snapshot by --intrinsics, such as NAME_Depth_metadata.csv"
+            "pass the one of this snapshot with --intrinsics, such as NAME_Depth_metadata.csv"
         )
     return values.reshape(height, width)
 
@@ -162,6 +162,6 @@ def require_plausible(path: Path, z: Float64[np.ndarray, " N"], unit_m: float) -
     likely = unit_m * (0.001 if median > PLAUSIBLE_M[1] else 1000)
     raise InputError(
         f"{path}: half of its readings are within {median:.3g} m at {unit_m:g} m per unit, "
-        f"expected {PLAUSIBLE_M[0]:g} to {PLAUSIBLE_M[1]:g} m; give the length of its unit by "
+        f"expected {PLAUSIBLE_M[0]:g} to {PLAUSIBLE_M[1]:g} m; pass the length of its unit with "
         f"--depth-unit-m, such as {likely:g}"
     )

@@ -105,10 +105,10 @@ def _part_off_plane(scan: Scan, config: PreprocessConfig) -> tuple[Mask, int]:
     part, other = clean(off_plane, scan.xyz, config)
     if not part.any():
         raise InputError(
-            f"{scan.path}: nothing is left of {off_plane.sum()} readings farther than "
+            f"{scan.path}: no part found among {off_plane.sum()} readings farther than "
             f"{config.plane_distance_m * 1000:g} mm from the background plane, expected a "
-            f"part of {config.cluster_min_points}; check that there is a part in view, or lower "
-            "preprocess.plane_distance_m (in a file for --config, as `preprocess: "
+            f"cluster of at least {config.cluster_min_points}; check that there is a "
+            "part in view, or lower preprocess.plane_distance_m (for --config, `preprocess: "
             f"{{plane_distance_m: {config.plane_distance_m / 4:g}}}`); if the part fills the "
             f"frame, {NO_REMOVAL}"
         )

@@ -59,7 +59,7 @@ def fetch_data(name: str, root: Path, accepted: bool, archive: Path | None = Non
     accepted, or the data set must be downloaded by hand.
     """
     if name not in DATA:
-        raise InputError(f"{name} is no known data set; choose {' or '.join(DATA)}")
+        raise InputError(f"{name} is not a known data set; choose {' or '.join(DATA)}")
     about = DATA[name]
     if about.archive is None:
         raise InputError(

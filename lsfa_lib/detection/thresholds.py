@@ -55,8 +55,8 @@ def promise(count: int, config: DetectorConfig) -> str:
     rate, needed = config.false_alarm_rate, scans_needed(config.false_alarm_rate)
     if uses_conformal(count, config):
         return (
-            f"at most {rate:.1%} of good parts like the {count} calibration scans are called "
-            "defective (conformal, whatever the distribution of the scores)"
+            f"on average, at most {rate:.1%} of good parts like the {count} calibration scans are "
+            "called defective (conformal, whatever the distribution of the scores)"
         )
     normal = (
         f"the threshold is a normal fit to the scores of {count} good scans, and its false-alarm "

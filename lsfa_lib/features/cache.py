@@ -143,7 +143,7 @@ def _limit_gb() -> float:
     except ValueError:
         limit = math.nan
     if not 0 <= limit < math.inf:
-        raise InputError(f"LSFA_CACHE_GB={given} is no size; give gigabytes, such as 8")
+        raise InputError(f"LSFA_CACHE_GB={given} is not a size; give gigabytes, such as 8")
     return limit
 
 

@@ -53,7 +53,7 @@ def nearest_points(
     """
     if not 1 <= k <= len(points):
         raise InputError(
-            f"{k} neighbours were asked of {len(points)} points; ask for 1 to {len(points)}"
+            f"cannot find {k} neighbours among {len(points)} points; choose 1 to {len(points)}"
         )
     if points.device.type != "cpu":
         return _nearest_by_chunks(queries, points, k)

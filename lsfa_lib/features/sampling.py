@@ -43,7 +43,7 @@ def farthest_points(points: Float[Tensor, "N 3"], n: int) -> Int[Tensor, " n"]:
     """
     if not 1 <= n <= len(points):
         raise InputError(
-            f"{n} farthest points were asked of {len(points)}; ask for 1 to {len(points)}"
+            f"cannot select {n} farthest points from {len(points)}; choose 1 to {len(points)}"
         )
     picks = [0]
     boxes = _boxes(points)

@@ -44,7 +44,9 @@ def index_page(contents: Contents, exists: Exists, reports: Path) -> str:
             entries.append(entry)
         except DAMAGE as error:
             name = entry.place.removeprefix("runs/")
-            problems.append(f"{name}: result.json lacks or garbles {error}; run it again")
+            problems.append(
+                f"{name}: result.json has a missing or invalid value ({error}); run it again"
+            )
     shown = products(entries)
     labels = {metric: metric_label(metric) for metric in METRICS}
     return page_text(

@@ -95,7 +95,9 @@ def _head(notebook: nbformat.NotebookNode, folder: Path) -> dict[str, Any]:
     except InputError:
         raise
     except DAMAGE as error:
-        raise InputError(f"{result} lacks or garbles {error}; run it again") from error
+        raise InputError(
+            f"{result} has a missing or invalid value ({error}); run it again"
+        ) from error
 
 
 def mail(name: str, reports: Path, path: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -21,7 +22,8 @@ Written by `{command}` from the runs of the studies, not by hand. Paired differe
 reference with 95 % bootstrap intervals: of I-AUROC over test scans, training seeds and coreset
 seeds, of AUPRO and P-AUROC over seeds only. The categories are these, not a sample of all that
 exist. *Confirmed*: the interval of the difference to the reference lies above 0, and so does that
-to random untrained adaptors. Many rows are compared: one in forty would seem confirmed by chance.
+to random untrained adaptors. About one in forty comparisons would be
+confirmed by chance; there is no correction for multiple comparisons.
 """
 
 
@@ -69,8 +71,9 @@ def _section(study: StudyRuns, lines: pd.DataFrame) -> Iterator[str]:
         )
         yield found.to_markdown(index=False, floatfmt=".3f") + "\n"
     for mode in study.modes:
-        frame = comparison(study, lines, mode).data  # type: ignore[attr-defined]
-        yield frame.to_markdown() + "\n"
+        compared: Any = comparison(study, lines, mode)
+        yield f"{compared.caption}\n"
+        yield compared.data.to_markdown() + "\n"
     costs = cost_table(study).data  # type: ignore[attr-defined]
     yield costs.to_markdown(floatfmt=".1f") + "\n"
 

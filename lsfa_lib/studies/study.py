@@ -117,7 +117,7 @@ def _read(path: Path, choices: Choices, above: tuple[Path, ...]) -> list[Study]:
 
 def _study(path: Path, file: StudyFile, choices: Choices) -> Study:
     if not file.cells and not file.grid:
-        raise InputError(f"{path} has neither `cells` nor `grid` with anything in; write one cell")
+        raise InputError(f"{path} has no settings to run; add at least one to `cells` or `grid`")
     cells = file.cells or {cell_name(point): point for point in _combined(file.grid)}
     preset = known_preset(file.preset, path.parent, f"{path}: preset: ")
     named = list(choices.categories) or file.categories

@@ -91,7 +91,7 @@ def read_file(path: Path, above: tuple[Path, ...] = ()) -> StudyFile:
     if "include" in values:
         for other in values.keys() & set(_NAMES) - {"include"}:
             raise InputError(
-                f"{path}: `include` stands alone; move `{other}` to another study file"
+                f"{path}: `include` cannot be combined with `{other}`; move that to another file"
             )
         if values["include"] == []:
             raise InputError(f"{path}: `include` lists no study file; write at least one")
@@ -114,7 +114,7 @@ def _inherited(path: Path, name: Any, above: tuple[Path, ...]) -> Fields:
     other = path.parent / name
     if other in above:
         chain = " -> ".join(file.name for file in (*above, other))
-        raise InputError(f"{path} is like itself ({chain}); remove one `like`")
+        raise InputError(f"{path} inherits from itself through `like` ({chain}); remove one `like`")
     try:
         found = read_file(other, above)
     except InputError as error:

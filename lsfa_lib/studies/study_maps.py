@@ -87,8 +87,8 @@ def changes_sentence(study: StudyRuns) -> str:
     if not better + worse:
         return f"No verdict differs from that of “{reference}”"
     return (
-        f"{html.escape(cell)} judges {better} of {total} scans right that “{reference}” judges "
-        f"wrong, and {worse} the other way round"
+        f"{html.escape(cell)} corrects {better} of {total} verdicts of “{reference}” "
+        f"and gets {worse} wrong that were right"
     )
 
 

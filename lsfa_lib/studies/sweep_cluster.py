@@ -24,7 +24,7 @@ from lsfa_lib.studies.study_runs import Job
 from lsfa_lib.studies.sweep_worker import TOPIC, Outcome, failed, lost, perform, tidy
 from lsfa_lib.studies.watch import Watch
 
-GUARD = 'in a script, write `if __name__ == "__main__":` above what starts runs'
+GUARD = 'in a script, put the code that starts runs under `if __name__ == "__main__":`'
 DEATHS = 3
 """Workers of this machine a run may cost before it counts as failed."""
 POLL_S = 2.0

@@ -71,7 +71,10 @@ def _execute(job: Job) -> Outcome:
     with progress_reported_to(_reporter(job.folder.name)):
         page = execute(job.notebook, job.folder, job.parameters, kernel=False)
     if job.key and job.has_numbers and not (job.folder / "result.json").exists():
-        raise InputError(f"{job.notebook} wrote no result.json into its folder `out`; let it do so")
+        raise InputError(
+            f"{job.notebook} did not write result.json to its folder `out`; "
+            "call lsfa_lib.storage.results.write_result in it"
+        )
     report.render(page, job.folder / "report.html", title=job.title)
     seconds = time.perf_counter() - start
     if job.key:
