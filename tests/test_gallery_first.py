@@ -122,7 +122,7 @@ def test_a_studys_figure_places_its_differences(tmp_path: Path) -> None:
     assert len(places) == 2
     assert (places[0] - zero) / (zero - places[1]) == pytest.approx(2, rel=0.01)
     assert '<g class="better"><title>IFC &lt;b&gt;: +0.100' in svg and "<b>" not in svg
-    assert '<g class="open">' in svg and "Difference in I-AUROC to none" in svg
+    assert '<g class="open">' in svg and "Difference in I-AUROC from “none”" in svg
     (study.folder / "table.csv").write_text("row,mode\nnone,rgb\n")
     assert study_figure(replace(study)) == ""
 

@@ -44,7 +44,7 @@ def test_comparison_holds_values_differences_and_the_papers(folder: Path) -> Non
     assert frame.loc["none", "Δ I-AUROC"] == "–"
     assert list(frame["I-AUROC, paper"]) == ["0.929", "–", "–", "0.971"]
     html = shown.to_html()
-    assert "2 categories and 2 seeds" in html and "Δ to none" in html
+    assert "2 categories and 2 seeds" in html and "Δ: difference from “none”" in html
     # The paper is about RGB + 3D: other modes have no such column.
     assert "I-AUROC, paper" not in study_report.comparison(study, lines, "3d").data
 
@@ -291,7 +291,7 @@ def test_studies_become_a_document(tmp_path: Path) -> None:
     reference = lines[lines["row"] == "none"].set_index("mode")["aupro_30"]["3d"]
     assert "parts, 224 px: none" in text and f"{reference:.3f}" in text
     shown = study_report.comparison(study, lines, "rgb+3d+disagreement").to_html()
-    assert "2 points of the grid" in shown and "Δ to none in RGB + 3D" in shown
+    assert "2 points of the grid" in shown and "Δ: difference from “none” in RGB + 3D" in shown
     with pytest.raises(InputError, match="no study has a table to write"):
         write_document([tmp_path / "absent"], path)
 

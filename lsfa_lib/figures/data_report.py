@@ -121,8 +121,8 @@ def oddities(counts: pd.DataFrame, facts: pd.DataFrame, category: str) -> list[s
         f"{unknown:.0f} test scans are unlabelled: scored, but in no metric": unknown > 0,
         "no defective test scan, so that nothing can be found": every - good - unknown == 0,
         f"frames of {sizes} sizes": sizes > 1,
-        f"{low} of {len(own)} parts rise less than {FLAT_MM:g} mm above the plane, and the lowest "
-        "of them goes with it; lower preprocess.plane_distance_m": low > 0,
+        f"{low} of {len(own)} parts rise less than {FLAT_MM:g} mm above the plane, so that their "
+        "lowest readings are removed with it; lower preprocess.plane_distance_m": low > 0,
         f"{percent(unread)} of the part's surface has no reading": unread > MUCH,
         f"pieces apart from the part, up to {percent(loose)} of its size, are dropped": (
             loose > MUCH

@@ -41,9 +41,9 @@ def answer(result: Result) -> str:
     strict = three_digits(modes[leading]["aupro_05"])
     lines = [
         f"**{found_sentence(result, leading)}.**\n",
-        f"- **Which:** a defective part outranks a good one with I-AUROC {auroc}.",
-        f"- **Where:** {metric_label('aupro_30')} is {aupro}; with 5 % of good pixels allowed, "
-        f"{mode_label(leading)} keeps {strict}.",
+        f"- **Which:** I-AUROC {auroc}.",
+        f"- **Where:** {metric_label('aupro_30')} is {aupro}; at a limit of 5 % "
+        f"instead of 30 %, {mode_label(leading)} reaches {strict}.",
         f"- {hardest_sentence(result, leading)}.",
         *remarks(result),
     ]

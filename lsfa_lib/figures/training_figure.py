@@ -40,7 +40,7 @@ PANELS = (
     Panel("losses", {t: t for t in TERM_LINES}, axis=(("type", "log"),)),
     Panel("variance, first step = 1", {f"variance_{m}": m for m in MODALITIES}, True),
     Panel("effective rank, first step = 1", {f"rank_{m}": m for m in MODALITIES}, True),
-    Panel("mean distance to the nearest bank row", {f"nearest_{m}": m for m in MODALITIES}),
+    Panel("mean distance to the nearest queue row", {f"nearest_{m}": m for m in MODALITIES}),
     Panel(
         "patches matched to their counterpart",
         {"alignment_accuracy": BOTH},

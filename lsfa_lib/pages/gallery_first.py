@@ -158,7 +158,7 @@ def _svg(lines: list[tuple[str, float, float, float]], reach: float, reference: 
             f'<circle cx="{x(value)}" cy="{y}" r="4.5"/></g>'
         )
     bottom, zero = ROW * len(lines), x(0.0)
-    about = html.escape(f"Difference in I-AUROC to {reference}")
+    about = html.escape(f"Difference in I-AUROC from “{reference}”")
     return (
         f'<svg class="gains" viewBox="0 0 {WIDTH} {bottom + 20}" role="img" aria-label="{about}">'
         f'<line class="zero" x1="{zero}" x2="{zero}" y1="0" y2="{bottom}"/>{"".join(rows)}'

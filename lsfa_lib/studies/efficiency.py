@@ -1,6 +1,6 @@
 """How fast methods score a scan and how much memory that takes, stage by stage, in one process.
 
-Everything is measured after a warm-up, on the same scans and the same features; nothing here
+Everything is measured after a warm-up, on the same scans; nothing here
 depends on how well a method was trained.
 """
 
@@ -18,7 +18,7 @@ from jaxtyping import Float
 from pandas.io.formats.style import Styler
 from torch import Tensor
 
-from lsfa_lib.config import Config, replaced, resolve_device
+from lsfa_lib.config import Config, replaced, resolve_device, with_losses
 from lsfa_lib.datasets.layouts import split_of
 from lsfa_lib.detection.maps import map_valid, smooth_map
 from lsfa_lib.features.extract import load_image
@@ -55,7 +55,7 @@ def candidates(config: Config) -> Candidates:
     fine = replaced(config, {"projection.patch_px": 1, **short})
     brute = Method(BRUTE, fit_brute, "arXiv 2303.00601", config="patchcore:as_published")
     return {
-        OWN: (METHODS["lsfa"], config),
+        OWN: (METHODS["lsfa"], with_losses(config, "both")),
         PLAIN: (METHODS["unadapted"], config),
         CROSSMODAL: (METHODS["cfm"], config),
         FINE: (METHODS["cfm"], fine),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -144,13 +144,21 @@ def progress_of(trained: Trained, *names: str) -> dict[str, tuple[list[float], l
     return found
 
 
-def hypothesis_answer(lines: pd.DataFrame, hypotheses: Mapping[str, str]) -> str:
-    """Markdown: each hypothesis, by the study's row it is about, and whether its numbers agree."""
+def hypothesis_answer(
+    lines: pd.DataFrame,
+    hypotheses: Mapping[str, str],
+    agrees: Literal["confirmed", "worse"] = "confirmed",
+) -> str:
+    """Markdown: each hypothesis, by the study's row it is about, and whether its numbers agree.
+
+    `agrees`: the verdict on that row that the hypotheses predict, a gain or a loss.
+    """
     found = {line["row"]: line for line in lead_lines(lines)}
     words = {
-        "confirmed": "the numbers agree",
+        "confirmed": "the numbers say the opposite",
         "worse": "the numbers say the opposite",
-        "": "undecided, since one seed gives no interval",
+        agrees: "the numbers agree",
+        "": "undecided: this difference has no interval",
     }
     told = [
         f"- *{text}*: {words.get(verdict(found[row]), 'not confirmed')} (I-AUROC of “{row}” "

@@ -102,7 +102,9 @@ def changes_table(study: StudyRuns) -> Styler:
             rows[cell] = {
                 str(name): f"+{part['better'].sum()} −{part['worse'].sum()}" for name, part in named
             }
-    caption = f"Scans judged right that {study.about.reference} judges wrong, and the reverse."
+    caption = (
+        f"+: scans judged correctly here but not under “{study.about.reference}”; −: the reverse."
+    )
     return marked(pd.DataFrame.from_dict(rows, orient="index").fillna("–"), caption=caption)
 
 

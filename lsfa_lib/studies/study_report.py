@@ -59,7 +59,7 @@ def comparison(study: StudyRuns, lines: pd.DataFrame, mode: str = BOTH) -> Style
     caption = (
         f"{MODES[mode]}; means over {counted(len(about.categories), 'category')} and "
         f"{counted(len(about.seeds), 'seed')}{points}, 95 % intervals; "
-        f"Δ to {about.reference}{f' in {MODES[BOTH]}' if lacking else ''}."
+        f"Δ: difference from “{about.reference}”{f' in {MODES[BOTH]}' if lacking else ''}."
     )
     return marked(frame, values[[*frame.columns.intersection(values.columns)]], caption=caption)
 
@@ -164,7 +164,7 @@ def answer(study: StudyRuns, lines: pd.DataFrame, mode: str = BOTH) -> str:
             cell = html.escape(str(line["row"]))
             said.append(
                 f"- **{cell}**: {word}. I-AUROC {area}, AUPRO {pro}{_of_maps(line, word)} compared "
-                f"with {reference}{_paper_gain(study, line)}."
+                f"with “{reference}”{_paper_gain(study, line)}."
             )
     if failed := study.about.failed:
         names = ", ".join(sorted({run.cell for run in failed}))
