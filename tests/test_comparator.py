@@ -174,7 +174,9 @@ def test_changed_verdicts_are_counted_over_all_scans(tmp_path: Path) -> None:
                 right = [(s["scores"]["rgb+3d"] > 1.0) == s["defective"] for s in (own, other)]
                 better, worse = better + (right == [True, False]), worse + (right == [False, True])
                 total += 1
-    expected = f"IFC corrects {better} of {total} verdicts of “none” and gets {worse} wrong that were"
+    expected = (
+        f"IFC corrects {better} of {total} verdicts of “none” and gets {worse} wrong that were"
+    )
     assert study_maps.changes_sentence(study).startswith(expected)
     assert better > 10
     table = study_maps.changes_table(study).data

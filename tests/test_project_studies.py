@@ -102,7 +102,10 @@ def test_real_photographs_are_compared_with_both_demos(swept: Small) -> None:
     assert found.recipes == [cell for cell in study.cells if cell != "PatchCore, 224 px"]
     assert len(found.recipes) == 4
     page = (folder_of(swept, "validity_real") / "report.html").read_text(encoding="utf-8")
-    assert "Do gains on the demo data carry over to real photographs?" in page and "in the order of the real" in page
+    assert (
+        "Do gains on the demo data carry over to real photographs?" in page
+        and "in the order of the real" in page
+    )
 
 
 @pytest.mark.parametrize("name", ["data", "features", "walkthrough", "efficiency"])
