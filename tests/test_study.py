@@ -416,7 +416,7 @@ def test_studies_of_the_project_can_be_run(path: Path, demo_root: Path) -> None:
         assert set(study.published.rows) <= set(study.cells)
 
 
-BESIDE = {"methods", "methods_more", "crossmodal", "efficiency", "precision", "recipe"}
+BESIDE = {"methods", "methods_more", "crossmodal", "efficiency", "precision", "recipe", "bank"}
 """Studies of other questions than those of LSFA's paper."""
 IN_DEPTH = {"in_depth", "components_in_depth", "selection"}
 """What docs/components.md is written from."""
