@@ -299,8 +299,13 @@ def test_a_large_gallery_answers_at_once(browser, case: Case, tmp_path: Path) ->
         (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
         picture.save(folder / "thumbnail.png")
     watch = Gallery(browser, gallery.write_index(tmp_path))
-    # Pictures far below are not read.
-    assert sum(file.endswith("thumbnail.png") for file in watch.files) < 150
+    # Pictures that are not shown are not read.
+    visible = "[...document.querySelectorAll('.card')].filter(card => !card.hidden).length"
+    assert watch.page.evaluate(visible) == 24
+    assert sum(file.endswith("thumbnail.png") for file in watch.files) <= 24 + 10
+    watch.page.get_by_role("button", name="Show all 300 runs").click()
+    assert watch.page.evaluate(visible) == 300
+    assert watch.page.get_by_role("button", name="Show all").count() == 0
     spent = watch.page.evaluate(
         """() => {
           const start = performance.now(), sort = document.querySelector("[name=sort]");

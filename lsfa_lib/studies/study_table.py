@@ -201,7 +201,8 @@ def finding(study: StudyRuns, lines: pd.DataFrame, mode: str = BOTH) -> str:
         said = f"No variant beats “{reference}” in {name}"
         said += f" (largest difference: {_gain(largest)} I-AUROC)"
     if worse and len(compared) > 1:
-        said += f"; {len(worse)} of {len(compared)} worse, most {_gain(worse[0])}"
+        said += f"; {len(worse)} of {len(compared)} worse"
+        said += f", most {_gain(worse[0])}" if _gain(worse[0]) not in said else ""
     return said
 
 

@@ -7,7 +7,8 @@
   const runs = data.runs.map((run, order) => ({ ...run, order, card: cards[order] }));
   const chosen = () => Object.fromEntries(new FormData(form));
   const initial = chosen();
-  let ticked = [];
+  const FIRST = 24, more = document.querySelector(".more");
+  let ticked = [], all = false;
 
   const three = (value) => value == null ? "–" : value.toFixed(3);
   const valueOf = (run, mode, metric) => run.values[mode]?.[metrics.indexOf(metric)] ?? null;
@@ -58,7 +59,10 @@
     const shown = runs.filter((run) => fits(run, now));
     shown.sort((a, b) => orders[now.sort](a, b, now) || a.order - b.order);
     runs.forEach((run) => { run.card.hidden = true; });
-    for (const run of shown) {
+    const listed = all ? shown : shown.slice(0, FIRST);
+    more.hidden = listed.length === shown.length;
+    more.firstElementChild.textContent = `Show all ${shown.length} runs`;
+    for (const run of listed) {
       run.card.hidden = false;
       fill(run, mode, metric);
       list.append(run.card);
@@ -163,6 +167,10 @@
   form.addEventListener("input", change);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(change));
+  more.firstElementChild.addEventListener("click", () => {
+    all = true;
+    update();
+  });
   document.getElementById("means-metric").addEventListener("change", (event) => {
     field.metric.value = event.target.value;
     change();
