@@ -105,6 +105,16 @@ def test_other_pages_are_linked_by_their_title(reports: Path) -> None:
     assert "deep%20study/report.html" in reader.links
 
 
+def test_pages_of_one_title_share_a_card(reports: Path) -> None:
+    for name, title in (("a", "What? (seal)"), ("b", "What? (gear)"), ("c", "Why?")):
+        (reports / name).mkdir()
+        (reports / name / "report.html").write_text(f"<title>{title}</title>", encoding="utf-8")
+    page = gallery.write_index(reports).read_text(encoding="utf-8")
+    assert '<h3><a href="a/report.html">What?</a></h3>' in page
+    assert '<a href="a/report.html">seal</a> · <a href="b/report.html">gear</a>' in page
+    assert '<h3><a href="c/report.html">Why?</a></h3><p class="links"><a href="c/rep' in page
+
+
 def test_unfinished_and_damaged_runs_are_listed_with_what_to_do(case: Case, tmp_path: Path) -> None:
     runs = tmp_path / "runs" / "quickstart"
     write_run(runs / "cookie-demo-s0", case, scans=1)

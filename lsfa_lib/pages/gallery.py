@@ -59,6 +59,7 @@ def index_page(contents: Contents, exists: Exists, reports: Path) -> str:
         cloud=turning(shown, reports),
         figures={study.folder: Markup(study_figure(study)) for study in contents.studies},
         contents=contents,
+        pages=_by_title(contents.pages),
         link=lambda place: quote(place) if exists(place) else "",
         blocks=blocks(entries),
         metrics=labels,
@@ -67,6 +68,15 @@ def index_page(contents: Contents, exists: Exists, reports: Path) -> str:
         problems=problems,
         data=embedded_json(_data(cards, labels)),
     )
+
+
+def _by_title(pages: list[tuple[str, str]]) -> dict[str, list[tuple[str, str]]]:
+    """(name, address) of the pages with one title: what it ends with in brackets, or "Page"."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for title, place in pages:
+        shared, _, name = title.removesuffix(")").rpartition(" (")
+        found.setdefault(shared or title, []).append((name if shared else "Page", place))
+    return found
 
 
 def _card(entry: RunEntry, studies: list[str]) -> dict[str, Any]:
