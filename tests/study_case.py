@@ -237,6 +237,8 @@ KEPT = {
     "components_in_depth": ("baseline", "random control", "IFC + CLC"),
     "selection": ("starting point", "random control", "baseline"),
     "recipe": ("PatchCore, 224 px", "PatchCore, 672 px, contrast", "random control, 672 px"),
+    "precision": ("float32", "bfloat16 for both"),
+    "bank": ("10 % of the patches", "1 %"),
     # Those of demo 1 and of the real photographs are the same.
     "validity_demo2": (
         *("PatchCore, 224 px", "224 px, IFC", "bank of 2 %"),
@@ -273,6 +275,8 @@ def small_studies(folder: Path, demo_root: Path) -> Iterator[Study]:
         "components_in_depth",
         "selection",
         "recipe",
+        "precision",
+        "bank",
     ):
         yield from read_studies(folder / f"{name}.yaml", choices)
     # Real photographs are not at hand: another product of the demo stands in, without its points.

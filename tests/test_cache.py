@@ -17,7 +17,7 @@ from lsfa_lib.config import Config
 from lsfa_lib.datasets.entry import Entry
 from lsfa_lib.datasets.layouts import read_split
 from lsfa_lib.features import checkpoints
-from lsfa_lib.features.cache import cache_entries, cached_features, extract
+from lsfa_lib.features.cache import cache_entries, cached_features, extract, prune
 from lsfa_lib.features.extract import Encoders, load_encoders
 from lsfa_lib.features.lazy_scan import read_sample
 from lsfa_lib.records import MODALITIES, PatchFeatures, Sample
@@ -160,6 +160,10 @@ def test_the_files_used_least_recently_are_deleted(
         cached_features(kept, encoders, tiny, CPU, never)
     with pytest.raises(AssertionError, match="the scan was read"):
         cached_features(entries[1], encoders, tiny, CPU, never)
+    writing = Path(tiny.cache) / encoders.keys["rgb"] / ".partial-1.safetensors"
+    writing.write_bytes(b"x")
+    assert prune(Path(tiny.cache), 1e-9) > 0
+    assert list(Path(tiny.cache).glob("*/*.safetensors")) == [writing]
     monkeypatch.setenv("LSFA_CACHE_GB", "much")
     with pytest.raises(InputError, match="LSFA_CACHE_GB=much is not a size; give gigabytes"):
         fetch(entries[1], encoders, tiny)

@@ -27,4 +27,4 @@ def test_a_script_without_a_main_guard_ends_with_the_sentence(
     # asyncio may report the worker's own failure after it.
     said = [s for s in done.stderr.splitlines() if "InputError: worker processes cannot" in s]
     assert len(said) == 1, done.stderr[-3000:]
-    assert said[0].endswith('write `if __name__ == "__main__":` above what starts runs')
+    assert said[0].endswith('put the code that starts runs under `if __name__ == "__main__":`')

@@ -153,7 +153,8 @@ def prune(cache: Path, limit_gb: float) -> int:
     Safe while others use the cache: whoever misses a file extracts its features again.
     """
     found = []
-    for path in cache.glob("*/*.safetensors"):
+    # Not those that are being written, whose names begin with a dot.
+    for path in cache.glob("*/[!.]*.safetensors"):
         with suppress(FileNotFoundError):  # deleted meanwhile by another process
             about = path.stat()
             found.append((about.st_mtime, about.st_size, path))
