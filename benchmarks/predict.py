@@ -63,7 +63,7 @@ of the {{cores}} cores: beyond the cores, times are too long.
 {{totals}}
 
 Milliseconds of the stages with one thread. `outputs` are the map, the overlay and the cloud;
-`view` is made only of scans that the report shows: at first all, later few.
+`view` is made only of scans that the report shows: all of the first ones, few of the later ones.
 
 {{stages}}
 """

@@ -27,7 +27,7 @@ SLOW = ("15_efficiency",)
 SIZE = {"width": 1000, "height": 1100}
 HEAD = """# Notebooks
 
-A picture and a result of the notebooks, taken from the demo data by `make pictures`. The
+A picture and a result from most notebooks, taken from the demo data by `make pictures`. The
 pictures are still; in a page or in JupyterLab each cloud can be turned and each map pointed at.
 """
 

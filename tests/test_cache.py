@@ -176,7 +176,10 @@ def test_a_file_system_without_memory_maps_and_locks_serves_the_cache(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.ENODEV, "No such device")
 
+    asked = []
+
     def unsupported(*_: object) -> None:
+        asked.append("lock")
         raise OSError(errno.ENOLCK, "No locks available")
 
     first = fetch(entry, encoders, tiny)
@@ -186,7 +189,7 @@ def test_a_file_system_without_memory_maps_and_locks_serves_the_cache(
     monkeypatch.setattr("fcntl.flock", unsupported)
     assert_equal(first, cached_features(entry, encoders, tiny, CPU, never))
     with locked(Path(tiny.cache)):
-        pass
+        assert asked
 
 
 @pytest.mark.slow

@@ -13,11 +13,10 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lsfa_lib.config import AdaptorConfig, structured
-from lsfa_lib.features.checkpoints import seeded, write_tensors
+from lsfa_lib.features.checkpoints import seeded, stored_tensors, write_tensors
 from lsfa_lib.features.extract import distinct_rows
 from lsfa_lib.features.geometry import copying_weights
 from lsfa_lib.records import Modality, ModalityFeatures, PatchFeatures
@@ -239,7 +238,7 @@ def load_adaptors(path: Path, device: torch.device) -> Adaptors:
     """What `save_adaptors` wrote, bit by bit. InputError where the files are not of that kind."""
     try:
         about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        return restored(about, load_file(path, device=str(device)), device)
+        return restored(about, stored_tensors(path, str(device))[1], device)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise InputError(
             f"{path} and its .json are not saved adaptors ({error}); train and save them again"

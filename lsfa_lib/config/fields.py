@@ -66,7 +66,7 @@ class ImageEncoderConfig:
     """Side of the square image it receives, px; 0: `preprocess.image_size`. A larger image
     reveals smaller defects; twice the side takes four times as long."""
     precision: Literal["float32", "bfloat16"] = added("float32")
-    """Of the products of matrices: `bfloat16` is about twice as fast where the processor has it."""
+    """Of matrix products: `bfloat16` is about twice as fast on processors that support it."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class PointEncoderConfig:
     """FPFH is computed on points at least this far apart, so that a neighbour count corresponds to
     the same length at every image size; 0 uses every valid point."""
     precision: Literal["float32", "bfloat16"] = added("float32")
-    """As of the image encoder; distances between points are computed in float32 in any case."""
+    """As for the image encoder; distances between points are always computed in float32."""
 
 
 @dataclass(frozen=True)

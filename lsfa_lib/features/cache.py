@@ -2,7 +2,7 @@
 
 Files are written atomically, memory-mapped when read and checked by key; a truncated file is
 rebuilt, not trusted. About 1 to 4 MB/scan, against 24 MB for patch features in float32. Files may
-be deleted at any time, also by another process: their time of change says when they were last used.
+be deleted at any time, also by another process. Their modification time is that of their last use.
 """
 
 from __future__ import annotations

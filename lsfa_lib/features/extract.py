@@ -62,8 +62,8 @@ def load_encoders(
 def _keep_freed_memory() -> None:
     """Lets malloc reuse freed blocks of up to 31 MB instead of returning them to the system.
 
-    Pages that the system gives back zeroed cost up to a third of the time of a scan. glibc raises
-    its thresholds to the size of a block that is freed (mallopt(3), M_MMAP_THRESHOLD).
+    New zeroed pages from the system take up to a third of the time of a scan. glibc raises its
+    thresholds to the size of a block that is freed (mallopt(3), M_MMAP_THRESHOLD).
     """
     torch.empty(31 << 20, dtype=torch.uint8)
 
@@ -154,14 +154,14 @@ def point_features(encoder: Any, sample: Sample, config: Config) -> ModalityFeat
 def _reduced_precision(
     settings: ImageEncoderConfig | PointEncoderConfig, device: torch.device
 ) -> AbstractContextManager[Any]:
-    """A block in which products of matrices have the precision of these settings."""
+    """A block in which matrix products have the precision of these settings."""
     return torch.autocast(
         device.type, torch.bfloat16, enabled=settings.precision == "bfloat16", cache_enabled=False
     )
 
 
 def _plain_attention(encoder: Any, precision: str, device: torch.device) -> Any:
-    """The encoder; for bfloat16 on a CPU without fused attention, twice as slow there."""
+    """The encoder; without fused attention for bfloat16 on a CPU, where that is half as fast."""
     if precision == "bfloat16" and device.type == "cpu":
         for module in encoder.modules():
             if hasattr(module, "fused_attn"):
