@@ -30,13 +30,13 @@ WEIGHTS = {
 }
 """By class in anomalib.models: the name in `lsfa weights list`."""
 IMAGENETTE = Path("datasets/imagenette")
-"""Where anomalib's EfficientAD looks for it, and else downloads 1.6 GB."""
+"""Where anomalib's EfficientAD looks for these images; it downloads 1.6 GB if they are missing."""
 
 
 def with_public_weights(name: str) -> AbstractContextManager[Any]:
     """A block in which anomalib's model of this name is built with, and trained on, public weights.
 
-    Raises InputError where they are neither there nor can be downloaded.
+    Raises InputError if they are missing and cannot be downloaded.
     """
     path = ready(named(WEIGHTS[name]))
     if name == "Csflow":
@@ -73,9 +73,9 @@ def _teacher(archive: Path) -> dict[str, torch.Tensor]:
 
 
 def _require_images() -> None:
-    """Raises InputError where anomalib would have to download ImageNette but may not."""
+    """Raises InputError if ImageNette is missing and may not be downloaded."""
     if offline() and not IMAGENETTE.is_dir():
         raise InputError(
             f"{IMAGENETTE} does not exist and LSFA_OFFLINE forbids network access; EfficientAD "
-            "trains with these images as well: unset it, or unpack imagenette2.tgz there"
+            "also trains with these images: unset LSFA_OFFLINE, or unpack imagenette2.tgz there"
         )

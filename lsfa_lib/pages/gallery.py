@@ -71,7 +71,7 @@ def index_page(contents: Contents, exists: Exists, reports: Path) -> str:
 
 
 def _by_title(pages: list[tuple[str, str]]) -> dict[str, list[tuple[str, str]]]:
-    """(name, address) of the pages with one title: what it ends with in brackets, or "Page"."""
+    """(name, address) of the pages that share a title; the name is its ending in brackets."""
     found: dict[str, list[tuple[str, str]]] = {}
     for title, place in pages:
         shared, _, name = title.removesuffix(")").rpartition(" (")

@@ -192,17 +192,17 @@ def finding(study: StudyRuns, lines: pd.DataFrame, mode: str = BOTH) -> str:
     ordered = sorted(compared, key=lambda line: line[f"d_{AREA}"])
     better = [line for line in ordered if verdict(line) == "confirmed"]
     worse = [line for line in ordered if verdict(line) == "worse"]
+    named = better[-1] if better else max(ordered, key=lambda line: abs(line[f"d_{AREA}"]))
     if better:
         beat = "beats" if len(better) == 1 else "beat"
         said = f"{len(better)} of {len(compared)} variants {beat} “{reference}” in {name}"
-        said += f"; largest gain: {_gain(better[-1])} I-AUROC"
+        said += f"; largest gain: {_gain(named)} I-AUROC"
     else:
-        largest = max(ordered, key=lambda line: abs(line[f"d_{AREA}"]))
         said = f"No variant beats “{reference}” in {name}"
-        said += f" (largest difference: {_gain(largest)} I-AUROC)"
+        said += f" (largest difference: {_gain(named)} I-AUROC)"
     if worse and len(compared) > 1:
         said += f"; {len(worse)} of {len(compared)} worse"
-        said += f", most {_gain(worse[0])}" if _gain(worse[0]) not in said else ""
+        said += f", most {_gain(worse[0])}" if worse[0] is not named else ""
     return said
 
 
