@@ -69,7 +69,7 @@ lint: .venv/.ready
 test-gpu: .venv/.ready
 	$(BIN)/python -m pytest -m gpu
 
-# Damaged and odd files of every type, FUZZ_SECONDS for each reader; fails on the first crash.
+# Damaged and odd files of every type, FUZZ_SECONDS for each reader, as many at a time as cores.
 FUZZ_SECONDS ?= 60
 
 fuzz: .venv/.ready

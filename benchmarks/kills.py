@@ -26,7 +26,7 @@ import tifffile
 from PIL import Image
 
 from lsfa_lib.demo.synthetic import STANDARD, DemoCounts, write_demo
-from lsfa_lib.storage.files import CHECKOUT, atomic_write, progress
+from lsfa_lib.storage.files import CHECKOUT, atomic_write
 from lsfa_lib.storage.results import commit, now
 
 PRODUCT = "seal"
@@ -70,7 +70,7 @@ class Tally:
     uninterrupted_s: float = 0.0
     kills: int = 0
     completed: int = 0
-    """Times that it ended by itself after a kill."""
+    """Times that it ended by itself, after kills or without one."""
     inside: int = 0
     """Kills that left a temporary file, so in the middle of writing one."""
     lost: int = 0
@@ -79,20 +79,20 @@ class Tally:
     different: int = 0
 
 
-def main(attempts: int) -> None:
-    """Kills every command up to as many times, prints the table and writes the document."""
+def main(kills: int) -> None:
+    """Kills every command as many times, prints the table and writes the document."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         counts = DemoCounts(train=8, validation=2, good=4, each_defect=1)
         write_demo(data, replace(STANDARD, categories=(PRODUCT,), counts=counts))
         before = _state(data)
         rows = [
-            _row(case, _killed(case, Path(folder) / case.title, attempts)) for case in _cases(data)
+            _row(case, _killed(case, Path(folder) / case.title, kills)) for case in _cases(data)
         ]
         assert _state(data) == before, "the inputs were modified"
     table = pd.DataFrame(rows).to_markdown(index=False)
     text = TEMPLATE.read_text("utf-8")
-    text = text.format(date=now()[:10], commit=commit(), attempts=attempts, table=table)
+    text = text.format(date=now()[:10], commit=commit(), kills=kills, table=table)
     with atomic_write(DOCUMENT) as file:
         file.write_text(text, encoding="utf-8")
     print(table)
@@ -120,16 +120,15 @@ def _lsfa() -> list[str]:
     return [sys.executable, "-c", "from lsfa_lib.cli.app import main; main()"]
 
 
-def _killed(case: Case, folder: Path, attempts: int) -> Tally:
-    """The tally of these attempts, after one uninterrupted run."""
+def _killed(case: Case, folder: Path, kills: int) -> Tally:
+    """The tally of as many kills, after one uninterrupted run."""
     tally, draw = Tally(), random.Random(case.title)
     began = time.monotonic()
     reference = case.content(_finished(case, _empty(folder)))
     tally.uninterrupted_s = time.monotonic() - began
     records: dict[Path, int] = {}
     _empty(folder)
-    for attempt in progress(range(attempts), case.title):
-        last = attempt == attempts - 1
+    while tally.kills < kills:
         process = _started(case, folder)
         try:
             process.wait(draw.uniform(0, tally.uninterrupted_s))
@@ -137,8 +136,9 @@ def _killed(case: Case, folder: Path, attempts: int) -> Tally:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             tally.kills += 1
+            print(f"{case.title}: {tally.kills} of {kills} kills", file=sys.stderr)
         note(tally, case, folder, records)
-        if process.returncode == 0 or last:
+        if process.returncode == 0 or tally.kills == kills:
             tally.completed += 1
             found = case.content(_finished(case, folder))
             tally.different += found != reference
