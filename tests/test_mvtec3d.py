@@ -10,7 +10,8 @@ from PIL import Image
 from lsfa_lib.config import configure
 from lsfa_lib.datasets.layouts import Split, categories, entries, read_scan, read_split
 from lsfa_lib.datasets.mvtec3d import write_scan
-from lsfa_lib.datasets.tree_check import PUBLISHED_COUNTS, border_is_empty, check_tree
+from lsfa_lib.datasets.scan_check import border_is_empty
+from lsfa_lib.datasets.tree_check import PUBLISHED_COUNTS, check_tree
 from lsfa_lib.records import Scan
 from lsfa_lib.storage.files import InputError
 

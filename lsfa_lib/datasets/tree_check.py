@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from lsfa_lib.config import Config, DataConfig, PreprocessConfig
-from lsfa_lib.datasets.entry import LEAST_VALIDATION, SPLITS, Entry, SplitName, too_few_validation
-from lsfa_lib.datasets.layouts import categories, odd_files, pair_files, read_scan
+from lsfa_lib.config import Config, DataConfig
+from lsfa_lib.datasets.entry import LEAST_VALIDATION, SPLITS, SplitName, too_few_validation
+from lsfa_lib.datasets.layouts import categories, odd_files, pair_files
 from lsfa_lib.datasets.plane import NO_REMOVAL
-from lsfa_lib.datasets.scan_check import depth_warnings, preparation, unit_problem
-from lsfa_lib.records import UNLABELLED, Scan
-from lsfa_lib.storage.files import InputError, progress
+from lsfa_lib.datasets.scan_check import check_scan
+from lsfa_lib.records import UNLABELLED
+from lsfa_lib.storage.files import progress
 
 PUBLISHED_COUNTS: dict[str, tuple[int, int, int, int]] = {
     "bagel": (244, 22, 22, 88),
@@ -108,7 +109,7 @@ class _Found:
 
 
 def check_tree(root: Path, config: Config | None = None, options: str = "") -> Report:
-    """Counts, sizes and problems of the tree under `root`; reads every file, one at a time.
+    """Counts, sizes and problems of the tree under `root`, of which every file is read.
 
     With a config every scan is also prepared as a run would, which finds scans without a part;
     `options` choose this config on the command line.
@@ -140,48 +141,23 @@ def _check_split(
     into.problems += unpaired
     if config and split == "validation" and found and len(found) < LEAST_VALIDATION:
         into.problems.append(f"{folder}: {too_few_validation(len(found))}")
-    kinds, sizes, distances = Counter[str](), set(), []
-    for entry in progress(found, f"{folder.name} {split}"):
-        try:
-            scan = read_scan(entry)
-        except InputError as error:
-            into.problems.append(str(error))
-            continue
-        kinds[scan.kind] += 1
-        sizes.add((scan.rgb.shape[1], scan.rgb.shape[0]))
-        into.problems += _mask_problem(entry, scan)
-        unusable = False
-        if "3d" in scan.modalities:
-            stripped = _wants_plane(config) and border_is_empty(scan)
-            unusable = stripped or bool(unit_problem(scan))
-            into.stripped += [scan.path] if stripped else []
-            lengths = np.linalg.norm(scan.xyz[np.any(scan.xyz != 0, axis=2)], axis=1)
-            distances += [float(lengths.min()), float(lengths.max())]
-            into.problems += unit_problem(scan)
-            into.warnings += depth_warnings(entry, scan)
-        if config and not unusable:
-            problems, warnings = preparation(scan, config)
-            into.problems += problems
-            into.warnings += warnings
+    kinds, sizes = Counter[str](), set[tuple[int, int]]()
+    distances: list[float] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        checks = pool.map(partial(check_scan, config=config), found)
+        for entry, scan in zip(
+            found, progress(checks, f"{folder.name} {split}", len(found)), strict=True
+        ):
+            into.problems += scan.problems
+            into.warnings += scan.warnings
+            into.stripped += [entry.path] if scan.stripped else []
+            distances += scan.distances_m
+            if scan.kind:
+                kinds[scan.kind] += 1
+                sizes.add(scan.size)
     ends = (min(distances, default=math.nan), max(distances, default=math.nan))
     colour = not found or "rgb" in found[0].modalities
     return SplitSummary(folder.name, split, dict(kinds), tuple(sorted(sizes)), ends, colour)
-
-
-def _wants_plane(config: Config | None) -> bool:
-    return config is None or config.preprocess.background_removal == "plane"
-
-
-def border_is_empty(scan: Scan, border_px: int = PreprocessConfig().border_px) -> bool:
-    """True where no pixel of the four border strips was measured.
-
-    The published scans show the background plane there. Tools that remove the plane and pad to a
-    square in place, in the original files, leave zeros.
-    """
-    measured = np.any(scan.xyz != 0, axis=2)
-    inside = np.zeros_like(measured)
-    inside[border_px:-border_px, border_px:-border_px] = True
-    return not np.any(measured & ~inside)
 
 
 def _stripped_problems(category: Path, stripped: list[Path], seen: int) -> list[str]:
@@ -194,16 +170,6 @@ def _stripped_problems(category: Path, stripped: list[Path], seen: int) -> list[
     if len(stripped) > seen / 2:
         return [f"{category}: {len(stripped)} of {seen} scans have {reason} files{on_purpose}"]
     return [f"{path}: {reason} file{on_purpose}" for path in stripped]
-
-
-def _mask_problem(entry: Entry, scan: Scan) -> list[str]:
-    """A sentence for a good scan with a marked pixel, and for a defective one without."""
-    if scan.kind == UNLABELLED or scan.defect.any() == (scan.kind != "good"):
-        return []
-    return [
-        f"{entry.gt}: marks {np.count_nonzero(scan.defect)} pixels as defective in a scan of kind "
-        f"{scan.kind}; restore the original, or move the scan to the right folder"
-    ]
 
 
 def _compare_published(root: Path, summaries: list[SplitSummary], name: str) -> list[str]:
