@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -86,9 +87,8 @@ def main(kills: int) -> None:
         counts = DemoCounts(train=8, validation=2, good=4, each_defect=1)
         write_demo(data, replace(STANDARD, categories=(PRODUCT,), counts=counts))
         before = _state(data)
-        rows = [
-            _row(case, _killed(case, Path(folder) / case.title, kills)) for case in _cases(data)
-        ]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            rows = list(pool.map(lambda case: _row(case, folder, kills), _cases(data)))
         assert _state(data) == before, "the inputs were modified"
     table = pd.DataFrame(rows).to_markdown(index=False)
     text = TEMPLATE.read_text("utf-8")
@@ -218,7 +218,8 @@ def _scores(folder: Path) -> list[Any]:
     return pd.read_csv(table)[["scan", "verdict", "score"]].to_numpy().tolist()
 
 
-def _row(case: Case, tally: Tally) -> dict[str, Any]:
+def _row(case: Case, place: str, kills: int) -> dict[str, Any]:
+    tally = _killed(case, Path(place) / case.title, kills)
     assert not tally.broken, tally.broken
     return {
         "command": f"`lsfa {case.title}`",
