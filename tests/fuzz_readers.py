@@ -116,6 +116,7 @@ def plys(folder: Path) -> list[Path]:
         fields = np.zeros(count, [(n, f"{order}f4") for n in "xyz"] + [(n, "u1") for n in "rgb"])
         for n in "xyz":
             fields[n] = points()[..., 0].ravel()
+        fields["r"] = 200
         lines = "\n".join(" ".join(map(str, row)) for row in fields.tolist())
         body = fields.tobytes() if order else lines.encode()
         paths.append(folder / f"{form}.ply")
@@ -135,6 +136,7 @@ def pcds(folder: Path) -> list[Path]:
     fields = np.zeros(count, [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4")])
     for n in "xyz":
         fields[n] = points()[..., 0].ravel()
+    fields["rgb"] = 0x102030
     columns = b"".join(fields[n].tobytes() for n in fields.dtype.names or ())
     packed = packed_lzf(columns)
     bodies = {

@@ -317,7 +317,8 @@ def test_images_of_another_form_are_refused(root, mode, match):
     Image.new(mode, SIZE[::-1]).save(entry.rgb)
     message = refuses(match, read_scan, entry)
     assert "expected RGB with 8 bits per channel" in message
-    assert f"all of its folder with `lsfa data import {entry.rgb.parents[1]} NAME`" in message
+    assert f"of its folder with `lsfa data import '{entry.rgb.parents[1]}' bagel" in message
+    assert message.endswith("--root data/converted --split train --kind good`")
 
 
 def test_colour_with_16_bits_is_refused_although_pillow_would_read_it(root):

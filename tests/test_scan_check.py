@@ -94,9 +94,12 @@ def test_readings_behind_the_camera_and_far_away_are_flagged(root: Path) -> None
     xyz = tifffile.imread(path)
     xyz[50, 50, 2], xyz[50, 51, 2], xyz[50, 52, 2] = -1, -1, 65.535
     tifffile.imwrite(path, xyz, photometric="rgb")
-    behind, far = check_tree(root).warnings
+    behind, far, copies = check_tree(root).warnings
     assert behind.startswith(f"{path}: 2 points have z < 0 and count as no reading")
     assert far.startswith(f"{path}: 1 points lie up to 65.5 m away, over 10 times the median")
+    first, second = (path.with_name(f"{stem}.tiff") for stem in "bc")
+    assert copies.startswith(f"{root / 'box'}: ")
+    assert f"scans are copies of others, such as {second} of {first}; keep one" in copies
 
 
 def test_the_check_ends_with_a_verdict_and_can_be_read_by_scripts(root: Path) -> None:
@@ -113,6 +116,7 @@ def test_the_check_ends_with_a_verdict_and_can_be_read_by_scripts(root: Path) ->
     done = check()
     assert done.exit_code == 0, done.output
     ready = f"no problem found; ready: lsfa run box --data {root} --preset tiny"
+    ready += "; 1 warning(s), listed above"  # the scans are copies of each other
     assert done.output.splitlines()[-1] == ready
     values = json.loads(check("--json").stdout)
     assert values["ready"] is True

@@ -201,5 +201,7 @@ def import_(
     scans = f"{len(done.names)} scan{'s' * (len(done.names) != 1)}"
     kept = len(done.names) - done.written
     known = f" ({done.written} written, {kept} there already)" if kept else ""
+    for path in done.unread:
+        typer.echo(f"not read: {path}")
     typer.echo(f"{root / category}: {scans} in {split}/{kind}{known}")
     typer.echo(f"next: lsfa data check {root}")

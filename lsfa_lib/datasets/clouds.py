@@ -137,7 +137,9 @@ def _text_rows(file: BinaryIO, dtype: np.dtype, count: int) -> np.ndarray:
     found = np.zeros(count, dtype)
     if not count:
         return found
-    text = io.StringIO(b"".join(lines).decode("ascii"))
+    # Windows writes NaN as -nan(ind) or 1.#QNAN.
+    plain = re.sub(rb"-?nan\(\w+\)|-?1\.#\w+", b"nan", b"".join(lines), flags=re.IGNORECASE)
+    text = io.StringIO(plain.decode("ascii"))
     values = np.loadtxt(text, np.float64, comments=None, ndmin=2)
     names = [n for n in dtype.names or () for _ in range(max(1, int(np.prod(dtype[n].shape))))]
     if values.shape != (count, len(names)):
@@ -181,19 +183,28 @@ def _colours(fields: np.ndarray) -> UInt8[np.ndarray, "N 3"] | None:
     names = fields.dtype.names or ()
     for channels in COLOURS:
         if set(channels) <= set(names):
-            return np.stack([_in_8_bits(fields[name]) for name in channels], axis=-1)
+            return _filled(_in_8_bits(np.stack([fields[name] for name in channels], axis=-1)))
     packed = next((fields[name] for name in ("rgb", "rgba") if name in names), None)
     if packed is None or packed.dtype.itemsize != 4 or packed.ndim != 1:
         return None
     bits = packed.astype(packed.dtype.newbyteorder("=")).view(np.uint32)
-    return np.stack([(bits >> shift & 255).astype(np.uint8) for shift in (16, 8, 0)], axis=-1)
+    bytes_of = [(bits >> shift & 255).astype(np.uint8) for shift in (16, 8, 0)]
+    return _filled(np.stack(bytes_of, axis=-1))
+
+
+def _filled(colours: UInt8[np.ndarray, "N 3"]) -> UInt8[np.ndarray, "N 3"] | None:
+    """None for a field that the camera did not fill."""
+    return colours if colours.any() else None
 
 
 def _in_8_bits(values: np.ndarray) -> Any:
-    """From whole numbers by the range of their type, from others by 0 to 1."""
+    """From 0 to 255 where a value needs it, else from 0 to 1 or the range of a whole type."""
     if values.dtype.kind == "f":
-        return np.rint(np.nan_to_num(values).clip(0, 1) * 255).astype(np.uint8)
-    most = np.iinfo(values.dtype).max if values.dtype.itemsize < 4 else 255
+        values = np.nan_to_num(values, posinf=0, neginf=0)
+        most = 1 if values.max(initial=0) <= 1 else 255
+    else:
+        wide = values.dtype.itemsize < 4 and values.max(initial=0) > 255
+        most = np.iinfo(values.dtype).max if wide else 255
     return np.rint(values.clip(0, most) / (most / 255)).astype(np.uint8)
 
 
@@ -216,7 +227,7 @@ def require_organised(path: Path, cloud: Cloud, size: tuple[int, int] = (0, 0)) 
             f"{path}: no rows and columns in its header, expected an organised cloud; export it "
             "organised, as .pcd, or with a colour image of the same name"
         )
-    if height < 2 or count != width * height:
+    if min(width, height) < 2 or count != width * height:
         raise InputError(
             f"{path}: {count} points of {width} x {height}, expected an organised cloud with its "
             "rows and columns; export it again without filtering its points"

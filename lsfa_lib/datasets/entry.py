@@ -67,13 +67,21 @@ def too_few_validation(scans: int) -> str:
     )
 
 
+def seen(folder: Path) -> str:
+    """The first names in a folder, for a sentence about one that is missing."""
+    names = [path.name for path in visible(folder)][:6]
+    return f" (seen: {', '.join(names)})" if names else ""
+
+
 def no_scans(folder: Path, example: str) -> str:
     """A sentence on a split without scans."""
+    others = "" if folder.is_dir() else seen(folder.parent)
     if {"validation", "val"} & {folder.name, folder.parent.name}:
         return (
-            f"{folder}: no scans in here; {too_few_validation(0)}, or add files such as {example}"
+            f"{folder}: no scans in here{others}; {too_few_validation(0)}, or add files such as "
+            f"{example}"
         )
-    return f"{folder}: no scans in here; give it at least one, as {example}"
+    return f"{folder}: no scans in here{others}; give it at least one, as {example}"
 
 
 def missing_partners(files: Mapping[str, Path], expected: Mapping[str, Path]) -> str:

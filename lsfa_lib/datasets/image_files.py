@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import math
-import struct
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
-import tifffile
 from jaxtyping import Shaped
 from PIL import Image, ImageOps
 
+from lsfa_lib.datasets.tiff import MOST_VALUES, read_tiff
 from lsfa_lib.records import Mask, Rgb
 from lsfa_lib.storage.files import InputError
 
 TIFF = (".tif", ".tiff")
+JPEG = (".jpg", ".jpeg")
+LEAST_JPEG = 31
+"""Values up to this can be traces of compression."""
 PLAIN = ("L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I", "F", "1")
 """Modes of Pillow whose values are brightness."""
-MOST_PAGES = 20_000
-"""Of a TIFF that stores each row as one."""
-MOST_VALUES = 3 * 10**8
-"""Of one image: a damaged header can ask for more than the memory."""
+LONGEST_PX = 65_535
+"""Side of an image, as in a JPEG or a TIFF of 16 bits."""
 
 
 @contextmanager
@@ -58,14 +58,23 @@ def _read_8_bit(
     path: Path, modes: tuple[str, ...], expected: str
 ) -> Shaped[np.ndarray, "H W *channels"]:
     with decoding(path), _opened(path) as image:
-        # Pillow silently reads 16-bit colour as 8-bit; byte 24, in the header, has the depth.
-        depth = path.read_bytes()[24] if image.format == "PNG" else 8
+        depth = _png_bits(path) or 8
         if image.mode in modes and depth <= 8:
             return np.array(ImageOps.exif_transpose(image))
         raise InputError(
             f"{path}: an image in {image.mode} with {depth} bits per channel, expected {expected}; "
-            f"convert it, or all of its folder with `lsfa data import {path.parents[1]} NAME`"
+            f"convert it, or all of its folder with `{_import_of(path.parents[1])}`"
         )
+
+
+def _import_of(folder: Path) -> str:
+    """The command that converts a folder of a tree, such as test/good, to a tree of its own."""
+    split = folder.parent.name
+    if split not in ("train", "validation", "test"):
+        return f"lsfa data import {shlex.quote(str(folder))} NAME"
+    place = f"--split {split} --kind {folder.name}"
+    words = shlex.quote(str(folder)), shlex.quote(folder.parents[1].name)
+    return f"lsfa data import {' '.join(words)} --root data/converted {place}"
 
 
 def read_colour(path: Path) -> Rgb:
@@ -77,12 +86,10 @@ def read_colour(path: Path) -> Rgb:
     """
     values = _upright(path)
     if values.dtype == np.uint16:
-        if values.max(initial=0) < 4096:
-            raise InputError(
-                f"{path}: values up to {values.max(initial=0)} of 65535, as a camera of 12 bits "
-                "stores them; export 8 bits"
-            )
+        _require_range(path, values, 4096)
         values = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    elif values.ndim == 3 and values.dtype == np.uint8 and _png_bits(path) == 16:
+        _require_range(path, values[..., :3], 4096 // 256)  # Pillow keeps the upper 8 bits only
     if values.dtype == bool:
         values = values.astype(np.uint8) * 255
     if values.ndim == 3 and values.shape[2] in (1, 2):
@@ -97,96 +104,66 @@ def read_colour(path: Path) -> Rgb:
     return np.ascontiguousarray(values[..., :3])
 
 
+def _png_bits(path: Path) -> int:
+    """Bits per channel of a PNG; 0 for any other file."""
+    with path.open("rb") as file:
+        header = file.read(25)
+    return header[24] if header.startswith(b"\x89PNG") and len(header) == 25 else 0
+
+
+def _require_range(path: Path, values: Shaped[np.ndarray, "*sizes"], least: int) -> None:
+    """Raises InputError for 16-bit values of which hardly any reaches `least`."""
+    if values.size and np.quantile(values, 0.999) < least:
+        raise InputError(
+            f"{path}: nearly all of its values are below 1/16 of their range, as a camera of 12 "
+            "bits or fewer stores them in 16; export 8 bits"
+        )
+
+
 def read_mask(path: Path) -> Mask:
-    """True where any image, grey or coloured, is not black. Raises InputError."""
+    """True where any image, grey or coloured, is not black. Raises InputError.
+
+    Transparent pixels are not marked; where all opaque pixels are black, these are the marks.
+    """
     values = _upright(path)
+    opaque = np.ones(values.shape[:2], bool)
     if values.ndim == 3:
+        if values.shape[2] in (2, 4):
+            opaque = values[..., -1] > 0
         values = values[..., :1] if values.shape[2] in (1, 2) else values[..., :3]
         values = values.max(axis=2, initial=0)
     if values.ndim != 2:
         raise InputError(f"{path}: an image of {values.shape}, expected a mask; draw it again")
-    return _marked(values, path)
+    marked = _marked(values, path) & opaque
+    return marked if marked.any() or opaque.all() else opaque
 
 
 def _opened(path: Path) -> Image.Image:
     """An image of Pillow, not decoded yet."""
     image = Image.open(path)
-    if image.width * image.height > MOST_VALUES // 3:
+    if image.width * image.height > MOST_VALUES // 3 or max(image.size) > LONGEST_PX:
         image.close()
         raise ValueError(f"an image of {image.width} x {image.height} px, too large for a camera's")
     return image
 
 
 def _marked(values: Shaped[np.ndarray, "H W"], path: Path) -> Mask:
+    if path.suffix.lower() not in JPEG:
+        return values > 0
     # JPEG leaves small values around what was marked.
-    return values > (127 if path.suffix.lower() in (".jpg", ".jpeg") else 0)
+    return values > max(LEAST_JPEG, int(values.max(initial=0)) // 2)
 
 
 def _upright(path: Path) -> Shaped[np.ndarray, "H W *channels"]:
     """The values of an image that Pillow or tifffile reads, without palette, upright."""
     with decoding(path):
         if path.suffix.lower() in TIFF:
-            return _tiff(path)
+            return read_tiff(path)
         with _opened(path) as image:
             upright = ImageOps.exif_transpose(image)
-            return np.array(upright if upright.mode in PLAIN else upright.convert("RGB"))
-
-
-def _tiff(path: Path) -> Shaped[np.ndarray, "*sizes"]:
-    """The only image of a TIFF, channels last, upright."""
-    _require_chain(path)
-    with tifffile.TiffFile(path) as file:
-        series = file.series[0]
-        # Some writers store each row of an image as a page.
-        if len(file.series) > 1 or (len(series.pages) > 1 and series.shape[-1] > 4):
-            raise ValueError(f"{max(len(file.series), len(series.pages))} images, expected one")
-        if math.prod(series.shape) > MOST_VALUES:
-            raise ValueError(f"an image of {series.shape}, too large for a camera's")
-        page = file.pages[0]
-        values = file.asarray()
-        assert isinstance(page, tifffile.TiffPage)
-        if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
-            values = np.moveaxis(page.colormap, 0, -1)[values]
-        if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and values.dtype.kind in "bu":
-            values = ~values
-        if values.ndim == 3 and page.planarconfig == 2 and page.samplesperpixel == len(values):
-            values = np.moveaxis(values, 0, -1)
-        orientation = page.tags.valueof(274, 1)
-    if values.ndim < 2 or not values.size:
-        raise ValueError(f"an image of {values.shape}, expected rows and columns")
-    values = values.astype(values.dtype.newbyteorder("="), copy=False)
-    turns = {2: (0, 1), 3: (2, 0), 4: (2, 1), 5: (3, 1), 6: (3, 0), 7: (1, 1), 8: (1, 0)}
-    quarter, mirrored = turns.get(int(orientation), (0, 0))
-    values = np.rot90(values, quarter)
-    return values[:, ::-1] if mirrored else values
-
-
-def _require_chain(path: Path) -> None:
-    """Raises ValueError if the pages of a TIFF form a loop, in which tifffile would not end."""
-    with path.open("rb") as file:
-        head = file.read(16)
-        order = "<" if head[:2] == b"II" else ">"
-        big = head[2:4] in (b"+\0", b"\0+")
-        count, link, entry = ("Q", "Q", 20) if big else ("H", "I", 12)
-        at, seen = 8 if big else 4, set[int]()
-        while True:
-            (page,) = _number_at(file, at, order + link)
-            if not page:
-                return
-            if page in seen or len(seen) > MOST_PAGES:
-                raise ValueError(f"{len(seen)} pages or more, which form a loop")
-            seen.add(page)
-            (entries,) = _number_at(file, page, order + count)
-            at = page + struct.calcsize(count) + entries * entry
-
-
-def _number_at(file: BinaryIO, at: int, form: str) -> tuple[int]:
-    """The number at a place of the file; 0 behind its end."""
-    if at >= 2**63:
-        return (0,)
-    file.seek(at)
-    size = struct.calcsize(form)
-    return struct.unpack(form, file.read(size).ljust(size, b"\0"))
+            if upright.mode in PLAIN:
+                return np.array(upright)
+            return np.array(upright.convert("RGBA" if "transparency" in upright.info else "RGB"))
 
 
 def read_any(path: Path) -> Shaped[np.ndarray, "*sizes"]:
@@ -197,7 +174,7 @@ def read_any(path: Path) -> Shaped[np.ndarray, "*sizes"]:
     suffix = path.suffix.lower()
     with decoding(path):
         if suffix in TIFF:
-            values = _tiff(path)
+            values = read_tiff(path)
         elif suffix == ".npy":
             values = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
         elif suffix == ".exr":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lsfa_lib.datasets.entry import SPLITS, Entry, SplitName, visible
+from lsfa_lib.datasets.entry import SPLITS, Entry, SplitName, seen, visible
 from lsfa_lib.datasets.layouts import read_scan
 from lsfa_lib.datasets.mvtec3d import scan_file, write_scan
 from lsfa_lib.datasets.names import SUFFIXES as SUFFIXES
@@ -20,7 +20,6 @@ from lsfa_lib.datasets.names import WORDS as WORDS
 from lsfa_lib.datasets.names import key, role_of, stated_role
 from lsfa_lib.datasets.own_camera import read_intrinsics
 from lsfa_lib.datasets.own_scan import read_own as read_own
-from lsfa_lib.datasets.own_scan import seen
 from lsfa_lib.records import Scan
 from lsfa_lib.storage.files import InputError, progress
 
@@ -53,6 +52,8 @@ class Imported:
     """The scans of the source."""
     written: int
     """How many of them are new; the others were there already, with the same content."""
+    unread: list[Path]
+    """Folders and links in the source that were not read."""
 
 
 def import_scans(
@@ -67,11 +68,14 @@ def import_scans(
     """
     _check(source, target, depth_unit_m)
     found = find_scans(source, target)
+    if hidden := [scan.path for scan in found if Path(scan.name).name.startswith(".")]:
+        raise InputError(f"{hidden[0]}: its name begins with a dot, which hides it; use --prefix")
     if not found:
         raise InputError(
             f"{source}: no scans in here; expected NAME.png with NAME_depth.png (or folders rgb "
             f"and depth), or organised NAME.pcd or NAME.ply{seen(source)}"
         )
+    _require_same_form(target, found)
     intrinsics = read_intrinsics(camera) if camera else None
     if intrinsics and depth_unit_m:
         intrinsics = replace(intrinsics, metres=depth_unit_m)
@@ -83,13 +87,34 @@ def import_scans(
             _require_same(scan, read_own(scan, intrinsics, depth_unit_m), target.root)
     for scan in progress(new, f"{target.category} {target.split}"):
         write_scan(target.root, read_own(scan, intrinsics, depth_unit_m))
-    return Imported([scan.name for scan in found], len(new))
+    return Imported([scan.name for scan in found], len(new), _unread(source))
+
+
+def _require_same_form(target: Target, found: list[Entry]) -> None:
+    """Raises InputError if the category has scans of other modalities than the first one found."""
+    category = target.root / target.category
+    there = [role for role in ("rgb", "xyz") if any(category.glob(f"*/*/{role}/[!.]*"))]
+    own = [role for role in ("rgb", "xyz") if getattr(found[0], role)]
+    if there and there != own:
+        words = {"rgb": "colour", "xyz": "points"}
+        there, own = ([words[role] for role in roles] for roles in (there, own))
+        raise InputError(
+            f"{category}: its scans have {' and '.join(there)}, these have {' and '.join(own)}; "
+            "import them into a category of their own"
+        )
 
 
 def _require_same(entry: Entry, scan: Scan, root: Path) -> None:
     path = scan_file(root, scan.name, "xyz" if entry.xyz else "rgb")
     rgb = entry.rgb and scan_file(root, scan.name, "rgb")
-    stored = read_scan(Entry(scan.name, scan.kind, rgb, entry.xyz and path, None))
+    mask = scan_file(root, scan.name, "gt")
+    gt = mask if mask.exists() else None
+    stored = read_scan(Entry(scan.name, scan.kind, rgb, entry.xyz and path, gt))
+    if gt and not np.array_equal(stored.defect, scan.defect):
+        raise InputError(
+            f"{entry.gt or entry.path}: {gt} marks other pixels; remove {path} to import the scan "
+            "again with this mask"
+        )
     if not (np.array_equal(stored.rgb, scan.rgb) and np.array_equal(stored.xyz, scan.xyz)):
         raise InputError(
             f"{entry.rgb or entry.xyz}: a different scan is called {scan.name} already ({path}); "
@@ -104,7 +129,9 @@ def find_scans(source: Path, target: Target) -> list[Entry]:
     """
     prefix = f"{target.category}/{target.split}/{target.kind}/{target.prefix}"
     if target.images_only:
-        by_role, _ = _by_role(source)
+        by_role, problems = _by_role(source)
+        if problems:
+            raise InputError(problems[0])
         colours, masks = by_role["colour"], by_role["mask"]
         return [
             Entry(f"{prefix}{stem}", target.kind, path, None, masks.get(n, ("", None))[1])
@@ -169,7 +196,7 @@ def _by_role(source: Path) -> tuple[ByRole, list[str]]:
     """For each role (stem, file) by the key of the scan; a sentence for each second one."""
     found: ByRole = {role: {} for role in SUFFIXES}
     problems = []
-    folders = [p for p in visible(source) if p.is_dir() and p.name.casefold() in WORDS]
+    folders = _folders(source)
     files = [p for folder in (source, *folders) for p in visible(folder) if p.is_file()]
     stated = [stated_role(path, source) for path in files]
     known = {key(stem) for role, stem in stated if role}
@@ -186,9 +213,22 @@ def _by_role(source: Path) -> tuple[ByRole, list[str]]:
     return found, problems
 
 
+def _folders(source: Path) -> list[Path]:
+    """The folders of a role, such as rgb and depth."""
+    return [p for p in visible(source) if p.is_dir() and p.name.casefold() in WORDS]
+
+
+def _unread(source: Path) -> list[Path]:
+    """Other folders, and links that lead nowhere."""
+    folders = _folders(source)
+    places = [path for folder in (source, *folders) for path in visible(folder)]
+    return [path for path in places if not path.is_file() and path not in folders]
+
+
 def _check(source: Path, target: Target, depth_unit_m: float) -> None:
     if not source.is_dir():
-        raise InputError(f"{source}: no such folder; give the folder that holds the scans")
+        what = "is a file" if source.exists() else "no such folder"
+        raise InputError(f"{source}: {what}; give the folder that holds the scans")
     if target.images_only and target.depth_only:
         raise InputError("--images-only and --depth-only leave nothing; give one of them")
     if target.split not in SPLITS:
@@ -196,12 +236,14 @@ def _check(source: Path, target: Target, depth_unit_m: float) -> None:
     for name in (target.category, target.kind):
         if not name or name.startswith(".") or Path(name).name != name:
             raise InputError(f"{name!r} cannot be a folder's name; choose a simple one")
-    if Path(f"a{target.prefix}").name != f"a{target.prefix}":
+    if target.prefix.startswith(".") or Path(f"a{target.prefix}").name != f"a{target.prefix}":
         raise InputError(f"--prefix {target.prefix!r} cannot begin a file's name; choose another")
     if not 0 <= depth_unit_m <= 1:
         raise InputError(
             f"--depth-unit-m {depth_unit_m:g} is not a length; give metres, such as 0.001"
         )
+    if target.kind != "good" and target.kind.strip().casefold() == "good":
+        raise InputError(f"--kind {target.kind!r}: write it as good")
     if target.split != "test" and target.kind != "good":
         raise InputError(
             f"{target.split} may hold only `good` scans, not {target.kind!r}; use --split test"

@@ -29,6 +29,8 @@ SUFFIXES = {
 }
 FOLDERS_OF = {"rgb": ("rgb",), "xyz": ("xyz",), "gt": ("gt", "ground_truth", "mask", "masks")}
 """Names of the folder of each role; the first that exists is read."""
+MISSPELT = {"good": ("good", "ok"), UNLABELLED: ("unlabelled", "unlabeled")}
+"""Kinds by other spellings, which would count as the name of a defect."""
 
 
 def pair_files(root: Path, category: str, split: SplitName) -> list[Entry | str]:
@@ -42,6 +44,10 @@ def pair_files(root: Path, category: str, split: SplitName) -> list[Entry | str]
 def _pair_kind(folder: Path) -> Iterator[Entry | str]:
     """As `pair_files`, for the scans of `<category>/<split>/<kind>`."""
     split = folder.parent.name
+    for name, spellings in MISSPELT.items():
+        if folder.name != name and folder.name.casefold() in spellings:
+            yield f"{folder}: rename it to {name}, as this layout has it"
+            return
     if split != "test" and folder.name != "good":
         yield f"{folder}: {split} may hold only `good` scans; move this folder to test"
         return

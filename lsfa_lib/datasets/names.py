@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection
 from pathlib import Path
 
@@ -13,12 +14,17 @@ FILE_WORDS = {
     **{"cloud": "cloud", "confidence": "unused"},
 }
 """Role of a file by a word of its stem; a file without one is colour."""
+LAST = FILE_WORDS | {
+    **dict.fromkeys(("label", "seg", "segmentation", "annotation"), "mask"),
+    **dict.fromkeys(("infrared", "normals", "overlay"), "unused"),
+}
+"""Role by the last word of a stem."""
 NUMBERED = FILE_WORDS | {"left": "colour"}
 """Role by a word that a number follows at once, such as `depth000012`, as the ZED writes them."""
 WORDS = FILE_WORDS | {
     **dict.fromkeys(("colors", "colours", "image", "images", "img"), "colour"),
     **dict.fromkeys(("depths", "pointcloud"), "depth"),
-    **dict.fromkeys(("masks", "ground_truth", "groundtruth", "labels"), "mask"),
+    **dict.fromkeys(("masks", "ground_truth", "groundtruth", "label", "labels"), "mask"),
     **dict.fromkeys(("clouds", "ply", "pcd"), "cloud"),
 }
 """Role of all files of a folder of this name."""
@@ -34,7 +40,8 @@ _SEPARATORS = re.compile(r"([_\-. ]+)")
 
 def key(stem: str) -> str:
     """What two files of one scan have in common: the stem without case, each separator as `_`."""
-    return _SEPARATORS.sub("_", stem.casefold())
+    # Some systems write an umlaut as two characters.
+    return _SEPARATORS.sub("_", unicodedata.normalize("NFC", stem).casefold())
 
 
 def role_of(path: Path, source: Path, known: Collection[str] = ()) -> tuple[str, str]:
@@ -46,7 +53,7 @@ def role_of(path: Path, source: Path, known: Collection[str] = ()) -> tuple[str,
     role, stem = stated_role(path, source)
     if not role and key(stem) not in known:
         role, stem = _inside(stem)
-    return role or "colour", stem or source.name
+    return role or "colour", stem or source.resolve().name
 
 
 def stated_role(path: Path, source: Path) -> tuple[str, str]:
@@ -56,15 +63,18 @@ def stated_role(path: Path, source: Path) -> tuple[str, str]:
     if path.suffix.lower() in SUFFIXES["cloud"]:
         return "cloud", stem
     if folder:
-        # masks/000_mask.png is named twice.
-        return folder, stem if role == folder else path.stem
+        # masks/000_mask.png and masks/mask_000.png are named twice.
+        for named, own in ((role, stem), _inside(path.stem)):
+            if named == folder and own:
+                return folder, own
+        return folder, path.stem
     return role, stem
 
 
 def _ending(stem: str) -> tuple[str, str]:
     """Role by the last word of a stem, and the stem without it."""
     parts = _SEPARATORS.split(stem)
-    role = FILE_WORDS.get(parts[-1].casefold(), "")
+    role = LAST.get(parts[-1].casefold(), "")
     return (role, "".join(parts[:-2])) if role else ("", stem)
 
 

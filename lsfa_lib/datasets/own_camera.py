@@ -19,6 +19,10 @@ PLAUSIBLE_M = (0.02, 20.0)
 """Working distances of scanners; millimetres read as metres are far beyond."""
 SENTINEL_M = 1e5
 """Values this large stand for no reading, in any unit of length."""
+FAR = 10
+"""A reading at this many times the median depth is far from everything that is inspected."""
+MOST_BEHIND = 0.1
+"""Points behind the camera for each one in front of it, in a cloud of the camera's frame."""
 
 
 def read_organised_cloud(
@@ -37,7 +41,7 @@ def read_organised_cloud(
         rgb = cloud.colours.reshape(*size, 3)
     if rgb is None:
         raise InputError(
-            f"{path}: no colour field, expected rgb or rgba; export the cloud with its colours, "
+            f"{path}: no colours, or all black, expected rgb or rgba; export the cloud with them, "
             "put a colour image of the same name beside it, or import it alone with --depth-only"
         )
     if rgb.shape[:2] != size:
@@ -86,6 +90,7 @@ def read_depth(path: Path, camera: Intrinsics | None, unit_m: float = 0.0) -> Po
         z[values == np.iinfo(values.dtype).max] = 0
     unit = unit_m or camera.metres or _unit_of(values, z)
     known = np.isfinite(z) & (z > 0) & (np.nan_to_num(z) * unit < SENTINEL_M)
+    known &= ~_stand_ins(z, known)
     require_plausible(path, z[known], unit)
     fitted = at_size(camera, values.shape[1], values.shape[0], path)
     return points_of_depth(np.where(known, z, 0) * unit, fitted)
@@ -134,18 +139,28 @@ def points_of_depth(depth_m: Float64[np.ndarray, "H W"], camera: Intrinsics) -> 
 def measured_points(path: Path, xyz: Float64[np.ndarray, "H W 3"], unit_m: float) -> Points:
     """Points in metres, (0, 0, 0) where a coordinate is no number or z is not in front.
 
-    Raises InputError if most z are negative, or the median cannot be a distance in metres.
+    Raises InputError if many z are negative, or the median cannot be a distance in metres.
     """
     known = _numbers(xyz * unit_m)
     z = np.where(known, xyz[..., 2], 0)
-    if (z < 0).sum() > (z > 0).sum():
+    if (z < 0).sum() > MOST_BEHIND * (z > 0).sum():
         raise InputError(
             f"{path}: {(z < 0).sum()} points have z < 0, expected z to grow away from the camera; "
             "export the cloud in the camera's frame"
         )
     known &= z > 0
+    known &= ~_stand_ins(z, known)
     require_plausible(path, z[known], unit_m)
     return np.where(known[..., None], xyz * unit_m, 0).astype(np.float32)
+
+
+def _stand_ins(
+    z: Float64[np.ndarray, "H W"], known: Bool[np.ndarray, "H W"]
+) -> Bool[np.ndarray, "H W"]:
+    """Where depths far behind all others are one and the same number: a camera's "no reading"."""
+    far = known & (z > FAR * np.median(z[known])) if known.any() else known
+    repeated = far.sum() > 1 and z[far].min() == z[far].max()
+    return far if repeated else np.zeros_like(far)
 
 
 def _numbers(xyz_m: Float64[np.ndarray, "H W 3"]) -> Bool[np.ndarray, "H W"]:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lsfa_lib.datasets.entry import Entry, visible
+from lsfa_lib.datasets.entry import Entry, seen
 from lsfa_lib.datasets.image_files import read_colour, read_mask
+from lsfa_lib.datasets.intrinsics import MIDDLE, off_middle
 from lsfa_lib.datasets.names import SUFFIXES
 from lsfa_lib.datasets.own_camera import (
     Intrinsics,
@@ -21,8 +22,8 @@ from lsfa_lib.datasets.relief import shaded_depth
 from lsfa_lib.records import UNLABELLED, Mask, Points, Scan
 from lsfa_lib.storage.files import InputError
 
-MIDDLE = 1 / 8
-"""A principal point this near the middle of an image, as a share of its side, is that image's."""
+MOST_MARKED = 0.5
+"""Larger shares of the frame are marked in inverted masks only."""
 
 
 def read_own(scan: Entry, camera: Intrinsics | None, unit_m: float = 0.0) -> Scan:
@@ -65,9 +66,7 @@ def _of_colour(camera: Intrinsics | None, size: tuple[int, int]) -> Intrinsics |
     """
     if not camera or camera.width or camera.colour:
         return camera
-    middle = (size[0] - 1) / 2, (size[1] - 1) / 2
-    offsets = abs(camera.cx - middle[0]) / size[0], abs(camera.cy - middle[1]) / size[1]
-    fits = max(offsets) < MIDDLE
+    fits = off_middle(camera, *size) < MIDDLE
     return replace(camera, width=size[0], height=size[1]) if fits else camera
 
 
@@ -100,6 +99,11 @@ def _defect(scan: Entry, size: tuple[int, ...], photograph: tuple[int, ...], gri
     if defect.shape != size:
         defect = mask_on(grid, defect)
     marked = np.count_nonzero(defect)
+    if marked > MOST_MARKED * defect.size:
+        raise InputError(
+            f"{scan.gt}: marks {marked / defect.size:.0%} of the frame, as an inverted mask does; "
+            "mark the defect, and leave all else black or transparent"
+        )
     if scan.kind == "good" and marked:
         raise InputError(
             f"{scan.gt}: marks {marked} pixels as defective in a scan imported as good; import it "
@@ -108,12 +112,6 @@ def _defect(scan: Entry, size: tuple[int, ...], photograph: tuple[int, ...], gri
     if scan.kind not in ("good", UNLABELLED) and not marked:
         raise InputError(
             f"{scan.gt}: marks {marked} pixels of {size[1]} x {size[0]}, expected some; draw it "
-            "again"
+            "again, with values up to 255, as PNG"
         )
     return defect
-
-
-def seen(source: Path) -> str:
-    """The first names in a folder, for a sentence about one that is missing."""
-    names = [path.name for path in visible(source)][:6]
-    return f" (seen: {', '.join(names)})" if names else ""

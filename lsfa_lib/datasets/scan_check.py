@@ -9,17 +9,17 @@ from jaxtyping import Float
 from scipy import ndimage
 
 from lsfa_lib.config import Config, PreprocessConfig
+from lsfa_lib.datasets.capture import digest_of
 from lsfa_lib.datasets.entry import Entry
 from lsfa_lib.datasets.image_files import read_any
 from lsfa_lib.datasets.layouts import read_scan
-from lsfa_lib.datasets.own_camera import PLAUSIBLE_M
+from lsfa_lib.datasets.own_camera import FAR, PLAUSIBLE_M
+from lsfa_lib.datasets.own_scan import MOST_MARKED
 from lsfa_lib.datasets.plane import readings_of
 from lsfa_lib.datasets.preprocess import prepare
 from lsfa_lib.records import UNLABELLED, Sample, Scan
 from lsfa_lib.storage.files import InputError
 
-FAR = 10
-"""A reading at this many times the median depth is far from everything that is inspected."""
 NEAR_PX = 3
 """A defect this close to the kept part, in pixels of the sample, is at its edge."""
 
@@ -34,6 +34,8 @@ class Checked:
     """Width and height, px."""
     distances_m: tuple[float, ...] = ()
     """From the camera to the nearest and to the farthest reading."""
+    digest: str = ""
+    """Equal for scans of the same content."""
     stripped: bool = False
     """The border that should show the background has no reading."""
     problems: list[str] = field(default_factory=list)
@@ -48,7 +50,8 @@ def check_scan(entry: Entry, config: Config | None) -> Checked:
     except InputError as error:
         return Checked(problems=[str(error)])
     size = (scan.rgb.shape[1], scan.rgb.shape[0])
-    found = Checked(scan.kind, size, problems=_mask_problem(entry, scan))
+    digest = digest_of(scan.rgb, scan.xyz)
+    found = Checked(scan.kind, size, digest=digest, problems=_mask_problem(entry, scan))
     wrong_unit: list[str] = []
     if "3d" in scan.modalities:
         lengths = _distances(scan)
@@ -82,6 +85,11 @@ def border_is_empty(scan: Scan, border_px: int = PreprocessConfig().border_px) -
 
 def _mask_problem(entry: Entry, scan: Scan) -> list[str]:
     """A sentence for a good scan with a marked pixel, and for a defective one without."""
+    if (share := scan.defect.mean()) > MOST_MARKED:
+        return [
+            f"{entry.gt}: marks {share:.0%} of the frame, as an inverted mask does; restore the "
+            "original"
+        ]
     if scan.kind == UNLABELLED or scan.defect.any() == (scan.kind != "good"):
         return []
     return [

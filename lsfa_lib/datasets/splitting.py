@@ -62,6 +62,9 @@ def _place(source: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():
             return
+        if source.is_symlink():
+            target.symlink_to(source.resolve())
+            return
         try:
             os.link(source, target)
         except OSError:  # a file system without hard links

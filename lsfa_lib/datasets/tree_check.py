@@ -106,6 +106,8 @@ class _Found:
     warnings: list[str] = field(default_factory=list)
     stripped: list[Path] = field(default_factory=list)
     """Scans with an empty border."""
+    contents: dict[str, list[Path]] = field(default_factory=dict)
+    """Scans by their content."""
 
 
 def check_tree(root: Path, config: Config | None = None, options: str = "") -> Report:
@@ -123,11 +125,14 @@ def check_tree(root: Path, config: Config | None = None, options: str = "") -> R
         splits = [_check_split(root / category, split, config, own) for split in SPLITS]
         seen = sum(sum(split.kinds.values()) for split in splits)
         every.problems += own.problems + _stripped_problems(root / category, own.stripped, seen)
-        every.warnings += own.warnings
+        every.warnings += own.warnings + _copies(root / category, own.contents)
         summaries += splits
     published = next((name for name, counts in DATA_SETS.items() if set(counts) <= set(found)), "")
     if published:
         every.problems += _compare_published(root, summaries, published)
+    aligned = config is not None and (config.training.weights.la or config.training.weights.ga)
+    if aligned and all(math.isnan(split.distances_m[0]) for split in summaries):
+        options += " --only none"  # colour cannot be aligned with points that are not there
     odd = tuple(path for category in found for path in odd_files(root / category))
     problems, warnings = tuple(every.problems), tuple(every.warnings)
     return Report(root, tuple(summaries), published, problems, odd, warnings, options)
@@ -151,6 +156,8 @@ def _check_split(
             into.problems += scan.problems
             into.warnings += scan.warnings
             into.stripped += [entry.path] if scan.stripped else []
+            if scan.digest:
+                into.contents.setdefault(scan.digest, []).append(entry.path)
             distances += scan.distances_m
             if scan.kind:
                 kinds[scan.kind] += 1
@@ -158,6 +165,18 @@ def _check_split(
     ends = (min(distances, default=math.nan), max(distances, default=math.nan))
     colour = not found or "rgb" in found[0].modalities
     return SplitSummary(folder.name, split, dict(kinds), tuple(sorted(sizes)), ends, colour)
+
+
+def _copies(category: Path, contents: dict[str, list[Path]]) -> list[str]:
+    """A sentence if scans of a category are copies of others."""
+    copied = [paths for paths in contents.values() if len(paths) > 1]
+    if not copied:
+        return []
+    count = sum(map(len, copied)) - len(copied)
+    return [
+        f"{category}: {count} scans are copies of others, such as {copied[0][1]} of "
+        f"{copied[0][0]}; keep one of each: a copy of a training scan is no test"
+    ]
 
 
 def _stripped_problems(category: Path, stripped: list[Path], seen: int) -> list[str]:

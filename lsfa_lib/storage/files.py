@@ -78,6 +78,8 @@ def unwritable(path: Path, error: OSError) -> Exception:
             f"{path}: exceeds what may be written here ({os.strerror(error.errno)}); raise the "
             "quota or the limit, or choose another folder"
         )
+    if error.errno == errno.ENAMETOOLONG:
+        return InputError(f"{path}: the name is too long for the file system; choose a shorter one")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
         return InputError(
             f"{path}: cannot be written ({os.strerror(error.errno)}); choose a writable folder"
