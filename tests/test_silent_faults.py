@@ -154,7 +154,7 @@ def test_a_tiff_in_other_colours_is_refused(tmp_path: Path, mode: str) -> None:
     image = Image.merge("LAB", image.split()) if mode == "LAB" else image.convert(mode)
     image.save(tmp_path / "a.tiff")
     name = {"CMYK": "SEPARATED", "LAB": "CIELAB"}[mode]
-    with pytest.raises(InputError, match=rf"a\.tiff: .*colours as {name}, expected RGB or grey"):
+    with pytest.raises(InputError, match=rf"a\.tiff: colours as {name}, expected RGB or grey"):
         read_colour(tmp_path / "a.tiff")
 
 
@@ -396,3 +396,19 @@ def test_a_name_that_is_too_long_is_said(tmp_path: Path) -> None:
         atomic_write(tmp_path / ("x" * 300)) as file,
     ):
         file.write_text("")
+
+
+def test_a_camera_file_in_utf_16_is_read_and_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "camera.json").write_text(json.dumps(CAMERA), encoding="utf-16")
+    assert read_intrinsics(tmp_path / "camera.json").fx == 40.0
+    with pytest.raises(InputError, match="is a folder; give the camera's file"):
+        read_intrinsics(tmp_path)
+
+
+def test_a_coloured_cloud_must_have_the_shape_of_its_image(tmp_path: Path) -> None:
+    path = next(p for p in plys(tmp_path) if p.stem == "ascii")
+    Image.new("RGB", (16, 12)).save(tmp_path / "twice.png")
+    assert read_organised_cloud(path, 1.0, tmp_path / "twice.png")[1].shape == (6, 8, 3)
+    Image.new("RGB", (6, 8)).save(tmp_path / "turned.png")
+    with pytest.raises(InputError, match=r"ascii\.ply: 8 x 6 points, but .*turned\.png .* 6 x 8"):
+        read_organised_cloud(path, 1.0, tmp_path / "turned.png")

@@ -55,12 +55,18 @@ def read_cameras(path: Path) -> tuple[dict[str, dict[str, Any]], float]:
     the file has distortion or skew. Raises InputError for a file that cannot be read, and for two
     different answers about one camera.
     """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the camera's file")
     with decoding(path):
-        text = path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
+        wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))  # as PowerShell writes text
+        text = content.decode("utf-16" if wide else "utf-8-sig")
     try:
         values = _parsed(path, text)
         found = list(_cameras(values))
         metres = _unit(path, values)
+    except InputError:
+        raise
     except RecursionError as error:
         raise InputError(f"{path}: nested too deeply; expected {READ}") from error
     except (ValueError, yaml.YAMLError, ElementTree.ParseError, TypeError) as error:
@@ -137,7 +143,9 @@ def _cameras(values: Any, name: str = "camera") -> Iterator[tuple[str, dict[str,
     if matrix:
         read = {"fx": matrix[0], "cx": matrix[2], "fy": matrix[4], "cy": matrix[5]}
         if two := [n for n in read if found[n] is not None and not _same(found[n], read[n])]:
-            raise ValueError(f"{two[0]} is {found[two[0]]} and, in a matrix, {read[two[0]]}")
+            raise ValueError(
+                f"{two[0]} is {found[two[0]]} and, in a matrix, {read[two[0]]}; keep one of them"
+            )
         found, skew = found | read, matrix[1]
     inside = {k: v for k, v in values.items() if not any(w in str(k).lower() for w in ELSEWHERE)}
     if any(found[n] is not None for n in NAMES):

@@ -16,8 +16,8 @@ ASPECT = 0.005
 """Image and camera file may differ in width / height by this share."""
 MIDDLE = 1 / 8
 """A principal point this near the middle of an image, as a share of its side, is that image's."""
-WIDEST_DEG = 170.0
-"""No pinhole camera sees more; a focal length in millimetres instead of pixels does."""
+WIDEST_DEG = 140.0
+"""No depth camera sees more without a fisheye lens; a focal length in millimetres does."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ FILE_WORDS = {
 """Role of a file by a word of its stem; a file without one is colour."""
 LAST = FILE_WORDS | {
     **dict.fromkeys(("label", "seg", "segmentation", "annotation"), "mask"),
-    **dict.fromkeys(("infrared", "normals", "overlay"), "unused"),
+    **dict.fromkeys(("infrared", "normals"), "unused"),
 }
 """Role by the last word of a stem."""
 NUMBERED = FILE_WORDS | {"left": "colour"}

@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float64, Shaped, UInt16
 
 from lsfa_lib.datasets.clouds import read_cloud, require_organised
 from lsfa_lib.datasets.image_files import decoding, read_any, read_colour
+from lsfa_lib.datasets.intrinsics import ASPECT, at_size
 from lsfa_lib.datasets.intrinsics import Intrinsics as Intrinsics
-from lsfa_lib.datasets.intrinsics import at_size
 from lsfa_lib.datasets.intrinsics import read_intrinsics as read_intrinsics
 from lsfa_lib.records import Points, Rgb
 from lsfa_lib.storage.files import InputError
@@ -38,6 +38,8 @@ def read_organised_cloud(
     rgb = read_colour(image) if image and (cloud.colours is None or not cloud.height) else None
     size = require_organised(path, cloud, rgb.shape[:2] if rgb is not None else (0, 0))
     if cloud.colours is not None:
+        if image:
+            _require_aspect(path, size, image)
         rgb = cloud.colours.reshape(*size, 3)
     if rgb is None:
         raise InputError(
@@ -50,6 +52,16 @@ def read_organised_cloud(
             "points; export both from the same frame"
         )
     return rgb, measured_points(path, cloud.points.reshape(*size, 3), unit_m)
+
+
+def _require_aspect(path: Path, size: tuple[int, int], image: Path) -> None:
+    """Raises InputError where the image beside a coloured cloud shows that its rows are wrong."""
+    height, width = read_colour(image).shape[:2]
+    if abs(width * size[0] / (height * size[1]) - 1) > ASPECT:
+        raise InputError(
+            f"{path}: {size[1]} x {size[0]} points, but {image} beside it is {width} x {height} px;"
+            " correct the rows and columns in its header, or remove the image"
+        )
 
 
 def read_organised_points(path: Path, unit_m: float = 1.0) -> Points:

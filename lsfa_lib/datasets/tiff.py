@@ -12,6 +12,8 @@ import tifffile
 from jaxtyping import Shaped
 from tifffile import PHOTOMETRIC
 
+from lsfa_lib.storage.files import InputError
+
 MOST_PAGES = 20_000
 """Of a TIFF that stores each row as one."""
 MOST_VALUES = 3 * 10**8
@@ -23,7 +25,7 @@ CONVERTED = (PHOTOMETRIC.SEPARATED, PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB, PHOT
 def read_tiff(path: Path) -> Shaped[np.ndarray, "*sizes"]:
     """The only image of a TIFF, channels last, upright.
 
-    Raises ValueError for any other, and for colours other than RGB.
+    Raises ValueError for any other file, and InputError for colours other than RGB.
     """
     _require_chain(path)
     with tifffile.TiffFile(path) as file:
@@ -38,7 +40,7 @@ def read_tiff(path: Path) -> Shaped[np.ndarray, "*sizes"]:
         plain = page.compression == tifffile.COMPRESSION.NONE
         if page.photometric in CONVERTED or (page.photometric == PHOTOMETRIC.YCBCR and plain):
             name = PHOTOMETRIC(page.photometric).name
-            raise ValueError(f"colours as {name}, expected RGB or grey; export them as PNG")
+            raise InputError(f"{path}: colours as {name}, expected RGB or grey; export it as PNG")
         values = file.asarray()
         if page.photometric == PHOTOMETRIC.PALETTE and page.colormap is not None:
             values = np.moveaxis(page.colormap, 0, -1)[values]
