@@ -412,3 +412,12 @@ def test_a_coloured_cloud_must_have_the_shape_of_its_image(tmp_path: Path) -> No
     Image.new("RGB", (6, 8)).save(tmp_path / "turned.png")
     with pytest.raises(InputError, match=r"ascii\.ply: 8 x 6 points, but .*turned\.png .* 6 x 8"):
         read_organised_cloud(path, 1.0, tmp_path / "turned.png")
+
+
+def test_a_turned_image_is_called_that(source: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    (source / "a.png").unlink()
+    Image.fromarray(colours()).save(source / "a.jpg", exif=exif)
+    with pytest.raises(InputError, match=r"a\.jpg: 24 x 32 px, but .* 32 x 24 px; turn one of th"):
+        brought(source)

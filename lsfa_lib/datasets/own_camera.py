@@ -88,8 +88,8 @@ def read_depth(path: Path, camera: Intrinsics | None, unit_m: float = 0.0) -> Po
         return measured_points(path, values.astype(np.float64), unit_m or 1.0)
     if values.ndim != 2 or not values.size:
         raise InputError(
-            f"{path}: an image of shape {values.shape}, expected one channel of depths; "
-            "give the depth image, not the colour image"
+            f"{path}: an image of shape {values.shape}, expected one channel of depths, or x, y, z "
+            "as floats of shape (height, width, 3); give the depth image, not the colour image"
         )
     if values.dtype.itemsize == 1:
         raise InputError(

@@ -41,9 +41,11 @@ def grid_of(
     """
     if camera is None or camera.colour is None or size == colour_size:
         if abs(size[0] * colour_size[1] / (size[1] * colour_size[0]) - 1) > ASPECT:
+            turned = size == colour_size[::-1]
+            remedy = "turn one of them" if turned else "register colour to depth first"
             raise InputError(
                 f"{colour}: {colour_size[0]} x {colour_size[1]} px, but {depth} is {size[0]} x "
-                f"{size[1]} px; register colour to depth first"
+                f"{size[1]} px; {remedy}"
             )
         scale = colour_size[0] / size[0], colour_size[1] / size[1]
         return Grid(*size, scale, ((scale[0] - 1) / 2, (scale[1] - 1) / 2))
