@@ -129,7 +129,8 @@ def _killed(case: Case, folder: Path, kills: int) -> Tally:
     records: dict[Path, int] = {}
     _empty(folder)
     while tally.kills < kills:
-        fresh, began = not records, time.monotonic()
+        fresh = not records and not any((folder / "data" / "cache").iterdir())
+        began = time.monotonic()
         process = _started(case, folder)
         try:
             process.wait(draw.uniform(0, tally.uninterrupted_s))
