@@ -1,6 +1,6 @@
-"""SIGKILL at random moments of each command: `python -m benchmarks.kills 50`.
+"""SIGKILL at random moments of each command: `python -m benchmarks.kills 50 [COMMAND...]`.
 
-Writes docs/reliability.md. A command is started, killed with its workers and started again in the
+Writes docs/reliability.md, where commands that are not named keep their lines. A command is started, killed with its workers and started again in the
 same folder until it ends by itself. Its results must then equal those of an uninterrupted one.
 """
 
@@ -80,22 +80,32 @@ class Tally:
     different: int = 0
 
 
-def main(kills: int) -> None:
-    """Kills every command as many times, prints the table and writes the document."""
+def main(kills: int, names: list[str]) -> None:
+    """Kills the named commands, or all, as many times; prints the table and writes the document."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         counts = DemoCounts(train=8, validation=2, good=4, each_defect=1)
         write_demo(data, replace(STANDARD, categories=(PRODUCT,), counts=counts))
         before = _state(data)
+        cases = [case for case in _cases(data) if not names or case.title in names]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            rows = list(pool.map(lambda case: _row(case, folder, kills), _cases(data)))
+            rows = list(pool.map(lambda case: _row(case, folder, kills), cases))
         assert _state(data) == before, "the inputs were modified"
     table = pd.DataFrame(rows).to_markdown(index=False)
-    text = TEMPLATE.read_text("utf-8")
-    text = text.format(date=now()[:10], commit=commit(), kills=kills, table=table)
+    table += _kept({row["command"] for row in rows})
+    text = TEMPLATE.read_text("utf-8").format(date=now()[:10], commit=commit(), table=table)
     with atomic_write(DOCUMENT) as file:
         file.write_text(text, encoding="utf-8")
     print(table)
+
+
+def _kept(measured: set[str]) -> str:
+    """Lines of the document's table about other commands."""
+    if not DOCUMENT.exists():
+        return ""
+    lines = DOCUMENT.read_text("utf-8").splitlines()
+    rows = [line for line in lines if line.startswith("| `lsfa ")]
+    return "".join(f"\n{line}" for line in rows if line.split("|")[1].strip() not in measured)
 
 
 def _cases(data: Path) -> list[Case]:
@@ -239,4 +249,4 @@ def _row(case: Case, place: str, kills: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2:])
