@@ -1,8 +1,8 @@
 """SIGKILL at random moments of each command: `python -m benchmarks.kills 50 [COMMAND...]`.
 
-Writes docs/reliability.md, where commands that are not named keep their lines. A command is started,
-killed with its workers and started again in the same folder until it ends by itself. Its results
-must then equal those of an uninterrupted one.
+Writes docs/reliability.md, where commands that are not named keep their lines. A command is
+started, killed with its workers and started again in the same folder until it ends by itself. Its
+results must then equal those of an uninterrupted one.
 """
 
 from __future__ import annotations
