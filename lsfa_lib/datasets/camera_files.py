@@ -38,7 +38,10 @@ DISTORTIONS = (
 )
 LEAST_DISTORTION = 1e-3
 """Moves the corner of an image by less than a pixel."""
-ELSEWHERE = ("extrinsic", "rotation", "translation", "pose", "rectification", "projection")
+ELSEWHERE = (
+    *("extrinsic", "rotation", "translation", "pose"),
+    *("rectification_matrix", "projection_matrix"),
+)
 """Words in the names of blocks that hold other matrices."""
 APART_PX = 0.01
 """Numbers of one camera that are written twice may differ by this."""
@@ -168,7 +171,7 @@ def _size(value: Any) -> dict[str, Any]:
 
 def _distorted(own: Mapping[str, Any], skew: float) -> str:
     """A phrase if a camera is not a plain pinhole; "" if it is."""
-    if skew:
+    if abs(skew) > APART_PX:
         return f"a skew of {skew:g}"
     for name in DISTORTIONS:
         value = own.get(name)
