@@ -70,10 +70,10 @@ def test_scores_on_another_device_are_those_of_the_cpu(
     for mode, predictions in found.predictions.items():
         for own, other in zip(predictions, expected.predictions[mode], strict=True):
             assert isinstance(own.anomaly_map, Elsewhere)
-            assert own.image_score == pytest.approx(other.image_score, abs=1e-3)
             # Sums in another order; whitening enlarges their rounding, and training heads more so,
             # by an amount that depends on the processor.
-            least = 2e-2 if "heads" in recipe else 1e-3
+            least = 3e-2 if "heads" in recipe else 1e-3
+            assert own.image_score == pytest.approx(other.image_score, abs=least)
             torch.testing.assert_close(
                 own.anomaly_map.cpu(), other.anomaly_map, rtol=3e-4, atol=least
             )
