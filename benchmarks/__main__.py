@@ -6,7 +6,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from benchmarks.harness import Row, device_name, markdown
+from benchmarks.harness import Row, device_name, markdown, other_rows
 from lsfa_lib.storage.files import atomic_write
 from lsfa_lib.storage.results import commit, now
 
@@ -35,19 +35,13 @@ def main() -> None:
     others = [part for part in _sections() if part.splitlines()[0] != title]
     lines = markdown(rows).splitlines()
     if sys.argv[1:]:
-        lines = lines[:2] + _kept(title, {row.stage for row in rows}) + lines[2:]
+        own = "\n".join(part for part in _sections() if part.splitlines()[0] == title)
+        lines = lines[:2] + other_rows(own, {row.stage for row in rows}) + lines[2:]
     last = f"Measured last on {now()[:10]} at {commit()}"
     section = f"{title}\n\n{last}: {', '.join(names)}.\n\n" + "\n".join(lines) + "\n"
     with atomic_write(RESULTS) as file:
         file.write_text(INTRODUCTION + "\n".join([*others, section]), encoding="utf-8")
     print(f"written: {RESULTS}")
-
-
-def _kept(title: str, measured: set[str]) -> list[str]:
-    """Lines of this device's table about other stages."""
-    own = "\n".join(part for part in _sections() if part.splitlines()[0] == title)
-    lines = [line for line in own.splitlines() if line.startswith("| ")][1:]
-    return [line for line in lines if line.split("|")[1].strip() not in measured]
 
 
 def _sections() -> list[str]:

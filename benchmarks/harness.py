@@ -80,6 +80,12 @@ def markdown(rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def other_rows(text: str, measured: set[str]) -> list[str]:
+    """Rows of the table in a text whose first cell is not among the measured ones."""
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return [line for line in lines[1:] if line.split("|")[1].strip() not in measured]
+
+
 def device() -> torch.device:
     """Where the benchmarks put their inputs: the accelerator if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -27,6 +27,7 @@ import safetensors
 import tifffile
 from PIL import Image
 
+from benchmarks.harness import other_rows
 from lsfa_lib.demo.synthetic import STANDARD, DemoCounts, write_demo
 from lsfa_lib.storage.files import CHECKOUT, atomic_write
 from lsfa_lib.storage.results import commit, now
@@ -72,7 +73,7 @@ class Tally:
     uninterrupted_s: float = 0.0
     kills: int = 0
     completed: int = 0
-    """Times that it ended by itself, after kills or without one."""
+    """Times that it ended by itself."""
     inside: int = 0
     """Kills that left a temporary file, so in the middle of writing one."""
     lost: int = 0
@@ -92,21 +93,13 @@ def main(kills: int, names: list[str]) -> None:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             rows = list(pool.map(lambda case: _row(case, folder, kills), cases))
         assert _state(data) == before, "the inputs were modified"
-    table = pd.DataFrame(rows).to_markdown(index=False)
-    table += _kept({row["command"] for row in rows})
+    first = DOCUMENT.read_text("utf-8").partition("\n## Other")[0]
+    others = other_rows(first, {row["command"] for row in rows})
+    table = "\n".join([pd.DataFrame(rows).to_markdown(index=False), *others])
     text = TEMPLATE.read_text("utf-8").format(date=now()[:10], commit=commit(), table=table)
     with atomic_write(DOCUMENT) as file:
         file.write_text(text, encoding="utf-8")
     print(table)
-
-
-def _kept(measured: set[str]) -> str:
-    """Lines of the document's table about other commands."""
-    if not DOCUMENT.exists():
-        return ""
-    lines = DOCUMENT.read_text("utf-8").splitlines()
-    rows = [line for line in lines if line.startswith("| `lsfa ")]
-    return "".join(f"\n{line}" for line in rows if line.split("|")[1].strip() not in measured)
 
 
 def _cases(data: Path) -> list[Case]:
@@ -151,7 +144,7 @@ def _killed(case: Case, folder: Path, kills: int) -> Tally:
             tally.kills += 1
             print(f"{case.title}: {tally.kills} of {kills} kills", file=sys.stderr)
         note(tally, case, folder, records)
-        if process.returncode == 0 and fresh:  # the machine is as busy as now
+        if process.returncode == 0 and fresh:  # the load of the machine changes
             tally.uninterrupted_s = time.monotonic() - began
         if process.returncode == 0 or tally.kills == kills:
             tally.completed += 1
@@ -234,6 +227,7 @@ def _scores(folder: Path) -> list[Any]:
 
 
 def _row(case: Case, place: str, kills: int) -> dict[str, Any]:
+    """Kills a command in a folder of its own; its line of the table."""
     tally = _killed(case, Path(place) / case.title, kills)
     assert not tally.broken, tally.broken
     return {

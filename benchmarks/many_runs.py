@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from lsfa_lib.notebooks.find import find_notebook
 from lsfa_lib.notebooks.run import execute
 from lsfa_lib.storage.files import atomic_write
 from lsfa_lib.storage.results import commit, now
+from tests.browser_case import chromium
 
 CATEGORIES = ("biscuit", "orange", "seal", "spindle")
 CELLS = {name: {"only": name} for name in ("none", "CLC", "IFC", "both")}
@@ -206,18 +206,11 @@ def _by_part(seen: Progress, count: int) -> pd.DataFrame:
 
 def load_s(path: Path) -> float:
     """Seconds until the page is loaded in Chromium."""
-    from playwright.sync_api import sync_playwright
-
-    names = ("chromium", "chromium-browser", "google-chrome")
-    with sync_playwright() as started:
-        found = next(filter(None, map(shutil.which, names)))
-        browser = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+    with chromium() as browser:
         page = browser.new_page()
         began = time.perf_counter()
         page.goto(path.as_uri(), wait_until="load")
-        seconds = time.perf_counter() - began
-        browser.close()
-    return seconds
+        return time.perf_counter() - began
 
 
 if __name__ == "__main__":

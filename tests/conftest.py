@@ -89,6 +89,14 @@ def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A folder with one scan of an own camera."""
+    from reader_case import write_source
+
+    return write_source(tmp_path / "source")
+
+
+@pytest.fixture
 def tiny(demo_root: Path, tmp_path: Path) -> Config:
     """TINY on the small demo tree, with a cache of its own."""
     data = DataConfig(root=str(demo_root))

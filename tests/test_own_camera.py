@@ -49,7 +49,7 @@ def test_organised_pcd_keeps_its_rows_and_zeroes_what_was_not_read(tmp_path: Pat
 def test_clouds_without_rows_or_colours_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"flat\.pcd: 6 points of 6 x 1, expected an organised"):
         read_organised_cloud(write_pcd(tmp_path / "flat.pcd", width=6, height=1))
-    with pytest.raises(InputError, match=r"grey\.pcd: no colours, or all black"):
+    with pytest.raises(InputError, match=r"grey\.pcd: no colours, or only black"):
         read_organised_cloud(write_pcd(tmp_path / "grey.pcd", width=3, height=2, colour=False))
     (tmp_path / "mesh.ply").write_text("ply\nformat ascii 1.0\n")
     with pytest.raises(InputError, match=r"mesh\.ply: .*no end_header in its header"):

@@ -8,6 +8,7 @@ import pytest
 import tifffile
 from fuzz_readers import pcds, plys, points
 from PIL import Image, ImageOps
+from reader_case import CAMERA, SIZE, brought, colours, depths, put_depth
 
 from lsfa_lib.datasets.image_files import read_colour, read_mask
 from lsfa_lib.datasets.importing import Target, find_scans, import_scans
@@ -17,49 +18,9 @@ from lsfa_lib.datasets.mvtec3d import read_points
 from lsfa_lib.datasets.own_camera import read_depth, read_organised_cloud
 from lsfa_lib.storage.files import InputError
 
-SIZE = (24, 32)
-CAMERA = {"fx": 40.0, "fy": 40.0, "cx": 16.0, "cy": 12.0}
 ROWS = [[40.0, 0, 16.0], [0, 40.0, 12.0], [0, 0, 1.0]]
 FLAT = [40.0, 0, 16.0, 0, 40.0, 12.0, 0, 0, 1.0]
 COLUMNS = [40.0, 0, 0, 0, 40.0, 0, 16.0, 12.0, 1.0]
-
-
-def colours(seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (*SIZE, 3)).astype(np.uint8)
-
-
-def depths() -> np.ndarray:
-    return np.random.default_rng(0).integers(400, 600, SIZE).astype(np.uint16)
-
-
-def put_depth(path: Path, depth: np.ndarray) -> Path:
-    if path.suffix == ".npy":
-        np.save(path, depth)
-    elif path.suffix == ".tiff":
-        tifffile.imwrite(path, depth)
-    else:
-        Image.fromarray(depth).save(path)
-    return path
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """One scan, and beside it the camera."""
-    folder = tmp_path / "source"
-    folder.mkdir()
-    Image.fromarray(colours()).save(folder / "a.png")
-    put_depth(folder / "a_depth.png", depths())
-    (tmp_path / "camera.json").write_text(json.dumps(CAMERA))
-    return folder
-
-
-def brought(source: Path, **about: str):
-    """The only scan of a folder after its import."""
-    root = source.parent / "mine"
-    target = Target(root, "part", about.pop("split", "train"), **about)
-    import_scans(source, target, source.parent / "camera.json")
-    (scan,) = read_split(root, "part", target.split)
-    return scan
 
 
 # Clouds

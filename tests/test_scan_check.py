@@ -99,7 +99,7 @@ def test_readings_behind_the_camera_and_far_away_are_flagged(root: Path) -> None
     assert far.startswith(f"{path}: 1 points lie up to 65.5 m away, over 10 times the median")
     first, second = (path.with_name(f"{stem}.tiff") for stem in "bc")
     assert copies.startswith(f"{root / 'box'}: ")
-    assert f"scans are copies of others, such as {second} of {first}; keep one" in copies
+    assert f"of its scans are copies of others, such as {second} of {first}; keep one" in copies
 
 
 def test_the_check_ends_with_a_verdict_and_can_be_read_by_scripts(root: Path) -> None:

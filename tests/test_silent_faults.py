@@ -1,4 +1,4 @@
-"""Files that once gave a wrong result without a word: read rightly, or refused with the file."""
+"""Files that used to give a wrong result without a message: now read correctly, or refused."""
 
 import json
 import struct
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fuzz_readers import plys
 from PIL import Image
-from test_readers import CAMERA, SIZE, brought, colours, depths, put_depth, source
+from reader_case import CAMERA, SIZE, brought, colours, depths, put_depth
 from typer.testing import CliRunner
 
 from lsfa_lib.cli.app import app
@@ -25,7 +25,6 @@ from lsfa_lib.datasets.splitting import move_to_validation
 from lsfa_lib.datasets.tree_check import check_tree
 from lsfa_lib.storage.files import InputError, atomic_write
 
-__all__ = ["source"]
 MARKED = np.zeros(SIZE, bool)
 MARKED[5:9, 10:16] = True
 
@@ -173,7 +172,7 @@ def test_a_cloud_without_colours_in_its_field_takes_the_image(tmp_path: Path) ->
     image = np.random.default_rng(0).integers(1, 256, (6, 8, 3)).astype(np.uint8)
     Image.fromarray(image).save(tmp_path / "image.png")
     np.testing.assert_array_equal(read_organised_cloud(path, 1.0, tmp_path / "image.png")[0], image)
-    with pytest.raises(InputError, match=r"ascii\.ply: no colours, or all black"):
+    with pytest.raises(InputError, match=r"ascii\.ply: no colours, or only black"):
         read_organised_cloud(path)
 
 
@@ -243,7 +242,7 @@ def test_distortion_is_not_ignored(tmp_path: Path, lens: dict[str, Any]) -> None
 
 def test_skew_is_not_ignored(tmp_path: Path) -> None:
     skewed = {"K": [[40.0, 5.0, 16.0], [0, 40.0, 12.0], [0, 0, 1.0]]}
-    with pytest.raises(InputError, match=r"camera\.json: a skew of 5, but the points"):
+    with pytest.raises(InputError, match=r"camera\.json: a skew of 5, but points"):
         read_intrinsics(camera_file(tmp_path, skewed))
 
 
@@ -354,7 +353,7 @@ def test_good_in_capitals_is_no_defect(source: Path, split: str, kind: str) -> N
     brought(source)
     root = source.parent / "mine"
     (root / "part" / split / kind).mkdir(parents=True)
-    with pytest.raises(InputError, match=rf"{kind}: rename it to good, as this layout has it"):
+    with pytest.raises(InputError, match=rf"{kind}: rename it to good, the name in this layout"):
         entries(root, "part", split)  # type: ignore[arg-type]
 
 
@@ -363,7 +362,7 @@ def test_copies_are_found(source: Path) -> None:
     brought(source, split="validation")
     root = source.parent / "mine"
     (warning,) = [w for w in check_tree(root).warnings if "copies" in w]
-    assert warning.startswith(f"{root / 'part'}: 1 scans are copies of others, such as ")
+    assert warning.startswith(f"{root / 'part'}: 1 of its scans are copies of others, such as ")
 
 
 def test_links_survive_a_split(source: Path) -> None:

@@ -31,20 +31,20 @@ BOTH_SIZES = ("resolution", "image_size", "size")
 """A list or a block of width and height."""
 UNITS = ("depth_unit_m", "z_multiplication_factor", "depth_scale", "depth_units", "depth_unit")
 COUNTED = ("depth_factor", "png_depth_scale", "depth_map_factor", "scale")
-"""Units of depth per metre; 1 says nothing."""
+"""Depth units per metre; 1 is ignored, as the default of unrelated scales."""
 DISTORTIONS = (
     *("distortion", "distortion_coefficients", "distortion_coeffs", "dist_coeffs", "coeffs"),
     *("k1", "k2", "k3", "p1", "p2", "d"),
 )
 LEAST_DISTORTION = 1e-3
-"""Moves the corner of an image by less than a pixel."""
+"""Smaller coefficients are neglected."""
 ELSEWHERE = (
     *("extrinsic", "rotation", "translation", "pose"),
     *("rectification_matrix", "projection_matrix"),
 )
-"""Words in the names of blocks that hold other matrices."""
+"""Words in the names of blocks whose matrices are not intrinsics."""
 APART_PX = 0.01
-"""Numbers of one camera that are written twice may differ by this."""
+"""Tolerance for numbers of one camera that are given twice, px; also for skew."""
 READ = (
     "fx, fy, cx, cy (or ppx, ppy) in pixels, or a 3 x 3 matrix `K`, `camera_matrix` or "
     "`intrinsic_matrix`, as .json, .yaml, .xml or .txt, alone or under `depth`"
@@ -52,11 +52,11 @@ READ = (
 
 
 def read_cameras(path: Path) -> tuple[dict[str, dict[str, Any]], float]:
-    """Values of each camera in a file by its name, and metres per unit of depth (0: not said).
+    """Values of each camera in a file by its name, and metres per unit of depth (0: not given).
 
-    The values are those of `NAMES` and `SIZES`, None where missing, and `distorted`, a phrase if
-    the file has distortion or skew. Raises InputError for a file that cannot be read, and for two
-    different answers about one camera.
+    The values are those of `NAMES` and `SIZES`, px, None where missing, and `distorted`, which
+    names the distortion or skew that the file gives. Raises InputError for a file that cannot be
+    read or that contradicts itself.
     """
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give the camera's file")
@@ -80,7 +80,7 @@ def read_cameras(path: Path) -> tuple[dict[str, dict[str, Any]], float]:
 
 
 def _distinct(found: list[tuple[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """The cameras by name; one that is written a second time is left out."""
+    """The cameras by name; repetitions are left out."""
     kept: dict[str, dict[str, Any]] = {}
     for name, camera in found:
         if not any(all(_same(camera[n], own[n]) for n in NAMES | SIZES) for own in kept.values()):
@@ -170,7 +170,7 @@ def _size(value: Any) -> dict[str, Any]:
 
 
 def _distorted(own: Mapping[str, Any], skew: float) -> str:
-    """A phrase if a camera is not a plain pinhole; "" if it is."""
+    """Names the distortion or skew of a camera; "" for an ideal pinhole camera."""
     if abs(skew) > APART_PX:
         return f"a skew of {skew:g}"
     for name in DISTORTIONS:
@@ -188,7 +188,7 @@ def _matrix(value: Any) -> list[float] | None:
     """Nine numbers row by row of a 3 x 3 matrix, written flat or nested, by rows or columns.
 
     Its last row is (0, 0, 1). Of a 4 x 4 matrix the first three rows and columns; four numbers are
-    fx, fy, cx, cy. Raises ValueError if no reading has that.
+    fx, fy, cx, cy. Raises ValueError for anything else.
     """
     if isinstance(value, Mapping):
         value = value.get("data")

@@ -19,11 +19,13 @@ from lsfa_lib.storage.files import InputError
 TIFF = (".tif", ".tiff")
 JPEG = (".jpg", ".jpeg")
 LEAST_JPEG = 31
-"""Values up to this can be traces of compression."""
+"""Values up to this can be compression artefacts."""
 PLAIN = ("L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I", "F", "1")
 """Modes of Pillow whose values are brightness."""
 LONGEST_PX = 65_535
-"""Side of an image, as in a JPEG or a TIFF of 16 bits."""
+"""Longest side of an image: that of JPEG."""
+MOST_MARKED = 0.5
+"""Share of the frame that a defect can cover."""
 
 
 @contextmanager
@@ -68,7 +70,7 @@ def _read_8_bit(
 
 
 def _import_of(folder: Path) -> str:
-    """The command that converts a folder of a tree, such as test/good, to a tree of its own."""
+    """The command that imports a folder such as CATEGORY/test/good into another tree."""
     split = folder.parent.name
     if split not in ("train", "validation", "test"):
         return f"lsfa data import {shlex.quote(str(folder))} NAME"
@@ -112,18 +114,18 @@ def _png_bits(path: Path) -> int:
 
 
 def _require_range(path: Path, values: Shaped[np.ndarray, "*sizes"], least: int) -> None:
-    """Raises InputError for 16-bit values of which hardly any reaches `least`."""
+    """Raises InputError if 99.9 % of 16-bit values are below `least`."""
     if values.size and np.quantile(values, 0.999) < least:
         raise InputError(
-            f"{path}: nearly all of its values are below 1/16 of their range, as a camera of 12 "
-            "bits or fewer stores them in 16; export 8 bits"
+            f"{path}: nearly all of its values are below 1/16 of their range, as if 12 bits or "
+            "fewer had been stored in 16; export 8 bits"
         )
 
 
 def read_mask(path: Path) -> Mask:
     """True where any image, grey or coloured, is not black. Raises InputError.
 
-    Transparent pixels are not marked; where all opaque pixels are black, these are the marks.
+    Transparent pixels are not marked. If all opaque pixels are black, they are the marks.
     """
     values = _upright(path)
     opaque = np.ones(values.shape[:2], bool)
@@ -136,6 +138,16 @@ def read_mask(path: Path) -> Mask:
         raise InputError(f"{path}: an image of {values.shape}, expected a mask; draw it again")
     marked = _marked(values, path) & opaque
     return marked if marked.any() or opaque.all() else opaque
+
+
+def inverted(path: Path, mask: Mask) -> str:
+    """A sentence if a mask marks most of its frame, else ""."""
+    if mask.mean() <= MOST_MARKED:
+        return ""
+    return (
+        f"{path}: marks {mask.mean():.0%} of the frame, as an inverted mask does; mark the defect, "
+        "and leave all other pixels black or transparent"
+    )
 
 
 def _opened(path: Path) -> Image.Image:

@@ -69,7 +69,9 @@ def import_scans(
     _check(source, target, depth_unit_m)
     found = find_scans(source, target)
     if hidden := [scan.path for scan in found if Path(scan.name).name.startswith(".")]:
-        raise InputError(f"{hidden[0]}: its name begins with a dot, which hides it; use --prefix")
+        raise InputError(
+            f"{hidden[0]}: its name would begin with a dot, which hides it; add a --prefix"
+        )
     if not found:
         raise InputError(
             f"{source}: no scans in here; expected NAME.png with NAME_depth.png (or folders rgb "
@@ -91,16 +93,15 @@ def import_scans(
 
 
 def _require_same_form(target: Target, found: list[Entry]) -> None:
-    """Raises InputError if the category has scans of other modalities than the first one found."""
+    """Raises InputError if the category's scans have other modalities than those found."""
     category = target.root / target.category
-    there = [role for role in ("rgb", "xyz") if any(category.glob(f"*/*/{role}/[!.]*"))]
-    own = [role for role in ("rgb", "xyz") if getattr(found[0], role)]
+    words = {"rgb": "colour", "xyz": "points"}
+    there = [words[role] for role in words if any(category.glob(f"*/*/{role}/[!.]*"))]
+    own = [words[role] for role in words if getattr(found[0], role)]
     if there and there != own:
-        words = {"rgb": "colour", "xyz": "points"}
-        there, own = ([words[role] for role in roles] for roles in (there, own))
         raise InputError(
             f"{category}: its scans have {' and '.join(there)}, these have {' and '.join(own)}; "
-            "import them into a category of their own"
+            "import them into another category"
         )
 
 
@@ -219,7 +220,7 @@ def _folders(source: Path) -> list[Path]:
 
 
 def _unread(source: Path) -> list[Path]:
-    """Other folders, and links that lead nowhere."""
+    """Other folders, and broken links."""
     folders = _folders(source)
     places = [path for folder in (source, *folders) for path in visible(folder)]
     return [path for path in places if not path.is_file() and path not in folders]
@@ -243,7 +244,7 @@ def _check(source: Path, target: Target, depth_unit_m: float) -> None:
             f"--depth-unit-m {depth_unit_m:g} is not a length; give metres, such as 0.001"
         )
     if target.kind != "good" and target.kind.strip().casefold() == "good":
-        raise InputError(f"--kind {target.kind!r}: write it as good")
+        raise InputError(f"--kind {target.kind!r}: write good, in lower case")
     if target.split != "test" and target.kind != "good":
         raise InputError(
             f"{target.split} may hold only `good` scans, not {target.kind!r}; use --split test"

@@ -124,8 +124,8 @@ def _checked(path: Path, found: Mapping[str, Any], metres: float) -> Intrinsics:
     fx, fy, cx, cy = (float(found[name]) for name in NAMES)
     if found["distorted"]:
         raise InputError(
-            f"{path}: {found['distorted']}, but the points are computed by a pinhole camera "
-            "without; undistort the images, and give the intrinsics of the undistorted ones"
+            f"{path}: {found['distorted']}, but points are computed with an ideal pinhole camera; "
+            "undistort the images, and give the intrinsics of the undistorted ones"
         )
     if fx <= 0 or fy <= 0 or not 0.5 < fx / fy < 2:
         raise InputError(

@@ -30,7 +30,7 @@ SUFFIXES = {
 FOLDERS_OF = {"rgb": ("rgb",), "xyz": ("xyz",), "gt": ("gt", "ground_truth", "mask", "masks")}
 """Names of the folder of each role; the first that exists is read."""
 MISSPELT = {"good": ("good", "ok"), UNLABELLED: ("unlabelled", "unlabeled")}
-"""Kinds by other spellings, which would count as the name of a defect."""
+"""Other spellings, which would be taken for the name of a defect."""
 
 
 def pair_files(root: Path, category: str, split: SplitName) -> list[Entry | str]:
@@ -46,7 +46,7 @@ def _pair_kind(folder: Path) -> Iterator[Entry | str]:
     split = folder.parent.name
     for name, spellings in MISSPELT.items():
         if folder.name != name and folder.name.casefold() in spellings:
-            yield f"{folder}: rename it to {name}, as this layout has it"
+            yield f"{folder}: rename it to {name}, the name in this layout"
             return
     if split != "test" and folder.name != "good":
         yield f"{folder}: {split} may hold only `good` scans; move this folder to test"

@@ -22,7 +22,7 @@ SENTINEL_M = 1e5
 FAR = 10
 """A reading at this many times the median depth is far from everything that is inspected."""
 MOST_BEHIND = 0.1
-"""Points behind the camera for each one in front of it, in a cloud of the camera's frame."""
+"""Largest ratio of points behind the camera to points in front of it."""
 
 
 def read_organised_cloud(
@@ -43,7 +43,7 @@ def read_organised_cloud(
         rgb = cloud.colours.reshape(*size, 3)
     if rgb is None:
         raise InputError(
-            f"{path}: no colours, or all black, expected rgb or rgba; export the cloud with them, "
+            f"{path}: no colours, or only black, expected rgb or rgba; export the cloud with them, "
             "put a colour image of the same name beside it, or import it alone with --depth-only"
         )
     if rgb.shape[:2] != size:
@@ -55,7 +55,7 @@ def read_organised_cloud(
 
 
 def _require_aspect(path: Path, size: tuple[int, int], image: Path) -> None:
-    """Raises InputError where the image beside a coloured cloud shows that its rows are wrong."""
+    """Raises InputError if a coloured cloud and the image beside it differ in aspect ratio."""
     height, width = read_colour(image).shape[:2]
     if abs(width * size[0] / (height * size[1]) - 1) > ASPECT:
         raise InputError(
@@ -102,7 +102,7 @@ def read_depth(path: Path, camera: Intrinsics | None, unit_m: float = 0.0) -> Po
         z[values == np.iinfo(values.dtype).max] = 0
     unit = unit_m or camera.metres or _unit_of(values, z)
     known = np.isfinite(z) & (z > 0) & (np.nan_to_num(z) * unit < SENTINEL_M)
-    known &= ~_stand_ins(z, known)
+    known &= ~_sentinels(z, known)
     require_plausible(path, z[known], unit)
     fitted = at_size(camera, values.shape[1], values.shape[0], path)
     return points_of_depth(np.where(known, z, 0) * unit, fitted)
@@ -161,15 +161,15 @@ def measured_points(path: Path, xyz: Float64[np.ndarray, "H W 3"], unit_m: float
             "export the cloud in the camera's frame"
         )
     known &= z > 0
-    known &= ~_stand_ins(z, known)
+    known &= ~_sentinels(z, known)
     require_plausible(path, z[known], unit_m)
     return np.where(known[..., None], xyz * unit_m, 0).astype(np.float32)
 
 
-def _stand_ins(
+def _sentinels(
     z: Float64[np.ndarray, "H W"], known: Bool[np.ndarray, "H W"]
 ) -> Bool[np.ndarray, "H W"]:
-    """Where depths far behind all others are one and the same number: a camera's "no reading"."""
+    """True at repeated equal depths beyond `FAR` medians, by which a camera marks no reading."""
     far = known & (z > FAR * np.median(z[known])) if known.any() else known
     repeated = far.sum() > 1 and z[far].min() == z[far].max()
     return far if repeated else np.zeros_like(far)

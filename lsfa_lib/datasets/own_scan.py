@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lsfa_lib.datasets.entry import Entry, seen
-from lsfa_lib.datasets.image_files import read_colour, read_mask
+from lsfa_lib.datasets.image_files import inverted, read_colour, read_mask
 from lsfa_lib.datasets.intrinsics import MIDDLE, off_middle
 from lsfa_lib.datasets.names import SUFFIXES
 from lsfa_lib.datasets.own_camera import (
@@ -21,9 +21,6 @@ from lsfa_lib.datasets.registration import Grid, camera_of_grid, colour_on, grid
 from lsfa_lib.datasets.relief import shaded_depth
 from lsfa_lib.records import UNLABELLED, Mask, Points, Scan
 from lsfa_lib.storage.files import InputError
-
-MOST_MARKED = 0.5
-"""Larger shares of the frame are marked in inverted masks only."""
 
 
 def read_own(scan: Entry, camera: Intrinsics | None, unit_m: float = 0.0) -> Scan:
@@ -99,11 +96,8 @@ def _defect(scan: Entry, size: tuple[int, ...], photograph: tuple[int, ...], gri
     if defect.shape != size:
         defect = mask_on(grid, defect)
     marked = np.count_nonzero(defect)
-    if marked > MOST_MARKED * defect.size:
-        raise InputError(
-            f"{scan.gt}: marks {marked / defect.size:.0%} of the frame, as an inverted mask does; "
-            "mark the defect, and leave all else black or transparent"
-        )
+    if problem := inverted(scan.gt, defect):
+        raise InputError(problem)
     if scan.kind == "good" and marked:
         raise InputError(
             f"{scan.gt}: marks {marked} pixels as defective in a scan imported as good; import it "

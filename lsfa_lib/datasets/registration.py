@@ -100,9 +100,9 @@ def colour_on(grid: Grid, rgb: Rgb) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def mask_on(grid: Grid, mask: Mask) -> Bool[np.ndarray, "h w"]:
-    """True where a marked pixel has its centre in the pixel of the grid; False outside.
+    """True where a pixel of the grid contains the centre of a marked pixel; False outside.
 
-    On a grid finer than the mask: the value of the nearest pixel. So no thin defect is lost.
+    On a grid finer than the mask: the value of the nearest pixel. Thin defects are thus kept.
     """
     sums = np.pad(mask.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     (left, right), (top, bottom) = (

@@ -132,7 +132,7 @@ def check_tree(root: Path, config: Config | None = None, options: str = "") -> R
         every.problems += _compare_published(root, summaries, published)
     aligned = config is not None and (config.training.weights.la or config.training.weights.ga)
     if aligned and all(math.isnan(split.distances_m[0]) for split in summaries):
-        options += " --only none"  # colour cannot be aligned with points that are not there
+        options += " --only none"  # without points there is nothing to align colour with
     odd = tuple(path for category in found for path in odd_files(root / category))
     problems, warnings = tuple(every.problems), tuple(every.warnings)
     return Report(root, tuple(summaries), published, problems, odd, warnings, options)
@@ -174,8 +174,8 @@ def _copies(category: Path, contents: dict[str, list[Path]]) -> list[str]:
         return []
     count = sum(map(len, copied)) - len(copied)
     return [
-        f"{category}: {count} scans are copies of others, such as {copied[0][1]} of "
-        f"{copied[0][0]}; keep one of each: a copy of a training scan is no test"
+        f"{category}: {count} of its scans are copies of others, such as {copied[0][1]} of "
+        f"{copied[0][0]}; keep one of each, so that test scans are not training scans"
     ]
 
 
