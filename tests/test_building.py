@@ -6,9 +6,10 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from scipy.linalg import fractional_matrix_power
 
 from lsfa_lib.config import BankConfig
-from lsfa_lib.detection.building import Moments, build_bank, restandardised
+from lsfa_lib.detection.building import Moments, build_bank, restandardised, whitening_of
 from lsfa_lib.detection.coreset import greedy_k_centre
 from lsfa_lib.detection.memory import Bank, nearest_rows
 from lsfa_lib.storage.files import InputError
@@ -105,6 +106,14 @@ def test_whitened_distances_equal_those_of_scaled_principal_components():
     own, bank_rows = ((x.double() @ directions.T) * scale for x in (queries, rows))
     expected = torch.cdist(own, bank_rows).amin(1)
     torch.testing.assert_close(nearest_rows(queries, bank)[0].double(), expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_whitening_is_a_power_of_the_covariance(power: float) -> None:
+    covariance = torch.cov(features(200).double().T)
+    ridge = 0.05 * covariance.trace() / 32 * torch.eye(32, dtype=torch.float64)
+    expected = fractional_matrix_power((covariance + ridge).numpy(), -power / 2)
+    np.testing.assert_allclose(whitening_of(covariance, power).numpy(), expected, atol=1e-6)
 
 
 def test_whitening_of_half_power_lies_between_none_and_all():
