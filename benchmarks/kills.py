@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ class Tally:
 
 
 def main(kills: int, names: list[str]) -> None:
-    """Kills the named commands, or all, as many times; prints the table and writes the document."""
+    """Kills the named commands, or all, as many times; each line is written when it is complete."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         counts = DemoCounts(train=8, validation=2, good=4, each_defect=1)
@@ -91,11 +91,16 @@ def main(kills: int, names: list[str]) -> None:
         before = _state(data)
         cases = [case for case in _cases(data) if not names or case.title in names]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            rows = list(pool.map(lambda case: _row(case, folder, kills), cases))
+            waiting = [pool.submit(_row, case, folder, kills) for case in cases]
+            for each in as_completed(waiting):
+                _record(each.result())
         assert _state(data) == before, "the inputs were modified"
-    first = DOCUMENT.read_text("utf-8").partition("\n## Other")[0]
-    others = other_rows(first, {row["command"] for row in rows})
-    table = "\n".join([pd.DataFrame(rows).to_markdown(index=False), *others])
+
+
+def _record(row: dict[str, Any]) -> None:
+    """Writes the line of one command; the others keep theirs."""
+    others = other_rows(DOCUMENT.read_text("utf-8").partition("\n## Other")[0], {row["command"]})
+    table = "\n".join([pd.DataFrame([row]).to_markdown(index=False), *others])
     text = TEMPLATE.read_text("utf-8").format(date=now()[:10], commit=commit(), table=table)
     with atomic_write(DOCUMENT) as file:
         file.write_text(text, encoding="utf-8")

@@ -21,7 +21,7 @@ from lsfa_lib.detection.saved import save
 from lsfa_lib.evaluation import metrics
 from lsfa_lib.features.extract import Encoders, load_encoders
 from lsfa_lib.features.lazy_scan import good_features, read_sample
-from lsfa_lib.methods.fitting import fit_method
+from lsfa_lib.methods.fitting import fit_detector, fit_method
 from lsfa_lib.methods.lsfa import Learned
 from lsfa_lib.methods.table import find_method
 from lsfa_lib.pseudo.defects import KINDS, pseudo_defects
@@ -232,9 +232,7 @@ def test_seed_and_shots_of_a_pseudo_set(case: Case) -> None:
 def test_learned_is_the_detector_of_the_straight_path(case: Case, tmp_path: Path) -> None:
     for name, config in {"own": case.config, "none": with_losses(case.config, "none")}.items():
         save(learned(config, case.pseudo, 3), tmp_path / name)
-        fitted = fit_method(LSFA, "seal", config, 3, Stopwatch()).predict
-        assert isinstance(fitted, Learned)
-        save(fitted.detector, tmp_path / "path")
+        save(fit_detector("seal", config, 3).detector, tmp_path / "path")
         assert (tmp_path / name).read_bytes() == (tmp_path / "path").read_bytes()
 
 

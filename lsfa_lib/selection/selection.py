@@ -20,6 +20,7 @@ from lsfa_lib.config import Config, fields_of
 from lsfa_lib.detection.detector import Detector, evidence, fit, fuse, scales_of, standardise
 from lsfa_lib.detection.labelled import labelled_patches
 from lsfa_lib.evaluation import metrics
+from lsfa_lib.features.lazy_scan import fixed_threads
 from lsfa_lib.methods.fitting import Fitted
 from lsfa_lib.methods.lsfa import Learned, trained_adaptors
 from lsfa_lib.records import Mode, Prediction
@@ -147,10 +148,11 @@ def learned(config: Config, pseudo: PseudoSet, seed: int) -> Detector:
 
     With `shots`, every seed trains on the scans drawn by the seed of the pseudo set.
     """
-    trained = trained_adaptors(pseudo.train, config, seed)
-    adaptors = trained.adaptors if trained else None
-    labelled = labelled_patches(pseudo.scans, pseudo.encoders, adaptors, config, seed)
-    return fit(pseudo.train, pseudo.good, config, seed, adaptors, labelled)
+    with fixed_threads(config.threads):
+        trained = trained_adaptors(pseudo.train, config, seed)
+        adaptors = trained.adaptors if trained else None
+        labelled = labelled_patches(pseudo.scans, pseudo.encoders, adaptors, config, seed)
+        return fit(pseudo.train, pseudo.good, config, seed, adaptors, labelled)
 
 
 def rank_correlation(selected: Sequence[float], tested: Sequence[float]) -> float:
