@@ -98,7 +98,9 @@ def _require_same_form(target: Target, found: list[Entry]) -> None:
     words = {"rgb": "colour", "xyz": "points"}
     there = [words[role] for role in words if any(category.glob(f"*/*/{role}/[!.]*"))]
     own = [words[role] for role in words if getattr(found[0], role)]
-    if there and there != own:
+    # Points are written after colour: another import may be at its first scan, or was killed there.
+    begun = there == own[:1] and len([*category.glob("*/*/*/[!.]*")]) == 1
+    if there and there != own and not begun:
         raise InputError(
             f"{category}: its scans have {' and '.join(there)}, these have {' and '.join(own)}; "
             "import them into another category"
