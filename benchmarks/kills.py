@@ -1,6 +1,6 @@
 """SIGKILL at random moments of each command: `python -m benchmarks.kills 50 [COMMAND...]`.
 
-Writes docs/reliability.md, where commands that are not named keep their lines. A command is
+Writes docs/reliability.md, where commands that are not named keep their rows. A command is
 started, killed with its workers and started again in the same folder until it ends by itself. Its
 results must then equal those of an uninterrupted one.
 """
@@ -83,7 +83,7 @@ class Tally:
 
 
 def main(kills: int, names: list[str]) -> None:
-    """Kills the named commands, or all, as many times; each line is written when it is complete."""
+    """Kills each named command, or each of all, `kills` times; its row is written at once."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         counts = DemoCounts(train=8, validation=2, good=4, each_defect=1)
@@ -91,14 +91,13 @@ def main(kills: int, names: list[str]) -> None:
         before = _state(data)
         cases = [case for case in _cases(data) if not names or case.title in names]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            waiting = [pool.submit(_row, case, folder, kills) for case in cases]
-            for each in as_completed(waiting):
-                _record(each.result())
+            for row in as_completed([pool.submit(_row, case, folder, kills) for case in cases]):
+                _record(row.result())
         assert _state(data) == before, "the inputs were modified"
 
 
 def _record(row: dict[str, Any]) -> None:
-    """Writes the line of one command; the others keep theirs."""
+    """Writes the row of one command into the document; the other rows stay."""
     others = other_rows(DOCUMENT.read_text("utf-8").partition("\n## Other")[0], {row["command"]})
     table = "\n".join([pd.DataFrame([row]).to_markdown(index=False), *others])
     text = TEMPLATE.read_text("utf-8").format(date=now()[:10], commit=commit(), table=table)

@@ -64,7 +64,7 @@ def test_the_device_computes_and_refuses_tensors_of_the_host(elsewhere: None) ->
 def test_scores_on_another_device_are_those_of_the_cpu(
     recipe: str, tiny: Config, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Each step of training enlarges rounding, by an amount that depends on the processor.
+    # Training amplifies rounding differences, by an amount that depends on the processor.
     monkeypatch.setattr(head_training, "STEPS", 20)
     config = configure(replace(tiny, cache=""), RECIPES[recipe])
     expected = run_category("seal", config, 0)
@@ -74,7 +74,7 @@ def test_scores_on_another_device_are_those_of_the_cpu(
         for own, other in zip(predictions, expected.predictions[mode], strict=True):
             assert isinstance(own.anomaly_map, Elsewhere)
             assert own.image_score == pytest.approx(other.image_score, abs=1e-3)
-            # Sums in another order; whitening and trained heads enlarge their rounding.
+            # Sums in another order; whitening and trained heads amplify rounding differences.
             torch.testing.assert_close(
                 own.anomaly_map.cpu(), other.anomaly_map, rtol=3e-4, atol=1e-3
             )

@@ -1,6 +1,7 @@
 """Files as cameras and their software write them: metres, RGB of 8 bits, holes, or a sentence."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from lsfa_lib.datasets.image_files import read_colour, read_mask
 from lsfa_lib.datasets.importing import Target, find_scans, import_scans
 from lsfa_lib.datasets.intrinsics import Intrinsics, at_size, read_intrinsics
 from lsfa_lib.datasets.layouts import entries, read_split
-from lsfa_lib.datasets.mvtec3d import read_points
+from lsfa_lib.datasets.mvtec3d import read_points, scan_file
 from lsfa_lib.datasets.own_camera import read_depth, read_organised_cloud
 from lsfa_lib.storage.files import InputError
 
@@ -350,6 +351,34 @@ def test_another_scan_of_the_same_name_is_not_lost(source: Path) -> None:
         import_scans(source, Target(root, "part", "train"), camera)
     assert import_scans(source, Target(root, "part", "train", prefix="day2_"), camera).written == 1
     assert [e.name[-6:] for e in entries(root, "part", "train")] == ["good/a", "day2_a"]
+
+
+@pytest.mark.parametrize("left", [("gt",), ("gt", "rgb")])
+def test_an_import_that_was_killed_at_its_first_scan_is_completed(
+    source: Path, left: tuple[str, ...]
+) -> None:
+    whole = brought(source)
+    for role in {"gt", "rgb", "xyz"}.difference(left):
+        shutil.rmtree(source.parent / "mine" / "part" / "train" / "good" / role)
+    again = brought(source)
+    np.testing.assert_array_equal(again.rgb, whole.rgb)
+    np.testing.assert_array_equal(again.xyz, whole.xyz)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "reason"),
+    [("", "a different scan is called part/train/good/a already"), ("b", "its scans have colour,")],
+)
+def test_colour_without_points_is_never_replaced(source: Path, prefix: str, reason: str) -> None:
+    (source / "a_depth.png").rename(source.parent / "a_depth.png")
+    target = Target(source.parent / "mine", "part", "train", images_only=True)
+    import_scans(source, target)
+    kept = scan_file(target.root, "part/train/good/a", "rgb").read_bytes()
+    (source.parent / "a_depth.png").rename(source / "a_depth.png")
+    Image.fromarray(colours(1)).save(source / "a.png")
+    with pytest.raises(InputError, match=reason):
+        brought(source, prefix=prefix)
+    assert scan_file(target.root, "part/train/good/a", "rgb").read_bytes() == kept
 
 
 def test_images_alone_are_imported_where_asked_for(source: Path) -> None:

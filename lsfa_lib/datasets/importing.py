@@ -83,10 +83,11 @@ def import_scans(
         intrinsics = replace(intrinsics, metres=depth_unit_m)
     new = []
     for scan in found:
-        if not scan_file(target.root, scan.name, "xyz" if scan.xyz else "rgb").exists():
-            new.append(scan)
-        else:
+        there = [r for r in ("rgb", "xyz") if scan_file(target.root, scan.name, r).exists()]
+        if there:
             _require_same(scan, read_own(scan, intrinsics, depth_unit_m), target.root)
+        if ("xyz" if scan.xyz else "rgb") not in there:
+            new.append(scan)
     for scan in progress(new, f"{target.category} {target.split}"):
         write_scan(target.root, read_own(scan, intrinsics, depth_unit_m))
     return Imported([scan.name for scan in found], len(new), _unread(source))
@@ -95,12 +96,14 @@ def import_scans(
 def _require_same_form(target: Target, found: list[Entry]) -> None:
     """Raises InputError if the category's scans have other modalities than those found."""
     category = target.root / target.category
-    words = {"rgb": "colour", "xyz": "points"}
-    there = [words[role] for role in words if any(category.glob(f"*/*/{role}/[!.]*"))]
-    own = [words[role] for role in words if getattr(found[0], role)]
-    # Points are written after colour: another import may be at its first scan, or was killed there.
-    begun = there == own[:1] and len([*category.glob("*/*/*/[!.]*")]) == 1
-    if there and there != own and not begun:
+    points = any(category.glob("*/*/xyz/[!.]*"))
+    # Points are written last: without any, colour of these names may be an unfinished import.
+    both = [] if points else [scan.name for scan in found if scan.rgb and scan.xyz]
+    begun = {scan_file(target.root, name, "rgb") for name in both}
+    colour = any(path not in begun for path in category.glob("*/*/rgb/[!.]*"))
+    there = ["colour"] * colour + ["points"] * points
+    own = ["colour"] * bool(found[0].rgb) + ["points"] * bool(found[0].xyz)
+    if there and there != own:
         raise InputError(
             f"{category}: its scans have {' and '.join(there)}, these have {' and '.join(own)}; "
             "import them into another category"
@@ -108,17 +111,19 @@ def _require_same_form(target: Target, found: list[Entry]) -> None:
 
 
 def _require_same(entry: Entry, scan: Scan, root: Path) -> None:
-    path = scan_file(root, scan.name, "xyz" if entry.xyz else "rgb")
-    rgb = entry.rgb and scan_file(root, scan.name, "rgb")
-    mask = scan_file(root, scan.name, "gt")
-    gt = mask if mask.exists() else None
-    stored = read_scan(Entry(scan.name, scan.kind, rgb, entry.xyz and path, gt))
+    """Raises InputError if the files that `scan` has under `root` hold something else."""
+    rgb, xyz, gt = (
+        path if path.exists() else None
+        for path in (scan_file(root, scan.name, role) for role in ("rgb", "xyz", "gt"))
+    )
+    stored, path = read_scan(Entry(scan.name, scan.kind, rgb, xyz, gt)), xyz or rgb
     if gt and not np.array_equal(stored.defect, scan.defect):
         raise InputError(
             f"{entry.gt or entry.path}: {gt} marks other pixels; remove {path} to import the scan "
             "again with this mask"
         )
-    if not (np.array_equal(stored.rgb, scan.rgb) and np.array_equal(stored.xyz, scan.xyz)):
+    pairs = [(stored.rgb, scan.rgb)] * bool(rgb) + [(stored.xyz, scan.xyz)] * bool(xyz)
+    if not all(np.array_equal(*pair) for pair in pairs):
         raise InputError(
             f"{entry.rgb or entry.xyz}: a different scan is called {scan.name} already ({path}); "
             "import these with --prefix, such as --prefix day2_, or remove the other"

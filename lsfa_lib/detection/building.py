@@ -72,8 +72,9 @@ def whitening_of(covariance: Float[Tensor, "D D"], power: float) -> Float[Tensor
     """W that gives `rows @ W` equal variance in all directions (power 1), or in part (below 1).
 
     W = V diag((l + 0.05 mean(l))^(-power / 2)) V', V and l from the covariance of the rows. The 5 %
-    keep directions of almost no variance, which are noise, from dominating. V' changes no distance
-    and makes W unique: signs of V, and directions of equal variance, depend on the processor.
+    keep directions of almost no variance, which are noise, from dominating. V' preserves distances
+    and makes W unique: the eigenvectors' signs, and their choice where variances are equal, differ
+    between processors.
     """
     variances, directions = torch.linalg.eigh(covariance)
     scale = (variances.clamp_min(0) + 0.05 * variances.mean()).pow(-power / 2)
