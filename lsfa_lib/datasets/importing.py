@@ -6,25 +6,19 @@ its defect may come with it. The sources are not changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from lsfa_lib.datasets.entry import SPLITS, Entry, SplitName, seen, visible
+from lsfa_lib.datasets.entry import SPLITS, Entry, SplitName, seen
 from lsfa_lib.datasets.layouts import read_scan
 from lsfa_lib.datasets.mvtec3d import scan_file, write_scan
-from lsfa_lib.datasets.names import SUFFIXES as SUFFIXES
-from lsfa_lib.datasets.names import WORDS as WORDS
-from lsfa_lib.datasets.names import key, role_of, stated_role
 from lsfa_lib.datasets.own_camera import read_intrinsics
-from lsfa_lib.datasets.own_scan import read_own as read_own
+from lsfa_lib.datasets.own_scan import read_own
+from lsfa_lib.datasets.pairing import files_by_role, pair_files, unread
 from lsfa_lib.records import Scan
 from lsfa_lib.storage.files import InputError, progress
-
-ByRole = dict[str, dict[str, tuple[str, Path]]]
-"""Role -> key of a scan -> its stem and its file of this role."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +84,7 @@ def import_scans(
             new.append(scan)
     for scan in progress(new, f"{target.category} {target.split}"):
         write_scan(target.root, read_own(scan, intrinsics, depth_unit_m))
-    return Imported([scan.name for scan in found], len(new), _unread(source))
+    return Imported([scan.name for scan in found], len(new), unread(source))
 
 
 def _require_same_form(target: Target, found: list[Entry]) -> None:
@@ -137,7 +131,7 @@ def find_scans(source: Path, target: Target) -> list[Entry]:
     """
     prefix = f"{target.category}/{target.split}/{target.kind}/{target.prefix}"
     if target.images_only:
-        by_role, problems = _by_role(source)
+        by_role, problems = files_by_role(source)
         if problems:
             raise InputError(problems[0])
         colours, masks = by_role["colour"], by_role["mask"]
@@ -149,88 +143,6 @@ def find_scans(source: Path, target: Target) -> list[Entry]:
     if problems := [item for item in items if isinstance(item, str)]:
         raise InputError(problems[0])
     return [item for item in items if isinstance(item, Entry)]
-
-
-def pair_files(source: Path, prefix: str, kind: str, colour: bool = True) -> list[Entry | str]:
-    """The complete scans in a folder, and a sentence for each problem with any other.
-
-    Without `colour`, depth images and clouds are complete alone; colour images are left out.
-    """
-    by_role, problems = _by_role(source)
-    colours, depths, masks, clouds = (by_role[r] for r in ("colour", "depth", "mask", "cloud"))
-    problems += _unpaired(source, by_role, colour)
-    complete = {n: own for n, own in depths.items() if n in colours or not colour} | clouds
-    return [
-        *problems,
-        *(
-            Entry(
-                f"{prefix}{stem}",
-                kind,
-                colours.get(n, (stem, xyz))[1] if colour else None,
-                xyz,
-                masks.get(n, ("", None))[1],
-            )
-            for n, (stem, xyz) in sorted(complete.items())
-            if n not in depths.keys() & clouds.keys()
-        ),
-    ]
-
-
-def _unpaired(source: Path, by_role: ByRole, colour: bool) -> Iterator[str]:
-    """A sentence for each file without its partner, and for each second one."""
-    colours, depths, clouds = (by_role[role] for role in ("colour", "depth", "cloud"))
-    for name, (stem, depth) in depths.items():
-        if colour and name not in colours:
-            yield (
-                f"{depth}: no colour image {stem}.png next to it; give both the same stem, or "
-                f"import depth alone with --depth-only{seen(source)}"
-            )
-        elif name in clouds:
-            yield f"{depth}: there is a cloud {stem} too; keep one of them"
-        elif colour and depth.suffix.lower() == ".raw":
-            yield (
-                f"{depth}: depths of a viewer's snapshot, which are not aligned to its colour "
-                "image; align them in the camera's software, or import depth with --depth-only"
-            )
-    for name, (stem, path) in colours.items():
-        if colour and name not in clouds | depths:
-            yield (
-                f"{path}: no depth image {stem}_depth.png or cloud next to it; give both the same "
-                f"stem, or import images alone with --images-only{seen(source)}"
-            )
-
-
-def _by_role(source: Path) -> tuple[ByRole, list[str]]:
-    """For each role (stem, file) by the key of the scan; a sentence for each second one."""
-    found: ByRole = {role: {} for role in SUFFIXES}
-    problems = []
-    folders = _folders(source)
-    files = [p for folder in (source, *folders) for p in visible(folder) if p.is_file()]
-    stated = [stated_role(path, source) for path in files]
-    known = {key(stem) for role, stem in stated if role}
-    for path in files:
-        role, stem = role_of(path, source, known)
-        if path.suffix.lower() not in SUFFIXES[role]:
-            continue
-        other = found[role].get(key(stem))
-        if other and role == "depth" and path.suffix.lower() == ".raw":
-            del found[role][key(stem)]  # the viewer's coloured picture of these depths
-        elif other:
-            problems.append(f"{path}: {other[1].name} is the same scan's {role}; keep one")
-        found[role].setdefault(key(stem), (stem, path))
-    return found, problems
-
-
-def _folders(source: Path) -> list[Path]:
-    """The folders of a role, such as rgb and depth."""
-    return [p for p in visible(source) if p.is_dir() and p.name.casefold() in WORDS]
-
-
-def _unread(source: Path) -> list[Path]:
-    """Other folders, and broken links."""
-    folders = _folders(source)
-    places = [path for folder in (source, *folders) for path in visible(folder)]
-    return [path for path in places if not path.is_file() and path not in folders]
 
 
 def _check(source: Path, target: Target, depth_unit_m: float) -> None:

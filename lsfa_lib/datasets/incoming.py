@@ -6,14 +6,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lsfa_lib.datasets import eyecandies, importing, mvtec3d
+from lsfa_lib.datasets import eyecandies, mvtec3d
 from lsfa_lib.datasets.entry import Entry, visible
 from lsfa_lib.datasets.layouts import read_scan
+from lsfa_lib.datasets.names import SUFFIXES, WORDS, role_of
 from lsfa_lib.datasets.own_camera import Intrinsics
+from lsfa_lib.datasets.own_scan import read_own
+from lsfa_lib.datasets.pairing import pair_files
 from lsfa_lib.records import UNLABELLED, Scan
 from lsfa_lib.storage.files import InputError
 
-ROLES = {*mvtec3d.SUFFIXES, *importing.WORDS, "data"}
+ROLES = {*mvtec3d.SUFFIXES, *WORDS, "data"}
 """Folders that hold files of the scans of the folder they lie in."""
 EXPECTED = (
     "folders rgb and xyz, NAME.png with NAME_depth.png, organised NAME.pcd or NAME.ply, or files "
@@ -66,7 +69,7 @@ def require_scans(found: Incoming, paths: Sequence[Path]) -> None:
 
 def require_camera(found: Incoming, camera: Intrinsics | None) -> None:
     """Raises InputError if there are depth images but no intrinsics."""
-    clouds = importing.SUFFIXES["cloud"]
+    clouds = SUFFIXES["cloud"]
     own = [e.xyz for e in found.entries if e.xyz and _is_own(e)]
     depths = [path for path in own if path.suffix.lower() not in clouds]
     if depths and camera is None:
@@ -78,7 +81,7 @@ def require_camera(found: Incoming, camera: Intrinsics | None) -> None:
 
 def read_incoming(entry: Entry, camera: Intrinsics | None, unit_m: float = 0.0) -> Scan:
     """The scan of an entry, by the reader of its layout. Raises InputError."""
-    return importing.read_own(entry, camera, unit_m) if _is_own(entry) else read_scan(entry)
+    return read_own(entry, camera, unit_m) if _is_own(entry) else read_scan(entry)
 
 
 def _is_own(entry: Entry) -> bool:
@@ -95,7 +98,7 @@ def _scans_of(
             prefix = "" if relative == "." else f"{relative}/"
             yield from _scans_in(folder, prefix, captured, light)
         return
-    if path.suffix.lower() in importing.SUFFIXES["cloud"] and "3d" in captured:
+    if path.suffix.lower() in SUFFIXES["cloud"] and "3d" in captured:
         yield Entry(path.stem, UNLABELLED, path if "rgb" in captured else None, path, None)
         return
     folder = path.parent.parent if path.parent.name in ROLES else path.parent
@@ -134,7 +137,7 @@ def _scans_in(
         roles = ["rgb", "xyz"] if colour else ["xyz"]
         yield from map(_unlabelled, mvtec3d.pair_folder(folder, roles, prefix, UNLABELLED))
     else:
-        yield from map(_unlabelled, importing.pair_files(folder, prefix, UNLABELLED, colour))
+        yield from map(_unlabelled, pair_files(folder, prefix, UNLABELLED, colour))
 
 
 def _unlabelled(item: Entry | str) -> Entry | str:
@@ -146,7 +149,7 @@ def _images(paths: Sequence[Path], prefix: str) -> Iterator[Entry | str]:
     """Images alone, for a detector trained without 3D; depth images and masks are none."""
     known: dict[str, Path] = {}
     for path in paths:
-        role, stem = importing.role_of(path, path.parent)
+        role, stem = role_of(path, path.parent)
         if path.suffix.lower() not in mvtec3d.SUFFIXES["rgb"] or role != "colour":
             continue
         if stem in known:

@@ -58,8 +58,13 @@ class InProcess(Engine):  # type: ignore[misc]
         with _one_at_a_time, _restored_process():
             with _kernel() as client:
                 recorder = NotebookClient(nb_man.nb, record_timing=False)
+                path = nb_man.output_path
                 for index, cell in enumerate(nb_man.nb.cells):
+                    # Written once before each code cell, for a process that is killed in it;
+                    # papermill would write the growing notebook twice for every cell.
+                    nb_man.output_path = path if cell.cell_type == "code" else None
                     nb_man.cell_start(cell, index)
+                    nb_man.output_path = None
                     succeeded = _execute(client, recorder, cell, index)
                     if not succeeded:
                         nb_man.cell_exception(cell, index)
