@@ -29,7 +29,7 @@ from lsfa_lib.studies.walkthrough import answer
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 LESSONS = (
     *("04_components", "05_ifc", "06_clc", "07_adaptor", "08_few_shot", "09_finetuning"),
-    *("10_sensitivity", "12_recipes", "13_crossmodal"),
+    *("10_sensitivity", "12_recipes", "13_crossmodal", "17_bank"),
 )
 STUDIES = ("03_main_results", "14_methods", "16_validity")
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -179,6 +179,17 @@ def test_a_linear_adaptor_changes_one_patch_and_attention_all(live: lesson.Lesso
 def test_a_larger_bank_covers_more(live: lesson.Lesson) -> None:
     few, many = mechanism_detector.coverage(live, (1, 4), "3d").values()
     assert np.nanmean(many) < np.nanmean(few)
+
+
+def test_the_cover_radius_is_the_largest_distance_of_all_training_patches(
+    live: lesson.Lesson,
+) -> None:
+    some = mechanism_detector.cover(live, {"bank.keep_ratio": 0.1})
+    rows = np.concatenate([rows_of(features, "rgb") for features in live.train])
+    scaled = torch.from_numpy((rows - some.bank.mean) / some.bank.std).double()
+    gaps = torch.cdist(scaled, some.bank.rows.double()).min(1).values
+    assert some.radius == pytest.approx(float(gaps.max()), rel=1e-4)
+    assert mechanism_detector.cover(live, {"bank.keep_ratio": 1.0}).radius < 1e-2
 
 
 def test_a_constant_changes_the_maximum_and_not_the_contrast(live: lesson.Lesson) -> None:

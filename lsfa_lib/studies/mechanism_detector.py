@@ -1,9 +1,10 @@
-"""What structure, few shots, fine-tuning, recipes and CFM do, measured on a few scans."""
+"""What structure, few shots, banks, fine-tuning, recipes and CFM do, measured on a few scans."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from lsfa_lib.adaptation.finetune import Finetuned, finetune
 from lsfa_lib.config import Config, replaced, with_losses
 from lsfa_lib.detection.detector import fit_banks, search
 from lsfa_lib.detection.maps import contrast, map_valid, smooth_map, top_mean
+from lsfa_lib.detection.memory import Bank
 from lsfa_lib.features.cache import extract
 from lsfa_lib.features.extract import distinct_rows, load_encoders
 from lsfa_lib.features.geometry import copying_weights
@@ -55,19 +57,42 @@ def parameters(adaptors: Adaptors) -> int:
     return sum(p.numel() for n, p in adaptors.named_parameters() if ".layers." in n)
 
 
+@dataclass(frozen=True)
+class Cover:
+    """A bank and how far patches are from its rows, in standard deviations of all training rows."""
+
+    bank: Bank
+    radius: float
+    """Largest distance of a training patch: the cover radius, which greedy k-centre minimises."""
+    good: Patches
+    """Of the good validation scan."""
+    bad: Patches
+    """Of the defective scan."""
+
+
+def cover(lesson: Lesson, fields: Mapping[str, Any], m: Modality = "rgb") -> Cover:
+    """The bank of all scans with these fields of the config, such as bank.keep_ratio."""
+    config = replaced(lesson.config, {"bank.statistics": "own", **fields})
+    train = [replace(each, by_modality={m: each.by_modality[m]}) for each in lesson.train]
+    banks = fit_banks(train, config, lesson.seed)
+
+    def distances(features: PatchFeatures) -> Float[np.ndarray, " V"]:
+        return search(banks, features, config)[m].distances[features.valid].cpu().numpy()
+
+    good, bad = (view.features["frozen"] for view in (lesson.good, lesson.bad))
+    radius = max(float(distances(features).max()) for features in train)
+    maps = (on_grid(distances(features), features) for features in (good, bad))
+    return Cover(banks[m], radius, *maps)
+
+
 def coverage(lesson: Lesson, shots: Sequence[int], m: Modality = "rgb") -> dict[int, Patches]:
     """Distance of each patch of the good scan to the bank of so many training scans.
 
     Standardised as in the bank of all of them, so that the numbers can be compared.
     """
-    config, found = lesson.config, {}
-    features = lesson.good.features["frozen"]
-    scale = fit_banks(lesson.train, config, lesson.seed)[m].std
-    for count in shots:
-        banks = fit_banks(lesson.train[:count], config, lesson.seed)
-        distances = search(banks, features, config)[m].distances * (banks[m].std / scale)
-        found[count] = on_grid(distances[features.valid].cpu().numpy(), features)
-    return found
+    scale = cover(lesson, {}, m).bank.std
+    found = {n: cover(replace(lesson, train=lesson.train[:n]), {}, m) for n in shots}
+    return {n: own.good * (own.bank.std / scale) for n, own in found.items()}
 
 
 def tuned(lesson: Lesson, method: str, steps: int, rate: float, scans: int = 3) -> Finetuned:
