@@ -23,6 +23,7 @@ from lsfa_lib.notebooks.find import find_notebook, parameters_of
 from lsfa_lib.notebooks.run import execute
 from lsfa_lib.pages import report
 from lsfa_lib.pages.equations import OfflineExporter
+from lsfa_lib.records import PatchFeatures
 from lsfa_lib.studies import lesson, mechanism, mechanism_detector
 from lsfa_lib.studies.walkthrough import answer
 
@@ -181,14 +182,18 @@ def test_a_larger_bank_covers_more(live: lesson.Lesson) -> None:
     assert np.nanmean(many) < np.nanmean(few)
 
 
-def test_the_cover_radius_is_the_largest_distance_of_all_training_patches(
-    live: lesson.Lesson,
-) -> None:
+def test_a_cover_is_that_of_all_distances(live: lesson.Lesson) -> None:
     some = mechanism_detector.cover(live, {"bank.keep_ratio": 0.1})
-    rows = np.concatenate([rows_of(features, "rgb") for features in live.train])
-    scaled = torch.from_numpy((rows - some.bank.mean) / some.bank.std).double()
-    gaps = torch.cdist(scaled, some.bank.rows.double()).min(1).values
-    assert some.radius == pytest.approx(float(gaps.max()), rel=1e-4)
+
+    def gaps(*scans: PatchFeatures) -> np.ndarray:
+        rows = np.concatenate([rows_of(features, "rgb") for features in scans])
+        scaled = torch.from_numpy((rows - some.bank.mean) / some.bank.std).double()
+        return torch.cdist(scaled, some.bank.rows.double()).min(1).values.numpy()
+
+    assert some.radius == pytest.approx(gaps(*live.train).max(), rel=1e-4)
+    for found, view in ((some.good, live.good), (some.bad, live.bad)):
+        expected = gaps(view.features["frozen"])
+        np.testing.assert_allclose(found[~np.isnan(found)], expected, rtol=1e-3, atol=1e-3)
     assert mechanism_detector.cover(live, {"bank.keep_ratio": 1.0}).radius < 1e-2
 
 

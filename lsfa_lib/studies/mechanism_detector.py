@@ -17,7 +17,7 @@ from lsfa_lib.adaptation.finetune import Finetuned, finetune
 from lsfa_lib.config import Config, replaced, with_losses
 from lsfa_lib.detection.detector import fit_banks, search
 from lsfa_lib.detection.maps import contrast, map_valid, smooth_map, top_mean
-from lsfa_lib.detection.memory import Bank
+from lsfa_lib.detection.memory import Bank, rows_of_modality, search_bank
 from lsfa_lib.features.cache import extract
 from lsfa_lib.features.extract import distinct_rows, load_encoders
 from lsfa_lib.features.geometry import copying_weights
@@ -59,11 +59,11 @@ def parameters(adaptors: Adaptors) -> int:
 
 @dataclass(frozen=True)
 class Cover:
-    """A bank and how far patches are from its rows, in standard deviations of all training rows."""
+    """A bank, and distances to its nearest row in standard deviations of all training rows."""
 
     bank: Bank
     radius: float
-    """Largest distance of a training patch: the cover radius, which greedy k-centre minimises."""
+    """Largest distance of a training patch: the cover radius (Gonzalez 1985)."""
     good: Patches
     """Of the good validation scan."""
     bad: Patches
@@ -71,18 +71,14 @@ class Cover:
 
 
 def cover(lesson: Lesson, fields: Mapping[str, Any], m: Modality = "rgb") -> Cover:
-    """The bank of all scans with these fields of the config, such as bank.keep_ratio."""
-    config = replaced(lesson.config, {"bank.statistics": "own", **fields})
-    train = [replace(each, by_modality={m: each.by_modality[m]}) for each in lesson.train]
-    banks = fit_banks(train, config, lesson.seed)
+    """How well a bank of the training scans covers them, the good scan and the defective one.
 
-    def distances(features: PatchFeatures) -> Float[np.ndarray, " V"]:
-        return search(banks, features, config)[m].distances[features.valid].cpu().numpy()
-
-    good, bad = (view.features["frozen"] for view in (lesson.good, lesson.bad))
-    radius = max(float(distances(features).max()) for features in train)
-    maps = (on_grid(distances(features), features) for features in (good, bad))
-    return Cover(banks[m], radius, *maps)
+    `fields` of the config by their dotted names, such as bank.keep_ratio, on top of the lesson's.
+    """
+    bank = _bank(lesson, fields, m)
+    radius = max(np.nanmax(_distances(bank, features, m)) for features in lesson.train)
+    views = (_distances(bank, view.features["frozen"], m) for view in (lesson.good, lesson.bad))
+    return Cover(bank, float(radius), *views)
 
 
 def coverage(lesson: Lesson, shots: Sequence[int], m: Modality = "rgb") -> dict[int, Patches]:
@@ -90,9 +86,25 @@ def coverage(lesson: Lesson, shots: Sequence[int], m: Modality = "rgb") -> dict[
 
     Standardised as in the bank of all of them, so that the numbers can be compared.
     """
-    scale = cover(lesson, {}, m).bank.std
-    found = {n: cover(replace(lesson, train=lesson.train[:n]), {}, m) for n in shots}
-    return {n: own.good * (own.bank.std / scale) for n, own in found.items()}
+    scale, found = _bank(lesson, {}, m).std, {}
+    for count in shots:
+        bank = _bank(replace(lesson, train=lesson.train[:count]), {}, m)
+        distances = _distances(bank, lesson.good.features["frozen"], m)
+        found[count] = distances * (bank.std / scale)
+    return found
+
+
+def _bank(lesson: Lesson, fields: Mapping[str, Any], m: Modality) -> Bank:
+    """The bank of one modality; its own statistics, since the other modality is left out."""
+    config = replaced(lesson.config, {"bank.statistics": "own", **fields})
+    train = [replace(each, by_modality={m: each.by_modality[m]}) for each in lesson.train]
+    return fit_banks(train, config, lesson.seed)[m]
+
+
+def _distances(bank: Bank, features: PatchFeatures, m: Modality) -> Patches:
+    """Of each patch to its nearest row."""
+    found = search_bank(bank, rows_of_modality(m), features, reweighted=False).distances
+    return on_grid(found[features.valid].cpu().numpy(), features)
 
 
 def tuned(lesson: Lesson, method: str, steps: int, rate: float, scans: int = 3) -> Finetuned:
