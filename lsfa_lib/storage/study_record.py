@@ -38,8 +38,8 @@ class StudyRun:
 
     @property
     def trial(self) -> str:
-        """`seed 0`, or `seed 0.1` at the second point of a grid."""
-        return f"seed {self.seed}" + (f".{self.point}" if self.point else "")
+        """`seed 0`, or `seed 0, point 2` at the second point of a grid."""
+        return f"seed {self.seed}" + (f", point {self.point + 1}" if self.point else "")
 
     @property
     def place(self) -> str:
