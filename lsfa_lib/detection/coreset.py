@@ -14,6 +14,8 @@ from lsfa_lib.storage.files import InputError, progress
 
 CANDIDATES = 512
 CHUNK_ROWS = 1024
+LEVEL = 0.95
+"""How far the level falls at once; 0.9 and 0.98 are slower."""
 TILE = 64
 """Matrix products are a fifth faster on full tiles; other picks are left to the next block."""
 
@@ -82,40 +84,79 @@ def projection_of(
 def _blocks(
     points: Float[Tensor, "N d"], first: Int[Tensor, " 1"], n_keep: int
 ) -> Iterator[Int[Tensor, " B"]]:
-    """The greedy picks in order, in blocks of as many as the candidates' distances determine."""
-    norms = points.square().sum(1)
-    gap = torch.full_like(norms, torch.inf)  # squared distance to the nearest pick, -1 for picks
+    """The greedy picks in order, in blocks of as many as the candidates' distances determine.
+
+    A row's gap, its squared distance to the nearest pick, only falls. While some gap exceeds a
+    level, rows below it cannot be next: they are compared with later picks when the level has
+    fallen to their last known gap, which about halves the work on backbone features.
+    """
+    gaps = _Gaps(points, n_keep)
     block = first
     while True:
         yield block
-        n_keep -= len(block)
-        if not n_keep:
+        gaps.add(block)
+        if gaps.count == n_keep:
             return
-        picked, bias = points[block], norms[block, None]
-        for start in range(0, len(points), CHUNK_ROWS):
-            chunk = slice(start, start + CHUNK_ROWS)
-            products = _products(picked, bias, points[chunk])
-            nearest = _squared_distances(products.amin(0), norms[chunk])
-            gap[chunk] = torch.minimum(gap[chunk], nearest)
-        gap[block] = -1
-        block = _next_block(points, norms, gap, n_keep)
+        block = _next_block(gaps, n_keep - gaps.count)
 
 
-def _next_block(
-    points: Float[Tensor, "N d"], norms: Float[Tensor, " N"], gap: Float[Tensor, " N"], most: int
-) -> Int[Tensor, " B"]:
-    """Greedy picks among the candidates with the largest gaps, until another row could be next."""
-    values, order = gap.topk(min(CANDIDATES + 1, len(gap)))
-    limit = values[-1].item() if len(gap) > CANDIDATES else -1.0
-    if values[0] == 0:  # only duplicates of selected rows are left
-        return (gap == 0).nonzero().squeeze(1)[:most]
+class _Gaps:
+    """Upper bounds of the gaps; exact for the active rows, which are those above the level."""
+
+    def __init__(self, points: Float[Tensor, "N d"], n_keep: int) -> None:
+        self.points = points
+        self.norms = torch.cat([part.square().sum(1) for part in torch.split(points, CHUNK_ROWS)])
+        self.gap = torch.full_like(self.norms, torch.inf)
+        """-1 for picks."""
+        self.active = torch.arange(len(points), device=points.device)
+        """In ascending order."""
+        self.level = torch.inf
+        self.picks = self.active.new_empty(n_keep)
+        self.count = 0
+        self.seen = torch.zeros_like(self.active, dtype=torch.int32)
+        """Number of picks that an inactive row was compared with."""
+
+    def add(self, block: Int[Tensor, " B"]) -> None:
+        """Adds picks; lowers the level if no row is above it."""
+        self.picks[self.count : self.count + len(block)] = block
+        self.count += len(block)
+        self._compare(self.active, self.count - len(block))
+        self.gap[block] = -1
+        self.seen[self.active] = self.count
+        self.active = self.active[self.gap[self.active] > self.level]
+        while not len(self.active) and (largest := self.gap.max().item()) > 0:
+            self.level = LEVEL * largest
+            rows = (self.gap > self.level).nonzero().squeeze(1)
+            seen = self.seen[rows]
+            for since in torch.unique(seen[seen < self.count]).tolist():
+                self._compare(rows[seen == since], since)
+            self.seen[rows] = self.count
+            self.active = rows[self.gap[rows] > self.level]
+
+    def _compare(self, rows: Int[Tensor, " R"], since: int) -> None:
+        """Lowers the gaps of rows by the picks from number `since` on."""
+        for picks in torch.split(self.picks[since : self.count], CANDIDATES):
+            picked, bias = self.points[picks], self.norms[picks, None]
+            for chunk in torch.split(rows, CHUNK_ROWS):
+                nearest = _products(picked, bias, self.points[chunk]).amin(0)
+                squared = _squared_distances(nearest, self.norms[chunk])
+                self.gap[chunk] = torch.minimum(self.gap[chunk], squared)
+
+
+def _next_block(gaps: _Gaps, most: int) -> Int[Tensor, " B"]:
+    """Greedy picks among the active rows with the largest gaps, until another could be next."""
+    if not len(gaps.active):  # only duplicates of selected rows are left
+        return (gaps.gap == 0).nonzero().squeeze(1)[:most]
+    own = gaps.gap[gaps.active]
+    values, order = own.topk(min(CANDIDATES + 1, len(own)))
+    limit = values[-1].item() if len(own) > CANDIDATES else gaps.level
     if values[0] == limit:  # more rows than candidates are equally far
-        return gap.argmax()[None]
-    candidates = order[:CANDIDATES].sort().values
-    tried = points[candidates]
-    products = _products(tried, norms[candidates, None], tried)
-    between = _squared_distances(products, norms[candidates]).cpu().numpy()
-    left = gap[candidates].cpu().numpy()
+        return gaps.active[own.argmax()][None]
+    candidates = gaps.active[order[:CANDIDATES].sort().values]
+    tried = gaps.points[candidates]
+    products = _products(tried, gaps.norms[candidates, None], tried)
+    between = _squared_distances(products, gaps.norms[candidates]).cpu().numpy()
+    left = gaps.gap[candidates].cpu().numpy()
     chosen: list[int] = []
     while len(chosen) < most and left[best := int(left.argmax())] > limit:
         chosen.append(best)
@@ -129,7 +170,9 @@ def _products(
     a: Float[Tensor, "A d"], squared_norms: Float[Tensor, "A 1"], b: Float[Tensor, "B d"]
 ) -> Float[Tensor, "A B"]:
     """||a||^2 - 2 a.b: squared distances without ||b||^2, which is constant in a minimum over a."""
-    return torch.addmm(squared_norms, a, b.T, alpha=-2)
+    # In full groups of 16 rows, products of copies are rounded alike, so that ties remain ties.
+    full = torch.cat((b, b[:1].expand(-len(b) % 16, -1))) if len(b) % 16 else b
+    return torch.addmm(squared_norms, a, full.T, alpha=-2)[:, : len(b)]
 
 
 def _squared_distances(
