@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -109,7 +108,7 @@ def cache(
     for entry in entries:
         gone = prune in ("all", entry.folder.name)
         if gone:
-            shutil.rmtree(entry.folder)
+            cache.delete(entry.folder)
         typer.echo(
             f"{entry.folder.name}  {entry.model:<28} {entry.image_size} px  "
             f"{entry.files:>5} files  {entry.megabytes:8.1f} MB{'  deleted' if gone else ''}"

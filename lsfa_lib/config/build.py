@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from lsfa_lib.config.fields import MODALITIES, Config, LossWeights
+from lsfa_lib.config.fields import MODALITIES, BankConfig, Config, LossWeights
 from lsfa_lib.config.presets import LOSSES, PRESETS
 from lsfa_lib.config.resolve import resolve_paths
 from lsfa_lib.storage.files import InputError, nearest
@@ -245,6 +245,7 @@ def checked(config: Config) -> Config:
         raise InputError(
             f"pseudo_defects scores LSFA's detector, not method {config.method}; leave one out"
         )
+    _check_bank(config.bank)
     _check_heads(config)
     _check_modalities("finetune.modalities", config.finetune.modalities)
     _check_modalities("modalities", config.modalities)
@@ -261,6 +262,24 @@ def _check_modalities(field: str, names: tuple[str, ...]) -> None:
                 f"{field} holds {name!r}, expected some of {', '.join(MODALITIES)}; "
                 f"the nearest is {nearest(name, MODALITIES)}"
             )
+
+
+def _check_bank(bank: BankConfig) -> None:
+    for field, value, wanted, right in (
+        ("keep_ratio", bank.keep_ratio, "above 0, at most 1", 0 < bank.keep_ratio <= 1),
+        (
+            "keep_ratio_rgb",
+            bank.keep_ratio_rgb,
+            "above 0, at most 1, or nothing",
+            bank.keep_ratio_rgb is None or 0 < bank.keep_ratio_rgb <= 1,
+        ),
+        ("max_rows", bank.max_rows, "0 for no limit, or more", bank.max_rows >= 0),
+        ("memory_mb", bank.memory_mb, "above 0", bank.memory_mb > 0),
+        ("projection_eps", bank.projection_eps, "0 to 1", 0 <= bank.projection_eps <= 1),
+        ("whitening", bank.whitening, "0 to 1", 0 <= bank.whitening <= 1),
+    ):
+        if not right:
+            raise InputError(f"bank.{field} is {value:g}, expected a number: {wanted}")
 
 
 def _check_heads(config: Config) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -24,6 +24,7 @@ from lsfa_lib.detection.origin import Origin
 from lsfa_lib.detection.saved import load_complete
 from lsfa_lib.detection.thresholds import p_value, promise, threshold_of
 from lsfa_lib.features.cache import extract
+from lsfa_lib.features.checkpoints import sha256_of
 from lsfa_lib.features.extract import Encoders, described_encoders, load_encoders
 from lsfa_lib.features.lazy_scan import fixed_threads, on_device
 from lsfa_lib.records import UNLABELLED, Mode, Points, Prediction, Rgb, Sample, Scan
@@ -159,6 +160,8 @@ class Inspector:
         anomaly = in_frame(predictions[self.mode].anomaly_map, part)
         regions = tuple(regions_of(anomaly, self.pixel_threshold, scan.xyz))
         unlike, score = unlikeness(features, self.origin.means), scores[self.mode]
+        if not math.isfinite(score + unlike):
+            raise InputError(f"{scan.path}: features are not finite; check the encoder's weights")
         verdict, note = self._verdict(score, unlike, bool(regions))
         return Inspection(
             name=scan.name,
@@ -229,8 +232,7 @@ def load(path: Path | str, device: str = "auto") -> Inspector:
         )
     config = replace(detector.config, device=str(on), cache="")
     encoders = _encoders(config, origin, path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Inspector(replace(detector, config=config), origin, encoders, digest)
+    return Inspector(replace(detector, config=config), origin, encoders, sha256_of(path))
 
 
 def _encoders(config: Config, origin: Origin, path: Path) -> Encoders:

@@ -147,9 +147,9 @@ def _selected(
 ) -> Int[Tensor, "n_keep 2"]:
     """(part, row) of the greedy k-centre of all parts.
 
-    Where the projected rows of all parts exceed `bank.memory_mb`, each part is first reduced to an
-    equal number of rows by a k-centre of its own: a row is then at most the radius of its part's
-    selection farther from the bank than it would be.
+    Where the projected rows of all parts exceed `bank.memory_mb`, each part is first reduced to at
+    most an equal number of rows by a k-centre of its own. A row is then at most the radius of its
+    part's selection farther from the bank than the row that was selected in its place.
     """
     generator = torch.Generator().manual_seed(seed)
     first = int(torch.randint(sum(counts), (1,), generator=generator))
@@ -157,7 +157,7 @@ def _selected(
     projection = projection_of(sum(counts), example, config.projection_eps, generator)
     width = example.shape[1] if projection is None else projection.shape[1]
     room = int(config.memory_mb * 1e6 / (4 * width))
-    share = max(counts) if sum(counts) <= room else room // len(parts)
+    share = _equal_share(counts, room)
     if (held := sum(min(count, share) for count in counts)) < n_keep:
         least = math.ceil(4e-6 * width * (n_keep + len(parts)))
         raise InputError(
@@ -177,6 +177,17 @@ def _selected(
         start += len(rows)
     points -= points.mean(0)
     return torch.cat(taken)[k_centre(points, n_keep, first % held, "coreset")]
+
+
+def _equal_share(counts: Sequence[int], room: int) -> int:
+    """The largest number of rows that each part may hold, where fewer leave room to the others."""
+    share = 0
+    for i, count in enumerate(sorted(counts)):
+        share = room // (len(counts) - i)
+        if count > share:
+            return share
+        room -= count
+    return max(counts)
 
 
 def _floats(rows: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:

@@ -101,7 +101,7 @@ def fit_banks(train: Sequence[PatchFeatures], config: Config, seed: int) -> dict
         own = config.bank.keep_ratio_rgb if m == "rgb" else None
         ratio = config.bank.keep_ratio if own is None else own
         banks[m] = bank_of(train, rows_of_modality(m), ratio, config.bank, seed)
-    if config.bank.statistics == "shared":
+    if config.bank.statistics == "shared" and len(banks) > 1:
         mean, std = banks["3d"].mean, banks["rgb"].std
         banks = {m: restandardised(bank, mean, std) for m, bank in banks.items()}
     return banks

@@ -150,7 +150,7 @@ def _digest(text: str, tensors: dict[str, Tensor]) -> str:
     found = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         found.update(name.encode())
-        found.update(tensors[name].cpu().numpy().tobytes())
+        found.update(tensors[name].cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 

@@ -118,12 +118,10 @@ def _of_patches(searched: list[Searched]) -> Float[np.ndarray, " n"]:
 
 def read_evidence(path: Path, test: tuple[Entry, ...], side: int) -> Evidence | None:
     """The kept evidence on `test`, of images of `side` px; None where it is missing or damaged."""
-    if not path.exists():
-        return None
     try:
         with safe_open(path, framework="np") as file:
             kept: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError:
+    except (FileNotFoundError, SafetensorError):
         return None
     valid = np.unpackbits(kept["valid"], axis=-1, count=side).astype(bool)
     used = [m for m in MODALITIES if f"{m}.scores" in kept]

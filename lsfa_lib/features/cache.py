@@ -12,7 +12,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from lsfa_lib.features.extract import Encoders, modality_features, patch_valid
 from lsfa_lib.features.geometry import csr_matrix
 from lsfa_lib.records import Modality, ModalityFeatures, PatchFeatures, Sample
 from lsfa_lib.storage.files import InputError, atomic_write
+
+DAY_S = 86_400.0
 
 
 def extract(sample: Sample, encoders: Encoders, config: Config) -> PatchFeatures:
@@ -92,8 +95,9 @@ def _unpacked(
         tokens, counts = on["tokens"].float(), on["starts"].long().diff()
         weights = csr_matrix(counts, on["columns"].long(), on["values"].float(), len(tokens))
         features[m] = ModalityFeatures(tokens, weights)
-    # The same in every file: it follows from the scan alone.
-    valid = next(iter(packed.values()))["valid"].to(device)
+    # The same in every file: it follows from the scan alone. A copy: a view would keep the file
+    # mapped, and its disk space after the cache was pruned.
+    valid = next(iter(packed.values()))["valid"].to(device, copy=True)
     return PatchFeatures(features, valid, (config.grid, config.grid), name)
 
 
@@ -150,14 +154,18 @@ def _limit_gb() -> float:
 def prune(cache: Path, limit_gb: float) -> int:
     """Deletes the files used least recently until the cache is within the limit; bytes deleted.
 
-    Safe while others use the cache: whoever misses a file extracts its features again.
+    Safe while others use the cache: whoever misses a file extracts its features again. What a
+    killed process left half-written is deleted after a day.
     """
-    found = []
-    # Not those that are being written, whose names begin with a dot.
-    for path in cache.glob("*/[!.]*.safetensors"):
-        with suppress(FileNotFoundError):  # deleted meanwhile by another process
-            about = path.stat()
-            found.append((about.st_mtime, about.st_size, path))
+    for partial in cache.glob("*/.partial-*"):
+        with suppress(FileNotFoundError):
+            if time.time() - partial.stat().st_mtime > DAY_S:
+                partial.unlink()
+    found = [
+        (about.st_mtime, about.st_size, path)
+        for folder in cache.glob("*/")
+        for path, about in _stored(folder)
+    ]
     excess = sum(size for _, size, _ in found) - limit_gb * 1e9
     deleted = 0
     for _, size, path in sorted(found):
@@ -166,6 +174,21 @@ def prune(cache: Path, limit_gb: float) -> int:
         path.unlink(missing_ok=True)
         deleted += size
     return deleted
+
+
+def _stored(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """The complete files of a folder; not those being written, whose names begin with a dot."""
+    for path in folder.glob("[!.]*.safetensors"):
+        with suppress(FileNotFoundError):  # deleted meanwhile by another process
+            yield path, path.stat()
+
+
+def delete(folder: Path) -> None:
+    """Deletes the files of a folder of the cache, and the folder unless another process writes."""
+    for path in folder.glob("[!.]*"):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 @dataclass(frozen=True)
@@ -190,7 +213,6 @@ def cache_entries(cache: Path) -> list[CacheEntry]:
             raise InputError(
                 f"{described} is damaged ({error}); delete its folder, it will be rebuilt"
             ) from error
-        stored = list(described.parent.glob("*.safetensors"))
-        size_mb = sum(file.stat().st_size for file in stored) / 1e6
-        found.append(CacheEntry(described.parent, model, size, len(stored), size_mb))
+        sizes = [about.st_size for _, about in _stored(described.parent)]
+        found.append(CacheEntry(described.parent, model, size, len(sizes), sum(sizes) / 1e6))
     return sorted(found, key=lambda entry: -entry.megabytes)

@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 
+from lsfa_lib.adaptation.adaptors import scan_rows
 from lsfa_lib.config import Config, resolve_device
 from lsfa_lib.datasets.layouts import Split, split_of
 from lsfa_lib.detection.detector import require_validation
@@ -94,6 +95,8 @@ def fit_method(
         predict: Predict = method.call("fit", good)
     with clock("threshold"):
         scores = _validation_scores(predict, validation)
+    for scan in scans:
+        scan.kept.clear()  # `predict` may hold `good`; a fitted method does not need its scans
     own = getattr(predict, "encoders", encoders)
     return Fitted(
         predict=predict,
@@ -109,11 +112,15 @@ def fit_method(
 def require_memory(features: PatchFeatures, scans: int, config: Config, free: int) -> None:
     """Raises InputError if the features of as many scans like this one exceed `free` bytes.
 
-    Training holds them twice, as the backbones and as the adaptors return them.
+    Training also holds the feature rows of all patches; to standardise them, those of one modality
+    twice.
     """
     parts = features.by_modality.values()
     one = sum(p.tokens.nbytes + 12 * p.weights.values().numel() for p in parts)
-    needed = one * scans * (2 if any(astuple(config.training.weights)) else 1)
+    if any(astuple(config.training.weights)):
+        rows = [own.rows.nbytes for own in scan_rows(features, config.adaptor).values()]
+        one += max(sum(rows), 2 * max(rows))
+    needed = one * scans
     if needed > free:
         raise InputError(
             f"the features of {scans} scans need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} "

@@ -39,9 +39,9 @@ _wait: Any = wait
 def crew(workers: int, scheduler: str, watch: Watch) -> Iterator[RunAll]:
     """A function that runs jobs and yields each with its outcome, as they are finished.
 
-    They run in `workers` processes that share this machine's cores, as many at a time as its free
-    memory holds, or on the workers of the dask scheduler at that address. What Ctrl-C leaves
-    half-written here is deleted.
+    They run in `workers` processes that share this machine's cores, or on the workers of the dask
+    scheduler at that address. On this machine as many run at a time as its free memory holds, once
+    the first runs have shown how much they need. What Ctrl-C leaves half-written here is deleted.
     """
     begun: list[Job] = []
     room_mb = math.inf if scheduler else free_mb()
@@ -136,7 +136,8 @@ def _performed(
     """Each job with its outcome, at most one job for each worker at a time.
 
     If more waited in a worker's queue, all of them would be blamed for the one that kills it. A run
-    is expected to need as much memory as the largest before it.
+    is expected to need as much memory as the largest before it; after one that was killed, one less
+    runs at a time.
     """
     running: dict[Any, Job] = {}
     warned, peak_mb = False, 0.0
@@ -155,7 +156,9 @@ def _performed(
                 job = running.pop(future)
                 if outcome := _outcome(future, job):
                     most = at_a_time(workers, peak_mb, room_mb)
-                    peak_mb = max(peak_mb, outcome.peak_mb)
+                    killed = math.isinf(outcome.peak_mb)
+                    needs = room_mb / max(1, most - 1) if killed else outcome.peak_mb
+                    peak_mb = max(peak_mb, needs)
                     if at_a_time(workers, peak_mb, room_mb) < most:
                         watch.say(_little_memory(workers, peak_mb, room_mb))
                     yield job, outcome

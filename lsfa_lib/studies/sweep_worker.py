@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 import traceback
 from contextlib import chdir, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class Outcome:
     reused: bool = False
     """It was finished before, or by another sweep."""
     peak_mb: float = 0.0
-    """Largest memory of the process that executed it; 0 if not known."""
+    """Largest memory of the process that executed it; 0 if not known, inf if it was killed."""
 
 
 def perform(job: Job) -> Outcome | None:
@@ -57,7 +58,7 @@ def perform(job: Job) -> Outcome | None:
     except BlockingIOError:
         return None
     except Exception as error:
-        return failed(job.folder, error)
+        return replace(failed(job.folder, error), peak_mb=peak_memory_mb())
 
 
 def _execute(job: Job) -> Outcome:
@@ -147,13 +148,11 @@ def lost(folder: Path, deaths: int) -> Outcome:
         left[-1].replace(folder / FAILED)
     clear(folder, (".partial-*",))
     kept = f" (the cells up to then: {folder / FAILED})" if left else ""
-    return failed(
-        folder,
-        InputError(
-            f"its worker process was killed {deaths} times, most likely for lack of memory; choose "
-            f"a smaller image size or fewer workers{kept}"
-        ),
+    error = InputError(
+        f"its worker process was killed {deaths} times, most likely for lack of memory; choose "
+        f"a smaller image size or fewer workers{kept}"
     )
+    return replace(failed(folder, error), peak_mb=math.inf)
 
 
 def clear(folder: Path, patterns: tuple[str, ...]) -> None:
