@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from lsfa_lib.config import Config, resolve_device
 from lsfa_lib.datasets.layouts import Split, split_of
 from lsfa_lib.datasets.scan_check import defect_notes
@@ -59,7 +61,8 @@ def run_category(category: str, config: Config, seed: int, folder: Path | None =
             modes = {mode: evaluate(samples, predictions[mode], seed) for mode in fitted.modes}
         if config.timed_scans:
             with clock("cost"):
-                cost = inference_cost(method, fitted, split, config, empty_mb)
+                other_mb = empty_mb + _held_mb(samples, predictions)
+                cost = inference_cost(method, fitted, split, config, other_mb)
         selection = pseudo_scores(category, seed, fitted) if config.pseudo_defects else None
     result = {
         **_about(category, config, seed, method, fitted),
@@ -91,6 +94,14 @@ def score_split(
             predictions[mode].append(prediction)
         scan.kept.pop("features", None)  # only the samples are needed until the end
     return samples, predictions
+
+
+def _held_mb(samples: list[Sample], predictions: dict[Mode, list[Prediction]]) -> float:
+    """Memory of the host that samples and maps take, MB."""
+    maps = [each.anomaly_map for own in predictions.values() for each in own]
+    tensors = [*maps, *(t for sample in samples for t in vars(sample).values())]
+    held = (t.nbytes for t in tensors if isinstance(t, Tensor) and t.device.type == "cpu")
+    return sum(held) / 1e6
 
 
 def _scored(split: Split, refused: dict[str, str]) -> Split:

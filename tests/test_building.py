@@ -6,10 +6,18 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.linalg import fractional_matrix_power
 
 from lsfa_lib.config import BankConfig
-from lsfa_lib.detection.building import Moments, build_bank, restandardised, whitening_of
+from lsfa_lib.detection.building import (
+    Moments,
+    _equal_share,
+    build_bank,
+    restandardised,
+    whitening_of,
+)
 from lsfa_lib.detection.coreset import greedy_k_centre
 from lsfa_lib.detection.memory import Bank, nearest_rows
 from lsfa_lib.storage.files import InputError
@@ -187,6 +195,22 @@ def test_a_limit_below_the_bank_is_a_sentence_with_the_size_that_works() -> None
     assert len(bank_from(rows, source, 2000, enough, seed=0).rows) == 2000
     with pytest.raises(InputError, match=r"holds 0 of 3000"):
         bank_from(rows, source, 1, replace(CONFIG, memory_mb=0.001), seed=0)
+
+
+def test_room_that_small_scans_leave_goes_to_the_others() -> None:
+    rows = features(2000, 152)
+    source = torch.stack([(torch.arange(2000) >= 10).long(), torch.arange(2000)], 1)
+    limited = replace(CONFIG, projection_eps=0.0)
+    with pytest.raises(InputError, match="set it to 1 or more"):
+        bank_from(rows, source, 1000, replace(limited, memory_mb=0.5), seed=0)
+    bank = bank_from(rows, source, 1000, replace(limited, memory_mb=1.0), seed=0)
+    assert len(bank.rows) == 1000
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=8), st.integers(0, 300))
+def test_the_share_is_the_largest_that_fits(counts: list[int], room: int) -> None:
+    fitting = [s for s in range(max(counts) + 1) if sum(min(c, s) for c in counts) <= room]
+    assert _equal_share(counts, room) == fitting[-1]
 
 
 @pytest.mark.parametrize("products", [False, True])

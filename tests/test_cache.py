@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors import safe_open
@@ -17,7 +18,7 @@ from lsfa_lib.config import Config
 from lsfa_lib.datasets.entry import Entry
 from lsfa_lib.datasets.layouts import read_split
 from lsfa_lib.features import checkpoints
-from lsfa_lib.features.cache import cache_entries, cached_features, extract, prune
+from lsfa_lib.features.cache import cache_entries, cached_features, delete, extract, prune
 from lsfa_lib.features.extract import Encoders, load_encoders
 from lsfa_lib.features.lazy_scan import read_sample
 from lsfa_lib.records import MODALITIES, PatchFeatures, Sample
@@ -164,6 +165,14 @@ def test_the_files_used_least_recently_are_deleted(
     writing.write_bytes(b"x")
     assert prune(Path(tiny.cache), 1e-9) > 0
     assert list(Path(tiny.cache).glob("*/*.safetensors")) == [writing]
+    assert sum(folder.files for folder in cache_entries(Path(tiny.cache))) == 0
+    delete(writing.parent)
+    assert writing.exists()
+    os.utime(writing, (0, 0))  # left by a process that was killed
+    prune(Path(tiny.cache), 1.0)
+    assert not writing.exists()
+    delete(writing.parent)
+    assert not writing.parent.exists()
     monkeypatch.setenv("LSFA_CACHE_GB", "much")
     with pytest.raises(InputError, match="LSFA_CACHE_GB=much is not a size; give gigabytes"):
         fetch(entries[1], encoders, tiny)
@@ -217,6 +226,17 @@ def test_two_sweeps_share_a_cache_smaller_than_their_features(
     assert len(scores["limited"]) == 2 and scores["limited"] == scores["alone"]
     kept, whole = (size_of(tmp_path / name / "data" / "cache") for name in limits)
     assert kept <= 500_000 < whole
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="/proc is Linux's")
+def test_features_in_use_keep_no_cache_file_open(
+    entry: Entry, encoders: Encoders, tiny: Config
+) -> None:
+    fetch(entry, encoders, tiny)
+    used = cached_features(entry, encoders, tiny, CPU, never)
+    mapped = {Path(each.path).suffix for each in psutil.Process().memory_maps()}
+    assert ".so" in mapped and ".safetensors" not in mapped
+    assert bool(used.valid.any())
 
 
 def test_features_are_compact(entry: Entry, encoders: Encoders, tiny: Config) -> None:

@@ -84,6 +84,17 @@ def test_hash_changes_with_any_field() -> None:
             {"detector.fusion": "men"},
             r"detector\.fusion is 'men', expected one of mean, sum, product; the nearest is mean",
         ),
+        ("demo", {"bank.keep_ratio": 10}, r"bank\.keep_ratio is 10, .* above 0, at most 1"),
+        ("demo", {"bank.keep_ratio_rgb": 0}, r"bank\.keep_ratio_rgb is 0, .* above 0, at most 1"),
+        ("demo", {"bank.max_rows": -1}, r"bank\.max_rows is -1, .* 0 for no limit, or more"),
+        ("demo", {"bank.memory_mb": 0}, r"bank\.memory_mb is 0, .* above 0"),
+        ("demo", {"bank.projection_eps": 1.5}, r"bank\.projection_eps is 1\.5, .* 0 to 1"),
+        ("demo", {"bank.whitening": -0.5}, r"bank\.whitening is -0\.5, .* 0 to 1"),
+        (
+            "demo",
+            {"method": "lsfa_svm", "finetune.method": "lora", "training.weights.lc": 1.0},
+            r"finetune\.method lora trains LSFA's backbones, not those of method lsfa_svm",
+        ),
         (
             "demo",
             {"finetune.modalities": ["rbg"]},

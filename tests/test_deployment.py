@@ -292,6 +292,16 @@ def test_scans_that_do_not_fit_are_never_a_silent_verdict(
     assert inspector.predict(other.rgb, other.xyz).verdict == UNLIKE
 
 
+def test_features_that_are_not_finite_are_no_verdict(file: Path, demo_root: Path) -> None:
+    scan, broken = read_split(demo_root, "seal", "test")[0], load(file, "cpu")
+    network = broken.encoders.by_modality["rgb"]
+    assert network is not None
+    for parameter in network.parameters():
+        parameter.data.fill_(torch.nan)
+    found = broken.predict(scan.rgb, scan.xyz)
+    assert found.verdict == NOT_SCORED and "features are not finite" in found.note
+
+
 def altered(file: Path, path: Path, change: str) -> Path:
     """A copy of the file with one thing changed."""
     with safe_open(file, "pt") as stored:

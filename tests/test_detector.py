@@ -63,6 +63,14 @@ def test_defect_1_each_modality_has_its_own_mean_and_std() -> None:
     assert abs(banks["rgb"].mean) < 1 < banks["3d"].mean
 
 
+def test_one_modality_has_nothing_to_share() -> None:
+    config = replace(CONFIG, bank=replace(CONFIG.bank, statistics="shared"))
+    train = [replace(each, by_modality={"3d": each.by_modality["3d"]}) for each in TRAIN]
+    alone = fit_banks(train, config, 0)["3d"]
+    own = fit_banks(train, CONFIG, 0)["3d"]
+    assert torch.equal(alone.rows, own.rows)
+
+
 def test_released_statistics_take_the_mean_of_3d_and_the_std_of_rgb() -> None:
     own = fit_banks(TRAIN, CONFIG, seed=0)
     config = replace(CONFIG, bank=replace(CONFIG.bank, statistics="shared"))

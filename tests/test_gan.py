@@ -88,8 +88,10 @@ def test_the_score_is_the_residual_of_cells_and_of_the_critics_features(
     maps = np.maximum((weight @ code + bias) / np.sqrt(1 + norm.eps), 0).reshape(3, 4, 4)
     made = doubled(maps, *weights(back))
     features = [halved(each, *weights(network.critic[0][0])) for each in (x, made)]
-    expected = np.abs(x - made) + gan.KAPPA * np.square(features[0] - features[1]).mean()
-    assert gan.distance(network, grid)[0].numpy() == pytest.approx(expected, rel=1e-4)
+    cells, of_scan = gan.distance(network, grid)
+    assert cells[0].numpy() == pytest.approx(np.abs(x - made), rel=1e-4, abs=1e-6)
+    expected = gan.KAPPA * np.square(features[0] - features[1]).mean()
+    assert of_scan == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_penalty_of_a_linear_critic_is_that_of_its_slope(network: gan.Networks) -> None:

@@ -1,11 +1,14 @@
 """Every method on tiny scans: what it returns and costs, and what a wrong name is answered with."""
 
+import gc
 import importlib.util
 import json
 import math
 import re
 import subprocess
 import sys
+import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,8 +78,36 @@ def test_scans_that_exceed_the_free_memory_are_named_before_they_are_read(good: 
     require_memory(features, 300, unadapted, 300 * (tokens + weights))
     with pytest.raises(InputError, match=r"300 scans need [\d.]+ GB .* lower image_encoder\.size"):
         require_memory(features, 300, unadapted, 300 * (tokens + weights) - 1)
+    adapted = with_losses(good.config, "IFC")
+    rows = [4 * distinct_rows(features, m)[0].numel() for m in MODALITIES]
+    needed = 300 * (tokens + weights + max(sum(rows), 2 * max(rows)))
+    require_memory(features, 300, adapted, needed)
     with pytest.raises(InputError, match="300 scans"):
-        require_memory(features, 300, with_losses(good.config, "IFC"), 300 * (tokens + weights))
+        require_memory(features, 300, adapted, needed - 1)
+
+
+def test_a_fitted_method_holds_no_features_of_its_scans(cached: Config) -> None:
+    before = [each for each in gc.get_objects() if isinstance(each, LazyScan)]
+    fitted = fit_method(METHODS["cfm"], "seal", cached, 0, Stopwatch())
+    scans = [each for each in gc.get_objects() if isinstance(each, LazyScan)]
+    own = [each for each in scans if not any(each is other for other in before)]
+    # `predict` refers to them.
+    assert len(own) >= len(fitted.train)
+    assert not any(each.kept for each in own)
+
+
+def test_stages_inside_a_stage_are_counted_once() -> None:
+    clock = Stopwatch()
+    start = time.perf_counter()
+    with clock("outer"):
+        time.sleep(0.02)
+        with clock("inner"):
+            time.sleep(0.05)
+        with clock("inner"):
+            time.sleep(0.01)
+    total = time.perf_counter() - start
+    assert clock.seconds["inner"] >= 0.06 and clock.seconds["outer"] >= 0.02
+    assert sum(clock.seconds.values()) == pytest.approx(total, abs=5e-3)
 
 
 def fitted(name: str, good: Good) -> Predict:
@@ -273,17 +304,44 @@ def test_the_variation_model_is_the_distance_in_standard_deviations() -> None:
         for c in range(5):
             expected = abs(new[0, r, c].item() - values[:, 0, r, c].mean())
             expected /= max(std[0, r, c], floor)
-            assert float(distance(new)[0, r, c]) == pytest.approx(expected, rel=1e-4)
+            assert float(distance(new)[0][0, r, c]) == pytest.approx(expected, rel=1e-4)
 
 
 def test_voxels_hold_the_points(good: Good) -> None:
     sample = good.train[0].sample
     far = variation.half_depth([sample])
     grid = variation.voxels(sample, far)[0]
-    assert set(grid.unique().tolist()) == {0.0, 1.0}
-    inside = torch.nn.functional.adaptive_max_pool2d(sample.valid[None].float(), variation.SIDE)[0]
-    # One voxel for each measured column, none for the others.
-    assert torch.equal(grid.sum(0), inside)
+    depth, valid = sample.xyz[2].numpy(), sample.valid.numpy()
+    median = float(sample.xyz[2][sample.valid].median())
+    points = set()
+    for r, c in zip(*valid.nonzero(), strict=True):
+        layer = ((depth[r, c] - median) / np.float32(far) + 1) / 2 * (variation.SIDE - 1)
+        points.add((round(float(layer)), *(at * variation.SIDE // len(valid) for at in (r, c))))
+    assert {tuple(cell) for cell in grid.nonzero().tolist()} == points
+    assert float(grid.sum()) == len(points)
+
+
+def test_a_cell_is_the_mean_depth_of_its_measured_pixels(
+    good: Good, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(variation, "SIDE", 32)
+    sample = good.train[0].sample
+    side = len(sample.valid) // variation.SIDE * variation.SIDE  # windows without overlap
+    whole = {"valid": sample.valid, "defect": sample.defect}
+    cut = replace(
+        sample,
+        xyz=sample.xyz[:, :side, :side],
+        **{name: part[:side, :side] for name, part in whole.items()},
+    )
+    found = variation.depth_image(cut, 0.01)[0].numpy()
+    each = side // variation.SIDE
+    depth = np.where(cut.valid, cut.xyz[2], np.nan).reshape(*[variation.SIDE, each] * 2)
+    median = float(cut.xyz[2][cut.valid].median())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # cells without a measured pixel
+        expected = (np.nanmean(depth, axis=(1, 3)) - median) / 0.01
+    assert 0 < np.isnan(expected).mean() < 1
+    np.testing.assert_allclose(found, np.nan_to_num(expected), atol=1e-4)
 
 
 @pytest.mark.parametrize("cut", ["full", "M", "S", "T"])

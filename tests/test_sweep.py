@@ -183,6 +183,22 @@ def test_as_many_runs_at_a_time_as_fit_the_memory(
     assert sweep_cluster.at_a_time(workers, peak_mb, math.inf) == workers
 
 
+@pytest.mark.parametrize(
+    ("peak_mb", "most", "room_mb", "after"),
+    [
+        (25.0, 4, 100.0, 4),
+        (math.inf, 4, 100.0, 3),
+        (math.inf, 1, 100.0, 1),
+        (math.inf, 4, math.inf, 4),
+    ],
+)
+def test_after_a_killed_run_one_less_runs_at_a_time(
+    peak_mb: float, most: int, room_mb: float, after: int
+) -> None:
+    needed = sweep_cluster.needed_mb(peak_mb, most, room_mb)
+    assert sweep_cluster.at_a_time(4, needed, room_mb) == after
+
+
 def test_runs_wait_for_memory_once_one_has_shown_what_it_takes(
     data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,7 +1,6 @@
 """Settings: dataclasses (`fields`), presets, and `configure`, which builds a Config from both."""
 
 from lsfa_lib.config.build import (
-    checked,
     config_hash,
     configure,
     fields_of,
@@ -10,6 +9,7 @@ from lsfa_lib.config.build import (
     structured,
     with_losses,
 )
+from lsfa_lib.config.checks import checked
 from lsfa_lib.config.fields import (
     MODALITIES,
     AdaptorConfig,

@@ -25,8 +25,8 @@ RESIDUAL_BLOCKS, WIDTH = 2, 64
 """Of the student: it has to be wider than its output."""
 TEACHER_EPOCHS, STUDENT_EPOCHS, BATCH, RATE = 10, 20, 2, 5e-3
 """What half a minute on one core allows."""
-MARGIN = 2 + 2 * RESIDUAL_BLOCKS
-"""Positions around the part that training reads: as far as the student sees."""
+MARGIN = max(2 + 2 * RESIDUAL_BLOCKS, 4 * BLOCKS)
+"""Positions around the part that training reads: as far as student and teacher see."""
 
 
 class Pair(nn.Module):

@@ -25,13 +25,13 @@ from lsfa_lib.storage import results
 
 
 def inference_cost(
-    method: Method, fitted: Fitted, split: Split, config: Config, empty_mb: float
+    method: Method, fitted: Fitted, split: Split, config: Config, other_mb: float
 ) -> dict[str, Any]:
     """Median seconds per scan by stage, after a warm-up scan, and the memory of inference, MB.
 
     `read` and `prepare` are the same for every method; `features` are extracted again, with the
     backbones that the method is deployed with. Memory is the peak of this process during inference
-    minus `empty_mb`, its memory before the method was loaded.
+    minus `other_mb`, its memory before the method was loaded and that of what was computed since.
     """
     own: Config = method.call("deployed", config)
     device = resolve_device(config.device)
@@ -55,7 +55,7 @@ def inference_cost(
         "scans": len(next(iter(spent.values()))) - 1,
         "threads": torch.get_num_threads(),
         "seconds": {stage: statistics.median(times[1:]) for stage, times in spent.items()},
-        "memory_mb": max(0.0, results.peak_memory_mb() - empty_mb),
+        "memory_mb": max(0.0, results.peak_memory_mb() - other_mb),
     }
 
 

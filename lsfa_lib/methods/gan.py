@@ -7,9 +7,8 @@ A generator G and a critic learn good parts as a Wasserstein GAN with gradient p
     ||x - G(E(x))||^2 / n + kappa ||f(x) - f(G(E(x)))||^2 / n_f
 
 arXiv 2112.09045, sec. 4, uses 3D convolutions for voxels and compares a scan cell by cell with its
-reconstruction. A cell scores |x - G(E(x))|, the map of f-AnoGAN, plus the second term, which
-f-AnoGAN adds to the image score alone: equal in all cells of a scan, it leaves their order, and the
-image score, the largest cell, includes it.
+reconstruction. A cell scores |x - G(E(x))|, the map of f-AnoGAN; a scan scores its largest cell
+plus the second term.
 
 Smaller than f-AnoGAN, to learn on one core: stride-2 convolutions instead of residual blocks, no
 layer norm in the critic, codes of 64 instead of 128, voxel grids of 32^3 instead of 64^3, a few
@@ -20,7 +19,6 @@ because with so few steps a generator updated less often does not learn the shap
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 
@@ -30,7 +28,7 @@ from torch import Tensor, nn
 
 from lsfa_lib.adaptation.schedule import batch_scans, generator_of
 from lsfa_lib.features.checkpoints import seeded
-from lsfa_lib.methods.variation import Grid, depth_image, fit_grids, voxels
+from lsfa_lib.methods.variation import Grid, Model, depth_image, fit_grids, voxels
 from lsfa_lib.records import Sample
 from lsfa_lib.storage.files import progress
 
@@ -124,13 +122,13 @@ def _update(optimiser: torch.optim.Optimizer, loss: Float[Tensor, ""]) -> None:
     optimiser.step()
 
 
-def distance(network: Networks, grid: Grid) -> Grid:
-    """|x - G(E(x))| + kappa mean (f(x) - f(G(E(x))))^2 of every cell."""
+def distance(network: Networks, grid: Grid) -> tuple[Grid, float]:
+    """|x - G(E(x))| of every cell, and kappa mean (f(x) - f(G(E(x))))^2."""
     cells, features = network.residuals(grid[None])
-    return cells[0].abs() + KAPPA * features
+    return cells[0].abs(), KAPPA * float(features)
 
 
-def f_anogan(grids: Grids, seed: int) -> Callable[[Grid], Grid]:
+def f_anogan(grids: Grids, seed: int) -> Model:
     """`distance` by networks trained on the grids of good parts."""
     dimensions = grids.dim() - 2
     with seeded(seed):

@@ -106,7 +106,10 @@ def fit(good: Good) -> Predict:
 
 
 def fit_shared(good: Good) -> Predict:
-    """M3DM as published: one fusion, trained on the good scans of all categories of the data."""
+    """M3DM with one fusion, trained on the good scans of all categories of the data, as published.
+
+    It takes as many steps as the fusion of one category, so that each scan is drawn less often.
+    """
     config, encoders = good.config, good.encoders
     assert encoders is not None
     splits = [split_of(config.data, c, "train") for c in categories(Path(config.data.root))]

@@ -8,6 +8,7 @@ backbone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -30,21 +31,35 @@ SIDE = 64
 EPOCHS, BATCH, RATE = 25, 4, 1e-3
 Grid = Float[Tensor, " 1 *size"]
 """A depth image (1, S, S) or occupied voxels (1, S, S, S)."""
+Model = Callable[[Grid], tuple[Grid, float]]
+"""Distance of each cell from good parts, and what the score of the scan adds to the largest."""
 
 
 def depth_image(sample: Sample, far: float) -> Float[Tensor, "1 S S"]:
-    """Depths relative to their median, in units of `far` metres; 0 where nothing was measured."""
-    depth, valid = sample.xyz[2], sample.valid
-    relative = torch.where(valid, (depth - depth[valid].median()) / far, 0.0)
-    return F.adaptive_avg_pool2d(relative[None], SIDE)
+    """Mean depth of the measured pixels of each cell, relative to the scan's median.
+
+    In units of `far` metres; 0 where nothing was measured.
+    """
+    relative, valid = _relative_depth(sample, far), sample.valid[None].float()
+    measured = F.adaptive_avg_pool2d(valid, SIDE)
+    mean = F.adaptive_avg_pool2d(relative[None] * valid, SIDE) / measured
+    return torch.where(measured > 0, mean, 0.0)
 
 
 def voxels(sample: Sample, far: float) -> Float[Tensor, "1 S S S"]:
     """1 where a voxel contains a point; the axes are depth, pixel rows and pixel columns."""
-    layer = ((depth_image(sample, far)[0].clamp(-1, 1) + 1) / 2 * (SIDE - 1)).round().long()
-    inside = F.adaptive_max_pool2d(sample.valid[None].float(), SIDE)
-    grid = torch.zeros(SIDE, SIDE, SIDE, device=inside.device)
-    return grid.scatter_(0, layer[None], inside)[None]
+    valid = sample.valid
+    depth = _relative_depth(sample, far)[valid].clamp(-1, 1)
+    row, column = (at * SIDE // len(valid) for at in valid.nonzero().unbind(1))
+    grid = torch.zeros(SIDE, SIDE, SIDE, device=valid.device)
+    grid[((depth + 1) / 2 * (SIDE - 1)).round().long(), row, column] = 1
+    return grid[None]
+
+
+def _relative_depth(sample: Sample, far: float) -> Float[Tensor, "S S"]:
+    """Depth relative to the median of the measured pixels, in units of `far` metres."""
+    depth = sample.xyz[2]
+    return (depth - depth[sample.valid].median()) / far
 
 
 def in_pixels(distances: Grid, inside: Bool[Tensor, "S S"], config: Config) -> Prediction:
@@ -69,7 +84,7 @@ def half_depth(samples: Sequence[Sample]) -> float:
 def fit_grids(
     good: Good,
     grid_of: Callable[[Sample, float], Grid],
-    learn: Callable[[Tensor, int], Callable[[Grid], Grid]],
+    learn: Callable[[Tensor, int], Model],
 ) -> Predict:
     """A model fitted to the grids of good scans, which scores each cell of a new grid."""
     samples = [scan.sample for scan in good.train]
@@ -77,20 +92,21 @@ def fit_grids(
     distance = learn(torch.stack([grid_of(sample, far) for sample in samples]), good.seed)
 
     def predict(scan: LazyScan) -> dict[Mode, Prediction]:
-        found = distance(grid_of(scan.sample, far))
-        return {"3d": in_pixels(found, scan.sample.valid, config)}
+        cells, of_scan = distance(grid_of(scan.sample, far))
+        found = in_pixels(cells, scan.sample.valid, config)
+        return {"3d": replace(found, image_score=found.image_score + of_scan)}
 
     return predict
 
 
-def variation(grids: Float[Tensor, "N 1 *size"], seed: int) -> Callable[[Grid], Grid]:
+def variation(grids: Float[Tensor, "N 1 *size"], seed: int) -> Model:
     """|x - mean| / std of every cell, with std at least a hundredth of the largest one."""
     std, mean = torch.std_mean(grids, dim=0, correction=0)
     std = std.clamp_min(0.01 * float(std.max()) or 1.0)
-    return lambda grid: (grid - mean).abs() / std
+    return lambda grid: ((grid - mean).abs() / std, 0.0)
 
 
-def autoencoder(grids: Float[Tensor, "N 1 *size"], seed: int) -> Callable[[Grid], Grid]:
+def autoencoder(grids: Float[Tensor, "N 1 *size"], seed: int) -> Model:
     """(x - x')^2 of every cell, x' from a convolutional auto-encoder trained on good parts."""
     flat = grids.dim() == 4
     with seeded(seed):
@@ -105,7 +121,7 @@ def autoencoder(grids: Float[Tensor, "N 1 *size"], seed: int) -> Callable[[Grid]
             F.mse_loss(network(batch), batch).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
     network.requires_grad_(False)
-    return lambda grid: (network(grid[None])[0] - grid).square()
+    return lambda grid: ((network(grid[None])[0] - grid).square(), 0.0)
 
 
 def _network(convolution: type[nn.Conv2d] | type[nn.Conv3d], flat: bool) -> nn.Sequential:

@@ -26,18 +26,29 @@ SCHEMA = 1
 
 
 class Stopwatch:
-    """Seconds spent in each named stage; stages with the same name add up."""
+    """Seconds spent in each named stage, without the stages inside it.
+
+    Stages with the same name add up, and all together are the time that was measured.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self._inside: list[float] = []
+        """Seconds of the stages inside each open one."""
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         report_progress(stage)
         start = time.perf_counter()
-        yield
-        spent = time.perf_counter() - start
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+        self._inside.append(0.0)
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - start
+            own = spent - self._inside.pop()
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + own
+            if self._inside:
+                self._inside[-1] += spent
 
 
 def peak_memory_mb() -> float:

@@ -16,7 +16,7 @@ from lsfa_lib.figures.tables import marked
 from lsfa_lib.storage.kept_maps import KeptScan, read_maps
 from lsfa_lib.studies.study_table import StudyRuns
 
-MOST_SETTINGS, MOST_IMAGES = 12, 260
+MOST_SETTINGS, MOST_IMAGES = 20, 260
 """Of one page, which stays below 5 MB."""
 RIGHT = ("found", "passed")
 

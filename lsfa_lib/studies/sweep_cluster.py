@@ -130,6 +130,11 @@ def at_a_time(workers: int, peak_mb: float, room_mb: float) -> int:
     return max(1, workers if peak_mb * workers <= room_mb else int(room_mb / peak_mb))
 
 
+def needed_mb(peak_mb: float, most: int, room_mb: float) -> float:
+    """What a run needs by its peak; inf: it was killed, and one less than `most` may fit."""
+    return room_mb / max(1, most - 1) if math.isinf(peak_mb) else peak_mb
+
+
 def _performed(
     client: Any, waiting: deque[Job], watch: Watch, room_mb: float
 ) -> Iterator[tuple[Job, Outcome]]:
@@ -156,11 +161,10 @@ def _performed(
                 job = running.pop(future)
                 if outcome := _outcome(future, job):
                     most = at_a_time(workers, peak_mb, room_mb)
-                    killed = math.isinf(outcome.peak_mb)
-                    needs = room_mb / max(1, most - 1) if killed else outcome.peak_mb
-                    peak_mb = max(peak_mb, needs)
+                    peak_mb = max(peak_mb, needed_mb(outcome.peak_mb, most, room_mb))
                     if at_a_time(workers, peak_mb, room_mb) < most:
-                        watch.say(_little_memory(workers, peak_mb, room_mb))
+                        killed = math.isinf(outcome.peak_mb)
+                        watch.say(_fewer(workers, peak_mb, room_mb, killed))
                     yield job, outcome
                 else:
                     # Another sweep executes this run: other jobs come before waiting for it.
@@ -171,11 +175,11 @@ def _performed(
         ) from error
 
 
-def _little_memory(workers: int, peak_mb: float, room_mb: float) -> str:
-    return (
-        f"a run takes {peak_mb / 1e3:.1f} GB of memory and {room_mb / 1e3:.1f} GB were free: "
-        f"{at_a_time(workers, peak_mb, room_mb)} at a time instead of {workers}"
-    )
+def _fewer(workers: int, peak_mb: float, room_mb: float, killed: bool) -> str:
+    """Why fewer runs than workers are executed at a time."""
+    takes = f"a run takes {peak_mb / 1e3:.1f} GB of memory and {room_mb / 1e3:.1f} GB were free"
+    reason = "a worker was killed, most likely for lack of memory" if killed else takes
+    return f"{reason}: {at_a_time(workers, peak_mb, room_mb)} at a time instead of {workers}"
 
 
 def _outcome(future: Any, job: Job) -> Outcome | None:
