@@ -27,7 +27,15 @@ def replaced(config: T, fields: Mapping[str, Any]) -> T:
 
 
 _UNADAPTED = LossWeights(la=0.0, ga=0.0, lc=0.0, gc=0.0)
-OURS = replaced(Config(), {"image_encoder.size": 448, "training.weights": _UNADAPTED})
+OURS = replaced(
+    Config(),
+    {
+        "image_encoder.size": 448,
+        "training.weights": _UNADAPTED,
+        # More rows detect no better and cost time (benchmarks/real_size.md).
+        "bank.max_rows": 20_000,
+    },
+)
 PAPER_SCORES = {
     "detector.image_score": "reweighted",
     "detector.calibrate": False,
@@ -38,6 +46,7 @@ PAPER_SCORES = {
 """Image score and map of PatchCore and the papers."""
 _PAPER_SETTINGS = {
     "image_encoder.size": 0,
+    "bank.max_rows": 0,
     "adaptor.attend": "all",
     "adaptor.standardise": False,
     "training.patches_per_scan": 0,
