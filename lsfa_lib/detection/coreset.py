@@ -15,7 +15,8 @@ from lsfa_lib.storage.files import InputError, progress
 CANDIDATES = 512
 CHUNK_ROWS = 1024
 LEVEL = 0.95
-"""How far the level falls at once; 0.9 and 0.98 are slower."""
+FEWEST = 16384
+"""The level falls to this share of the largest gap, and to so many rows at least."""
 TILE = 64
 """Matrix products are a fifth faster on full tiles; other picks are left to the next block."""
 
@@ -125,7 +126,8 @@ class _Gaps:
         self.seen[self.active] = self.count
         self.active = self.active[self.gap[self.active] > self.level]
         while not len(self.active) and (largest := self.gap.max().item()) > 0:
-            self.level = LEVEL * largest
+            least = self.gap.topk(min(FEWEST, len(self.gap))).values[-1].item()
+            self.level = max(0.0, min(LEVEL * largest, least))
             rows = (self.gap > self.level).nonzero().squeeze(1)
             seen = self.seen[rows]
             for since in torch.unique(seen[seen < self.count]).tolist():
