@@ -30,6 +30,7 @@ def one_at_a_time(rows: torch.Tensor, n_keep: int, first: int) -> list[int]:
 @pytest.mark.parametrize("share", [0.1, 1.0])
 def test_selection_equals_one_row_at_a_time(monkeypatch, n, share):
     monkeypatch.setattr(coreset, "CANDIDATES", 32)
+    monkeypatch.setattr(coreset, "FEWEST", 8)
     monkeypatch.setattr(coreset, "CHUNK_ROWS", 33)
     rows, n_keep = features(n, 24), max(1, int(n * share))
     ours = greedy_k_centre(rows, n_keep, seed=3, projection_eps=0.0).tolist()
@@ -41,6 +42,7 @@ def test_selection_does_not_depend_on_the_block(monkeypatch, candidates):
     rows = features(300, 40, seed=1)
     expected = one_at_a_time(rows, 60, int(greedy_k_centre(rows, 1, seed=0)[0]))
     monkeypatch.setattr(coreset, "CANDIDATES", candidates)
+    monkeypatch.setattr(coreset, "FEWEST", 8)
     assert greedy_k_centre(rows, 60, seed=0, projection_eps=0.0).tolist() == expected
 
 
@@ -54,6 +56,7 @@ def test_more_rows_than_one_block_and_one_chunk():
 @pytest.mark.parametrize("candidates", [8, 1024])
 def test_copies_come_last_and_lowest_index_first(monkeypatch, candidates):
     monkeypatch.setattr(coreset, "CANDIDATES", candidates)
+    monkeypatch.setattr(coreset, "FEWEST", 8)
     rows = features(50, 64).repeat(3, 1)
     ours = greedy_k_centre(rows, 150, seed=0, projection_eps=0.0).tolist()
     assert ours == one_at_a_time(rows, 150, ours[0])
@@ -64,6 +67,7 @@ def test_copies_come_last_and_lowest_index_first(monkeypatch, candidates):
 def test_ties_beyond_the_candidates_go_to_the_lowest_index(monkeypatch):
     # Corners at unit distance from the kept centre, every number exact in float32.
     monkeypatch.setattr(coreset, "CANDIDATES", 4)
+    monkeypatch.setattr(coreset, "FEWEST", 8)
     rows = torch.cat([torch.zeros(1, 8), torch.eye(8), -torch.eye(8)])
     points = coreset._blocks(rows, torch.tensor([0]), 17)
     assert torch.cat(list(points)).tolist() == one_at_a_time(rows, 17, 0)
