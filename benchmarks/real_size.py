@@ -62,10 +62,11 @@ TEXT = """# A category at real size
 Written by `python -m benchmarks.real_size FOLDER` on {date} at {commit}, nothing by hand; {device}.
 
 One product of the demo in {size} x {size} px: {train} training, {validation} validation and {test}
-test scans. The sizes are those of the points and of the maps, the image encoder receives 672 px;
-a bank keeps a tenth of the patches, at most {rows:,} rows except where "every row" is said. The case with
-the full backbones has random weights, which cost what trained ones cost, and fewer training scans.
-The cache is empty at first; the cases of fewer scans read what the one before them left in it.
+test scans. The sizes are those of the points and of the maps, the image encoder receives 672 px; a
+bank keeps a tenth of the patches, at most {rows:,} rows except where "every row" is said. The case
+with the full backbones has random weights, which cost what trained ones cost, and fewer training
+scans. The cache is empty at first; the cases of fewer scans read what the one before them left in
+it.
 
 {table}
 
