@@ -40,7 +40,7 @@ from lsfa_lib.detection.memory import rows_of_modality, search_bank
 from lsfa_lib.evaluation import metrics
 from lsfa_lib.features.extract import distinct_rows, load_encoders
 from lsfa_lib.features.geometry import spread
-from lsfa_lib.features.lazy_scan import LazyScan, lazy_scan
+from lsfa_lib.features.lazy_scan import LazyScan, fixed_threads, lazy_scan
 from lsfa_lib.methods import METHODS, m3dm, patchcore, variation
 from lsfa_lib.methods.cost import resident_mb
 from lsfa_lib.methods.crossmodal import residuals, train_crossmodal
@@ -113,7 +113,8 @@ def test_stages_inside_a_stage_are_counted_once() -> None:
 def fitted(name: str, good: Good) -> Predict:
     """The method of that name, fitted to the good scans with its own config."""
     method = find_method(name)
-    return method.call("fit", replace(good, config=method.call("config", good.config)))
+    with fixed_threads(good.config.threads):
+        return method.call("fit", replace(good, config=method.call("config", good.config)))
 
 
 @pytest.mark.parametrize("name", QUICK)

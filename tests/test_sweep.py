@@ -192,7 +192,7 @@ def test_as_many_runs_at_a_time_as_fit_the_memory(
         (math.inf, 4, math.inf, 4),
     ],
 )
-def test_after_a_killed_run_one_less_runs_at_a_time(
+def test_after_a_killed_run_one_fewer_runs_at_a_time(
     peak_mb: float, most: int, room_mb: float, after: int
 ) -> None:
     needed = sweep_cluster.needed_mb(peak_mb, most, room_mb)

@@ -1,4 +1,4 @@
-"""Values of a config that no part of the library can use, alone or together."""
+"""Refuses configs with values out of range and with fields that contradict each other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lsfa_lib.storage.files import InputError, nearest
 
 
 def checked(config: Config) -> Config:
-    """`config`, or an InputError where two of its fields contradict each other."""
+    """`config`; InputError where a value is out of range or two fields contradict each other."""
     _check_sizes(config)
     if config.adaptor.attend == "all" and config.training.patches_per_scan:
         raise InputError(
@@ -50,21 +50,18 @@ def _check_modalities(field: str, names: tuple[str, ...]) -> None:
 
 
 def _check_bank(bank: BankConfig) -> None:
-    for field, value, wanted, right in (
-        ("keep_ratio", bank.keep_ratio, "above 0, at most 1", 0 < bank.keep_ratio <= 1),
-        (
-            "keep_ratio_rgb",
-            bank.keep_ratio_rgb,
-            "above 0, at most 1, or nothing",
-            bank.keep_ratio_rgb is None or 0 < bank.keep_ratio_rgb <= 1,
-        ),
-        ("max_rows", bank.max_rows, "0 for no limit, or more", bank.max_rows >= 0),
-        ("memory_mb", bank.memory_mb, "above 0", bank.memory_mb > 0),
-        ("projection_eps", bank.projection_eps, "0 to 1", 0 <= bank.projection_eps <= 1),
-        ("whitening", bank.whitening, "0 to 1", 0 <= bank.whitening <= 1),
-    ):
+    share, rgb = "above 0, at most 1", bank.keep_ratio_rgb
+    rules = {
+        "keep_ratio": (share, 0 < bank.keep_ratio <= 1),
+        "keep_ratio_rgb": (share, rgb is None or 0 < rgb <= 1),
+        "max_rows": ("0 for no limit, or more", bank.max_rows >= 0),
+        "memory_mb": ("above 0", bank.memory_mb > 0),
+        "projection_eps": ("0 to 1", 0 <= bank.projection_eps <= 1),
+        "whitening": ("0 to 1", 0 <= bank.whitening <= 1),
+    }
+    for field, (expected, right) in rules.items():
         if not right:
-            raise InputError(f"bank.{field} is {value:g}, expected a number: {wanted}")
+            raise InputError(f"bank.{field} is {getattr(bank, field):g}, expected {expected}")
 
 
 def _check_heads(config: Config) -> None:

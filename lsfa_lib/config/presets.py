@@ -32,7 +32,7 @@ OURS = replaced(
     {
         "image_encoder.size": 448,
         "training.weights": _UNADAPTED,
-        # More rows detect no better and cost time (benchmarks/real_size.md).
+        # More rows detected no better and cost time (`python -m benchmarks.real_size`).
         "bank.max_rows": 20_000,
     },
 )

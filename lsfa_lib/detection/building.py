@@ -180,8 +180,7 @@ def _selected(
 
 
 def _equal_share(counts: Sequence[int], room: int) -> int:
-    """The largest number of rows that each part may hold, where fewer leave room to the others."""
-    share = 0
+    """The largest s with sum_i min(count_i, s) <= room; at most the largest count."""
     for i, count in enumerate(sorted(counts)):
         share = room // (len(counts) - i)
         if count > share:

@@ -184,7 +184,7 @@ def _stored(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def delete(folder: Path) -> None:
-    """Deletes the files of a folder of the cache, and the folder unless another process writes."""
+    """Deletes the files of a folder of the cache, and the folder unless something is left in it."""
     for path in folder.glob("[!.]*"):
         path.unlink(missing_ok=True)
     with suppress(OSError):

@@ -31,7 +31,7 @@ def inference_cost(
 
     `read` and `prepare` are the same for every method; `features` are extracted again, with the
     backbones that the method is deployed with. Memory is the peak of this process during inference
-    minus `other_mb`, its memory before the method was loaded and that of what was computed since.
+    minus `other_mb`: its memory before the method was loaded, plus samples and maps kept since.
     """
     own: Config = method.call("deployed", config)
     device = resolve_device(config.device)

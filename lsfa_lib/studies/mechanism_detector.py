@@ -95,9 +95,9 @@ def coverage(lesson: Lesson, shots: Sequence[int], m: Modality = "rgb") -> dict[
 
 
 def _bank(lesson: Lesson, fields: Mapping[str, Any], m: Modality) -> Bank:
-    """The bank of one modality; its own statistics, since the other modality is left out."""
-    plain = {"bank.statistics": "own", "bank.keep_ratio_rgb": None}
-    config = replaced(lesson.config, plain | dict(fields))
+    """The bank of one modality, with its own statistics and the share `bank.keep_ratio`."""
+    alone = {"bank.statistics": "own", "bank.keep_ratio_rgb": None}
+    config = replaced(lesson.config, {**alone, **fields})
     train = [replace(each, by_modality={m: each.by_modality[m]}) for each in lesson.train]
     return fit_banks(train, config, lesson.seed)[m]
 

@@ -40,8 +40,8 @@ def crew(workers: int, scheduler: str, watch: Watch) -> Iterator[RunAll]:
     """A function that runs jobs and yields each with its outcome, as they are finished.
 
     They run in `workers` processes that share this machine's cores, or on the workers of the dask
-    scheduler at that address. On this machine as many run at a time as its free memory holds, once
-    the first runs have shown how much they need. What Ctrl-C leaves half-written here is deleted.
+    scheduler at that address. On this machine, once a run has finished, as many run at a time as
+    fit its free memory. What Ctrl-C leaves half-written here is deleted.
     """
     begun: list[Job] = []
     room_mb = math.inf if scheduler else free_mb()
@@ -131,7 +131,7 @@ def at_a_time(workers: int, peak_mb: float, room_mb: float) -> int:
 
 
 def needed_mb(peak_mb: float, most: int, room_mb: float) -> float:
-    """What a run needs by its peak; inf: it was killed, and one less than `most` may fit."""
+    """Memory to expect of a run, MB; inf, it was killed: what lets one fewer than `most` fit."""
     return room_mb / max(1, most - 1) if math.isinf(peak_mb) else peak_mb
 
 
@@ -141,7 +141,7 @@ def _performed(
     """Each job with its outcome, at most one job for each worker at a time.
 
     If more waited in a worker's queue, all of them would be blamed for the one that kills it. A run
-    is expected to need as much memory as the largest before it; after one that was killed, one less
+    is expected to need as much memory as the largest before it; after one was killed, one fewer
     runs at a time.
     """
     running: dict[Any, Job] = {}
