@@ -28,7 +28,7 @@ from lsfa_lib.studies import sweep_cluster
 from lsfa_lib.studies.study import Choices, read_studies
 from lsfa_lib.studies.study_runs import Job
 from lsfa_lib.studies.sweep import Swept, run_sweep
-from lsfa_lib.studies.sweep_worker import finished, perform
+from lsfa_lib.studies.sweep_worker import Outcome, finished, perform
 
 LSFA = [sys.executable, "-c", "from lsfa_lib.cli.app import main; main()"]
 CELLS: dict[str, Any] = {f"c{i}": {"value": 0.5 + i / 10} for i in range(3)}
@@ -184,18 +184,18 @@ def test_as_many_runs_at_a_time_as_fit_the_memory(
 
 
 @pytest.mark.parametrize(
-    ("peak_mb", "most", "room_mb", "after"),
+    ("outcome", "most", "room_mb", "after"),
     [
-        (25.0, 4, 100.0, 4),
-        (math.inf, 4, 100.0, 3),
-        (math.inf, 1, 100.0, 1),
-        (math.inf, 4, math.inf, 4),
+        (Outcome(peak_mb=25.0), 4, 100.0, 4),
+        (Outcome(killed=True), 4, 100.0, 3),
+        (Outcome(killed=True), 1, 100.0, 1),
+        (Outcome(killed=True), 4, math.inf, 4),
     ],
 )
 def test_after_a_killed_run_one_fewer_runs_at_a_time(
-    peak_mb: float, most: int, room_mb: float, after: int
+    outcome: Outcome, most: int, room_mb: float, after: int
 ) -> None:
-    needed = sweep_cluster.needed_mb(peak_mb, most, room_mb)
+    needed = sweep_cluster.needed_mb(outcome, most, room_mb)
     assert sweep_cluster.at_a_time(4, needed, room_mb) == after
 
 

@@ -130,9 +130,9 @@ def at_a_time(workers: int, peak_mb: float, room_mb: float) -> int:
     return max(1, workers if peak_mb * workers <= room_mb else int(room_mb / peak_mb))
 
 
-def needed_mb(peak_mb: float, most: int, room_mb: float) -> float:
-    """Memory to expect of a run, MB; inf, it was killed: what lets one fewer than `most` fit."""
-    return room_mb / max(1, most - 1) if math.isinf(peak_mb) else peak_mb
+def needed_mb(outcome: Outcome, most: int, room_mb: float) -> float:
+    """Memory to expect of a run, MB; where it was killed, what lets one fewer than `most` fit."""
+    return room_mb / max(1, most - 1) if outcome.killed else outcome.peak_mb
 
 
 def _performed(
@@ -161,10 +161,9 @@ def _performed(
                 job = running.pop(future)
                 if outcome := _outcome(future, job):
                     most = at_a_time(workers, peak_mb, room_mb)
-                    peak_mb = max(peak_mb, needed_mb(outcome.peak_mb, most, room_mb))
+                    peak_mb = max(peak_mb, needed_mb(outcome, most, room_mb))
                     if at_a_time(workers, peak_mb, room_mb) < most:
-                        killed = math.isinf(outcome.peak_mb)
-                        watch.say(_fewer(workers, peak_mb, room_mb, killed))
+                        watch.say(_fewer(workers, peak_mb, room_mb, outcome.killed))
                     yield job, outcome
                 else:
                     # Another sweep executes this run: other jobs come before waiting for it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
 import traceback
@@ -41,7 +40,9 @@ class Outcome:
     reused: bool = False
     """It was finished before, or by another sweep."""
     peak_mb: float = 0.0
-    """Largest memory of the process that executed it; 0 if not known, inf if it was killed."""
+    """Largest memory of the process that executed it; 0 if not known."""
+    killed: bool = False
+    """Each process that executed it was killed."""
 
 
 def perform(job: Job) -> Outcome | None:
@@ -152,7 +153,7 @@ def lost(folder: Path, deaths: int) -> Outcome:
         f"its worker process was killed {deaths} times, most likely for lack of memory; choose "
         f"a smaller image size or fewer workers{kept}"
     )
-    return replace(failed(folder, error), peak_mb=math.inf)
+    return replace(failed(folder, error), killed=True)
 
 
 def clear(folder: Path, patterns: tuple[str, ...]) -> None:
