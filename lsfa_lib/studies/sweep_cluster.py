@@ -88,6 +88,8 @@ def _client(workers: int, scheduler: str) -> Iterator[Any]:
         "distributed.scheduler.allowed-failures": DEATHS - 1,
         # A process of this machine that dies is noticed at once; one that is silent works.
         "distributed.scheduler.worker-ttl": None,
+        # The call stacks that it samples all the time fill a megabyte of memory each run.
+        "distributed.worker.profile.enabled": False,
         "distributed.worker.multiprocessing-method": prefork.METHOD,
         # Forks have the environment their server was started with.
         "distributed.nanny.pre-spawn-environ": {},
