@@ -15,7 +15,7 @@ from lsfa_lib.evaluation.evaluate import evaluate
 from lsfa_lib.features.lazy_scan import fixed_threads, lazy_scan, loaded
 from lsfa_lib.methods import Method, find_method
 from lsfa_lib.methods.cost import inference_cost, resident_mb
-from lsfa_lib.methods.fitting import Fitted, fit_method
+from lsfa_lib.methods.fitting import Fitted, fit_method, scored
 from lsfa_lib.records import UNLABELLED, Mode, Prediction, Sample, is_defective
 from lsfa_lib.selection.selection import pseudo_scores
 from lsfa_lib.storage import results
@@ -90,7 +90,7 @@ def score_split(
     scans = [lazy_scan(entry, fitted.encoders, fitted.config) for entry in split.entries]
     for scan in loaded(scans, True, fitted.encoders is not None, refused):
         samples.append(scan.sample)
-        for mode, prediction in fitted.predict(scan).items():
+        for mode, prediction in scored(fitted.predict, scan).items():
             predictions[mode].append(prediction)
         scan.kept.pop("features", None)  # only the samples are needed until the end
     return samples, predictions

@@ -25,6 +25,8 @@ aten = torch.ops.aten
 OTHER, HOST = torch.device("lazy:0"), torch.device("cpu")
 COPIES = {aten._to_copy.default, aten.copy_.default, aten.to.device, aten.to.dtype_layout}
 INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
+SIZED = {aten.nonzero.default, aten._unique2.default, aten.masked_select.default}
+"""The size of the result depends on the numbers, so that the host waits for them."""
 handed_over: Counter[str] = Counter()
 """How often a function of the library moved data from the device to the host, by its name."""
 
@@ -108,7 +110,8 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     host = [t for t, away in zip(tensors, there, strict=True) if not away and t.dim()]
     if any(there) and host and func not in COPIES | INDEXING:
         raise RuntimeError(f"{func}: tensors of the host and of another device")
-    if any(there) and (func is aten._local_scalar_dense.default or not result):
+    waits = func is aten._local_scalar_dense.default or func in SIZED or _is_by_mask(func, args)
+    if any(there) and (waits or not result):
         _record()
     if kwargs.get("device") is not None:
         kwargs = {**kwargs, "device": HOST}
@@ -126,6 +129,12 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             return Elsewhere(value) if result else value
 
     return tree_map(placed, found)
+
+
+def _is_by_mask(func: Any, args: tuple[Any, ...]) -> bool:
+    """Whether the operation takes the elements where a mask is true."""
+    indices = args[1] if func is aten.index.Tensor else ()
+    return any(each is not None and each.dtype == torch.bool for each in indices)
 
 
 def _held(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""AST: its flow's density, its score position by position, and a dent and a stain that it finds."""
+"""AST: its flow's density, its score position by position, and a dent that it finds."""
 
 import shutil
 from dataclasses import replace
@@ -113,19 +113,29 @@ def test_the_score_of_a_position_is_the_squared_distance_of_the_networks(good: G
     found = asymmetric.fit(few)(scan)
     side, own = good.config.grid // 2, scan.sample
     parts = torch.stack([asymmetric.part_of(s.sample, side) for s in few.train])
-    raw = [asymmetric.depths(s, side) for s in few.train]
-    white = asymmetric.whitening(torch.stack(raw).movedim(1, -1)[parts])
-    inputs = torch.stack([white(r, p) for r, p in zip(raw, parts, strict=True)])
-    pair = asymmetric_pair.train_pair(inputs, parts, "again", 0)
     part = asymmetric.part_of(own, side)
-    batch = white(asymmetric.depths(scan, side), part)[None]
-    taught = pair.teacher(batch, [pair.position[None]])[0][0]
-    learned = pair.student(torch.cat([batch, pair.position[None]], dim=1))[0]
-    apart = [
-        float(((taught[:, r, c] - learned[:, r, c]) ** 2).sum()) for r, c in part.nonzero().tolist()
-    ]
-    assert found["3d"].image_score == pytest.approx(max(apart), rel=1e-4)
-    assert list(found) == ["3d", "rgb", "rgb+3d"]
+    inputs, tested = [], []
+    for channels in (asymmetric.depths, asymmetric.colours):
+        raw = [channels(s, side) for s in few.train]
+        white = asymmetric.whitening(torch.stack(raw).movedim(1, -1)[parts])
+        inputs.append(torch.stack([white(r, p) for r, p in zip(raw, parts, strict=True)]))
+        tested.append(white(channels(scan, side), part)[None])
+    apart = {}
+    for mode, used in (("3d", slice(1)), ("rgb", slice(1, 2)), ("rgb+3d", slice(2))):
+        # The order of the joined channels is that of the mode's name.
+        order = -1 if mode == "rgb+3d" else 1
+        pair = asymmetric_pair.train_pair(torch.cat(inputs[used][::order], 1), parts, "again", 0)
+        batch = torch.cat(tested[used][::order], 1)
+        taught = pair.teacher(batch, [pair.position[None]])[0][0]
+        learned = pair.student(torch.cat([batch, pair.position[None]], dim=1))[0]
+        apart[mode] = [
+            float(((taught[:, r, c] - learned[:, r, c]) ** 2).sum())
+            for r, c in part.nonzero().tolist()
+        ]
+    assert list(found) == list(apart)
+    assert found["3d"].image_score == pytest.approx(max(apart["3d"]), rel=1e-4)
+    assert found["rgb"].image_score == pytest.approx(np.mean(apart["rgb"]), rel=1e-4)
+    assert found["rgb+3d"].image_score == pytest.approx(max(apart["rgb+3d"]), rel=1e-4)
 
 
 def test_the_students_loss_falls_and_the_teacher_becomes_likely(good: Good) -> None:

@@ -5,7 +5,7 @@ from sklearn.random_projection import johnson_lindenstrauss_min_dim
 
 from lsfa_lib.detection import coreset
 from lsfa_lib.detection.coreset import greedy_k_centre, johnson_lindenstrauss_width
-from lsfa_lib.storage.files import InputError
+from lsfa_lib.storage.files import InputError, progress_reported_to
 
 
 def features(n: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -122,6 +122,13 @@ def test_selection_after_projection_equals_one_at_a_time_on_the_projected_rows()
     projected = rows @ projection
     assert projected.shape[1] < 500
     assert ours == one_at_a_time(projected, 60, first)
+
+
+def test_progress_counts_the_rows_that_are_kept() -> None:
+    told: list[tuple[str, int, int]] = []
+    with progress_reported_to(lambda *each: told.append(each)):
+        greedy_k_centre(features(400, 8), 90, seed=0)
+    assert told == [("coreset", done, 90) for done in range(91)]
 
 
 def test_every_row_is_within_the_radius_of_the_last_pick():

@@ -1,14 +1,19 @@
 """Documents name only what exists."""
 
+import importlib.util
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from lsfa_lib.cli.app import app
-from lsfa_lib.config import OURS, fields_of
+from lsfa_lib.config import DEMO, OURS, fields_of
+from lsfa_lib.features.local_descriptors import Descriptors
+from lsfa_lib.methods import asymmetric, asymmetric_pair, differnet, gan, variation
+from lsfa_lib.methods.flow import new_flow
 
 ROOT = Path(__file__).parents[1]
 METHOD = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
@@ -33,11 +38,32 @@ def test_every_field_the_method_names_exists() -> None:
 
 
 def test_every_choice_of_the_method_has_its_field() -> None:
-    rows = [
-        line for line in METHOD.splitlines() if line.startswith("| ") and "| paper |" not in line
-    ]
+    tables = [block for block in METHOD.split("\n\n") if "| field |\n" in block]
+    rows = [line for block in tables for line in block.splitlines()[2:]]
     assert len(rows) > 20
     assert [row for row in rows if not named_fields(row.rpartition(" | ")[2])] == []
+
+
+def test_the_method_states_the_sizes_of_its_networks() -> None:
+    count = {
+        "3D-ST": Descriptors(),
+        "Depth GAN": gan.Networks(2, gan.WIDTHS[2]),
+        "Voxel GAN": gan.Networks(3, gan.WIDTHS[3]),
+        "Depth AE": variation._network(torch.nn.Conv2d, True),
+        "Voxel AE": variation._network(torch.nn.Conv3d, False),
+    }
+    if importlib.util.find_spec("FrEIA"):
+        side, width = DEMO.grid // 2, 152 * len(differnet.SCALES)
+        count |= {
+            "AST, 3D": asymmetric_pair.Pair(asymmetric.SAMPLES**2, side),
+            "AST, RGB": asymmetric_pair.Pair(asymmetric.COMPONENTS, side),
+            "DifferNet": new_flow((width,), differnet.BLOCKS, differnet.CLAMP, differnet._subnet),
+        }
+        assert f"; {width} features |" in METHOD
+    for title, network in count.items():
+        parameters = sum(each.numel() for each in network.parameters())
+        (row,) = re.findall(rf"^\| {title} \|.*\| ([\d,]+) \|$", METHOD, re.MULTILINE)
+        assert row == f"{parameters:,}", title
 
 
 def test_modules_the_method_names_exist() -> None:

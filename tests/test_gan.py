@@ -121,6 +121,21 @@ def test_the_encoder_is_trained_alone_and_comes_closer(network: gan.Networks) ->
     assert changed == {n for n in state if n.startswith("encoder.")}
 
 
+def test_a_scan_scores_its_largest_cell_and_the_term_of_the_whole() -> None:
+    def learn(grids: Tensor, seed: int) -> variation.Model:
+        return lambda grid: ((grid - grids.mean(0)).abs(), 2.5)
+
+    good, scan = good_of([plate(seed) for seed in range(3)]), plate(7, hole_mm=4.0)
+    predict = variation.fit_grids(good, variation.depth_image, learn)
+    far = variation.half_depth([each.sample for each in good.train])
+    mean = torch.stack([variation.depth_image(s.sample, far) for s in good.train]).mean(0)
+    cells = (variation.depth_image(scan.sample, far) - mean).abs()
+    expected = variation.in_pixels(cells, scan.sample.valid, good.config)
+    found = predict(scan)["3d"]
+    assert found.image_score == pytest.approx(expected.image_score + 2.5, rel=1e-5)
+    torch.testing.assert_close(found.anomaly_map, expected.anomaly_map)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_hole_in_a_plate_is_found(name: str) -> None:
     predict = METHODS[name](good_of([plate(seed) for seed in range(16)]))

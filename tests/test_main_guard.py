@@ -6,9 +6,11 @@ from pathlib import Path
 
 SCRIPT = """
 from pathlib import Path
+from lsfa_lib.studies import prefork
 from lsfa_lib.studies.study import Study
 from lsfa_lib.studies.sweep import run_sweep
 
+prefork.IMPORTED.clear()  # No worker gets far enough to need a library.
 fields = {{"data.root": {root!r}, "method": "depth_vm"}}
 study = Study(preset="tiny", cells={{"a": fields}}, categories=["seal"], seeds=[0])
 run_sweep([study], Path("out"))

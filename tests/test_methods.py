@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -41,19 +42,19 @@ from lsfa_lib.evaluation import metrics
 from lsfa_lib.features.extract import distinct_rows, load_encoders
 from lsfa_lib.features.geometry import spread
 from lsfa_lib.features.lazy_scan import LazyScan, fixed_threads, lazy_scan
-from lsfa_lib.methods import METHODS, m3dm, patchcore, variation
+from lsfa_lib.methods import METHODS, fitting, m3dm, patchcore, variation
 from lsfa_lib.methods.cost import resident_mb
 from lsfa_lib.methods.crossmodal import residuals, train_crossmodal
 from lsfa_lib.methods.fitting import fit_detector as fit_lsfa
-from lsfa_lib.methods.fitting import fit_method, require_memory
+from lsfa_lib.methods.fitting import fit_method, require_memory, scored
 from lsfa_lib.methods.method import Good, Method, Predict
 from lsfa_lib.methods.svm_fusion import svm_weights
 from lsfa_lib.methods.table import find_method
 from lsfa_lib.methods.truncated_backbones import BLOCKS, TAPS, complete, deployed, narrowed
 from lsfa_lib.pipeline import Run, run_category
-from lsfa_lib.records import MODALITIES
+from lsfa_lib.records import MODALITIES, Prediction
 from lsfa_lib.storage.files import InputError
-from lsfa_lib.storage.results import Stopwatch, read_result
+from lsfa_lib.storage.results import Stopwatch, free_memory, read_result
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "adding_a_method.md"
 QUICK = [name for name, own in METHODS.items() if not own.needs]
@@ -84,6 +85,26 @@ def test_scans_that_exceed_the_free_memory_are_named_before_they_are_read(good: 
     require_memory(features, 300, adapted, needed)
     with pytest.raises(InputError, match="300 scans"):
         require_memory(features, 300, adapted, needed - 1)
+
+
+def test_a_fit_that_exceeds_the_free_memory_ends_after_its_first_scan(
+    cached: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "free_memory", lambda: 100_000)
+    with pytest.raises(InputError, match=r"9 scans need [\d.]+ GB .* or set shots"):
+        fit_method(METHODS["unadapted"], "seal", cached, 0, Stopwatch())
+
+
+def test_the_limit_of_a_container_counts_as_free_memory(tmp_path: Path) -> None:
+    machine = free_memory(tmp_path)
+    assert machine == pytest.approx(psutil.virtual_memory().available, rel=0.2)
+    (tmp_path / "memory.current").write_text("700000\n")
+    (tmp_path / "memory.stat").write_text("anon 500000\ninactive_file 150000\n")
+    for limit, expected in (("1000000", 450_000), ("600000", 50_000), ("400000", 0)):
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        assert free_memory(tmp_path) == expected
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory(tmp_path) > 1_000_000
 
 
 def test_a_fitted_method_holds_no_features_of_its_scans(cached: Config) -> None:
@@ -142,8 +163,11 @@ def test_every_method_makes_a_result_with_its_cost(name: str, cached: Config) ->
 
 TRAINED = [
     "lsfa_cfm_third",
+    "lsfa_svm",
     "m3dm",
+    "m3dm_shared",
     "depth_ae",
+    "voxel_ae",
     "depth_gan",
     "voxel_gan",
     "ast",
@@ -162,6 +186,40 @@ def test_the_same_seed_fits_the_same_method(name: str, good: Good) -> None:
     for mode, found in one.items():
         assert found.image_score == again[mode].image_score
         assert torch.equal(found.anomaly_map, again[mode].anomaly_map)
+
+
+@pytest.mark.parametrize("name", ["unadapted", "btf", "m3dm", "cfm", "voxel_vm", "depth_ae"])
+def test_one_training_scan_gives_finite_scores(name: str, good: Good) -> None:
+    one = replace(good, train=good.train[:1])
+    for prediction in scored(fitted(name, one), good.validation[0]).values():
+        assert prediction.anomaly_map.shape == (96, 96)
+
+
+@pytest.mark.parametrize("name", ["depth_vm", "voxel_vm", "depth_ae", "voxel_ae"])
+def test_constant_depth_gives_finite_scores(name: str, good: Good) -> None:
+    def flat(scan: LazyScan) -> LazyScan:
+        sample = scan.sample
+        level = torch.where(sample.valid, 0.5, 0.0)
+        xyz = torch.cat([sample.xyz[:2], level[None].to(sample.xyz)])
+        same = replace(sample, xyz=xyz)
+        return LazyScan(scan.name, good.config, lambda: same, lambda read: scan.features)
+
+    predict = fitted(name, replace(good, train=[flat(scan) for scan in good.train[:2]]))
+    scored(predict, flat(good.validation[0]))
+    # A part that is not flat is farther from them than one that is.
+    (own,), (other,) = (predict(s).values() for s in (flat(good.train[0]), good.train[0]))
+    assert own.image_score <= other.image_score
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf])
+@pytest.mark.parametrize("where", ["score", "map"])
+def test_what_is_not_finite_is_said_and_not_ranked(odd: float, where: str, good: Good) -> None:
+    scan = good.validation[0]
+    values = torch.zeros(96, 96)
+    values[3, 4] = odd if where == "map" else 1.0
+    score = odd if where == "score" else 1.0
+    with pytest.raises(InputError, match=rf"{scan.name} a score that is not finite \(rgb\)"):
+        scored(lambda scan: {"rgb": Prediction(values, score)}, scan)
 
 
 def test_ours_is_the_same_as_any_method_and_by_itself(
@@ -607,7 +665,8 @@ def test_costs_are_medians_of_runs() -> None:
     assert table == pytest.approx(pd.Series(expected).to_dict())
 
 
-def test_padim_needs_two_training_scans(tiny: Config) -> None:
+@pytest.mark.parametrize("name", ["padim", "stfpm", "cs_flow", "dinomaly", "efficient_ad"])
+def test_anomalibs_methods_need_two_training_scans(name: str, good: Good) -> None:
     pytest.importorskip("anomalib")
-    with pytest.raises(InputError, match="Padim was given 1 training scan; it needs at least 2"):
-        run_category("seal", replace(tiny, method="padim", shots=1), seed=0)
+    with pytest.raises(InputError, match=r"\w+ was given 1 training scan; it needs at least 2"):
+        fitted(name, replace(good, train=good.train[:1]))

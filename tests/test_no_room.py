@@ -1,6 +1,7 @@
 """`lsfa predict` and `lsfa fit` where files may not grow: one sentence, and no half file."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,17 @@ def test_predict(seal_run: Run, demo_root: Path, tmp_path: Path) -> None:
     tables = {"scores.csv", "scores.parquet", "regions.json"}
     assert files(out) == {".lock", "detector.json", *tables}
     assert len(pd.read_csv(out / "scores.csv")) == len(pd.read_parquet(out / "scores.parquet")) == 0
+
+
+def test_fit_with_an_empty_cache(demo_root: Path, tmp_path: Path) -> None:
+    config = tmp_path / "quick.yaml"
+    config.write_text("preset: tiny\n")
+    words = ("fit", "seal", "--data", demo_root, "--config", config, "--out", tmp_path / "a.lsfa")
+    done = limited(tmp_path, *words)
+    assert done.returncode == 2, done.stderr
+    sentence = r"lsfa: data/cache/\S+\.safetensors: exceeds what may be written here"
+    assert re.search(sentence, done.stderr) and "Traceback" not in done.stderr
+    assert {Path(name).name for name in files(tmp_path)} == {"quick.yaml", "about.json"}
 
 
 def test_fit(seal_run: Run, cached: Config, tmp_path: Path) -> None:

@@ -233,6 +233,23 @@ def test_defect_6_nothing_is_changed_in_place_and_twice_is_as_once() -> None:
         assert torch.equal(getattr(first, field), getattr(second, field))
 
 
+def test_a_frame_of_3000_by_4000_is_prepared_like_a_small_one() -> None:
+    small = make_scan(0.03 * disc(400, 0.5, 0.5, 0.25)[50:350])
+
+    def enlarged(values: np.ndarray) -> np.ndarray:
+        return values.repeat(10, axis=0).repeat(10, axis=1)
+
+    large = replace(
+        small, rgb=enlarged(small.rgb), xyz=enlarged(small.xyz), defect=enlarged(small.defect)
+    )
+    assert large.xyz.shape == (3000, 4000, 3)
+    expected, found = prepare(small, CONFIG), prepare(large, CONFIG)
+    assert found.xyz.shape == expected.xyz.shape
+    both = (expected.valid & found.valid).sum()
+    assert both / (expected.valid | found.valid).sum() > 0.95
+    assert 0.1 < expected.valid.double().mean() < 0.2
+
+
 def test_a_prepared_part_prepared_again_is_refused_and_not_eaten() -> None:
     scan = one_disc()
     part = part_of(scan, CONFIG)

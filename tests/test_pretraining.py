@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from lsfa_lib.features.checkpoints import load_point_mae
 from lsfa_lib.features.extract import load_points
 from lsfa_lib.features.point_mae import SMALL, PointMAE, group_points, placed_groups
 from lsfa_lib.pretraining import pretrain as pretraining
+from lsfa_lib.pretraining import probe as probing
 from lsfa_lib.pretraining.masked import GroupedCloud, MaskedPointMAE, chamfer, random_mask
 from lsfa_lib.pretraining.pretrain import Clouds, PretrainConfig, export, pretrain
 from lsfa_lib.pretraining.probe import (
@@ -30,6 +32,8 @@ from lsfa_lib.pretraining.probe import (
 )
 from lsfa_lib.pretraining.shapes import Mark, shape
 from lsfa_lib.storage.files import InputError
+
+kept_scan = cache(labelled_scan)
 
 SHORT = PretrainConfig(steps=4, batch=2, groups=16, group_size=8)
 
@@ -274,9 +278,15 @@ def test_scans_of_the_probe_hold_every_class_and_lie_on_their_polyhedron() -> No
     np.testing.assert_array_equal(labelled_scan(0, 5).points, labelled_scan(0, 5).points)
 
 
-def test_the_probe_gives_1_to_labels_and_a_fifth_to_nothing() -> None:
+@pytest.fixture
+def generated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes that share scans generate each of them once."""
+    monkeypatch.setattr(probing, "labelled_scan", kept_scan)
+
+
+def test_the_probe_gives_1_to_labels_and_a_fifth_to_nothing(generated_once: None) -> None:
     numbers = [*range(20), *range(HELD_OUT, HELD_OUT + 10)]
-    scans = {scan.points.shape[0]: scan for scan in (labelled_scan(0, i) for i in numbers)}
+    scans = {scan.points.shape[0]: scan for scan in (kept_scan(0, i) for i in numbers)}
 
     def perfect(points, spacing):
         scan = scans[points.shape[0]]
@@ -294,7 +304,9 @@ def test_the_probe_gives_1_to_labels_and_a_fifth_to_nothing() -> None:
     assert probe(nothing, train=20, test=10)["balanced accuracy"] == pytest.approx(0.2)
 
 
-def test_our_weights_know_more_of_shape_than_random_ones_and_than_fpfh() -> None:
+def test_our_weights_know_more_of_shape_than_random_ones_and_than_fpfh(
+    generated_once: None,
+) -> None:
     """At least 15 points more than random, with a quarter of the groups of the model card."""
     config = replace(DEMO.point_encoder, groups=256)
     found = {}

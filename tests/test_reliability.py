@@ -2,14 +2,20 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from benchmarks import kills
+from lsfa_lib.cli.app import app
+from lsfa_lib.config import Config
 from lsfa_lib.datasets.layouts import read_split
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +52,36 @@ def test_two_imports_at_once_leave_every_scan_whole(demo_root: Path, tmp_path: P
     for a, b in zip(theirs, ours, strict=True):
         np.testing.assert_array_equal(a.rgb, b.rgb)
         np.testing.assert_array_equal(a.xyz, b.xyz)
+
+
+def test_a_fit_killed_while_it_selects_the_bank_leaves_nothing_and_is_repeated(
+    demo_root: Path, cached: Config, tmp_path: Path
+) -> None:
+    script = (
+        "import os, signal\n"
+        "from lsfa_lib.cli.app import main\n"
+        "from lsfa_lib.detection import coreset\n"
+        "coreset._next_block = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "main()\n"
+    )
+    config, out = tmp_path / "quick.yaml", tmp_path / "seal.lsfa"
+    config.write_text(f"preset: tiny\ncache: {tmp_path / 'cache'}\n")
+    words = ["fit", "seal", "--data", str(demo_root), "--config", str(config), "--only", "none"]
+    killed = [sys.executable, "-c", script, *words, "--device", "cpu", "--out", str(out)]
+    assert subprocess.run(killed, check=False).returncode == -signal.SIGKILL
+    left = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(name.startswith(".partial-") for name in left) and out.name not in left
+    assert sum(name.endswith(".safetensors") for name in left) == 18  # 9 scans, 2 encoders
+    # What was extracted before is used, and gives the same detector.
+    result = CliRunner().invoke(app, [*words, "--device", "cpu", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    config.write_text(f"preset: tiny\ncache: {cached.cache}\n")
+    other = tmp_path / "other.lsfa"
+    result = CliRunner().invoke(app, [*words, "--device", "cpu", "--out", str(other)])
+    assert result.exit_code == 0, result.output
+    first, second = (load_file(path) for path in (out, other))
+    assert first.keys() == second.keys() and len(first) > 0
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_a_file_cut_short_is_found(tmp_path: Path) -> None:

@@ -348,7 +348,7 @@ def outcome(config: Config, encoders: Encoders, folder: Path) -> tuple[bytes, li
     assert isinstance(fitted, Learned)
     save(fitted.detector, folder / "detector")
     pseudo = pseudo_set("seal", config, encoders, 0)
-    chosen = select({"own": config, "none": with_losses(config, "none")}, pseudo, [0, 1], "rgb+3d")
+    chosen = select({"own": config, "none": with_losses(config, "none")}, pseudo, [0], "rgb+3d")
     return (folder / "detector").read_bytes(), chosen
 
 

@@ -116,7 +116,9 @@ def test_a_receptive_field_holds_what_the_descriptor_depends_on() -> None:
     assert touched == {7, *cloud.neighbours[7].tolist()}
 
 
-def test_the_score_is_the_distance_from_the_teachers_whitened_descriptor() -> None:
+def test_the_score_is_the_distance_from_the_teachers_whitened_descriptor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     clouds = [ld.cloud_of(random_points(60, seed), 0.004) for seed in (1, 2)]
     errors = student_3d.learned(clouds, seed=3)
     network = descriptors.teacher().network
@@ -125,6 +127,14 @@ def test_the_score_is_the_distance_from_the_teachers_whitened_descriptor() -> No
     for cloud in clouds:
         white = (network(cloud) - mean) @ whiten
         assert float(errors(cloud).square().mean()) < float(white.square().sum(1).mean())
+    monkeypatch.setattr(student_3d, "EPOCHS", 0)
+    torch.manual_seed(3)
+    student = ld.Descriptors()  # untrained, so that its outputs are known
+    found = student_3d.learned(clouds, seed=3)(clouds[1])
+    for p in (0, 7, 59):
+        apart = student(clouds[1])[p] - (network(clouds[1])[p] - mean) @ whiten
+        assert float(found[p]) == pytest.approx(math.sqrt(float((apart**2).sum())), rel=1e-4)
+    monkeypatch.undo()
     assert torch.equal(errors(clouds[0]), student_3d.learned(clouds, seed=3)(clouds[0]))
     assert not torch.equal(errors(clouds[0]), student_3d.learned(clouds, seed=4)(clouds[0]))
 

@@ -117,6 +117,13 @@ def test_the_key_follows_what_the_numbers_follow(demo_root: Path, tmp_path: Path
     os.utime(scan, ns=(1, 1))
     fingerprint.cache_clear()
     assert expanded(path, moved)[0].key != first.key
+    # Only a method that learns from all categories follows the scans of another one.
+    shared = write(tmp_path, "shared", cells={"a": {"method": "m3dm_shared"}}, categories=["seal"])
+    before = [expanded(each, moved)[0].key for each in (path, shared)]
+    os.utime(next((moved / "biscuit").rglob("*.png")), ns=(1, 1))
+    fingerprint.cache_clear()
+    after = [expanded(each, moved)[0].key for each in (path, shared)]
+    assert after[0] == before[0] and after[1] != before[1]
     others = [
         expanded(path, demo_root, seeds=(1,))[0],
         expanded(path, demo_root, fields={"preprocess.image_size": 48})[0],

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dask
@@ -24,7 +25,7 @@ from typer.testing import CliRunner
 from lsfa_lib.cli.app import app
 from lsfa_lib.storage.files import InputError, locked
 from lsfa_lib.storage.results import read_result
-from lsfa_lib.studies import sweep_cluster
+from lsfa_lib.studies import sweep_cluster, sweep_worker
 from lsfa_lib.studies.study import Choices, read_studies
 from lsfa_lib.studies.study_runs import Job
 from lsfa_lib.studies.sweep import Swept, run_sweep
@@ -246,7 +247,7 @@ def test_ctrl_c_leaves_no_process_and_no_half_file(data: str, tmp_path: Path) ->
     until(lambda: len(pids()) == 2)
     assert len(halves()) == 2
     os.killpg(process.pid, signal.SIGINT)  # As a terminal does: workers get it too.
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "lsfa: stopped; finished runs are kept, start it again to resume" in said
     assert "Traceback" not in said
@@ -273,6 +274,22 @@ def test_a_lost_worker_loses_nothing(data: str, tmp_path: Path) -> None:
     assert sorted(map(len, began)) == [1, 1, 1, 1, 1, 2]
     (twice,) = [each for each in began if len(each) == 2]
     assert str(killed[0]) in twice and len(set(twice)) == 2
+
+
+def test_a_run_reports_the_time_left_where_its_steps_are_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    now = iter([0.0, 10.0, 20.0])
+    monkeypatch.setattr(sweep_worker.time, "monotonic", lambda: next(now))
+    worker = SimpleNamespace(log_event=lambda topic, event: said.append(event["said"][1]))
+    monkeypatch.setattr(sweep_worker, "get_worker", lambda: worker)
+    listen = sweep_worker._reporter("run")
+    listen("fit", 0, 0)
+    listen("coreset", 5, 0)
+    listen("coreset", 5, 20)
+    # 5 of 20 in 20 s: 60 s for the others.
+    assert said == ["fit", "coreset", "coreset, step 5 of 20, 01:00 left"]
 
 
 def test_one_bad_run_never_stops_the_others(data: str, tmp_path: Path) -> None:

@@ -226,6 +226,7 @@ def _with_recipe(config: Config, recipe: str) -> Config:
         point_encoder=replace(config.point_encoder, norm=norm),
         device=config.device,
         cache=config.cache,
+        threads=config.threads,
     )
 
 

@@ -55,7 +55,9 @@ def k_centre(
     With a label, progress is shown.
     """
     blocks = _blocks(points, torch.tensor([first], device=points.device), n_keep)
-    return torch.cat(list(progress(blocks, label) if label else blocks))
+    picks = (pick for block in blocks for pick in block.tolist())
+    kept = list(progress(picks, label, n_keep) if label else picks)
+    return torch.tensor(kept, device=points.device)
 
 
 def johnson_lindenstrauss_width(n: int, eps: float) -> int:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from lsfa_lib.adaptation.adaptors import scan_rows
 from lsfa_lib.config import Config, resolve_device
@@ -19,9 +18,9 @@ from lsfa_lib.features.lazy_scan import LazyScan, few_shot, fixed_threads, lazy_
 from lsfa_lib.methods.lsfa import Learned
 from lsfa_lib.methods.method import Good, Method, Predict
 from lsfa_lib.methods.table import METHODS
-from lsfa_lib.records import MODALITIES, Modality, Mode, PatchFeatures
+from lsfa_lib.records import MODALITIES, Modality, Mode, PatchFeatures, Prediction
 from lsfa_lib.storage.files import InputError
-from lsfa_lib.storage.results import Stopwatch
+from lsfa_lib.storage.results import Stopwatch, free_memory
 
 
 @dataclass(frozen=True)
@@ -88,8 +87,7 @@ def fit_method(
         scans = [*train, *validation]
         for i, scan in enumerate(loaded(scans, samples=not features, features=features)):
             if i == 0 and features and resolve_device(config.device).type == "cpu":
-                free = psutil.virtual_memory().available
-                require_memory(scan.features, len(scans), config, free)
+                require_memory(scan.features, len(scans), config, free_memory())
     good = Good(train, validation, config, seed, encoders, folder, clock)
     with clock("fit"):
         predict: Predict = method.call("fit", good)
@@ -174,5 +172,17 @@ def _validation_scores(predict: Predict, scans: Sequence[LazyScan]) -> dict[Mode
     """Image scores of the validation scans, by mode; those that `fit` has computed, if it has."""
     if (known := getattr(predict, "validation_scores", None)) is not None:
         return known
-    found = [predict(scan) for scan in scans]
+    found = [scored(predict, scan) for scan in scans]
     return {mode: [modes[mode].image_score for modes in found] for mode in found[0]}
+
+
+def scored(predict: Predict, scan: LazyScan) -> dict[Mode, Prediction]:
+    """The predictions for a scan. Raises InputError where a score or a map is not finite."""
+    found = predict(scan)
+    for mode, prediction in found.items():
+        if not (math.isfinite(prediction.image_score) and prediction.anomaly_map.isfinite().all()):
+            raise InputError(
+                f"the method gave {scan.name} a score that is not finite ({mode}); check its "
+                "training scans, or choose another method"
+            )
+    return found

@@ -77,6 +77,8 @@ class Method:
     """The backbones it needs in deployment; speed is measured with these."""
     published: str = ""
     """Its name in the published tables; "" if it is not in them."""
+    all_categories: bool = False
+    """Whether it learns from the good scans of all categories of the data."""
     needs: str = ""
     """A package that is not installed by default, such as `anomalib`."""
 

@@ -69,9 +69,14 @@ METHODS = {
         config="patchcore:with_fpfh",
         published="PatchCore + FPFH",
     ),
-    "m3dm": Method("M3DM", "m3dm:fit", M3DM, config="patchcore:as_published", published="M3DM"),
+    "m3dm": Method("M3DM", "m3dm:fit", M3DM, config="patchcore:as_published"),
     "m3dm_shared": Method(
-        "M3DM, fusion of all categories", "m3dm:fit_shared", M3DM, config="patchcore:as_published"
+        "M3DM, fusion of all categories",
+        "m3dm:fit_shared",
+        M3DM,
+        config="patchcore:as_published",
+        published="M3DM",
+        all_categories=True,
     ),
     "m3dm_sum": Method(
         "M3DM, unfused sum", "patchcore:fit_sum", M3DM, config="patchcore:as_published"

@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from lsfa_lib.storage.files import InputError, atomic_write, report_progress
 
 if TYPE_CHECKING:
@@ -65,6 +67,22 @@ def reset_peak_memory() -> None:
     """From now on `peak_memory_mb` only counts what follows; on Linux only."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # see proc(5)
+
+
+def free_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that new data can use: of the machine, and of the container where it has a limit.
+
+    A container's limit is that of its control group (Linux, version 2), less what is used without
+    the file cache.
+    """
+    free = psutil.virtual_memory().available
+    with suppress(OSError, ValueError):  # no control groups, or no limit: "max"
+        limit = int((group / "memory.max").read_text(encoding="ascii"))
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+        lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
+        used -= int(dict(line.split() for line in lines)["inactive_file"])
+        return max(0, min(free, limit - used))
+    return free
 
 
 def machine(device: torch.device) -> dict[str, Any]:

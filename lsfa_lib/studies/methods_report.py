@@ -40,11 +40,11 @@ def methods_table(study: StudyRuns, lines: pd.DataFrame, with_others: bool = Tru
     """
     rows: dict[str, dict[str, str]] = {}
     values: dict[str, dict[str, float]] = {}
-    published, covered = _published(), set[str]()
+    published, covered = _published(), set[tuple[str, str]]()
     for line in lead_lines(lines):
         cell, mode = str(line["row"]), str(line["mode"])
         name = _published_name(study, cell)
-        covered.add(name)
+        covered |= {(name, str(each)) for each in lines.loc[lines["row"] == cell, "mode"]}
         rows[cell] = {
             "reads": SHORT_MODES[mode],
             **{label: spread(line, metric) for metric, label in ACCURACY.items()},
@@ -55,7 +55,7 @@ def methods_table(study: StudyRuns, lines: pd.DataFrame, with_others: bool = Tru
     for cell, why in study.about.unavailable.items():
         rows[cell] = {ACCURACY[AREA]: why}
     for (name, mode), row in published.items() if with_others else ():
-        if name not in covered:
+        if (name, mode) not in covered:
             reads = SHORT_MODES[mode]
             rows.setdefault(f"{name}, {reads}", {"reads": reads, ACCURACY[AREA]: NOT_RUN, **row})
     named = dict.fromkeys(column for row in rows.values() for column in row)
@@ -101,6 +101,8 @@ def pareto_figure(study: StudyRuns, lines: pd.DataFrame, over: str = "ms") -> go
         points.assign(text=points["row"].where(named, "").map(html.escape)),
         x="cost",
         y=AREA,
+        error_y="above",
+        error_y_minus="below",
         color=points["mode"].map(SHORT_MODES),
         color_discrete_map={SHORT_MODES[mode]: line["color"] for mode, line in LINES.items()},
         text="text",
@@ -108,6 +110,7 @@ def pareto_figure(study: StudyRuns, lines: pd.DataFrame, over: str = "ms") -> go
     )
     hover = "%{hovertext}<br>%{x:.3g} " + over + ", %{y:.3f}<extra></extra>"
     figure.update_traces(marker_size=10, textposition="top center", hovertemplate=hover)
+    figure.update_traces(error_y={"thickness": 1, "width": 3})
     stairs = {"color": LINES["rgb+3d"]["color"], "width": 2, "shape": "hv"}
     front = {"x": best["cost"], "y": best[AREA], "mode": "lines", "line": stairs}
     figure.add_scatter(**front, showlegend=False, hoverinfo="skip")
@@ -133,8 +136,10 @@ def _points(study: StudyRuns, lines: pd.DataFrame, over: str) -> pd.DataFrame:
         cost = costs(study, str(line["row"]))
         if cost and not np.isnan(line[AREA]):
             spent = cost["features, ms"] + cost["detect, ms"] if over == "ms" else cost["MB"]
-            points.append({**line, "cost": max(spent, 0.1)})
-    frame = pd.DataFrame(points, columns=["row", "mode", AREA, "cost"])
+            low, high = (line.get(AREA + end, np.nan) for end in ("_low", "_high"))
+            ends = {"above": high - line[AREA], "below": line[AREA] - low}
+            points.append({**line, **ends, "cost": max(spent, 0.1)})
+    frame = pd.DataFrame(points, columns=["row", "mode", AREA, "cost", "above", "below"])
     return frame.sort_values(["cost", AREA], ignore_index=True)
 
 
@@ -144,12 +149,15 @@ def answer(study: StudyRuns, lines: pd.DataFrame) -> str:
     if not there:
         return "**No method has a finished run with a defined I-AUROC.**"
     highest = max(there, key=lambda line: line[AREA])
-    located = max(there, key=lambda line: line["aupro_30"])
     said = [
-        f"**{html.escape(highest['row'])} has the highest I-AUROC: {spread(highest, AREA)}.**\n",
-        f"- {html.escape(located['row'])} locates defects best: AUPRO "
-        f"{spread(located, 'aupro_30')}.",
+        f"**{html.escape(highest['row'])} has the highest I-AUROC: {spread(highest, AREA)}.**\n"
     ]
+    if mapped := [line for line in there if not np.isnan(line["aupro_30"])]:
+        located = max(mapped, key=lambda line: line["aupro_30"])
+        said.append(
+            f"- {html.escape(located['row'])} locates defects best: AUPRO "
+            f"{spread(located, 'aupro_30')}."
+        )
     if len(ms := _points(study, lines, "ms")):
         light = _points(study, lines, "MB").iloc[0]
         said.append(
@@ -161,7 +169,17 @@ def answer(study: StudyRuns, lines: pd.DataFrame) -> str:
         rows = [html.escape(str(line["row"])) for line in there if verdict(line) == word]
         if rows:
             said.append(f"- {better} than {reference} beyond chance: {', '.join(rows)}.")
+    if guessed := [html.escape(str(line["row"])) for line in there if _is_chance(line)]:
+        said.append(
+            f"- Not better than chance (0.5 within or above the interval): {', '.join(guessed)}. "
+            "Section 9 of docs/method.md gives the reasons."
+        )
     return "\n".join(said)
+
+
+def _is_chance(line: dict[str, Any]) -> bool:
+    """Whether the interval of I-AUROC does not lie above 0.5."""
+    return bool(line.get(f"{AREA}_low", np.nan) <= 0.5)
 
 
 def _published_name(study: StudyRuns, cell: str) -> str:

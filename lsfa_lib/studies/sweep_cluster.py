@@ -6,19 +6,20 @@ import logging
 import math
 import multiprocessing
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import dask
-import psutil
 from distributed import Client, LocalCluster, wait
 from distributed.scheduler import KilledWorker
 
 from lsfa_lib.storage.files import InputError
+from lsfa_lib.storage.results import free_memory
 from lsfa_lib.studies import prefork
 from lsfa_lib.studies.study_runs import Job
 from lsfa_lib.studies.sweep_worker import TOPIC, Outcome, failed, lost, perform, tidy
@@ -26,7 +27,7 @@ from lsfa_lib.studies.watch import Watch
 
 GUARD = 'in a script, put the code that starts runs under `if __name__ == "__main__":`'
 DEATHS = 3
-"""Workers of this machine a run may cost before it counts as failed."""
+"""Workers that a run may cost before it counts as failed."""
 POLL_S = 2.0
 """How soon workers that join get their first job."""
 RunAll = Callable[[Sequence[Job]], Iterator[tuple[Job, Outcome]]]
@@ -44,6 +45,7 @@ def crew(workers: int, scheduler: str, watch: Watch) -> Iterator[RunAll]:
     fit its free memory. What Ctrl-C leaves half-written here is deleted.
     """
     begun: list[Job] = []
+    names: set[str] = set()
     room_mb = math.inf if scheduler else free_mb()
     try:
         with _client(workers, scheduler) as client:
@@ -51,11 +53,12 @@ def crew(workers: int, scheduler: str, watch: Watch) -> Iterator[RunAll]:
             def hear(event: tuple[Any, dict[str, Any]]) -> None:
                 run, where = event[1]["said"]
                 # Others may run theirs on the same scheduler.
-                if any(job.folder.name == run for job in begun):
+                if run in names:
                     watch.heard(run, where)
 
             def run_all(jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
                 begun.extend(jobs)
+                names.update(job.folder.name for job in jobs)
                 for job, outcome in _performed(client, deque(jobs), watch, room_mb):
                     watch.finished(job.folder, outcome.seconds, outcome.error)
                     yield job, outcome
@@ -85,7 +88,8 @@ def _client(workers: int, scheduler: str) -> Iterator[Any]:
             yield client
         return
     settings: dict[str, Any] = {
-        "distributed.scheduler.allowed-failures": DEATHS - 1,
+        # Here, not by dask: the run is repeated beside fewer others.
+        "distributed.scheduler.allowed-failures": 0,
         # A process of this machine that dies is noticed at once; one that is silent works.
         "distributed.scheduler.worker-ttl": None,
         # The call stacks that it samples all the time fill a megabyte of memory each run.
@@ -124,7 +128,7 @@ def _local_cluster(workers: int) -> Any:
 
 def free_mb() -> float:
     """Memory that new processes can use, MB."""
-    return psutil.virtual_memory().available / 1e6
+    return free_memory() / 1e6
 
 
 def at_a_time(workers: int, peak_mb: float, room_mb: float) -> int:
@@ -144,9 +148,10 @@ def _performed(
 
     If more waited in a worker's queue, all of them would be blamed for the one that kills it. A run
     is expected to need as much memory as the largest before it; after one was killed, one fewer
-    runs at a time.
+    runs at a time, and the killed run is repeated.
     """
     running: dict[Any, Job] = {}
+    deaths: Counter[Path] = Counter()
     warned, peak_mb = False, 0.0
     try:
         while waiting or running:
@@ -161,15 +166,19 @@ def _performed(
                 _wait(list(running), timeout=POLL_S, return_when="FIRST_COMPLETED")
             for future in [future for future in running if future.done()]:
                 job = running.pop(future)
-                if outcome := _outcome(future, job):
-                    most = at_a_time(workers, peak_mb, room_mb)
-                    peak_mb = max(peak_mb, needed_mb(outcome, most, room_mb))
-                    if at_a_time(workers, peak_mb, room_mb) < most:
-                        watch.say(_fewer(workers, peak_mb, room_mb, outcome.killed))
-                    yield job, outcome
-                else:
+                outcome = _outcome(future, job, deaths)
+                if not outcome:
                     # Another sweep executes this run: other jobs come before waiting for it.
                     waiting.append(replace(job, wait_for_lock=True))
+                    continue
+                most = at_a_time(workers, peak_mb, room_mb)
+                peak_mb = max(peak_mb, needed_mb(outcome, most, room_mb))
+                if at_a_time(workers, peak_mb, room_mb) < most:
+                    watch.say(_fewer(workers, peak_mb, room_mb, outcome.killed))
+                if outcome.killed and deaths[job.folder] < DEATHS:
+                    waiting.appendleft(job)
+                else:
+                    yield job, outcome
     except (CancelledError, OSError) as error:
         raise InputError(
             "the scheduler went away; start it again and repeat the sweep: finished runs are kept"
@@ -183,11 +192,13 @@ def _fewer(workers: int, peak_mb: float, room_mb: float, killed: bool) -> str:
     return f"{reason}: {at_a_time(workers, peak_mb, room_mb)} at a time instead of {workers}"
 
 
-def _outcome(future: Any, job: Job) -> Outcome | None:
+def _outcome(future: Any, job: Job, deaths: Counter[Path]) -> Outcome | None:
+    """What became of a finished job; counts the workers that it cost."""
     try:
         return future.result()
     except KilledWorker as error:
-        return lost(job.folder, error.allowed_failures + 1)
+        deaths[job.folder] += error.allowed_failures + 1
+        return lost(job.folder, deaths[job.folder])
     except CancelledError:
         raise
     except Exception as error:  # A worker without this package, say: `perform` itself raises none.

@@ -107,7 +107,7 @@ def _reporter(run: str) -> Listener:
             return
         where = stage or label
         where += f", step {done} of {total}" if total else ""
-        if done:
+        if done and total:
             left = (now - began) / done * (total - done)
             where += f", {tqdm.format_interval(round(left))} left"
         sent = now
