@@ -34,7 +34,7 @@ from tests.browser_case import chromium
 
 CATEGORIES = ("biscuit", "orange", "seal", "spindle")
 CELLS = {name: {"only": name} for name in ("none", "CLC", "IFC", "both")}
-WORKERS, PARTS = 2, 10
+WORKERS, PARTS, LOADS = 2, 10, 5
 LSFA = [sys.executable, "-c", "from lsfa_lib.cli.app import main; main()"]
 NOTEBOOK = (
     'category: str = ""\nseed: int = 0\nout: str = ""\npreset: str = ""\nfields: dict = {}\n'
@@ -212,17 +212,17 @@ def _loads(index: Path, study: Path) -> pd.DataFrame:
     empty.write_text(EMPTY, encoding="utf-8")
     rows = []
     for title, path in (("gallery", index), ("study", study), ("plotly.js alone", empty)):
-        visible, loaded = load_s(path)
+        visible, loaded = visible_and_loaded_s(path)
         size = path.stat().st_size / 1e6
         rows.append({"page": title, "MB": size, "visible, s": visible, "loaded, s": loaded})
     return pd.DataFrame(rows)
 
 
-def load_s(path: Path, times: int = 5) -> tuple[float, float]:
-    """Median seconds until the page's first text is painted, and until it is loaded."""
+def visible_and_loaded_s(path: Path) -> tuple[float, float]:
+    """Median seconds until the page's first text is painted, and until its load event."""
     found = []
     with chromium() as browser:
-        for _ in range(times):
+        for _ in range(LOADS):
             page = browser.new_page()
             page.goto(path.as_uri(), wait_until="load")
             found.append(page.evaluate(PAINT))

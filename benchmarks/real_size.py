@@ -59,7 +59,8 @@ STAGES = {
 RESULTS = Path(__file__).parent / "real_size.md"
 TEXT = """# A category at real size
 
-Written by `python -m benchmarks.real_size FOLDER` on {date} at {commit}, nothing by hand; {device}.
+Written by `python -m benchmarks.real_size FOLDER` on {date}, nothing by hand; {device}. Each case
+is measured once, at the commit in its row.{unrecorded}
 
 One product of the demo in {size} x {size} px: {train} training, {validation} validation and {test}
 test scans. The sizes are those of the points and of the maps, the image encoder receives 672 px; a
@@ -74,6 +75,8 @@ Wanted at 448 px: at most 25 min, 6 GB of memory and 8 GB of cache.
 
 Growth as a power: {growth}.
 {extrapolated}"""
+UNRECORDED = """ Cases without one were measured before it was recorded, and some of them
+while tests ran at low priority, which can only have slowed them down."""
 
 
 def main(folder: Path) -> None:
@@ -87,8 +90,8 @@ def main(folder: Path) -> None:
         _write(folder)
 
 
-def measured(title: str, folder: Path) -> dict[str, float]:
-    """Seconds of the stages, memory, disk and accuracy of a case."""
+def measured(title: str, folder: Path) -> dict[str, float | str]:
+    """Seconds of the stages, memory, disk and accuracy of a case, and the commit measured."""
     preset, fields = CASES[title]
     cache = folder / f"cache-{fields['preprocess.image_size']}-{preset.preset}"
     if "shots" not in fields or preset is OURS:
@@ -109,6 +112,7 @@ def measured(title: str, folder: Path) -> dict[str, float]:
         "bank rows": max(rows for rows, _ in result["banks"].values()),
         "I-AUROC": both["i_auroc"],
         "AUPRO30": both["aupro_30"],
+        "commit": commit(),
     }
 
 
@@ -119,10 +123,11 @@ def _file(folder: Path, title: str) -> Path:
 def _write(folder: Path) -> None:
     files = {title: _file(folder, title) for title in CASES}
     cases = {t: json.loads(file.read_text()) for t, file in files.items() if file.exists()}
-    table = pd.DataFrame(cases).T.astype({"training scans": int, "bank rows": int})
+    table = pd.DataFrame({title: {"commit": "–", **case} for title, case in cases.items()}).T
+    table = table.astype({"training scans": int, "bank rows": int})
     text = TEXT.format(
         date=now()[:10],
-        commit=commit(),
+        unrecorded=UNRECORDED if "–" in set(table["commit"]) else "",
         device=device_name(),
         size=SETTINGS.size,
         train=COUNTS.train,

@@ -247,6 +247,7 @@ STEPS = {
 SMALLER: dict[str, dict[str, Any]] = {
     "precision": {"shots": 2, "timed_scans": 1, "point_encoder.groups": 32},
     "bank": {"only": "none"},
+    "recipes": {"image_encoder.size": 192},
 }
 """Parameters of studies whose runs would take minutes."""
 
@@ -258,13 +259,12 @@ def small_studies(folder: Path, demo_root: Path) -> Iterator[Study]:
         path = folder / f"{name}.yaml"
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         values["cells"] = {cell: values["cells"][cell] for cell in cells}
-        values.setdefault("parameters", {}).update(SMALLER.get(name, {}))
         for cell in values["cells"].values():
             cell |= {"shots": 2} if "shots" in cell else {}
             cell |= {"timed_scans": 1} if "timed_scans" in cell else {}
             cell |= {"image_encoder.size": 192} if cell.get("image_encoder.size") else {}
-        for seeds in values.get("grid", {}).values():
-            del seeds[2:]
+        for points in values.get("grid", {}).values():
+            del points[2:]
         rows = values.get("published", {}).get("rows", {})
         for cell in rows.keys() - values["cells"].keys():
             del rows[cell]
@@ -274,9 +274,11 @@ def small_studies(folder: Path, demo_root: Path) -> Iterator[Study]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         for cell in cells:
             values["cells"][cell]["training.steps"] = 2
-        if name == "recipes":
-            for cell in values["cells"].values():
-                cell |= {"image_encoder.size": 192}
+        path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    for name, parameters in SMALLER.items():
+        path = folder / f"{name}.yaml"
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values.setdefault("parameters", {}).update(parameters)
         path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     choices = Choices("tiny", ("seal",), (0,), {"data.root": str(demo_root), "device": "cpu"})
     for name in (

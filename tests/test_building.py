@@ -163,9 +163,9 @@ def test_a_scan_without_rows_is_passed_over() -> None:
     assert bank.std == pytest.approx(rows.double().std().item(), rel=1e-6)
 
 
-@pytest.mark.parametrize("clusters", [0, 5])
+@pytest.mark.parametrize(("clusters", "factor"), [(0, 1.2), (5, 1.3)])
 def test_beyond_the_memory_limit_each_scan_gives_an_equal_share_that_covers_it(
-    clusters: int,
+    clusters: int, factor: float
 ) -> None:
     rows, source = features(400, 8), origins(400, 100)
     if clusters:  # far apart, with copies in each
@@ -181,7 +181,7 @@ def test_beyond_the_memory_limit_each_scan_gives_an_equal_share_that_covers_it(
     radius = torch.cdist(rows, rows[index]).amin(1).max()
     exact = torch.cdist(rows, rows[greedy_k_centre(rows, 30, 1, 0.0)]).amin(1).max()
     assert radius <= within_scans + of_union
-    assert radius <= 1.3 * exact  # 1.03 and 1.23 here
+    assert radius <= factor * exact  # 1.03 and 1.23 here
     assert bank.mean == pytest.approx(rows.double().mean().item(), rel=1e-6)
 
 

@@ -204,7 +204,7 @@ def test_runs_wait_for_memory_once_one_has_shown_what_it_takes(
     data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = write_study(tmp_path / "study", CELLS, seeds=[0], parameters={"pause": 0.3})
-    monkeypatch.setattr(sweep_cluster, "free_mb", lambda: 1.0)
+    monkeypatch.setattr(sweep_cluster, "free_memory", lambda: 1_000_000)
     assert swept(path, data).failures == {}
     assert "0.0 GB were free: 1 at a time instead of 2" in "".join(capfd.readouterr())
     folders = list(Path("reports").glob("runs/sweep/*"))
@@ -247,7 +247,7 @@ def test_ctrl_c_leaves_no_process_and_no_half_file(data: str, tmp_path: Path) ->
     until(lambda: len(pids()) == 2)
     assert len(halves()) == 2
     os.killpg(process.pid, signal.SIGINT)  # As a terminal does: workers get it too.
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "lsfa: stopped; finished runs are kept, start it again to resume" in said
     assert "Traceback" not in said
@@ -255,7 +255,9 @@ def test_ctrl_c_leaves_no_process_and_no_half_file(data: str, tmp_path: Path) ->
     assert not halves() and marks() == {}
 
 
-def test_a_lost_worker_loses_nothing(data: str, tmp_path: Path) -> None:
+def test_a_lost_worker_loses_nothing(
+    data: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     fields = {"categories": ["seal"], "seeds": [0, 1], "parameters": {"pause": 1.5}}
     path = write_study(tmp_path / "study", CELLS, **fields)
     killed: list[int] = []
@@ -269,6 +271,9 @@ def test_a_lost_worker_loses_nothing(data: str, tmp_path: Path) -> None:
     found = swept(path, data)
     killer.join()
     assert found.failures == {} and len(marks()) == 6
+    assert "a worker was killed, most likely for lack of memory: 1 at a time" in "".join(
+        capfd.readouterr()
+    )
     # The run it was at was begun twice, by another process the second time.
     began = [path.read_text().split() for path in Path("reports").rglob("pids")]
     assert sorted(map(len, began)) == [1, 1, 1, 1, 1, 2]

@@ -132,11 +132,7 @@ def ready(weights: Weights) -> Path:
     known = _known(path)
     if known is not None and _state(path) == known["state"]:
         return path
-    try:
-        fetch(weights.remote, path)
-    except InputError as error:
-        by_command = f"; with network access, `lsfa weights fetch {weights.name}` downloads it"
-        raise InputError(f"{error}{by_command}") from error
+    fetch(weights.remote, path)
     check(weights)
     return path
 

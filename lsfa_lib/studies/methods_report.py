@@ -109,8 +109,12 @@ def pareto_figure(study: StudyRuns, lines: pd.DataFrame, over: str = "ms") -> go
         hover_name=points["row"].map(html.escape),
     )
     hover = "%{hovertext}<br>%{x:.3g} " + over + ", %{y:.3f}<extra></extra>"
-    figure.update_traces(marker_size=10, textposition="top center", hovertemplate=hover)
-    figure.update_traces(error_y={"thickness": 1, "width": 3})
+    figure.update_traces(
+        marker_size=10,
+        textposition="top center",
+        hovertemplate=hover,
+        error_y={"thickness": 1, "width": 3},
+    )
     stairs = {"color": LINES["rgb+3d"]["color"], "width": 2, "shape": "hv"}
     front = {"x": best["cost"], "y": best[AREA], "mode": "lines", "line": stairs}
     figure.add_scatter(**front, showlegend=False, hoverinfo="skip")
@@ -169,17 +173,13 @@ def answer(study: StudyRuns, lines: pd.DataFrame) -> str:
         rows = [html.escape(str(line["row"])) for line in there if verdict(line) == word]
         if rows:
             said.append(f"- {better} than {reference} beyond chance: {', '.join(rows)}.")
-    if guessed := [html.escape(str(line["row"])) for line in there if _is_chance(line)]:
+    # Lines without an interval cannot be told from chance either way.
+    chance = [line["row"] for line in there if line.get(f"{AREA}_low", np.nan) <= 0.5]
+    if chance:
         said.append(
-            f"- Not better than chance (0.5 within or above the interval): {', '.join(guessed)}. "
-            "Section 9 of docs/method.md gives the reasons."
+            f"- I-AUROC not above 0.5 beyond chance: {', '.join(map(html.escape, chance))}."
         )
     return "\n".join(said)
-
-
-def _is_chance(line: dict[str, Any]) -> bool:
-    """Whether the interval of I-AUROC does not lie above 0.5."""
-    return bool(line.get(f"{AREA}_low", np.nan) <= 0.5)
 
 
 def _published_name(study: StudyRuns, cell: str) -> str:

@@ -151,9 +151,9 @@ def runs_of(study: Study, reports: Path = Path("reports")) -> list[Run]:
 def _run(study: Study, setting: Setting, category: str, seed: int, reports: Path) -> Run:
     _require_scans(study, setting, category, seed)
     root = Path(setting.config.data.root)
-    learns = find_method(setting.config.method).all_categories
-    read = [fingerprint(root / name) for name in (categories(root) if learns else [category])]
-    key = config_hash(setting.key, category, seed, *read)
+    whole = find_method(setting.config.method).all_categories
+    read = categories(root) if whole else [category]
+    key = config_hash(setting.key, category, seed, *(fingerprint(root / name) for name in read))
     words = "-".join(map(_slug, _words(study, setting)))[:80]
     parts = [_slug(category), _slug(setting.config.preset), words, f"s{seed}", key[:8]]
     name = "-".join(part for part in parts if part)

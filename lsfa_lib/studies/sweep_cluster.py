@@ -44,21 +44,19 @@ def crew(workers: int, scheduler: str, watch: Watch) -> Iterator[RunAll]:
     scheduler at that address. On this machine, once a run has finished, as many run at a time as
     fit its free memory. What Ctrl-C leaves half-written here is deleted.
     """
-    begun: list[Job] = []
-    names: set[str] = set()
-    room_mb = math.inf if scheduler else free_mb()
+    begun: dict[str, Job] = {}
+    room_mb = math.inf if scheduler else free_memory() / 1e6
     try:
         with _client(workers, scheduler) as client:
 
             def hear(event: tuple[Any, dict[str, Any]]) -> None:
                 run, where = event[1]["said"]
                 # Others may run theirs on the same scheduler.
-                if run in names:
+                if run in begun:
                     watch.heard(run, where)
 
             def run_all(jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
-                begun.extend(jobs)
-                names.update(job.folder.name for job in jobs)
+                begun.update((job.folder.name, job) for job in jobs)
                 for job, outcome in _performed(client, deque(jobs), watch, room_mb):
                     watch.finished(job.folder, outcome.seconds, outcome.error)
                     yield job, outcome
@@ -66,7 +64,7 @@ def crew(workers: int, scheduler: str, watch: Watch) -> Iterator[RunAll]:
             client.subscribe_topic(TOPIC, hear)
             yield run_all
     except KeyboardInterrupt:
-        for job in () if scheduler else begun:
+        for job in () if scheduler else begun.values():
             tidy(job.folder)
         raise
     finally:
@@ -88,11 +86,11 @@ def _client(workers: int, scheduler: str) -> Iterator[Any]:
             yield client
         return
     settings: dict[str, Any] = {
-        # Here, not by dask: the run is repeated beside fewer others.
+        # A killed run is repeated by `_performed`, with fewer runs at a time, not by dask.
         "distributed.scheduler.allowed-failures": 0,
         # A process of this machine that dies is noticed at once; one that is silent works.
         "distributed.scheduler.worker-ttl": None,
-        # The call stacks that it samples all the time fill a megabyte of memory each run.
+        # Its samples of call stacks are kept, about 1 MB for each run.
         "distributed.worker.profile.enabled": False,
         "distributed.worker.multiprocessing-method": prefork.METHOD,
         # Forks have the environment their server was started with.
@@ -124,11 +122,6 @@ def _local_cluster(workers: int) -> Any:
         )
     except RuntimeError as error:
         raise InputError(f"worker processes cannot start ({error}); {GUARD}") from error
-
-
-def free_mb() -> float:
-    """Memory that new processes can use, MB."""
-    return free_memory() / 1e6
 
 
 def at_a_time(workers: int, peak_mb: float, room_mb: float) -> int:
