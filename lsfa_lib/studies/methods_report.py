@@ -111,7 +111,7 @@ def pareto_figure(study: StudyRuns, lines: pd.DataFrame, over: str = "ms") -> go
     hover = "%{hovertext}<br>%{x:.3g} " + over + ", %{y:.3f}<extra></extra>"
     figure.update_traces(
         marker_size=10,
-        textposition="top center",
+        textposition="top right",  # beside the interval
         hovertemplate=hover,
         error_y={"thickness": 1, "width": 3},
     )
