@@ -33,6 +33,18 @@ class Width(anywidget.AnyWidget):
     _esm = Path(__file__).with_name("width.js")
 
 
+class LiveFigure(go.FigureWidget):
+    """A figure as a widget as wide as its box, which waits for plotly.js as long as it takes."""
+
+    _plotly = str(go.FigureWidget._esm).encode()
+    _esm = Path(__file__).with_name("live_figure.js")
+
+    def __init__(self, figure: go.Figure) -> None:
+        super().__init__(figure)
+        self._config = {"responsive": True, "displayModeBar": False}
+        self.on_msg(lambda *_: self.send("plotly", [self._plotly]))
+
+
 class Images:
     """Photo and map of a scan next to each other, the true defect outlined, a pixel marked."""
 
@@ -51,7 +63,7 @@ class Images:
         figure.update_layout(coloraxis=colors, dragmode=False, hovermode="closest")
         figure.update_layout(yaxis={"scaleanchor": "x"}, yaxis2={"scaleanchor": "x2"})
         figure.update_annotations(font={"size": 12})
-        self.widget = _live(figure)
+        self.widget = LiveFigure(figure)
         self._photo, self._map = self.widget.data[:2]
         self._outlines, self._marks = self.widget.data[2:4], self.widget.data[4:]
         for trace in (self._photo, self._map):
@@ -98,7 +110,7 @@ class Cloud:
         figure.add_scatter3d(mode="markers", hoverinfo="skip", marker=_POINT)
         margin = {"l": 0, "r": 0, "t": 0, "b": 0}
         styled(figure, "", height=HEIGHT, margin=margin, showlegend=False)
-        self.widget = _live(figure)
+        self.widget = LiveFigure(figure)
         self._points, self._mark = self.widget.data
         self._points.on_click(self._picked)
         self._pick = pick
@@ -153,13 +165,6 @@ _OUTLINE = {
     "showscale": False,
 }
 _POINT = {"size": 9, "color": "white", "line": {"width": 4, "color": "#1d2733"}}
-
-
-def _live(figure: go.Figure) -> go.FigureWidget:
-    """The figure as a widget as wide as its box."""
-    widget = go.FigureWidget(figure)
-    widget._config = {"responsive": True, "displayModeBar": False}
-    return widget
 
 
 def _picked(points: Any, pick: Pick) -> None:
