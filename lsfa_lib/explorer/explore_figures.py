@@ -33,7 +33,7 @@ class Width(anywidget.AnyWidget):
     _esm = Path(__file__).with_name("width.js")
 
 
-class LiveFigure(go.FigureWidget):
+class LiveFigure(go.FigureWidget):  # type: ignore[misc]  # plotly has no types
     """A figure as a widget as wide as its box, which waits for plotly.js as long as it takes."""
 
     _plotly = str(go.FigureWidget._esm).encode()
