@@ -57,6 +57,16 @@ def test_seeds_are_outermost_then_cells_then_categories(demo_root: Path, tmp_pat
     assert len({run.key for run in runs}) == len({run.folder for run in runs}) == 8
 
 
+def test_inference_is_timed_with_the_first_seed_only(demo_root: Path, tmp_path: Path) -> None:
+    cells = {"timed": {"only": "none", "timed_scans": 2}}
+    path = write(tmp_path, cells=cells, categories=["seal"], seeds=[3, 1])
+    runs = expanded(path, demo_root)
+    assert [run.parameters["fields"]["timed_scans"] for run in runs] == [2, 0]
+    # The same seed, timed, is another run.
+    (timed,) = expanded(path, demo_root, seeds=(1,))
+    assert timed.parameters["fields"]["timed_scans"] == 2 and timed.key != runs[1].key
+
+
 def test_a_grid_is_every_combination_and_names_its_cells(demo_root: Path, tmp_path: Path) -> None:
     grid = {"only": ["IFC", "both"], "shots": [3, 5], "training.temperature": [0.03, 0.3]}
     runs = expanded(write(tmp_path, grid=grid, categories=["seal"]), demo_root)

@@ -63,7 +63,8 @@ def methods_table(study: StudyRuns, lines: pd.DataFrame, with_others: bool = Tru
     frame = pd.DataFrame(rows).T.reindex(columns=columns).fillna("–")
     caption = (
         "Means over categories and seeds with 95 % intervals; median time per scan after a "
-        "warm-up, loading and preparation listed separately; published: MVTec 3D-AD."
+        "warm-up, with the first seed, loading and preparation listed separately; published: "
+        "MVTec 3D-AD."
     )
     marks = pd.DataFrame(values).T.reindex(frame.index)
     return marked(frame.rename_axis(columns="method"), marks, caption=caption)

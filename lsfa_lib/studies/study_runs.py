@@ -150,10 +150,16 @@ def runs_of(study: Study, reports: Path = Path("reports")) -> list[Run]:
 
 def _run(study: Study, setting: Setting, category: str, seed: int, reports: Path) -> Run:
     _require_scans(study, setting, category, seed)
+    parameters, untimed = setting.parameters, []
+    if (fields := parameters.get("fields", {})).get("timed_scans") and seed != study.seeds[0]:
+        # Time and memory of inference do not follow from the seed.
+        parameters = parameters | {"fields": fields | {"timed_scans": 0}}
+        untimed = ["not timed"]
     root = Path(setting.config.data.root)
     whole = find_method(setting.config.method).all_categories
     read = categories(root) if whole else [category]
-    key = config_hash(setting.key, category, seed, *(fingerprint(root / name) for name in read))
+    data = (fingerprint(root / name) for name in read)
+    key = config_hash(setting.key, category, seed, *data, *untimed)
     words = "-".join(map(_slug, _words(study, setting)))[:80]
     parts = [_slug(category), _slug(setting.config.preset), words, f"s{seed}", key[:8]]
     name = "-".join(part for part in parts if part)
@@ -170,7 +176,7 @@ def _run(study: Study, setting: Setting, category: str, seed: int, reports: Path
     return Run(
         study.notebook.resolve(),
         folder,
-        own | setting.parameters,
+        own | parameters,
         key,
         title,
         has_numbers=study.has_numbers,
