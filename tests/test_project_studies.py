@@ -230,6 +230,10 @@ def test_the_line_joins_what_none_beats() -> None:
     lines = pd.DataFrame(
         [{"row": cell, "mode": "rgb", "i_auroc": area} for cell, (_, area) in cells.items()]
     )
+    # Without an interval none can be told from chance; with one, `fast` is not better.
+    by_chance = lines.assign(i_auroc_low=lines["i_auroc"] - 0.25)
+    line = methods_report.pareto_figure(study, by_chance).data[1]
+    assert list(line.y) == [0.8, 0.9]
     for over, scale in (("ms", 1), ("MB", 10)):
         points, line = methods_report.pareto_figure(study, lines, over).data
         np.testing.assert_allclose(line.x, [1 * scale, 3 * scale, 9 * scale])

@@ -11,12 +11,13 @@ import pandas as pd
 from lsfa_lib.evaluation.bootstrap import AREA
 from lsfa_lib.figures.findings import labelled
 from lsfa_lib.figures.names import METRICS, MODES
+from lsfa_lib.pages.page import counted
 from lsfa_lib.storage.files import InputError, atomic_write
 from lsfa_lib.studies.study_figures import selection_cells
 from lsfa_lib.studies.study_report import answer, comparison, cost_table
 from lsfa_lib.studies.study_table import StudyRuns, config_of, load, table
 
-HEAD = """# How much each component contributes
+HEAD = """# {title}
 
 Written by `{command}` from the runs of the studies, not by hand. Paired differences to the
 reference with 95 % bootstrap intervals: of I-AUROC over test scans, training seeds and coreset
@@ -41,7 +42,8 @@ def write_document(folders: Sequence[Path], path: Path) -> Path:
 
 
 def _document(studies: list[StudyRuns], path: Path) -> Iterator[str]:
-    yield HEAD.format(command=f"lsfa sweep STUDY --document {path.name}")
+    title = studies[0].about.title if len(studies) == 1 else "How much each component contributes"
+    yield HEAD.format(title=title, command=f"lsfa sweep STUDY --document {path.name}")
     tables = [(study, table(study)) for study in studies]
     for study, lines in tables:
         yield from _section(study, lines)
@@ -59,7 +61,7 @@ def _section(study: StudyRuns, lines: pd.DataFrame) -> Iterator[str]:
     yield f"## {about.title} ({size} px{images})\n"
     tests = ", ".join(f"{name} {_test_scans(study, name)}" for name in about.categories)
     points = len(about.grid)
-    seeds = f"{len(about.seeds)} training seeds" + f" x {points} coreset seeds" * (points > 1)
+    seeds = counted(len(about.seeds), "training seed") + f" x {points} coreset seeds" * (points > 1)
     yield f"Features: {encoders}. {seeds}. Test scans: {tests}.\n"
     yield answer(study, lines) + "\n"
     if "selection" in lines:

@@ -29,6 +29,8 @@ ACCURACY = {AREA: METRICS[AREA], "aupro_30": METRICS["aupro_30"]}
 PAPER = {AREA: "published I-AUROC", "aupro_30": "published AUPRO"}
 FIRST = ["reads", ACCURACY[AREA], PAPER[AREA], ACCURACY["aupro_30"], PAPER["aupro_30"]]
 """Columns of a table of methods, accuracy beside what was published of it; then costs, `source`."""
+CHANCE = 0.5
+"""I-AUROC of random scores."""
 
 
 def methods_table(study: StudyRuns, lines: pd.DataFrame, with_others: bool = True) -> Styler:
@@ -93,10 +95,12 @@ def costs(study: StudyRuns, cell: str) -> dict[str, float]:
 def pareto_figure(study: StudyRuns, lines: pd.DataFrame, over: str = "ms") -> go.Figure:
     """I-AUROC of each method over `ms` per scan (features and detection) or `MB`.
 
-    The line joins the methods that no other beats in both; these and the reference are named.
+    The line joins the methods that no other beats in both, of those better than chance; these and
+    the reference are named.
     """
     points = _points(study, lines, over)
-    best = points[points[AREA] > points[AREA].cummax().shift(fill_value=-1.0)]
+    better = points[~(points[AREA] - points["below"] <= CHANCE)]
+    best = better[better[AREA] > better[AREA].cummax().shift(fill_value=-1.0)]
     named = points["row"].isin([*best["row"], study.about.reference])
     figure = px.scatter(
         points.assign(text=points["row"].where(named, "").map(html.escape)),
@@ -123,10 +127,11 @@ def pareto_figure(study: StudyRuns, lines: pd.DataFrame, over: str = "ms") -> go
     margin = 0.12 + 0.12 * float(np.ptp(ends))
     axis = {"type": "log", "range": [float(min(ends)) - margin, float(max(ends)) + margin]}
     names = " · ".join(best["row"].map(html.escape))
+    title = f"No method is both cheaper and better than: {names}"
     return figure.update_layout(
         template=TEMPLATE,
         height=460,
-        title={"text": f"No method is both cheaper and better than: {names}"},
+        title={"text": title if names else "No method is better than chance"},
         xaxis={**axis, "title": {"text": "ms/scan" if over == "ms" else "MB in use"}},
         yaxis={"title": {"text": METRICS[AREA]}},
         legend=BELOW,
@@ -175,11 +180,10 @@ def answer(study: StudyRuns, lines: pd.DataFrame) -> str:
         if rows:
             said.append(f"- {better} than {reference} beyond chance: {', '.join(rows)}.")
     # Lines without an interval cannot be told from chance either way.
-    chance = [line["row"] for line in there if line.get(f"{AREA}_low", np.nan) <= 0.5]
+    chance = [line["row"] for line in there if line.get(f"{AREA}_low", np.nan) <= CHANCE]
     if chance:
-        said.append(
-            f"- I-AUROC not above 0.5 beyond chance: {', '.join(map(html.escape, chance))}."
-        )
+        names = ", ".join(map(html.escape, chance))
+        said.append(f"- I-AUROC not above {CHANCE} beyond chance: {names}.")
     return "\n".join(said)
 
 
