@@ -68,14 +68,23 @@ def correlation_figure(scores: dict[Trial, pd.DataFrame]) -> go.Figure:
     names = [html.escape(str(cell)) for cell in found.index]
     off = found.where(~np.eye(len(found), dtype=bool))
     hover = "%{y}<br>%{x}<br>%{z:.2f}<extra></extra>"
+    bar = {
+        "orientation": "h",
+        "thickness": 12,
+        "dtick": 1,
+        "y": 0.02,
+        "yanchor": "bottom",
+        "yref": "container",
+    }
     figure = go.Figure()
     figure.add_heatmap(z=off, x=names, y=names, coloraxis="coloraxis", hovertemplate=hover)
     return figure.update_layout(
         template=TEMPLATE,
-        height=260 + 24 * len(names),  # with room for the slanted names
+        height=220 + 24 * len(names),
         title={"text": "Correlation of the scores of defective scans"},
-        coloraxis={"colorscale": "RdBu_r", "cmin": -1, "cmax": 1, "colorbar": {"thickness": 12}},
-        xaxis={"tickangle": -60, "automargin": True, "dtick": 1},
+        coloraxis={"colorscale": "RdBu_r", "cmin": -1, "cmax": 1, "colorbar": bar},
+        # Names below the columns would overlap on a phone.
+        xaxis={"showticklabels": False, "ticks": ""},
         yaxis={"autorange": "reversed", "automargin": True, "dtick": 1},
     )
 
