@@ -34,9 +34,10 @@ class Width(anywidget.AnyWidget):
 
 
 class LiveFigure(go.FigureWidget):  # type: ignore[misc]  # plotly has no types
-    """A figure as a widget as wide as its box, which waits for plotly.js as long as it takes."""
+    """A plotly widget as wide as its box, without a time limit for loading plotly.js."""
 
     _plotly = str(go.FigureWidget._esm).encode()
+    """plotly.js with plotly's widget, sent when the browser asks for it."""
     _esm = Path(__file__).with_name("live_figure.js")
 
     def __init__(self, figure: go.Figure) -> None:

@@ -1,6 +1,6 @@
-// anywidget drops a widget whose module is not there after two seconds, and plotly.js, sent with
-// each figure, takes longer on a busy machine. This module is there at once. It asks the kernel for
-// plotly.js, loads it once for all figures of the page, and keeps what is sent until it is there.
+// anywidget fails to initialise a widget whose module takes more than two seconds to load, as
+// plotly.js does on a busy machine. This small module requests plotly.js from the kernel, loads it
+// once for all figures of the page, and queues updates until the figure is drawn.
 const MESSAGES = [
   "addTraces", "deleteTraces", "moveTraces", "restyle", "relayout", "update", "animate",
   "removeLayoutProps", "removeTraceProps",
@@ -29,7 +29,7 @@ export default () => {
     async render({ model, el }) {
       const { default: widget } = await plotly(model);
       const handlers = {};
-      let sent = {};
+      let sent = {}; // the queued update that is being replayed
       const figure = widget();
       figure.initialize({
         model: {

@@ -64,9 +64,9 @@ def methods_table(study: StudyRuns, lines: pd.DataFrame, with_others: bool = Tru
     columns = [*FIRST, *(name for name in named if name not in (*FIRST, "source")), "source"]
     frame = pd.DataFrame(rows).T.reindex(columns=columns).fillna("–")
     caption = (
-        "Means over categories and seeds with 95 % intervals; median time per scan after a "
-        "warm-up, with the first seed, loading and preparation listed separately; published: "
-        "MVTec 3D-AD."
+        "Means over categories and seeds with 95 % intervals. Median time per scan after a "
+        "warm-up, measured with the first seed; loading and preparation are listed separately. "
+        "Published: MVTec 3D-AD."
     )
     marks = pd.DataFrame(values).T.reindex(frame.index)
     return marked(frame.rename_axis(columns="method"), marks, caption=caption)
@@ -95,11 +95,11 @@ def costs(study: StudyRuns, cell: str) -> dict[str, float]:
 def pareto_figure(study: StudyRuns, lines: pd.DataFrame, over: str = "ms") -> go.Figure:
     """I-AUROC of each method over `ms` per scan (features and detection) or `MB`.
 
-    The line joins the methods that no other beats in both, of those better than chance; these and
-    the reference are named.
+    The line joins those whose interval lies above chance and that no other such method beats in
+    both; they and the reference are named.
     """
     points = _points(study, lines, over)
-    better = points[~(points[AREA] - points["below"] <= CHANCE)]
+    better = points[~(points[f"{AREA}_low"] <= CHANCE)]
     best = better[better[AREA] > better[AREA].cummax().shift(fill_value=-1.0)]
     named = points["row"].isin([*best["row"], study.about.reference])
     figure = px.scatter(
@@ -149,7 +149,8 @@ def _points(study: StudyRuns, lines: pd.DataFrame, over: str) -> pd.DataFrame:
             low, high = (line.get(AREA + end, np.nan) for end in ("_low", "_high"))
             ends = {"above": high - line[AREA], "below": line[AREA] - low}
             points.append({**line, **ends, "cost": max(spent, 0.1)})
-    frame = pd.DataFrame(points, columns=["row", "mode", AREA, "cost", "above", "below"])
+    columns = ["row", "mode", AREA, f"{AREA}_low", "cost", "above", "below"]
+    frame = pd.DataFrame(points, columns=columns)
     return frame.sort_values(["cost", AREA], ignore_index=True)
 
 

@@ -152,7 +152,7 @@ def _run(study: Study, setting: Setting, category: str, seed: int, reports: Path
     _require_scans(study, setting, category, seed)
     parameters, untimed = setting.parameters, []
     if (fields := parameters.get("fields", {})).get("timed_scans") and seed != study.seeds[0]:
-        # Time and memory of inference do not follow from the seed.
+        # Inference time and memory do not depend on the seed.
         parameters = parameters | {"fields": fields | {"timed_scans": 0}}
         untimed = ["not timed"]
     root = Path(setting.config.data.root)
