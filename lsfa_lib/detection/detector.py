@@ -80,9 +80,12 @@ def fit(
     require_validation(len(validation))
     if config.detector.fusion == "product" and config.detector.calibrate:
         raise InputError("fusion product needs detector.calibrate false: z-scores can be negative")
-    adapted, held = ([adapt(adaptors, each) for each in scans] for scans in (train, validation))
+    adapted = [adapt(adaptors, each) for each in train]
     banks = fit_banks(adapted, config, seed)
-    heads = train_heads(banks, adapted, held, labelled, seed) if labelled else {}
+    heads: dict[Modality, Head] = {}
+    if labelled:
+        held = [adapt(adaptors, each) for each in validation]
+        heads = train_heads(banks, adapted, held, labelled, seed)
     unscaled = Detector(banks, {}, {}, {}, config, adaptors, heads)
     raw = [evidence(unscaled, features) for features in validation]
     scales = scales_of(raw, validation, config)

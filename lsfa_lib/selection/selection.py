@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import scipy.stats
+import pandas as pd
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -167,7 +167,7 @@ def rank_correlation(selected: Sequence[float], tested: Sequence[float]) -> floa
     pairs = pairs[:, ~np.isnan(pairs).any(axis=0)]
     if pairs.shape[1] < 3 or (pairs == pairs[:, :1]).all(axis=1).any():
         return math.nan
-    return float(scipy.stats.spearmanr(*pairs).statistic)
+    return float(pd.DataFrame(pairs.T).corr(method="spearman").to_numpy()[0, 1])
 
 
 def _choice(
