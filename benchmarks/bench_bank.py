@@ -7,6 +7,7 @@ from functools import partial
 import faiss
 import numpy as np
 import torch
+from sklearn.metrics import pairwise_distances_argmin_min
 from torch import Tensor
 
 from benchmarks.harness import THREADS, Row, device, measure
@@ -59,6 +60,8 @@ def score_by_differences(patch: Tensor, row: Tensor, distance: Tensor, bank: Ban
     return (1 - torch.exp(distance / WIDTH**0.5) / terms.sum()) * distance
 
 
+SEARCHES = [(4_000, PATCHES), (20_000, PATCHES), (160_000, 4 * PATCHES)]
+"""Rows of a bank and patches of a scan; the last are those of 448 px, where every row is kept."""
 PEERS = {"M3DM's way": every_row_each_pick, "patchcore's, approximate": approximate_greedy}
 CORESETS = [
     # rows, kept, peers that finish in minutes, turns, target
@@ -92,27 +95,40 @@ def bank(scans: int) -> Row:
     return measure(stage, ours, peers, 1, "same MB for all")
 
 
-def search(n: int) -> Row:
+def search(n: int, queries: int) -> Row:
     """One row of the search in a bank of n rows, beside indices of faiss with their recall."""
-    everything, patches = features(n, seed=2), features(PATCHES, seed=3)
+    everything, patches = features(n, seed=2), features(queries, seed=3)
     memory = Bank(everything, 0.0, 1.0, torch.zeros(n, 2, dtype=torch.long))
-    rows, queries = (np.ascontiguousarray(each.cpu().numpy()) for each in (everything, patches))
+    rows, asked = (np.ascontiguousarray(each.cpu().numpy()) for each in (everything, patches))
+    nearest, ways = nearest_rows(patches, memory)[1].cpu().numpy(), {}
+    for name, index in _indices(n).items():
+        index.train(rows)
+        index.add(rows)
+        recall = (index.search(asked, 1)[1][:, 0] == nearest).mean()
+        ways[f"faiss {name}, recall {recall:.3f}"] = partial(index.search, asked, 1)
+    ways["scikit-learn"] = partial(pairwise_distances_argmin_min, asked, rows)
+    stage = f"nearest row, {queries} x {n // 1000}k x {WIDTH}"
+    return measure(stage, lambda: nearest_rows(patches, memory), ways, 2, "recall 1")
+
+
+def _indices(n: int) -> dict[str, faiss.Index]:
+    """Indices for n rows, by name: some take minutes for large banks, one cannot learn from few."""
     lists = int(4 * n**0.5)
     inverted = faiss.IndexIVFFlat(faiss.IndexFlatL2(WIDTH), WIDTH, lists)
     inverted.nprobe = lists // 16
-    indices = {
-        "flat": faiss.IndexFlatL2(WIDTH),
-        "flat, 8 bits": faiss.IndexScalarQuantizer(WIDTH, faiss.ScalarQuantizer.QT_8bit),
-        "inverted lists, 1/16 read": inverted,
-    }
-    nearest, ways = nearest_rows(patches, memory)[1].cpu().numpy(), {}
-    for name, index in indices.items():
-        index.train(rows)
-        index.add(rows)
-        recall = (index.search(queries, 1)[1][:, 0] == nearest).mean()
-        ways[f"faiss {name}, recall {recall:.3f}"] = partial(index.search, queries, 1)
-    stage = f"nearest row, {PATCHES} x {n // 1000}k x {WIDTH}"
-    return measure(stage, lambda: nearest_rows(patches, memory), ways, 3, "recall 1")
+    found = {"flat": faiss.IndexFlatL2(WIDTH), "inverted lists, 1/16 read": inverted}
+    if n <= 20_000:
+        found["flat, 8 bits"] = faiss.IndexScalarQuantizer(WIDTH, faiss.ScalarQuantizer.QT_8bit)
+        found["graph (HNSW)"] = graph = faiss.IndexHNSWFlat(WIDTH, 32)
+        graph.hnsw.efSearch = 128
+    if n >= 20_000:
+        codes = faiss.IndexIVFPQ(faiss.IndexFlatL2(WIDTH), WIDTH, lists, WIDTH // 16, 8)
+        codes.nprobe = lists // 16
+        found["inverted lists of codes, 32 compared in full"] = ranked = faiss.IndexRefineFlat(
+            codes
+        )
+        ranked.k_factor = 32
+    return found
 
 
 def scan(index: int) -> tuple[Tensor, Tensor]:
@@ -155,5 +171,5 @@ def rows() -> list[Row]:
         ),
         *(coreset(*case) for case in CORESETS),
         *(bank(scans) for scans in (20, 100, 400)),
-        *(search(n) for n in (4_000, 20_000, 160_000)),
+        *(search(*case) for case in SEARCHES),
     ]

@@ -61,7 +61,7 @@ class Case:
     title: str
     command: list[str]
     record: str
-    """Pattern of the files that mark finished work."""
+    """Pattern of the files that mark finished work; "" where it is done again in any case."""
     content: Callable[[Path], Any]
     """What is compared with an uninterrupted command's."""
 
@@ -116,7 +116,7 @@ def _cases(data: Path) -> list[Case]:
     subprocess.run([*_lsfa(), *fit, "--out", str(detector)], check=True, cwd=data.parent)
     incoming = str(data / PRODUCT / "test" / "good")
     return [
-        Case("run", ["run", PRODUCT, "--preset", "tiny", *tiny], "**/run.json", _numbers),
+        Case("run", ["run", PRODUCT, "--preset", "tiny", *tiny], "", _numbers),
         Case("sweep", ["sweep", str(study), *tiny, "--workers", "2"], "**/run.json", _numbers),
         Case("data import", ["data", "import", str(source), "part"], "**/xyz/*.tiff", _state),
         Case("fit", [*fit, "--out", "again.lsfa"], "*.lsfa", _tensors),
@@ -164,7 +164,8 @@ def note(tally: Tally, case: Case, folder: Path, records: dict[Path, int]) -> No
     """Counts what is broken, and what of the earlier finished work is gone or was done again."""
     tally.inside += any(folder.rglob(".partial-*"))
     tally.broken += broken(folder)
-    here = {path: path.stat().st_mtime_ns for path in folder.glob(case.record)}
+    marks = folder.glob(case.record) if case.record else ()
+    here = {path: path.stat().st_mtime_ns for path in marks}
     tally.lost += len(records.keys() - here.keys())
     tally.repeated += sum(here[path] != records[path] for path in records.keys() & here.keys())
     records.update(here)
@@ -240,8 +241,8 @@ def _row(case: Case, place: str, kills: int) -> dict[str, Any]:
         "killed": tally.kills,
         "while writing a file": tally.inside,
         "then completed": tally.completed,
-        "finished work lost": tally.lost,
-        "done again": tally.repeated,
+        "finished work lost": tally.lost if case.record else "–",
+        "done again": tally.repeated if case.record else "–",
         "unreadable files": len(tally.broken),
         "other results": tally.different,
     }

@@ -175,7 +175,7 @@ def test_changed_verdicts_are_counted_over_all_scans(tmp_path: Path) -> None:
                 better, worse = better + (right == [True, False]), worse + (right == [False, True])
                 total += 1
     expected = (
-        f"IFC corrects {better} of {total} verdicts of “none” and gets {worse} wrong that were"
+        f"Of {total} verdicts of “none”, “IFC” corrects {better} and turns {worse} correct ones"
     )
     assert study_maps.changes_sentence(study).startswith(expected)
     assert better > 10

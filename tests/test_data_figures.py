@@ -110,7 +110,7 @@ def test_clouds_hold_every_sort_of_reading_level_with_the_plane(measured: Measur
     assert labels == ["photo", "ground truth"]
     assert all(list(b.args[1]) == [3] for b in figure.layout.updatemenus[0].buttons)
     kept = data_report.percent(measured.regions["part"].sum() / readings)
-    assert figure.layout.title.text.endswith(f": {kept} of the readings are the part")
+    assert figure.layout.title.text.endswith(f": {kept} of the readings belong to the part")
     assert EVIL not in figure.to_json() and len(figure.to_json()) < 500_000
 
 

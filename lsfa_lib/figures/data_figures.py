@@ -220,7 +220,7 @@ def _lay_out(figure: go.Figure, measured: Measured, points: Float[np.ndarray, "H
     name, kept = html.escape(measured.scan.name), part.sum() / readings.sum()
     styled(
         figure,
-        f"<b>{name}</b>: {percent(kept)} of the readings are the part",
+        f"<b>{name}</b>: {percent(kept)} of the readings belong to the part",
         height=520,
         margin={"l": 8, "r": 8, "b": 8},
         scene=before,

@@ -44,7 +44,7 @@ def class_table(facts: pd.DataFrame) -> Styler:
                 "length, mm": f"{mid(scans, 'length_mm'):.0f}",
                 "width, mm": f"{mid(scans, 'width_mm'):.0f}",
                 "height, mm": f"{mid(scans, 'height_mm'):.1f}",
-                "unread part": percent(mid(scans, "holes")),
+                "missing readings": percent(mid(scans, "holes")),
                 "plane's tilt": f"{mid(scans, 'tilt_deg'):.1f}°",
                 "patch, mm": f"{mid(scans, 'patch_mm'):.2f}",
             }

@@ -19,11 +19,11 @@ from lsfa_lib.studies.study_table import StudyRuns, config_of, load, table
 
 HEAD = """# {title}
 
-Written by `{command}` from the runs of the studies, not by hand. Paired differences to the
+Written by `{command}` from the runs of the studies, not by hand. Paired differences from the
 reference with 95 % bootstrap intervals: of I-AUROC over test scans, training seeds and coreset
-seeds, of AUPRO and P-AUROC over seeds only. The categories are these, not a sample of all that
-exist. *Confirmed*: the interval of the difference to the reference lies above 0, and so does that
-to random untrained adaptors. About one in forty comparisons would be
+seeds, of AUPRO and P-AUROC over seeds only. Results hold for these categories only. *Confirmed*:
+the interval of the difference from the reference lies above 0 and, in studies with a random
+control, so does that of the difference from the control. About one in forty comparisons would be
 confirmed by chance; there is no correction for multiple comparisons.
 """
 
@@ -48,7 +48,9 @@ def _document(studies: list[StudyRuns], path: Path) -> Iterator[str]:
     for study, lines in tables:
         yield from _section(study, lines)
     yield "## The references\n"
-    yield _references(tables).to_markdown(floatfmt=".3f") + "\n"
+    references = _references(tables).astype(object)
+    known = references.where(references.notna(), None)
+    yield known.to_markdown(floatfmt=".3f", missingval="–") + "\n"
 
 
 def _section(study: StudyRuns, lines: pd.DataFrame) -> Iterator[str]:

@@ -87,8 +87,8 @@ def changes_sentence(study: StudyRuns) -> str:
     if not better + worse:
         return f"No verdict differs from that of “{reference}”"
     return (
-        f"{html.escape(cell)} corrects {better} of {total} verdicts of “{reference}” "
-        f"and gets {worse} wrong that were right"
+        f"Of {total} verdicts of “{reference}”, “{html.escape(cell)}” corrects {better} and turns "
+        f"{worse} correct ones into errors"
     )
 
 

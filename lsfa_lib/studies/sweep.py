@@ -59,7 +59,9 @@ def run_sweep(
     todo = [job for key, job in jobs.items() if key not in outcomes]
     swept, compared = Swept(reports / "index.html"), [s for s in studies if s.has_numbers]
     watch = Watch(len(todo) + sum(bool(study.page) for study in compared))
-    with crew(min(workers, max(1, len(todo))), scheduler, watch) as run_all:
+    workers = min(workers, max(1, len(todo)))
+    peak_mb = max((outcome.peak_mb for outcome in outcomes.values()), default=0.0)
+    with crew(workers, scheduler, watch, peak_mb) as run_all:
         for job, outcome in run_all(todo):
             outcomes[job.key] = outcome
             swept.note(job.folder, outcome)

@@ -37,12 +37,13 @@ _wait: Any = wait
 
 
 @contextmanager
-def crew(workers: int, scheduler: str, watch: Watch) -> Iterator[RunAll]:
+def crew(workers: int, scheduler: str, watch: Watch, peak_mb: float = 0.0) -> Iterator[RunAll]:
     """A function that runs jobs and yields each with its outcome, as they are finished.
 
     They run in `workers` processes that share this machine's cores, or on the workers of the dask
-    scheduler at that address. On this machine, once a run has finished, as many run at a time as
-    fit its free memory. What Ctrl-C leaves half-written here is deleted.
+    scheduler at that address. On this machine as many run at a time as fit its free memory, by the
+    largest run so far or by `peak_mb` of earlier ones. What Ctrl-C leaves half-written here is
+    deleted.
     """
     begun: dict[str, Job] = {}
     room_mb = math.inf if scheduler else free_memory() / 1e6
@@ -57,7 +58,7 @@ def crew(workers: int, scheduler: str, watch: Watch) -> Iterator[RunAll]:
 
             def run_all(jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
                 begun.update((job.folder.name, job) for job in jobs)
-                for job, outcome in _performed(client, deque(jobs), watch, room_mb):
+                for job, outcome in _performed(client, deque(jobs), watch, room_mb, peak_mb):
                     watch.finished(job.folder, outcome.seconds, outcome.error)
                     yield job, outcome
 
@@ -135,17 +136,19 @@ def needed_mb(outcome: Outcome, most: int, room_mb: float) -> float:
 
 
 def _performed(
-    client: Any, waiting: deque[Job], watch: Watch, room_mb: float
+    client: Any, waiting: deque[Job], watch: Watch, room_mb: float, peak_mb: float
 ) -> Iterator[tuple[Job, Outcome]]:
     """Each job with its outcome, at most one job for each worker at a time.
 
     If more waited in a worker's queue, all of them would be blamed for the one that kills it. A run
-    is expected to need as much memory as the largest before it; after one was killed, one fewer
-    runs at a time, and the killed run is repeated.
+    is expected to need as much memory as the largest before it, the first one `peak_mb`; after one
+    was killed, one fewer runs at a time, and the killed run is repeated.
     """
     running: dict[Any, Job] = {}
     deaths: Counter[Path] = Counter()
-    warned, peak_mb = False, 0.0
+    warned, workers = False, len(client.nthreads())
+    if at_a_time(workers, peak_mb, room_mb) < workers:
+        watch.say(_fewer(workers, peak_mb, room_mb, killed=False))
     try:
         while waiting or running:
             workers = len(client.nthreads())

@@ -122,9 +122,9 @@ def finished(job: Job) -> Outcome | None:
         about = read_json(job.folder / "run.json", "is damaged", "it is executed again")
         if about["key"] != job.key:
             return None
-        if job.has_numbers:
-            read_result(job.folder / "result.json")
-        return Outcome(seconds=float(about["seconds"]), reused=True)
+        result = read_result(job.folder / "result.json") if job.has_numbers else {}
+        peak_mb = float(result.get("peak_memory_mb", 0.0))
+        return Outcome(seconds=float(about["seconds"]), reused=True, peak_mb=peak_mb)
     except (ValueError, KeyError, TypeError):
         return None  # Half-written, damaged or of another version: it is executed again.
 
