@@ -25,6 +25,7 @@ import lsfa_lib
 from lsfa_lib.cli.app import app
 from lsfa_lib.config import TINY, Config, configure
 from lsfa_lib.datasets.layouts import entries, read_scan, read_split
+from lsfa_lib.demo.rendering import camera_matrix
 from lsfa_lib.deployment.inspector import NOT_SCORED, UNLIKE, Inspector, load
 from lsfa_lib.deployment.predicting import Scoring
 from lsfa_lib.deployment.report import MOST_FIGURES, is_shown
@@ -221,6 +222,60 @@ def test_the_number_of_cores_changes_no_output(
         for output in ("maps/{}.tiff", "overlays/{}.png", "clouds/{}.ply"):
             name = output.format(row["scan"])
             assert (tmp_path / "out" / name).read_bytes() == (results / name).read_bytes()
+
+
+def test_scans_read_in_another_unit_are_scored_again(
+    file: Path, demo_root: Path, tmp_path: Path
+) -> None:
+    scan = read_split(demo_root, "seal", "test")[0]
+    (tmp_path / "in").mkdir()
+    Image.fromarray(scan.rgb).save(tmp_path / "in" / "a.png")
+    depth = np.rint(scan.xyz[..., 2] * 10_000).astype(np.uint16)
+    Image.fromarray(depth).save(tmp_path / "in" / "a_depth.png")
+    matrix = camera_matrix(len(depth))
+    camera = dict(zip(("fx", "cx", "cy"), (matrix[0, 0], *matrix[:2, 2]), strict=True))
+    (tmp_path / "camera.json").write_text(json.dumps(camera | {"fy": camera["fx"]}))
+    words = ("predict", file, tmp_path / "in", "--out", tmp_path / "out", "--device", "cpu")
+    words = (*words, "--intrinsics", tmp_path / "camera.json", "--depth-unit-m")
+    record, outputs = tmp_path / "out" / "records" / "a.json", tmp_path / "out" / "maps" / "a.tiff"
+
+    def read(unit_m: float) -> dict[str, Any]:
+        assert lsfa(*words, unit_m).exit_code == 0
+        return json.loads(record.read_text())
+
+    assert read(0.001)["verdict"] == NOT_SCORED and not outputs.exists()
+    scored, written = read(0.0001), record.stat().st_mtime_ns
+    assert scored["score"] is not None and outputs.exists()
+    assert read(0.0001) == scored and record.stat().st_mtime_ns == written
+    # A scan that is not scored leaves no map of an earlier one.
+    assert read(0.001)["verdict"] == NOT_SCORED and not outputs.exists()
+    assert not list((tmp_path / "out").rglob("a.p*")) and not list(tmp_path.rglob("figures/a*"))
+
+
+def test_a_link_that_leads_nowhere_is_named_and_the_watch_ends(
+    file: Path, demo_root: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(demo_root / "seal" / "test" / "good", tmp_path / "in")
+    link = tmp_path / "in" / "rgb" / "001.png"
+    link.unlink()
+    link.symlink_to(tmp_path / "gone.png")
+    words = ("predict", file, tmp_path / "in", "--out", tmp_path / "out", "--device", "cpu")
+    assert lsfa(*words, "--watch", "--settle", 0, "--idle", 0.1).exit_code == 0
+    notes = pd.read_csv(tmp_path / "out" / "scores.csv").set_index("scan")["note"]
+    assert f"{link}: is not there, or its link leads nowhere; restore it" in notes.to_list()
+    assert len(notes) == 3
+
+
+def test_only_what_a_killed_predict_left_is_deleted(inspector: Inspector, tmp_path: Path) -> None:
+    left, other = tmp_path / "maps" / "hole" / ".partial-1.tiff", tmp_path / "runs" / ".partial-2"
+    for path in (left, other):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    with opened(tmp_path, inspector):
+        assert not left.exists() and other.exists()
+    (tmp_path / "detector.json").write_text("{")
+    with pytest.raises(InputError, match=r"detector\.json is damaged"), opened(tmp_path, inspector):
+        pass
 
 
 def test_views_are_made_of_the_scans_that_the_report_shows() -> None:

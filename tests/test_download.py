@@ -3,7 +3,11 @@
 import hashlib
 import http.server
 import re
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +16,12 @@ import pytest
 
 from lsfa_lib.storage import download
 from lsfa_lib.storage.download import CHUNK, Remote, fetch, offline, verify
-from lsfa_lib.storage.files import InputError
+from lsfa_lib.storage.files import InputError, locked
 
 BYTES = np.random.default_rng(0).bytes(3_000_017)
 SHA = "sha256:" + hashlib.sha256(BYTES).hexdigest()
+LOCK = ".m.bin.lock"
+"""Stays after a download that failed: another one may wait for it."""
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -123,7 +129,7 @@ def test_wrong_bytes_are_not_kept(server: Server, tmp_path: Path, digest: str, s
     server.content = sent
     with pytest.raises(InputError, match=r"sent a different file") as caught:
         fetch(remote(server, digest=digest), tmp_path / "m.bin")
-    assert list(tmp_path.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} == {LOCK}
     *_, first, second = str(caught.value).splitlines()
     assert first == f"By hand: download {server.url}"
     assert second == f"and put it at {tmp_path / 'm.bin'}"
@@ -157,7 +163,7 @@ def test_nobody_there(server: Server, tmp_path: Path) -> None:
     nowhere = Remote("http://127.0.0.1:9/model.bin", "model.bin")
     with pytest.raises(InputError, match="attempts received nothing"):
         fetch(nowhere, tmp_path / "m.bin")
-    assert list(tmp_path.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} == {LOCK}
 
 
 def test_a_mirror_is_asked_instead(
@@ -186,7 +192,7 @@ def test_a_full_disk_is_said_before(server: Server, tmp_path: Path) -> None:
     server.announces = 10**18
     with pytest.raises(InputError, match=r"GB are free, 1000000000\.0 GB are needed"):
         fetch(remote(server), tmp_path / "m.bin")
-    assert list(tmp_path.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} == {LOCK}
 
 
 def test_two_at_once_download_it_once(server: Server, tmp_path: Path) -> None:
@@ -202,3 +208,22 @@ def test_two_at_once_download_it_once(server: Server, tmp_path: Path) -> None:
     assert [path.read_bytes() == BYTES for path in paths] == [True] * 3
     assert server.asked == [None]
     assert [file.name for file in tmp_path.iterdir()] == ["m.bin"]
+
+
+def test_a_waiting_download_that_is_stopped_leaves_the_lock_of_the_other(
+    server: Server, tmp_path: Path
+) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from lsfa_lib.storage.download import Remote, fetch\n"
+        "print('ready', flush=True)\n"
+        "fetch(Remote(sys.argv[1], 'm.bin'), Path(sys.argv[2]))"
+    )
+    with locked(tmp_path, name=LOCK):
+        command = [sys.executable, "-c", code, server.url, str(tmp_path / "m.bin")]
+        waiting = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert waiting.stdout is not None and waiting.stdout.readline() == b"ready\n"
+        time.sleep(1)
+        waiting.send_signal(signal.SIGINT)
+        assert waiting.wait() != 0 and server.asked == []
+        assert (tmp_path / LOCK).exists()

@@ -205,6 +205,22 @@ def test_names_from_data_stay_text(explorer: Explorer, demo_root: Path, tmp_path
     assert html.escape(name) in texts[0] and html.escape("<img src=x>") in texts[0]
 
 
+def test_another_seed_is_another_detector(explorer: Explorer) -> None:
+    scores = []
+    for seed in (0, 1, 0):
+        explorer.seed = seed
+        scores.append(explorer.open().scores.tolist())
+    assert scores[0] == scores[2] != scores[1]
+
+
+def test_a_preset_of_ones_own_is_shown(explorer: Explorer, tmp_path: Path) -> None:
+    explorer.preset = str(tmp_path / "mine.yaml")
+    Path(explorer.preset).write_text("preset: tiny\n", encoding="utf-8")
+    panel = Panel(explorer)
+    assert panel.choices.preset.value == explorer.preset
+    assert "tiny" in panel.choices.preset.options
+
+
 def test_figure_is_the_reports(inspection: Inspection) -> None:
     figure = inspection.figure()
     assert figure.layout.title.text == inspection.verdict

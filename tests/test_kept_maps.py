@@ -88,6 +88,16 @@ def test_a_constant_map_and_an_older_run(case: Case, tmp_path: Path) -> None:
     assert read_maps(tmp_path / "older") == {}
 
 
+def test_altered_bytes_of_a_kept_map_are_named(case: Case, tmp_path: Path) -> None:
+    path = write_maps(kept_scans(case.result, case.samples, case.predictions), tmp_path)
+    content = bytearray(path.read_bytes())
+    for at in range(60, len(content) - 4000, 50):
+        content[at] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"maps\.npz is damaged; delete it and run again"):
+        read_maps(tmp_path)
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half", b"no zip"])
 def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "maps.npz").write_bytes(content)

@@ -601,6 +601,25 @@ def test_wrong_names_are_reported_with_the_nearest(tmp_path: Path) -> None:
         find_method(str(empty))
 
 
+def test_a_methods_file_may_hold_dataclasses(tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "from lsfa_lib.methods import Method\n"
+        "@dataclass\n"
+        "class Scale:\n"
+        "    value: float = 2.0\n"
+        'METHODS = {"own": Method("Own", lambda good: Scale().value, "")}\n'
+    )
+    assert find_method(str(path)).call("fit", None) == 2.0
+
+
+def test_distances_that_are_all_zero_teach_no_weights() -> None:
+    with pytest.raises(InputError, match=r"are 0, .*; set bank\.keep_ratio below 1"):
+        svm_weights(np.zeros((6, 2)), 0)
+
+
 def test_methods_are_listed_with_what_they_need() -> None:
     outcome = CliRunner().invoke(app, ["methods"])
     assert outcome.exit_code == 0

@@ -294,6 +294,11 @@ def test_studies_become_a_document(tmp_path: Path) -> None:
     assert "2 points of the grid" in shown and "Δ: difference from “none” in RGB + 3D" in shown
     with pytest.raises(InputError, match="no study has a table to write"):
         write_document([tmp_path / "absent"], path)
+    failed = tuple((cell, "ring", seed) for cell in lift for seed in (0, 1, 2))
+    folder = write_results(tmp_path / "studies" / "part-demo", lift, failed, seeds=(0, 1, 2))
+    text = write_document([folder_with_tables(folder)], path).read_text("utf-8")
+    assert "Test scans: cap 10 good + 14 defective.\n" in text
+    assert "nan" not in text.partition("## The references")[2]
 
 
 def panel(*means: tuple[float, float, float]) -> pd.DataFrame:

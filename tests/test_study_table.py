@@ -142,7 +142,8 @@ def test_what_is_not_a_study_says_so(tmp_path: Path) -> None:
     result = json.loads(path.read_text(encoding="utf-8"))
     result["scans"][0]["name"] = "ring/test/999"
     path.write_text(json.dumps(result), encoding="utf-8")
-    with pytest.raises(InputError, match="runs of ring were tested on different scans"):
+    said = "ring/test/000 was tested in some runs of ring and not in others"
+    with pytest.raises(InputError, match=said):
         study_table.load(folder)
 
 
@@ -244,6 +245,22 @@ def test_a_gain_the_control_has_too_is_not_confirmed(
     lift, about = {"none": 0.0, "control": 2.0, "IFC": 2.0}, {"control": "control"}
     study = study_table.load(write_results(folder, lift, about=about))
     assert verdict(line_of(study_table.table(study), "IFC")) == "no better than untrained"
+
+
+def test_no_gain_is_confirmed_where_the_control_failed(tmp_path: Path) -> None:
+    folder = tmp_path / "studies" / "parts-demo"
+    lift, about = {"none": 0.0, "control": 0.0, "IFC": 2.0}, {"control": "control"}
+    failed = tuple(("control", category, seed) for category in CATEGORIES for seed in SEEDS)
+    lines = study_table.table(study_table.load(write_results(folder, lift, failed, about=about)))
+    line = line_of(lines, "IFC")
+    assert line["d_i_auroc_low"] > 0 and verdict(line) == "not confirmed"
+
+
+def test_a_study_without_a_complete_cell_says_so(tmp_path: Path) -> None:
+    failed = tuple((cell, category, 1) for cell in LIFT for category in CATEGORIES)
+    folder = write_results(tmp_path / "studies" / "parts-demo", failed=failed)
+    with pytest.raises(InputError, match="no cell was finished in any category with every seed"):
+        study_table.write_tables(folder)
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,8 @@ class Inspection:
     peaks: dict[Mode, float] = field(default_factory=dict)
     """Largest pixel of each map on the part."""
     files: list[list[Any]] = field(default_factory=list)
-    """Path, size and modification time of each of its files."""
+    """Path, size and modification time of each of its files; camera and unit they were read with.
+    """
 
 
 @dataclass(frozen=True)
@@ -140,10 +141,14 @@ class Inspector:
 
     def inspect(self, scan: Scan) -> Inspection:
         """The verdict of a scan; one that does not fit is not scored, and the note says why."""
+        with fixed_threads(self.config.threads):
+            return self.judged(scan)
+
+    def judged(self, scan: Scan) -> Inspection:
+        """As `inspect`, with the number of threads that torch has."""
         began = time.perf_counter()
         try:
-            with fixed_threads(self.config.threads):
-                found = self._judged(scan)
+            found = self._judged(scan)
         except InputError as error:
             found = Inspection(scan.name, NOT_SCORED, str(error))
         return replace(found, seconds=time.perf_counter() - began)

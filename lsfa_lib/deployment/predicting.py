@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,7 +26,6 @@ from lsfa_lib.storage.files import InputError, progress
 
 POLL_S = 0.25
 REPORT_EVERY_S = 30.0
-_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -69,8 +67,12 @@ class Scoring:
         busy, last_report, reported = time.monotonic(), -REPORT_EVERY_S, True
         rows = self._write_tables(self._look())
         while True:
-            found = self._look()
-            require_camera(found, self.camera)
+            try:
+                found = self._look()
+                require_camera(found, self.camera)
+            except InputError:
+                self._write_report(rows)
+                raise
             new = [entry for entry in found.entries if self._is_new(entry)]
             ready = list(self._settled(new, seen, settle_s))
             list(self.scored(ready))
@@ -104,12 +106,27 @@ class Scoring:
     def _look(self) -> Incoming:
         inspector, skip = self.results.inspector, self.results.folder
         light = inspector.config.data.light
-        return find_incoming(self.paths, inspector.origin.captured, light, skip)
+        found = find_incoming(self.paths, inspector.origin.captured, light, skip)
+        entries = []
+        for entry in found.entries:
+            if missing := [file for file in entry.files if not file.exists()]:
+                sentence = f"{missing[0]}: is not there, or its link leads nowhere; restore it"
+                found.problems[str(missing[0])] = sentence
+            else:
+                entries.append(entry)
+        return replace(found, entries=entries)
 
     def _is_new(self, entry: Entry) -> bool:
         """No record, or files that changed since: then it is another scan of that name."""
         record = self.records.get(entry.name)
-        return record is None or record["files"] != state_of(entry)
+        return record is None or record["files"] != self._state(entry)
+
+    def _state(self, entry: Entry) -> list[list[object]]:
+        """That of the scan's files, and how they are read; [] while one is missing."""
+        state = state_of(entry)
+        if state and (self.camera or self.unit_m):
+            state.append([str(self.camera), self.unit_m])
+        return state
 
     def _settled(
         self, new: Sequence[Entry], seen: dict[str, tuple[object, float]], settle_s: float
@@ -130,14 +147,14 @@ class Scoring:
             yield from side_by_side(self._score, entries, resolve_device(config.device))
 
     def _score(self, entry: Entry) -> None:
-        began, state, scan = time.perf_counter(), state_of(entry), None
+        began, state, scan = time.perf_counter(), self._state(entry), None
         inspector = self.results.inspector
         try:
             scan = read_incoming(entry, self.camera, self.unit_m)
-            found = inspector.inspect(scan)
+            found = inspector.judged(scan)
         except InputError as error:
             found = Inspection(entry.name, NOT_SCORED, str(error))
-        if not state or state_of(entry) != state:
+        if not state or self._state(entry) != state:
             return  # it changed while it was read: scored at the next look
         found = replace(found, seconds=time.perf_counter() - began, files=state)
         records = list(self.records.values())  # other threads add to them

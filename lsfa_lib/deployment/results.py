@@ -45,6 +45,9 @@ class Results:
         if scan is not None and found.anomaly_map is not None:
             self.write_outputs(entry.name, found, scan)
             self.write_view(found, is_shown(record, others))
+        else:
+            for name in (MAP, OVERLAY, CLOUD, FIGURE):  # of another scan that had this name
+                (self.folder / name.format(entry.name)).unlink(missing_ok=True)
         self._write_json(RECORD.format(entry.name), record)
         return record
 
@@ -101,9 +104,10 @@ def opened(folder: Path, inspector: Inspector) -> Iterator[Results]:
     """
     try:
         with locked(folder, wait=False):
-            for left in folder.rglob(".partial-*"):  # of a process that was killed
-                left.unlink()
             _require_same(folder / "detector.json", inspector)
+            for name in (MAP, OVERLAY, CLOUD, FIGURE, RECORD):
+                for left in (folder / name).parent.rglob(".partial-*"):  # of a killed process
+                    left.unlink()
             yield Results(folder, inspector)
     except BlockingIOError as error:
         raise InputError(
@@ -117,7 +121,12 @@ def _require_same(path: Path, inspector: Inspector) -> None:
     if not path.exists():
         with atomic_write(path) as file:
             file.write_text(json.dumps(about), encoding="utf-8")
-    elif json.loads(path.read_text(encoding="utf-8")) != about:
+        return
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is damaged; choose another --out") from error
+    if known != about:
         raise InputError(
             f"{path.parent} holds results of another detector file (or of this one before it was "
             "calibrated); choose another --out"

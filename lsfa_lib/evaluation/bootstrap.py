@@ -64,4 +64,8 @@ def verdict(line: Any, metric: str = AREA) -> str:
         return "worse"
     if low <= 0:
         return "not confirmed"
-    return "no better than untrained" if line.get(f"c_{metric}_low", np.nan) <= 0 else "confirmed"
+    against_control = line.get(f"c_{metric}_low", np.nan)
+    if against_control <= 0:
+        return "no better than untrained"
+    unknown = line.get("needs_control", False) and np.isnan(against_control)
+    return "not confirmed" if unknown else "confirmed"

@@ -20,6 +20,9 @@ from lsfa_lib.datasets.layouts import categories
 from lsfa_lib.explorer.fitted import Fitted, fitted
 from lsfa_lib.explorer.inspection import Inspection, Why
 
+KEPT = 3
+"""Fitted detectors that an explorer holds in memory."""
+
 
 class Explorer:
     """One category of a data set under one recipe; shows itself at the end of a cell.
@@ -46,7 +49,7 @@ class Explorer:
         self.modalities = list(modalities)
         self.scan, self.seed, self.device = scan, seed, device
         self.problem: Exception | None = None
-        self._kept: dict[tuple[str, Config], Fitted] = {}
+        self._kept: dict[tuple[str, Config, int], Fitted] = {}
         self._opened: Inspection | None = None
         self._panel: Any = None
 
@@ -67,9 +70,12 @@ class Explorer:
     def open(self) -> Inspection:
         """Fits what was chosen, or reads what was fitted before."""
         config, category = self.config, self.category or self.categories[0]
-        if (category, config) not in self._kept:
-            self._kept[category, config] = fitted(category, config, self.seed)
-        self._opened = Inspection(self._kept[category, config])
+        key = category, config, self.seed
+        if key not in self._kept:
+            while len(self._kept) >= KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[key] = fitted(category, config, self.seed)
+        self._opened = Inspection(self._kept[key])
         if self.scan:
             self._opened.choose(self.scan)
         return self._opened

@@ -40,7 +40,8 @@ class Choices:
         self.root = w.Combobox(options=_data_roots(), description="Data", continuous_update=False)
         self.category = w.Dropdown(description="Category", options=[])
         self.scan = w.Dropdown(description="Test scan", options=[])
-        self.preset = w.Dropdown(description="Recipe", options=list(PRESETS), value=explorer.preset)
+        presets = list(dict.fromkeys([explorer.preset, *PRESETS]))  # it may be a file
+        self.preset = w.Dropdown(description="Recipe", options=presets, value=explorer.preset)
         self.losses = w.Dropdown(description="Training", options=list(losses.items()), value=only)
         found = [self.root, self.category, self.scan, self.preset, self.losses]
         for widget in found:

@@ -89,6 +89,8 @@ def _trained(recipe: Recipe, good: Good) -> nn.Module:
             enable_model_summary=False,
         ).fit(model, datamodule=data_of(recipe, good))
     except OSError as error:
+        if recipe.name != "EfficientAd":
+            raise
         raise InputError(
             f"the images that {recipe.name} trains with could not be downloaded ({error}); unpack "
             f"imagenette2.tgz to {IMAGENETTE.absolute()}"

@@ -18,6 +18,7 @@ from lsfa_lib.methods import lsfa
 from lsfa_lib.methods.cfm import weighted
 from lsfa_lib.methods.method import Good, Predict
 from lsfa_lib.records import MODALITIES, Mode, Prediction
+from lsfa_lib.storage.files import InputError
 
 NU = 0.5
 """Parameter of the one-class SVM."""
@@ -26,9 +27,18 @@ PIXEL_STEP = 16
 
 
 def svm_weights(distances: Float[np.ndarray, "N K"], seed: int) -> Float[np.ndarray, " K"]:
-    """Weights of a linear one-class SVM fitted to the distances of good scans or patches."""
+    """Weights of a linear one-class SVM fitted to the distances of good scans or patches.
+
+    Raises InputError where all distances are 0.
+    """
     fitted = SGDOneClassSVM(nu=NU, random_state=seed, max_iter=1000).fit(distances)
-    return np.ravel(fitted.coef_)
+    weights = np.ravel(fitted.coef_)
+    if not weights.any():
+        raise InputError(
+            "all distances of the good scans to their banks are 0, so that no score can be learned "
+            "from them; set bank.keep_ratio below 1"
+        )
+    return weights
 
 
 def fit_lsfa(good: Good) -> Predict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 
 from lsfa_lib.methods.method import Method, unchanged
@@ -156,6 +157,7 @@ def _of_file(path: Path) -> Method:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for it
     spec.loader.exec_module(module)
     found: dict[str, Method] = getattr(module, "METHODS", {})
     if len(found) != 1:

@@ -48,7 +48,11 @@ def unpack(archive: Path, folder: Path, most_bytes: int) -> list[Path]:
 def _unpack(archive: Path, folder: Path, most_bytes: int) -> None:
     """Extracts member by member, so that each announced size is checked before it is written."""
     sum_bytes = 0
-    with tarfile.open(archive) as tar:
+    try:
+        opened = tarfile.open(archive)  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise InputError(f"{archive}: cannot be read ({error.strerror or error})") from error
+    with opened as tar:
         for member in progress(tar, archive.name):
             if PurePosixPath(member.name).is_absolute():  # The filter would only strip the slash.
                 raise tarfile.AbsolutePathError(member)

@@ -64,11 +64,10 @@ def fetch(remote: Remote, path: Path) -> Path:
             f"{path} does not exist and LSFA_OFFLINE forbids network access; unset it, or:{by_hand}"
         )
     lock = f".{path.name}.lock"
-    try:
-        with locked(path.parent, name=lock):
-            if not path.exists():  # Another process may have fetched it meanwhile.
-                _download(url, path, remote, by_hand)
-    finally:
+    with locked(path.parent, name=lock):
+        if not path.exists():  # Another process may have fetched it meanwhile.
+            _download(url, path, remote, by_hand)
+        # While it is held, and only once the file is there: others may wait for this lock.
         path.with_name(lock).unlink(missing_ok=True)
     return path
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,7 @@ def read_maps(folder: Path) -> dict[str, KeptScan]:
         with np.load(path, allow_pickle=False) as arrays:
             count = len({name.partition(".")[0] for name in arrays.files})
             scans = [_unpacked(arrays, f"{number}.") for number in range(count)]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} is damaged; delete it and run again") from error
     return {scan.name: scan for scan in scans}
 

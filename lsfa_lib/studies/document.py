@@ -61,7 +61,8 @@ def _section(study: StudyRuns, lines: pd.DataFrame) -> Iterator[str]:
     size, colour = config["preprocess"]["image_size"], config["image_encoder"].get("size", 0)
     images = f", images {colour} px" if colour not in (0, size) else ""
     yield f"## {about.title} ({size} px{images})\n"
-    tests = ", ".join(f"{name} {_test_scans(study, name)}" for name in about.categories)
+    finished = dict.fromkeys(key[1] for key in study.results)
+    tests = ", ".join(f"{name} {_test_scans(study, name)}" for name in finished)
     points = len(about.grid)
     seeds = counted(len(about.seeds), "training seed") + f" x {points} coreset seeds" * (points > 1)
     yield f"Features: {encoders}. {seeds}. Test scans: {tests}.\n"

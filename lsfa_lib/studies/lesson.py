@@ -20,7 +20,7 @@ from lsfa_lib.features.lazy_scan import few_shot, fixed_threads, good_features, 
 from lsfa_lib.figures.feature_space import View
 from lsfa_lib.figures.findings import BOTH
 from lsfa_lib.figures.scan_statistics import find_entry
-from lsfa_lib.records import PatchFeatures
+from lsfa_lib.records import PatchFeatures, is_defective
 from lsfa_lib.storage.files import CHECKOUT, InputError, located
 from lsfa_lib.studies.study_table import StudyRuns, lead_lines, load, spread
 
@@ -68,7 +68,7 @@ def scan_of(config: Config, category: str, scan: str) -> Entry:
     test = split_of(config.data, category, "test").entries
     if scan and any(entry.name.endswith(f"/{scan}") for entry in test):
         return find_entry(Path(config.data.root), category, scan)
-    found = [entry for entry in test if entry.kind != "good"]
+    found = [entry for entry in test if is_defective(entry.kind)]
     if not found:
         raise InputError(f"{category} has no defective test scan to show; choose another category")
     return found[0]

@@ -79,7 +79,7 @@ def costs(study: StudyRuns, cell: str) -> dict[str, float]:
         if not result.get("cost"):
             continue
         seconds = result["cost"]["seconds"]
-        learning = ("fit", "train adaptors", "fit banks")
+        learning = ("fit", "train adaptors", "finetune", "fit banks")
         rows.append(
             {
                 "learn, s": sum(result["seconds"].get(stage, 0.0) for stage in learning),

@@ -221,6 +221,12 @@ def _slug(text: str) -> str:
     return re.sub(r"[^\w.+]+", "_", text).strip("_")[:40]
 
 
+def read_again() -> None:
+    """Forgets what was read of the data: it may have changed since this process's last sweep."""
+    fingerprint.cache_clear()
+    _splits.cache_clear()
+
+
 @functools.lru_cache(maxsize=256)
 def fingerprint(folder: Path) -> str:
     """Changes when a file below `folder` is added, removed, written or resized; reads none."""

@@ -97,10 +97,11 @@ def load(folder: Path | str) -> StudyRuns:
     scans: dict[str, list[str]] = {}
     for (cell, category, *_), result in results.items():
         names = [scan["name"] for scan in result["scans"]]
-        if scans.setdefault(category, names) != names:
+        if differing := sorted({*scans.setdefault(category, names)} ^ {*names}):
             raise InputError(
-                f"{path}: runs of {category} were tested on different scans ({cell} is one); "
-                "sweep the study again with --force"
+                f"{path}: {differing[0]} was tested in some runs of {category} and not in others "
+                f"({cell} differs); sweep again with --force if the data changed, else leave out "
+                "the cell, or the scan that it refuses"
             )
     return StudyRuns(about, results)
 
@@ -132,13 +133,14 @@ def table(study: StudyRuns, seed: int = 0) -> pd.DataFrame:
     lines = []
     for cell in study.cells:
         published = published_values(study.about.published, cell)
-        bases = {"d": reference} | ({"c": control} if _is_judged(study, cell) else {})
+        judged = _is_judged(study, cell)
+        bases = {"d": reference} | ({"c": control} if judged else {})
         for mode in study.modes:
             complete = means.complete(cell, mode)
             if not complete:
                 continue
             line: dict[str, Any] = {"row": cell, "mode": mode, "runs": len(study.of_cell(cell))}
-            line["is_control"] = cell == control
+            line["is_control"], line["needs_control"] = cell == control, judged
             line["missing"] = len(study.about.categories) * means.count - line["runs"]
             other = mode if means.complete(reference, mode) else BOTH
             for metric in METRICS:
@@ -159,13 +161,17 @@ def table(study: StudyRuns, seed: int = 0) -> pd.DataFrame:
 
 
 def _is_judged(study: StudyRuns, cell: str) -> bool:
-    """True if the cell trains by LSFA's losses on the features that the control has too."""
+    """True if the cell trains by LSFA's losses, on the features that the control has too.
+
+    Also where the control was not finished: then a gain cannot be confirmed.
+    """
     config, control = config_of(study, cell), study.about.control
-    if control not in study.cells:
+    if not control:
         return False
-    untrained = config_of(study, control)
-    if any(config.get(part) != untrained.get(part) for part in ENCODING):
-        return False
+    if control in study.cells:
+        untrained = config_of(study, control)
+        if any(config.get(part) != untrained.get(part) for part in ENCODING):
+            return False
     training = config["training"]
     weighted = config.get("method", "lsfa") == "lsfa" and any(training["weights"].values())
     return weighted and bool(training["steps"] or training["epochs"])
@@ -230,6 +236,11 @@ def write_tables(folder: Path | str) -> str:
     """
     study, folder = load(folder), Path(folder)
     lines = table(study)
+    if lines.empty:
+        raise InputError(
+            f"{folder}: no cell was finished in any category with every seed; see why its runs "
+            "failed, and sweep it again"
+        )
     with atomic_write(folder / "runs.parquet") as file:
         study.frame.to_parquet(file)
     with atomic_write(folder / "table.parquet") as file:
