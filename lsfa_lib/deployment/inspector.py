@@ -65,8 +65,7 @@ class Inspection:
     peaks: dict[Mode, float] = field(default_factory=dict)
     """Largest pixel of each map on the part."""
     files: list[list[Any]] = field(default_factory=list)
-    """Path, size and modification time of each of its files; camera and unit they were read with.
-    """
+    """Path, size and modification time of each file; then camera and unit, where given."""
 
 
 @dataclass(frozen=True)

@@ -221,8 +221,8 @@ def _slug(text: str) -> str:
     return re.sub(r"[^\w.+]+", "_", text).strip("_")[:40]
 
 
-def read_again() -> None:
-    """Forgets what was read of the data: it may have changed since this process's last sweep."""
+def forget_data() -> None:
+    """Empties the caches of data folders, which may have changed since the last sweep."""
     fingerprint.cache_clear()
     _splits.cache_clear()
 

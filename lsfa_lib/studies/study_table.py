@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +98,13 @@ def load(folder: Path | str) -> StudyRuns:
     scans: dict[str, list[str]] = {}
     for (cell, category, *_), result in results.items():
         names = [scan["name"] for scan in result["scans"]]
-        if differing := sorted({*scans.setdefault(category, names)} ^ {*names}):
+        if (known := scans.setdefault(category, names)) != names:
+            pairs = zip_longest(known, names)
+            scan = next(a or b for a, b in pairs if a != b)
             raise InputError(
-                f"{path}: {differing[0]} was tested in some runs of {category} and not in others "
-                f"({cell} differs); sweep again with --force if the data changed, else leave out "
-                "the cell, or the scan that it refuses"
+                f"{path}: runs of {category} were tested on different scans ({cell} differs from "
+                f"{scan} on); sweep again with --force if the data changed, else leave out the "
+                "cell, or the scan that it refuses"
             )
     return StudyRuns(about, results)
 

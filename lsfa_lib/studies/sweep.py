@@ -15,7 +15,7 @@ from lsfa_lib.pages import gallery
 from lsfa_lib.storage.files import InputError
 from lsfa_lib.storage.results import SCHEMA, now, write_json
 from lsfa_lib.studies.study import Study
-from lsfa_lib.studies.study_runs import Job, Run, read_again, runs_of, settings_of
+from lsfa_lib.studies.study_runs import Job, Run, forget_data, runs_of, settings_of
 from lsfa_lib.studies.study_table import write_tables
 from lsfa_lib.studies.sweep_cluster import crew
 from lsfa_lib.studies.sweep_worker import Outcome, failed, finished
@@ -52,13 +52,14 @@ def run_sweep(
     pages are made from the others. Raises InputError before the first run where one cannot work.
     """
     start, reports = time.perf_counter(), reports.resolve()
-    read_again()
-    runs = {study.name: runs_of(study, reports) for study in studies}
-    # Two studies may call one run differently.
-    first: dict[str, Path] = {}
+    forget_data()
+    folders: dict[str, Path] = {}  # by key: two studies may name the folder of one run differently
     runs = {
-        name: [replace(run, folder=first.setdefault(run.key, run.folder)) for run in own]
-        for name, own in runs.items()
+        study.name: [
+            replace(run, folder=folders.setdefault(run.key, run.folder))
+            for run in runs_of(study, reports)
+        ]
+        for study in studies
     }
     jobs = {run.key: replace(run, again=force) for own in runs.values() for run in own}
     known = {} if force else {key: finished(job) for key, job in jobs.items()}
