@@ -1,6 +1,5 @@
 """Sweeps survive what happens to them: kills, lost workers, failing runs, two at the same time."""
 
-import itertools
 import json
 import math
 import os
@@ -211,21 +210,34 @@ def test_runs_wait_for_memory_once_one_has_shown_what_it_takes(
     folders = list(Path("reports").glob("runs/sweep/*"))
     assert len(folders) == 6
     # The first two start before a run has ended.
-    assert overlaps(folders) <= 1
+    assert all(alone(folders)[1:])
     # Continued, it knows from the start what its finished runs took.
     for folder in folders[:4]:
         (folder / "run.json").unlink()
     assert swept(path, data).failures == {}
     assert "0.0 GB were free: 1 at a time instead of 2" in "".join(capfd.readouterr())
-    assert overlaps(folders[:4]) == 0
+    assert all(alone(folders[:4]))
 
 
-def overlaps(folders: list[Path]) -> int:
-    """How many runs, in order of their start, started before the one before them had ended."""
+def alone(folders: list[Path]) -> list[bool]:
+    """Whether each run but the first, in order of their start, began after all before had ended."""
     spans = sorted(
         ((f / "pids").stat().st_mtime, (f / "run.json").stat().st_mtime) for f in folders
     )
-    return sum(start < end for (_, end), (start, _) in itertools.pairwise(spans))
+    return [
+        spans[place][0] > max(end for _, end in spans[:place]) for place in range(1, len(spans))
+    ]
+
+
+def test_a_run_that_two_studies_name_differently_is_run_once(data: str, tmp_path: Path) -> None:
+    once = {"seeds": [0], "categories": ["seal"]}
+    path = write_study(tmp_path / "study", {"in the cell": {"value": 0.5}}, **once)
+    path.rename(path.with_name("first.yaml"))
+    write_study(tmp_path / "study", {"for all": {}}, parameters={"value": 0.5}, **once)
+    (tmp_path / "study" / "all.yaml").write_text("include: [first.yaml, quick.yaml]\n")
+    assert swept(tmp_path / "study" / "all.yaml", data).failures == {}
+    assert len(marks()) == 1
+    assert about()["runs"][0]["folder"] == about("first-tiny")["runs"][0]["folder"]
 
 
 def test_killed_in_the_middle_it_goes_on_and_repeats_nothing(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +54,10 @@ def run_sweep(
     """
     start, reports = time.perf_counter(), reports.resolve()
     forget_data()
-    folders: dict[str, Path] = {}  # by key: two studies may name the folder of one run differently
-    runs = {
-        study.name: [
-            replace(run, folder=folders.setdefault(run.key, run.folder))
-            for run in runs_of(study, reports)
-        ]
-        for study in studies
-    }
-    jobs = {run.key: replace(run, again=force) for own in runs.values() for run in own}
+    runs = {study.name: runs_of(study, reports) for study in studies}
+    jobs: dict[str, Run] = {}
+    for run in chain.from_iterable(runs.values()):
+        jobs.setdefault(run.key, replace(run, again=force))
     known = {} if force else {key: finished(job) for key, job in jobs.items()}
     outcomes = {key: outcome for key, outcome in known.items() if outcome}
     todo = [job for key, job in jobs.items() if key not in outcomes]
@@ -77,7 +73,8 @@ def run_sweep(
             folder = reports / "studies" / study.folder
             about = _about(study) | {"wall_seconds": time.perf_counter() - start}
             about["runs"] = [
-                _about_run(study, run, outcomes[run.key], folder) for run in runs[study.name]
+                _about_run(study, run, jobs[run.key].folder, outcomes[run.key], folder)
+                for run in runs[study.name]
             ]
             _write_tables(swept, folder, about)
         for job, outcome in run_all([page for s in compared for page in _pages(s, reports)]):
@@ -116,14 +113,19 @@ def _about(study: Study) -> dict[str, Any]:
     }
 
 
-def _about_run(study: Study, run: Run, outcome: Outcome, folder: Path) -> dict[str, Any]:
-    """What study.json in `folder` says of a run."""
+def _about_run(
+    study: Study, run: Run, place: Path, outcome: Outcome, folder: Path
+) -> dict[str, Any]:
+    """What study.json in `folder` says of a run whose results are in `place`.
+
+    Another study may have named the folder of the same run.
+    """
     return {
         "cell": run.cell,
         "category": run.category,
         "seed": run.seed,
         "point": study.points.index(run.point),
-        "folder": Path(os.path.relpath(run.folder, folder)).as_posix(),
+        "folder": Path(os.path.relpath(place, folder)).as_posix(),
         "state": "failed" if outcome.error else "done",
         **asdict(outcome),
     }
