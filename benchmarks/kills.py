@@ -61,7 +61,7 @@ class Case:
     title: str
     command: list[str]
     record: str
-    """Pattern of the files that mark finished work; "" where it is done again in any case."""
+    """Pattern of the files that mark finished work; "" for a command that always starts anew."""
     content: Callable[[Path], Any]
     """What is compared with an uninterrupted command's."""
 

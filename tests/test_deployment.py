@@ -252,7 +252,7 @@ def test_scans_read_in_another_unit_are_scored_again(
     assert not list((tmp_path / "out").rglob("a.p*")) and not list(tmp_path.rglob("figures/a*"))
 
 
-def test_a_link_that_leads_nowhere_is_named_and_the_watch_ends(
+def test_a_broken_link_is_named_and_the_watch_ends(
     file: Path, demo_root: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(demo_root / "seal" / "test" / "good", tmp_path / "in")
@@ -262,7 +262,7 @@ def test_a_link_that_leads_nowhere_is_named_and_the_watch_ends(
     words = ("predict", file, tmp_path / "in", "--out", tmp_path / "out", "--device", "cpu")
     assert lsfa(*words, "--watch", "--settle", 0, "--idle", 0.1).exit_code == 0
     notes = pd.read_csv(tmp_path / "out" / "scores.csv").set_index("scan")["note"]
-    assert f"{link}: is not there, or its link leads nowhere; restore it" in notes.to_list()
+    assert f"{link}: does not exist, or its link is broken; restore it" in notes.to_list()
     assert len(notes) == 3
 
 

@@ -110,7 +110,7 @@ class Scoring:
         entries = []
         for entry in found.entries:
             if missing := [file for file in entry.files if not file.exists()]:
-                sentence = f"{missing[0]}: is not there, or its link leads nowhere; restore it"
+                sentence = f"{missing[0]}: does not exist, or its link is broken; restore it"
                 found.problems[str(missing[0])] = sentence
             else:
                 entries.append(entry)
