@@ -185,9 +185,15 @@ def test_beyond_the_memory_limit_each_scan_gives_an_equal_share_that_covers_it(
     assert bank.mean == pytest.approx(rows.double().mean().item(), rel=1e-6)
 
 
-@pytest.mark.parametrize("memory_mb", [1.0, 0.01])
-@pytest.mark.parametrize("scans", [5, 40])
-def test_the_rows_of_one_scan_at_a_time_are_held(scans: int, memory_mb: float) -> None:
+@pytest.mark.parametrize(
+    ("scans", "memory_mb", "passes", "at_once"),
+    # A scan's rows and their sources take 7.2 kB; without room: those of the loop's scan, of the
+    # next, and of the one that shows width and type.
+    [(5, 1.0, 1, 5), (34, 1.0, 1, 34), (40, 1.0, 3, 35), (5, 0.01, 3, 3), (40, 0.01, 3, 3)],
+)
+def test_rows_are_held_where_those_of_all_scans_fit(
+    scans: int, memory_mb: float, passes: int, at_once: int
+) -> None:
     held: list[weakref.ref[torch.Tensor]] = []
     most = 0
 
@@ -201,8 +207,8 @@ def test_the_rows_of_one_scan_at_a_time_are_held(scans: int, memory_mb: float) -
 
     parts = [partial(rows_of, scan) for scan in range(scans)]
     build_bank(parts, 20, replace(CONFIG, memory_mb=memory_mb, projection_eps=0.0), seed=0)
-    # Of the loop's scan, of the next, and of the one that shows width and type.
-    assert len(held) > 2 * scans and most <= 3
+    assert most == at_once
+    assert len(held) == scans if passes == 1 else len(held) > 2 * scans
 
 
 def test_the_rows_a_limited_scan_gives_are_spread_over_it() -> None:

@@ -19,6 +19,8 @@ from lsfa_lib.storage.files import InputError, progress
 
 Part = Callable[[], tuple[Float[Tensor, "R D"], Int[Tensor, "R 2"]]]
 """Computes the feature rows of one scan, and (scan, patch index) of each; called in each pass."""
+HELD_SHARE = 0.25
+"""Feature rows that take at most this share of `bank.memory_mb` are held from pass to pass."""
 
 
 def bank_of(
@@ -44,10 +46,12 @@ def build_bank(parts: Sequence[Part], n_keep: int, config: BankConfig, seed: int
     """Bank of `n_keep` rows of the parts (at most all, or `bank.max_rows`), by greedy k-centre.
 
     Standardised by the scalar mean and standard deviation of all rows, selected or not. The parts
-    are computed three times instead of being held: for statistics, for selection, which holds them
-    after a random projection and in at most `bank.memory_mb`, and for the selected rows. Raises
-    InputError when the rows do not vary, are not finite, or the limit is below the bank's size.
+    are needed three times: for statistics, for selection, which holds them after a random
+    projection and in at most `bank.memory_mb`, and for the selected rows. They are computed once if
+    all fit in a quarter of that limit, else each time. Raises InputError when the rows do not vary,
+    are not finite, or the limit is below the bank's size.
     """
+    parts = _held(parts, config.memory_mb * 1e6 * HELD_SHARE)
     moments = Moments(products=config.whitening > 0)
     for part in progress(parts, "bank statistics"):
         moments.add(part()[0])
@@ -66,6 +70,25 @@ def build_bank(parts: Sequence[Part], n_keep: int, config: BankConfig, seed: int
         return Bank(own, mean, std, source)
     whitening = whitening_of(moments.covariance(), config.whitening) * std
     return Bank(own @ whitening, mean, std, source, whitening)
+
+
+def _held(parts: Sequence[Part], room: float) -> list[Part]:
+    """The same parts, each computed once while the results of all take at most `room` bytes."""
+    held: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def result(i: int) -> tuple[Tensor, Tensor]:
+        nonlocal room
+        if i in held:
+            return held[i]
+        found = parts[i]()
+        room -= sum(tensor.nbytes for tensor in found)
+        if room >= 0:
+            held[i] = found
+        else:
+            held.clear()  # a few of many save little time
+        return found
+
+    return [partial(result, i) for i in range(len(parts))]
 
 
 def whitening_of(covariance: Float[Tensor, "D D"], power: float) -> Float[Tensor, "D D"]:
