@@ -1,7 +1,8 @@
 """A category at its real size, from scans to metrics: `python -m benchmarks.real_size FOLDER`.
 
 Writes real_size.md. Scans, caches and the measured cases are kept in the folder, so that a second
-start measures what is missing.
+start measures what is missing. With titles of cases after the folder only these are measured; the
+rows of the others stay as they are.
 """
 
 from __future__ import annotations
@@ -79,11 +80,13 @@ UNRECORDED = """ Cases without one were measured before it was recorded, and som
 while tests ran at low priority, which can only have slowed them down."""
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, *titles: str) -> None:
     """Measures each missing case in a process of its own and writes the table of all."""
+    if unknown := set(titles) - set(CASES):
+        raise SystemExit(f"no case {', '.join(unknown)}; choose among: {', '.join(CASES)}")
     write_demo(folder / "data", SETTINGS)
     (folder / "cases").mkdir(exist_ok=True)
-    for title in progress(list(CASES), "cases"):
+    for title in progress(titles or list(CASES), "cases"):
         if not _file(folder, title).exists():
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
                 write_json(_file(folder, title), pool.submit(measured, title, folder).result())
@@ -122,9 +125,12 @@ def _file(folder: Path, title: str) -> Path:
 
 def _write(folder: Path) -> None:
     files = {title: _file(folder, title) for title in CASES}
-    cases = {t: json.loads(file.read_text()) for t, file in files.items() if file.exists()}
-    table = pd.DataFrame({title: {"commit": "–", **case} for title, case in cases.items()}).T
-    table = table.astype({"training scans": int, "bank rows": int})
+    found = _measured_before()
+    for title, file in files.items():
+        if file.exists():
+            found[title] = {"commit": "–", **json.loads(file.read_text())}
+    cases = {title: found[title] for title in CASES if title in found}
+    table = pd.DataFrame(cases).T.astype({"training scans": int, "bank rows": int})
     text = TEXT.format(
         date=now()[:10],
         unrecorded=UNRECORDED if "–" in set(table["commit"]) else "",
@@ -140,6 +146,14 @@ def _write(folder: Path) -> None:
     )
     with atomic_write(RESULTS) as file:
         file.write_text(text, encoding="utf-8")
+
+
+def _measured_before() -> dict[str, dict[str, Any]]:
+    """The rows of the table that stands in real_size.md, by case."""
+    lines = [line for line in RESULTS.read_text("utf-8").splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    table = pd.DataFrame(cells[2:], columns=cells[0]).set_index("").replace(",", "", regex=True)
+    return table.astype({name: float for name in table if name != "commit"}).to_dict("index")
 
 
 def _growth(cases: dict[str, dict[str, float]]) -> list[str]:
@@ -170,4 +184,4 @@ def _extrapolated(case: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -16,7 +16,7 @@ from lsfa_lib.features.lazy_scan import fixed_threads, lazy_scan, loaded
 from lsfa_lib.methods import Method, find_method
 from lsfa_lib.methods.cost import inference_cost, resident_mb
 from lsfa_lib.methods.fitting import Fitted, fit_method, scored
-from lsfa_lib.records import UNLABELLED, Mode, Prediction, Sample, is_defective
+from lsfa_lib.records import P_AUROC_MAP, UNLABELLED, Mode, Prediction, Sample, is_defective
 from lsfa_lib.selection.selection import pseudo_scores
 from lsfa_lib.storage import results
 from lsfa_lib.storage.files import InputError
@@ -59,6 +59,8 @@ def run_category(category: str, config: Config, seed: int, folder: Path | None =
         split = _scored(split, refused)
         with clock("metrics"):
             modes = {mode: evaluate(samples, predictions[mode], seed) for mode in fitted.modes}
+            for mode, values in modes.items():
+                values["p_auroc"] = modes.get(mode + P_AUROC_MAP, values)["p_auroc"]
         if config.timed_scans:
             with clock("cost"):
                 other_mb = empty_mb + _held_mb(samples, predictions)

@@ -24,6 +24,8 @@ MODES: tuple[Mode, ...] = ("3d", "rgb", "rgb+3d")
 """Those every detector answers in; trained alignment adds two with `disagreement`,
 `detector.heads` two with `heads`."""
 
+P_AUROC_MAP = ", P-AUROC map"
+"""Ends the name of a mode whose map is that of another mode, scaled for P-AUROC (CFM's release)."""
 UNLABELLED = "unlabelled"
 """Kind of a test scan of which nobody knows whether it is good: scored, but in no metric."""
 

@@ -21,7 +21,7 @@ from lsfa_lib.config import PRESETS, RANDOM_WEIGHTS, TINY, configure, fields_of
 from lsfa_lib.datasets.layouts import categories
 from lsfa_lib.demo import synthetic
 from lsfa_lib.demo.synthetic import DemoCounts, DemoSettings, demo_names
-from lsfa_lib.evaluation.metrics import mean_interval
+from lsfa_lib.evaluation.bootstrap import half_width
 from lsfa_lib.figures.findings import counts
 from lsfa_lib.storage.results import read_result
 from lsfa_lib.studies import watch
@@ -237,8 +237,9 @@ def test_seeds_of_a_config_file_are_run_side_by_side_and_summed_up(
     summed = [line for line in lines if line.endswith("   2 seeds")]
     assert len(summed) == len(results[0]["modes"]) == 5
     values = [result["modes"]["rgb+3d"]["i_auroc"] for result in results]
-    low, high = mean_interval(values, seed=0)
     mean, spread = np.mean(values), np.std(values, ddof=1)
+    half = half_width(np.array(values))
+    low, high = max(0.0, mean - half), min(1.0, mean + half)
     expected = f"I-AUROC {mean:.3f} ± {spread:.3f} [{low:.3f}, {high:.3f}]"
     assert summed[2].startswith("seal         RGB + 3D  ") and expected in summed[2]
     index = re.sub("</?abbr[^>]*>", "", (reports / "index.html").read_text(encoding="utf-8"))
@@ -399,6 +400,14 @@ def test_the_demo_has_two_versions(tmp_path: Path, capsys: pytest.CaptureFixture
     assert lsfa("data", "demo", "--root", tmp_path, "--version", 3) == 2
     assert "there is no demo version 3; choose among 1, 2" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_frame_too_small_for_the_demo_deletes_nothing(tmp_path: Path) -> None:
+    assert lsfa("data", "demo", "--held-out", "--root", tmp_path, "--size", 64) == 0
+    before = sorted(tmp_path.rglob("*"))
+    for size in (0, -400, 63):
+        assert lsfa("data", "demo", "--held-out", "--root", tmp_path, "--size", size) == 2
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_the_demo_writes_the_held_out_products_to_a_folder_of_their_own(

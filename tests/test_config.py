@@ -91,6 +91,15 @@ def test_hash_changes_with_any_field() -> None:
             r"bank\.keep_ratio_rgb is 0, expected above 0",
         ),
         ("demo", {"bank.max_rows": -1}, r"bank\.max_rows is -1, expected 0 for no limit, or more"),
+        (
+            "demo",
+            {"detector.false_alarm_rate": 1},
+            r"false_alarm_rate is 1, expected between 0 and 1",
+        ),
+        ("demo", {"detector.top_fraction": 2}, r"top_fraction is 2, expected above 0, at most 1"),
+        ("demo", {"detector.surround": 0}, r"surround is 0, expected above 0, below 0\.2"),
+        ("demo", {"detector.blur": 0.25}, r"detector\.blur is 0\.25, expected at least 0, below"),
+        ("demo", {"crossmodal.blur": -1}, r"crossmodal\.blur is -1, expected at least 0, below"),
         ("demo", {"bank.memory_mb": 0}, r"bank\.memory_mb is 0, expected above 0"),
         ("demo", {"bank.projection_eps": 1.5}, r"bank\.projection_eps is 1\.5, expected 0 to 1"),
         ("demo", {"bank.whitening": -0.5}, r"bank\.whitening is -0\.5, expected 0 to 1"),
@@ -185,6 +194,16 @@ def test_configure_changes_what_is_asked_for_and_nothing_else() -> None:
     assert configure("demo", {"training.weights.la": 0.0}).training.weights.la == 0.0
     assert configure("demo", {"training.learning_rate": "1e-3"}).training.learning_rate == 1e-3
     assert configure("demo", {"image_encoder.stages": [1, 2]}).image_encoder.stages == (1, 2)
+
+
+def test_sections_and_dotted_names_are_joined_and_left_alone() -> None:
+    steps, rates = {"steps": 20, "weights": {"la": 0.0}}, {"training.weights.ga": 0.5}
+    for fields in ({"training": steps} | rates, rates | {"training": steps}):
+        found = configure("demo", fields).training
+        assert (found.steps, found.weights.la, found.weights.ga) == (20, 0.0, 0.5)
+    assert steps == {"steps": 20, "weights": {"la": 0.0}}
+    later = configure("demo", {"training.steps": 3, "training": {"steps": 4}})
+    assert later.training.steps == 4
 
 
 def test_a_config_may_be_the_source() -> None:

@@ -431,6 +431,21 @@ def test_fit_from_the_command_line_needs_no_test_split(demo_root: Path, tmp_path
     found = load(out, "cpu")
     assert found.config.detector.threshold == "conformal"
     assert [c.width for c in found.origin.captures] == [200] * 6
+    rules = "detector: {false_alarm_rate: 0.2, threshold: normal}"
+    for text, words, expected in (
+        ("", (), ("conformal", 0.05)),
+        (rules, (), ("normal", 0.2)),
+        (rules, ("--rate", 0.1, "--threshold", "conformal"), ("conformal", 0.1)),
+    ):
+        config = tmp_path / "mine.yaml"
+        config.write_text(f"preset: tiny\n{text}\n")
+        words = (*words, "--data", tmp_path / "data", "--only", "none")
+        done = lsfa("fit", "seal", "--config", config, "--out", out, *words)
+        assert done.exit_code == 0, done.output
+        rule = load(out, "cpu").config.detector
+        assert (rule.threshold, rule.false_alarm_rate) == expected
+    both = lsfa("fit", "seal", "--config", config, "--preset", "tiny", "--out", out)
+    assert "--preset tiny and --config" in str(both.exception)
 
 
 def test_fit_refuses_what_a_file_cannot_hold(tmp_path: Path) -> None:

@@ -67,6 +67,15 @@ def test_read_only_folder_is_said_to_root_too() -> None:
         raise AssertionError("the block must not run")
 
 
+def test_a_folder_in_the_place_of_a_file_is_said(tmp_path: Path) -> None:
+    said = pytest.raises(InputError, match="is a folder; name a file in it")
+    with said, atomic_write(tmp_path / "out") as file:
+        file.write_text("x")
+        (tmp_path / "out").mkdir()
+    assert list((tmp_path / "out").iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
 def test_place_of_a_result_is_tried_before_the_work(tmp_path: Path) -> None:
     require_writable(tmp_path / "models" / "seal.lsfa")
     assert [*tmp_path.rglob("*")] == [tmp_path / "models"]

@@ -107,7 +107,9 @@ def test_a_run_without_maps_or_with_broken_ones_shows_no_cloud(
     assert "text/cloud" not in gallery.write_index(reports).read_text("utf-8")
 
 
-def test_a_studys_figure_places_its_differences(tmp_path: Path) -> None:
+def test_a_studys_figure_places_its_differences(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     from study_case import write_results
 
     study = read_study(write_results(tmp_path / "studies" / "parts-demo") / "study.json")
@@ -125,6 +127,10 @@ def test_a_studys_figure_places_its_differences(tmp_path: Path) -> None:
     assert '<g class="open">' in svg and "Difference in I-AUROC from “none”" in svg
     (study.folder / "table.csv").write_text("row,mode\nnone,rgb\n")
     assert study_figure(replace(study)) == ""
+    for damaged in ("", 'row,mode,d_i_auroc\nIFC,rgb+3d,"0,1"\n', 'row\n"IFC'):
+        (study.folder / "table.csv").write_text(damaged)
+        assert study_figure(study) == ""
+    assert caplog.text.count("table.csv is damaged") == 3
 
 
 class TestInABrowser:

@@ -155,6 +155,23 @@ def test_what_was_imported_is_left_alone(source: Path, camera: Path, tmp_path: P
     assert len(entries(tmp_path / "mine", "bracket", "train")) == 3
 
 
+@pytest.mark.parametrize("name", ["", "ground_truth"])
+def test_an_import_follows_the_masks_that_are_there(
+    source: Path, camera: Path, tmp_path: Path, name: str
+) -> None:
+    root, folder = tmp_path / "mine", tmp_path / "mine" / "bracket" / "train" / "good"
+    import_scans(source, Target(root, "bracket", "train"), camera)
+    if name:
+        (folder / "gt").rename(folder / name)
+    else:
+        shutil.rmtree(folder / "gt")
+    import_scans(source, Target(root, "bracket", "train", prefix="day2_"), camera)
+    found = entries(root, "bracket", "train")
+    assert [Path(entry.name).name for entry in found] == ["a", "b", "day2_a", "day2_b"]
+    assert {entry.gt and entry.gt.parent.name for entry in found} == {name or None}
+    assert not (folder / "gt").exists()
+
+
 def test_unlabelled_scans_need_no_mask(source: Path, camera: Path, tmp_path: Path) -> None:
     root = tmp_path / "mine"
     import_scans(source, Target(root, "bracket", "train"), camera)

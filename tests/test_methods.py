@@ -1,7 +1,6 @@
 """Every method on tiny scans: what it returns and costs, and what a wrong name is answered with."""
 
 import gc
-import importlib.util
 import json
 import math
 import re
@@ -507,6 +506,7 @@ def test_released_scales_change_p_auroc_and_scores_alone_where_they_should(cache
     assert values["aupro_30"] == pytest.approx(metrics.aupro(aupro, masks, 0.3), abs=1e-6)
     assert of_pixels["p_auroc"] == pytest.approx(metrics.p_auroc(p_auroc, masks), abs=1e-6)
     assert values["i_auroc"] == of_pixels["i_auroc"]
+    assert values["p_auroc"] == of_pixels["p_auroc"]
     for a, b in zip(*maps, strict=True):
         inside = a.anomaly_map[a.anomaly_map != 0].mean()
         assert b.image_score == pytest.approx(a.image_score / float(inside.sqrt()), rel=1e-5)
@@ -625,10 +625,24 @@ def test_methods_are_listed_with_what_they_need() -> None:
     assert outcome.exit_code == 0
     lines = outcome.output.splitlines()
     assert [line.split()[0] for line in lines] == sorted(METHODS)
-    (padim,) = [line for line in lines if line.startswith("padim")]
-    missing = importlib.util.find_spec("anomalib") is None
-    assert ("pip install 'lsfa_lib[anomalib]'" in padim) is missing
-    assert padim.endswith("extra anomalib") is not missing
+    for line, (_, method) in zip(lines, sorted(METHODS.items()), strict=True):
+        if method.needs:
+            assert line.endswith(method.missing or f"extra {method.needs}")
+
+
+@pytest.mark.parametrize("package", ["anomalib", "FrEIA"])
+def test_without_an_extra_its_methods_alone_are_missing(
+    package: str, cached: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    wanted = f"{package} is not installed; pip install 'lsfa_lib[{package}]'"
+    lines = CliRunner().invoke(app, ["methods"]).output.splitlines()
+    told = {line.split()[0] for line in lines if wanted in line}
+    needing = {name for name, method in METHODS.items() if method.needs == package}
+    assert told == needing != set()
+    name = min(needing)
+    with pytest.raises(InputError, match=re.escape(f"{METHODS[name].title}: {wanted}")):
+        run_category("seal", replace(cached, method=name), 0)
 
 
 def test_methods_are_listed_without_torch() -> None:

@@ -9,17 +9,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import ndimage
+from scipy import ndimage, stats
 from sklearn.metrics import roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
+from lsfa_lib.evaluation.bootstrap import half_width
 from lsfa_lib.evaluation.curves import CELLS, area_under, rank
 from lsfa_lib.evaluation.metrics import (
     aupro,
     aupro_peer,
     auroc,
     bootstrap_interval,
-    mean_interval,
     p_auroc,
     pro_curve,
     roc_curve,
@@ -388,9 +388,16 @@ def test_bootstrap_interval_is_that_of_a_loop_over_resamples() -> None:
     assert low < inner[0] < inner[1] < high
 
 
-def test_mean_interval_is_near_the_normal_one() -> None:
-    values = np.random.default_rng(0).normal(0.9, 0.02, 200)
-    low, high = mean_interval(values, seed=0)
-    half = 1.96 * values.std() / math.sqrt(len(values))
-    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=4e-4)
-    assert mean_interval([0.5], seed=0) == (0.5, 0.5)
+def test_half_widths_are_those_of_students_t() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0.9, 0.02, 3), rng.normal(0.8, 0.1, 7)
+    for found, test in (
+        (half_width(a), stats.ttest_1samp(a, 0)),
+        (half_width(a, b), stats.ttest_ind(a, b, equal_var=False)),
+    ):
+        low, high = test.confidence_interval()
+        assert found == pytest.approx((high - low) / 2)
+    low, high = stats.ttest_1samp(b, 0).confidence_interval(0.5)
+    assert half_width(b, level=0.5) == pytest.approx((high - low) / 2)
+    assert half_width(a, a[:1]) == half_width(a)
+    assert half_width(np.full(3, 0.5)) == 0 and np.isnan(half_width(a[:1]))

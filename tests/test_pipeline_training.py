@@ -148,13 +148,16 @@ def test_an_interrupted_run_resumes_from_its_checkpoint(cached: Config, tmp_path
     complete = learned(config).detector.adaptors
     kept = tmp_path / "checkpoint.pt"
     longer = replace(config, training=replace(config.training, steps=5))
-    train_adaptors(good(config, "train"), longer, 0, kept)
-    assert kept.exists()
-    # Of another number of steps: not this training, and replaced.
-    again = fitted(config, folder=tmp_path).predict.detector.adaptors
-    assert complete is not None and again is not None and not kept.exists()
-    for name, tensor in complete.state_dict().items():
-        assert torch.equal(tensor, again.state_dict()[name])
+    changed = good(config, "train")
+    changed[0].by_modality["3d"].tokens.mul_(1.5)
+    # Of another number of steps, or of other scans with the same names: replaced.
+    for train, own in ((good(config, "train"), longer), (changed, config)):
+        train_adaptors(train, own, 0, kept)
+        assert kept.exists()
+        again = fitted(config, folder=tmp_path).predict.detector.adaptors
+        assert complete is not None and again is not None and not kept.exists()
+        for name, tensor in complete.state_dict().items():
+            assert torch.equal(tensor, again.state_dict()[name])
 
 
 def test_a_config_may_train_the_backbone_instead_of_an_adaptor(

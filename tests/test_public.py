@@ -89,6 +89,30 @@ def test_room_is_asked_for_first(
         fetch_data("mvtec3d", tmp_path / "data", True, archive)
 
 
+def test_what_was_received_needs_no_room_again(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = replace(DATA["mvtec3d"], needed_bytes=10**18)
+    monkeypatch.setitem(public.DATA, "mvtec3d", large)
+    part = tmp_path / "data" / f"{NAME}.part"
+    part.parent.mkdir()
+    with part.open("wb") as file:
+        file.truncate(10**9)  # sparse: takes no room here
+    with pytest.raises(InputError, match=r"GB are free, 999999999\.0 GB are needed"):
+        fetch_data("mvtec3d", part.parent, True)
+
+
+def test_categories_that_are_there_are_said_before_the_download(
+    mirror: None, archive: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "data"
+    fetch_data("mvtec3d", root, True)
+    archive.unlink()  # a download would fail
+    with pytest.raises(InputError, match="bagel already exists; move it away"):
+        fetch_data("mvtec3d", root, True)
+    assert sorted(path.name for path in root.iterdir()) == ["bagel", "cookie"]
+
+
 def test_what_only_a_browser_gets_is_said_in_two_lines(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         fetch_data("eyecandies", tmp_path / "eyecandies", True)

@@ -245,6 +245,13 @@ def test_a_page_beside_the_runs_finds_the_gallery_and_takes_the_question_as_titl
     assert "plotly.min.js" in Reader(page).links and "All reports" not in page
 
 
+def test_folders_above_the_reports_may_be_called_runs(case: Case, tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "studies" / "project" / "reports", case)
+    page = tmp_path / "studies" / "project" / "reports" / "data" / "report.html"
+    report.render(folder / "notebook.ipynb", page)
+    assert [path.parent.name for path in tmp_path.rglob("plotly.min.js")] == ["reports"]
+
+
 def test_rebuild_writes_the_pages_of_runs_studies_and_others(case: Case, tmp_path: Path) -> None:
     folder = write_study(tmp_path, case)
     (tmp_path / "deep").mkdir()

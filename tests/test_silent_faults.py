@@ -230,6 +230,8 @@ def test_a_unit_that_is_no_length_is_named(tmp_path: Path, unit: Any) -> None:
         {"coeffs": [-0.3, 0.1, 0, 0, 0]},
         {"distortion_coefficients": {"rows": 1, "cols": 5, "data": [0.2, 0, 0, 0, 0]}},
         {"k1": 0.1},
+        {"dist_coeffs": [[-0.3, 0.1, 0, 0, 0]]},
+        {"dist_coeffs": [[-0.3], [0.1], [0]]},
     ],
 )
 def test_distortion_is_not_ignored(tmp_path: Path, lens: dict[str, Any]) -> None:

@@ -153,7 +153,7 @@ def test_white_descriptors_have_unit_variance_and_drop_faint_components() -> Non
 
 def test_errors_are_standardised_among_points_that_are_as_one_sided() -> None:
     clouds = [ld.cloud_of(random_points(300, seed), 0.004) for seed in (1, 2)]
-    sides = [student_3d.one_sidedness(cloud) for cloud in clouds]
+    sides = [ld.one_sidedness(cloud) for cloud in clouds]
     offsets = clouds[0].geometry[7, :, :3].mean(0)
     assert float(sides[0][7]) == pytest.approx(float(offsets.norm()))
     raw = {id(c): torch.rand(300) * (1 + 5 * side) for c, side in zip(clouds, sides, strict=True)}
@@ -178,7 +178,7 @@ def test_the_teacher_reconstructs_receptive_fields_and_is_trained_once() -> None
 
 def test_a_patch_takes_the_scores_of_its_points() -> None:
     scan = dome(0)
-    points = student_3d.points_of(scan.sample)
+    points = ld.points_of(scan.sample)
     found = student_3d.prediction_from(torch.full((len(points),), 3.0), points, scan.sample, CONFIG)
     assert found.image_score == pytest.approx(3, rel=1e-5)
     assert found.anomaly_map.shape == (SIDE, SIDE)

@@ -92,6 +92,24 @@ def test_with_cells_a_grid_runs_each_at_every_point(demo_root: Path, tmp_path: P
     assert len({run.key for run in runs}) == len({run.folder for run in runs}) == 4
 
 
+def test_a_section_of_a_cell_adds_to_what_is_shared(demo_root: Path, tmp_path: Path) -> None:
+    cells = {
+        "small": {"training": {"learning_rate": 1e-3}},
+        "warm": {"training": {"learning_rate": 1e-2, "warmup": 0.5}},
+        "short": {"training.steps": 5, "preprocess": {"background_removal": "plane"}},
+    }
+    path = write(tmp_path, parameters={"training": {"steps": 20}}, cells=cells)
+    fields = {"data.root": str(demo_root), "preprocess.image_size": 64}
+    (study,) = read_studies(path, Choices(preset="tiny", fields=fields))
+    for _ in range(2):  # the first reading leaves the second alone
+        found = {setting.cell: setting.config for setting in settings_of(study)}
+        training = [found[cell].training for cell in cells]
+        assert [own.steps for own in training] == [20, 20, 5]
+        assert [own.learning_rate for own in training[:2]] == [1e-3, 1e-2]
+        assert training[0].warmup == training[2].warmup != training[1].warmup == 0.5
+        assert {own.preprocess.image_size for own in found.values()} == {64}
+
+
 def test_choices_come_before_the_file_and_cells_before_choices(
     demo_root: Path, tmp_path: Path
 ) -> None:
@@ -378,6 +396,9 @@ def test_what_is_wrong_is_said_with_the_way_out(
         ("cells:\n  a: {only: none}\n  a: {only: IFC}\n", "'a' occurs twice from line 2"),
         ("preset: dmo\ncells: {a: {}}\n", "preset: there is no preset 'dmo'; the nearest is demo"),
         ("cells: {? [x] : {}}\n", "is not a readable YAML file"),
+        ("cells: {off: {only: none}}\n", "reads the name False as bool; write it in quotes"),
+        ("cells: {0.1: }\n", "cell '0.1' is None, expected parameters such as"),
+        ("cells: {a: {}}\n7: x\n", "reads the name 7 as int; write it in quotes"),
     ],
 )
 def test_a_broken_file_is_named(text: str, message: str, tmp_path: Path) -> None:

@@ -76,6 +76,16 @@ def test_defects_are_grouped_by_kind_and_by_thirds_of_their_area(folder: Path) -
     assert list(sizes) == ["small", "medium", "large", "least gain"]
 
 
+def test_cells_are_compared_over_the_runs_that_all_have_finished(tmp_path: Path) -> None:
+    failed = (("CLC", "ring", SEEDS[0]),)
+    study, _ = read(write_results(tmp_path / "studies" / "parts-demo", LIFT, failed))
+    kinds = by_defect.kind_table(study).data
+    for cell in LIFT:
+        own = {k: r for k, r in study.results.items() if k[1:3] != failed[0][1:]}
+        expected = group_area(replace(study, results=own), cell, list(range(11, 24, 2)))
+        assert kinds.loc[cell, "dent"] == pytest.approx(expected)
+
+
 def test_a_cell_with_further_evidence_has_a_row_for_all_of_it(tmp_path: Path) -> None:
     folder = write_results(tmp_path / "studies" / "parts-demo", disagreeing=("IFC",))
     study, _ = read(folder)

@@ -1,5 +1,6 @@
 """The tables of a study against loops over its runs."""
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from sklearn.metrics import roc_auc_score
 from study_case import CATEGORIES, DEFECTIVE, LIFT, SEEDS, scores_of, write_results
 
@@ -35,7 +37,8 @@ def test_means_spreads_and_published_values(tmp_path: Path) -> None:
     assert line["i_auroc_sd"] == pytest.approx(np.std(by_seed, ddof=1))
     assert line["aupro_30"] == pytest.approx(0.5 + 0.005 + 0.005 + 0.2)
     # Seeds alone: 0 and 1, a hundredth apart.
-    assert line["aupro_30_high"] - line["aupro_30_low"] == pytest.approx(0.01)
+    expected = stats.ttest_1samp([0.705, 0.715], 0).confidence_interval()
+    assert (line["aupro_30_low"], line["aupro_30_high"]) == pytest.approx(expected)
     assert (line["runs"], line["missing"]) == (4, 0)
     assert (line["published_i_auroc"], line["published_aupro_30"]) == (0.971, 0.968)
     assert np.isnan(line_of(lines, "IFC")["published_i_auroc"])
@@ -197,6 +200,37 @@ def test_points_of_a_grid_are_averaged_like_seeds(gridded: study_table.StudyRuns
     assert line["d_aupro_30"] == pytest.approx(0.2)
     assert line["i_auroc_low"] < line["i_auroc"] <= line["i_auroc_high"]
     assert line["i_auroc_sd"] > 0
+
+
+def test_maps_vary_over_training_seeds_and_coreset_seeds(
+    gridded: study_table.StudyRuns,
+) -> None:
+    """Differences: training seeds of each cell by itself, those of the coreset for both."""
+    gridded = copy.deepcopy(gridded)
+    for key, result in gridded.results.items():
+        drawn = np.random.default_rng([sum(map(ord, key[0])), key[2], key[3]])
+        result["modes"]["3d"]["aupro_30"] = drawn.uniform()
+    tables = {
+        cell: np.array(
+            [
+                [gridded.results[cell, "cap", s, p]["modes"]["3d"]["aupro_30"] for p in range(2)]
+                for s in range(3)
+            ]
+        )
+        for cell in ("none", "both")
+    }
+    line = line_of(study_table.table(gridded), "both", "3d")
+    own, other = tables["both"], tables["none"]
+    parts = [(own - other).mean(0), own.mean(1), other.mean(1)]
+    squares = [part.var(ddof=1) / part.size for part in parts]
+    freedom = sum(squares) ** 2 / sum(
+        square**2 / (part.size - 1) for square, part in zip(squares, parts, strict=True)
+    )
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(sum(squares))
+    gain = own.mean() - other.mean()
+    assert line["d_aupro_30"] == pytest.approx(gain)
+    assert line["d_aupro_30_low"] == pytest.approx(gain - half)
+    assert line["d_aupro_30_high"] == pytest.approx(gain + half)
 
 
 def test_intervals_draw_scans_training_seeds_and_coreset_seeds(

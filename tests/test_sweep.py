@@ -198,6 +198,7 @@ def test_after_a_killed_run_one_fewer_runs_at_a_time(
 ) -> None:
     needed = sweep_cluster.needed_mb(outcome, most, room_mb)
     assert sweep_cluster.at_a_time(4, needed, room_mb) == after
+    assert sweep_cluster.at_a_time(0, needed, room_mb) == 1  # while its worker starts again
 
 
 def test_runs_wait_for_memory_once_one_has_shown_what_it_takes(

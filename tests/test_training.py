@@ -17,9 +17,10 @@ from lsfa_lib.adaptation.objective import (
     adapted_scan,
     alignment_terms,
     compactness_terms,
+    in_single_precision,
     total,
 )
-from lsfa_lib.adaptation.schedule import batch_scans, learning_rate
+from lsfa_lib.adaptation.schedule import batch_scans, epoch_order, learning_rate
 from lsfa_lib.adaptation.trainer import Task, Trainer
 from lsfa_lib.adaptation.training import TrainingStopped, fit
 from lsfa_lib.config import (
@@ -395,6 +396,34 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_state() -> None:
 def test_compactness_can_start_later() -> None:
     history = fit(task(), replace(QUICK, compactness_from=2), seed=0).history
     assert ["LC" in step for step in history] == [False, False, True, True, True, True]
+    alone = replace(QUICK, compactness_from=2, weights=parts(lc=1.0, gc=1.0))
+    assert all("LC" in step for step in fit(task(), alone, seed=0).history)
+
+
+def test_the_local_queue_holds_the_end_of_the_epoch_while_the_other_fills() -> None:
+    # 20 rows a scan, room for two scans' rows and for all instances.
+    trainer = Trainer(task(), replace(QUICK, local_queue=40, global_queue=8), seed=3)
+    trainer.fill()
+    order = epoch_order(0, 8, 3)
+    assert set(trainer.queues.local["3d"].scans.tolist()) == set(order[-2:])
+    assert set(trainer.queues.global_["3d"].scans.tolist()) == set(range(8))
+
+
+def test_a_queue_of_one_scan_is_said() -> None:
+    config = replace(QUICK, local_queue=20, batch=1)
+    with pytest.raises(InputError, match=r"holds only the scan .* raise training\.local_queue"):
+        fit(task(2), replace(config, steps=40), seed=0)
+
+
+def test_losses_are_computed_in_single_precision() -> None:
+    made = task()
+    with torch.autocast("cpu", torch.bfloat16):
+        low = adapted_scan(made.adaptors, 0, rows_of(0), 2, seed=0)
+    assert all(own.dtype == torch.bfloat16 for own in low.instances.values())
+    scan = in_single_precision(low)
+    assert {own.rows.dtype for own in scan.rows.values()} == {torch.float32}
+    assert {own.dtype for own in scan.instances.values()} == {torch.float32}
+    assert torch.equal(scan.instances["3d"], low.instances["3d"].float())
 
 
 def test_mixed_precision_leaves_a_cpu_alone() -> None:

@@ -23,7 +23,7 @@ from lsfa_lib.adaptation import trainable
 from lsfa_lib.adaptation.adaptors import ScanRows, new_adaptors, scan_rows
 from lsfa_lib.adaptation.schedule import fitted_schedule
 from lsfa_lib.adaptation.trainer import Task
-from lsfa_lib.adaptation.training import Trained, fit
+from lsfa_lib.adaptation.training import Trained, digests, fit
 from lsfa_lib.config import Config, FinetuneConfig, config_hash
 from lsfa_lib.features.cache import extract
 from lsfa_lib.features.checkpoints import load_strictly, read_tensors, write_tensors
@@ -72,7 +72,8 @@ def finetune(
     counts |= {m: trainable.trained_weights(backbone) for m, backbone in backbones.items()}
     source = partial(_rows, samples, frozen, backbones, config)
     names = tuple(sample.name for sample in samples)
-    task = Task(adaptors, source, names, backbones, key=config_hash(how, encoders.keys))
+    key = config_hash(how, encoders.keys, digests(frozen)) if checkpoint else ""
+    task = Task(adaptors, source, names, backbones, key=key)
     notes: tuple[str, ...] = ()
     if how.method == "adalora":
         trainable.regularise(tuners, schedule.accumulate)

@@ -8,7 +8,7 @@ IFC is summed over the modalities, CLC over their pairs (the paper has one pair)
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -24,6 +24,7 @@ from lsfa_lib.adaptation.monitors import alignment_accuracy, effective_rank, fea
 from lsfa_lib.adaptation.nearest import nearest_index
 from lsfa_lib.config import LossWeights, TrainingConfig
 from lsfa_lib.records import Modality
+from lsfa_lib.storage.files import InputError
 
 Terms = tuple[dict[str, Float[Tensor, ""]], dict[str, float]]
 """Loss terms by name, and values for the history."""
@@ -48,6 +49,12 @@ def adapted_scan(
     return AdaptedScan(scan, adapted, instances)
 
 
+def in_single_precision(scan: AdaptedScan) -> AdaptedScan:
+    """The same scan in float32, as losses and searches need it."""
+    rows = {m: replace(own, rows=own.rows.float()) for m, own in scan.rows.items()}
+    return replace(scan, rows=rows, instances={m: i.float() for m, i in scan.instances.items()})
+
+
 class FeatureQueues(nn.Module):
     """FIFO of patch rows (`local`) and of instance features (`global_`), by modality."""
 
@@ -59,11 +66,16 @@ class FeatureQueues(nn.Module):
         self.local = nn.ModuleDict({m: FeatureQueue(local[m], dim) for m, dim in dims.items()})
         self.global_ = nn.ModuleDict({m: FeatureQueue(global_, dim) for m, dim in dims.items()})
 
-    def enqueue(self, scan: AdaptedScan) -> None:
-        """Copies the scan's rows and instance features into the queues, without gradient."""
-        for m, rows in scan.rows.items():
-            self.local[m].enqueue(rows.rows, scan.scan)
-            self.global_[m].enqueue(scan.instances[m], scan.scan)
+    def enqueue(self, scan: AdaptedScan, into_full: bool = True) -> None:
+        """Copies the scan's rows and instance features into the queues, without gradient.
+
+        With `into_full` False, full queues stay as they are.
+        """
+        for m, own in scan.rows.items():
+            pairs = (self.local[m], own.rows), (self.global_[m], scan.instances[m])
+            for queue, rows in pairs:
+                if into_full or not queue.full:
+                    queue.enqueue(rows, scan.scan)
 
     @property
     def full(self) -> bool:
@@ -149,7 +161,14 @@ def _nearest(
     """The nearest row in the queue for each row, and 1 where that is of the same scan."""
     held, scans = queue.held
     allowed = scans != scan if config.exclude_same_scan else None
-    index = nearest_index(rows, held, allowed)
+    try:
+        index = nearest_index(rows, held, allowed)
+    except ValueError as error:
+        raise InputError(
+            f"a feature queue of {len(held)} rows holds only the scan that is compared with it; "
+            "raise training.local_queue and training.global_queue, or set "
+            "training.exclude_same_scan to false"
+        ) from error
     return held[index], (scans[index] == scan).to(rows)
 
 

@@ -110,7 +110,7 @@ class Trainer:
         about to be queried is in while others are left.
         """
         for scan in reversed(schedule.epoch_order(0, len(self.task.names), self.seed)):
-            self.queues.enqueue(self.adapted(scan, -1))
+            self.queues.enqueue(self.adapted(scan, -1), into_full=False)
             if self.queues.full:
                 return
 
@@ -163,15 +163,18 @@ class Trainer:
     ) -> tuple[list[AdaptedScan], Step]:
         """Adds `share` times the gradient of these scans; the scans, adapted, and their terms."""
         weights = self.config.weights
-        if step < self.config.compactness_from:
+        aligned = weights.la or weights.ga
+        if aligned and step < self.config.compactness_from:
             weights = replace(weights, lc=0.0, gc=0.0)
         device = next(self.task.adaptors.parameters()).device.type
         low = self.config.mixed_precision and device != "cpu"
         with torch.autocast(device, torch.bfloat16, enabled=low):
             part = [self.adapted(scan, step) for scan in scans]
-            terms, seen = objective.batch_terms(
-                part, self.task.adaptors, self.queues, self.config, weights
-            )
+        if low:
+            part = [objective.in_single_precision(scan) for scan in part]
+        terms, seen = objective.batch_terms(
+            part, self.task.adaptors, self.queues, self.config, weights
+        )
         loss = objective.total(terms, weights)
         torch.autograd.backward(share * loss)
         values = {name: float(term.detach()) for name, term in terms.items()}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,6 @@ import torch
 from lsfa_lib.adaptation.adaptors import Adaptors, new_adaptors, scan_rows
 from lsfa_lib.adaptation.trainer import Step, Task, Trainer
 from lsfa_lib.config import Config, LossWeights, TrainingConfig, config_hash
-from lsfa_lib.features.extract import ENCODERS
 from lsfa_lib.records import PatchFeatures
 from lsfa_lib.storage.files import InputError, atomic_write, progress
 
@@ -48,11 +49,20 @@ def train_adaptors(
     """
     adaptors = new_adaptors(train, config.adaptor, seed)
     rows = [scan_rows(features, config.adaptor) for features in train]
-    stages = [getattr(config, encoder.stage) for encoder in ENCODERS.values()]
-    key = config_hash(config.preprocess, config.projection, *stages)
     names = tuple(features.name for features in train)
+    key = config_hash(config.preprocess, config.projection, digests(train)) if checkpoint else ""
     task = Task(adaptors, rows.__getitem__, names, key=key)
     return fit(task, config.training, seed, checkpoint)
+
+
+def digests(train: Sequence[PatchFeatures]) -> list[str]:
+    """A hash of each scan's features: it differs between scans of the same name."""
+    return [
+        sha256(
+            b"".join(own.tokens.cpu().numpy().tobytes() for own in each.by_modality.values())
+        ).hexdigest()
+        for each in train
+    ]
 
 
 def fit(task: Task, config: TrainingConfig, seed: int, checkpoint: Path | None = None) -> Trained:

@@ -22,7 +22,7 @@ def demo(
         Path | None, Option(help="Folder to write to.", show_default="data/demo or data/held_out")
     ] = None,
     seed: Annotated[int, Option(help="Another seed gives other parts.")] = 0,
-    size: Annotated[int, Option(help="Side of the camera frame, px.")] = 400,
+    size: Annotated[int, Option(min=64, help="Side of the camera frame, px.")] = 400,
     layout: Annotated[str, Option(help="mvtec3d or eyecandies.")] = "mvtec3d",
     version: Annotated[int, Option(help="1: larger and clearer defects on cleaner parts.")] = 2,
     study: Annotated[

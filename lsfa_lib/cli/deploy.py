@@ -40,11 +40,18 @@ def fit(
     category: Annotated[str, Argument(help="The part; a folder of the data.")],
     out: Annotated[Path, Option(help="File to write, such as bracket.lsfa.")],
     data_root: options.DataRoot = "",
-    preset: Annotated[str, Option(help="See `lsfa presets`.")] = "demo",
-    config: Annotated[str, Option(help="YAML file: a preset and the fields to change.")] = "",
+    preset: options.Preset = "",
+    config: options.ConfigFile = "",
     only: Annotated[str, Option(help="Train with IFC, CLC, LA, GA, LC, GC, both or none.")] = "",
-    threshold: Annotated[str, Option(help="conformal or normal.")] = "conformal",
-    rate: Annotated[float, Option(help="False-alarm rate of the threshold.")] = 0.05,
+    threshold: Annotated[
+        str, Option(help="conformal or normal.", show_default="that of --config, else conformal")
+    ] = "",
+    rate: Annotated[
+        float,
+        Option(
+            help="False-alarm rate of the threshold.", show_default="that of --config, else 0.05"
+        ),
+    ] = 0.0,
     seed: Annotated[int, Option(min=0, help="For the coreset and training.")] = 0,
     device: options.Device = "auto",
     image_size: options.ImageSize = 0,
@@ -55,12 +62,18 @@ def fit(
     Example: `lsfa fit bracket --data data/mine --out bracket.lsfa`, then `lsfa predict`.
     """
     from lsfa_lib.config import configure
+    from lsfa_lib.config.build import read_yaml
 
     fields = options.chosen_fields(data_root, device, image_size, modalities)
     fields |= {"only": only} if only else {}
-    fields |= {"detector.threshold": threshold, "detector.false_alarm_rate": rate}
-    _check_rate(rate)
-    chosen = configure(config or preset, fields)
+    if rate:
+        _check_rate(rate)
+        fields["detector.false_alarm_rate"] = rate
+    chosen = configure(options.source_of(preset, config), fields)
+    file = config or (preset if Path(preset).is_file() else "")
+    own = read_yaml(Path(file)).get("detector", {}) if file else {}
+    rule = threshold or own.get("threshold", "conformal")
+    chosen = configure(chosen, {"detector.threshold": rule})
     if chosen.finetune.method != "none":
         raise InputError(
             f"finetune.method {chosen.finetune.method} trains the backbones, which a detector file "

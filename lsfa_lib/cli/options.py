@@ -20,6 +20,11 @@ DataRoot = Annotated[
         "--data", help="Folder that contains the categories.", show_default="that of the preset"
     ),
 ]
+Preset = Annotated[
+    str,
+    Option(help="demo or tiny; ours, published or released download weights.", show_default="demo"),
+]
+ConfigFile = Annotated[str, Option(help="YAML file: a preset and the fields to change.")]
 Device = Annotated[str, Option(help="auto: CUDA if available, else CPU; cpu; cuda.")]
 ImageSize = Annotated[
     int, Option(help="Side of the point grid and the anomaly maps, px; 0: as in the preset.")
@@ -40,6 +45,16 @@ def chosen_fields(
         "modalities": [name.strip() for name in modalities.split(",") if name.strip()],
     }
     return {name: value for name, value in asked.items() if value}
+
+
+def source_of(preset: str, config: str) -> str:
+    """The preset, or the absolute path of the file. Raises InputError where both are given."""
+    if preset and config:
+        raise InputError(
+            f"--preset {preset} and --config {config} were both given; write `preset: {preset}` "
+            "into the file"
+        )
+    return str(Path(config).resolve()) if config else preset or "demo"
 
 
 def check_names(studies: Iterable[Study], workers: int) -> None:

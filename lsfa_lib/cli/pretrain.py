@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from lsfa_lib.storage.files import InputError
+from lsfa_lib.storage.files import InputError, require_writable
 
 
 def pretrain_points(
@@ -33,6 +33,7 @@ def pretrain_points(
 
     if norm not in ("group_radius", "unit_sphere"):
         raise InputError(f"--norm {norm} is not known; choose group_radius or unit_sphere")
+    require_writable(out)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config = PretrainConfig(steps=steps, seed=seed, norm=norm)  # type: ignore[arg-type]
     state = pretrain(config, out.with_suffix(".checkpoint.pt"), workers)

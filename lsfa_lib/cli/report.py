@@ -9,7 +9,7 @@ import typer
 from typer import Argument, Option
 
 from lsfa_lib.cli import options
-from lsfa_lib.storage.files import InputError
+from lsfa_lib.storage.files import InputError, require_writable
 
 
 def report(
@@ -40,6 +40,8 @@ def report(
         )
     if study and not bundle:
         raise InputError(f"--study {study} selects what a zip contains; add --bundle out.zip")
+    if out or bundle:
+        require_writable(Path(out or bundle))
     if run:
         typer.echo(mail(run, reports, Path(out)))
     elif bundle:

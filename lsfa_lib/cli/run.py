@@ -19,13 +19,8 @@ if TYPE_CHECKING:
 def run(
     categories: Annotated[list[str], Argument(help="Or `all`.", metavar="CATEGORY...")],
     data_root: options.DataRoot = "",
-    preset: Annotated[
-        str,
-        Option(
-            help="demo or tiny; ours, published or released download weights.", show_default="demo"
-        ),
-    ] = "",
-    config: Annotated[str, Option(help="YAML file: a preset and the fields to change.")] = "",
+    preset: options.Preset = "",
+    config: options.ConfigFile = "",
     only: Annotated[str, Option(help="Train with IFC, CLC, LA, GA, LC, GC, both or none.")] = "",
     shots: Annotated[int, Option(help="Train on this many random scans; 0: on all.")] = 0,
     method: Annotated[
@@ -50,16 +45,11 @@ def run(
     from lsfa_lib.config import RANDOM_WEIGHTS, configure
     from lsfa_lib.studies.study import Study
 
-    if preset and config:
-        raise InputError(
-            f"--preset {preset} and --config {config} were both given; write `preset: {preset}` "
-            "into the file"
-        )
+    source = options.source_of(preset, config)
     fields: dict[str, Any] = options.chosen_fields(data_root, device, image_size, modalities)
     fields |= dict(RANDOM_WEIGHTS) if random_weights else {}
     own = str(Path(method).resolve()) if method.endswith(".py") else method
     fields |= {n: v for n, v in {"only": only, "shots": shots, "method": own}.items() if v}
-    source = str(Path(config).resolve()) if config else preset or "demo"
     study = Study(
         preset=source,
         cells={run_name(configure(source, fields).preset, fields): fields},

@@ -52,12 +52,20 @@ def configure(
         config = with_losses(config, losses)
     nested: dict[str, Any] = {}
     for name, value in changes.items():
-        *parents, last = str(name).split(".")
-        inner = nested
-        for parent in parents:
-            inner = inner.setdefault(parent, {})
-        inner[last] = value
+        for part in reversed(str(name).split(".")):
+            value = {part: value}
+        nested = joined(nested, value)
     return resolve_paths(checked(structured(config, nested)))
+
+
+def joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of both, those of the second where both have one; sections are joined likewise."""
+    found = dict(first)
+    for name, value in second.items():
+        own = found.get(name)
+        sections = isinstance(own, Mapping) and isinstance(value, Mapping)
+        found[name] = joined(own, value) if sections else value  # type: ignore[arg-type]
+    return found
 
 
 def _of_source(source: str) -> Config:

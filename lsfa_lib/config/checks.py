@@ -7,6 +7,10 @@ from dataclasses import asdict, replace
 from lsfa_lib.config.fields import MODALITIES, BankConfig, Config
 from lsfa_lib.storage.files import InputError, nearest
 
+WIDEST = 0.2
+"""Upper limit of a Gaussian's sigma, as a share of the map's side: the kernel ends at 4 sigma and
+must be shorter than the side."""
+
 
 def checked(config: Config) -> Config:
     """`config`; InputError where a value is out of range or two fields contradict each other."""
@@ -31,6 +35,7 @@ def checked(config: Config) -> Config:
             f"pseudo_defects scores LSFA's detector, not method {config.method}; leave one out"
         )
     _check_bank(config.bank)
+    _check_maps(config)
     _check_heads(config)
     _check_modalities("finetune.modalities", config.finetune.modalities)
     _check_modalities("modalities", config.modalities)
@@ -59,9 +64,34 @@ def _check_bank(bank: BankConfig) -> None:
         "projection_eps": ("0 to 1", 0 <= bank.projection_eps <= 1),
         "whitening": ("0 to 1", 0 <= bank.whitening <= 1),
     }
-    for field, (expected, right) in rules.items():
+    _require({f"bank.{field}": (getattr(bank, field), *rule) for field, rule in rules.items()})
+
+
+def _check_maps(config: Config) -> None:
+    own, crossmodal = config.detector, config.crossmodal
+    share, sigma = "above 0, at most 1", f"at least 0, below {WIDEST:g}"
+    _require(
+        {
+            "detector.false_alarm_rate": (
+                *(own.false_alarm_rate, "between 0 and 1"),
+                0 < own.false_alarm_rate < 1,
+            ),
+            "detector.top_fraction": (own.top_fraction, share, 0 < own.top_fraction <= 1),
+            "detector.surround": (
+                *(own.surround, f"above 0, below {WIDEST:g}"),
+                0 < own.surround < WIDEST,
+            ),
+            "detector.blur": (own.blur, sigma, 0 <= own.blur < WIDEST),
+            "crossmodal.blur": (crossmodal.blur, sigma, 0 <= crossmodal.blur < WIDEST),
+        }
+    )
+
+
+def _require(rules: dict[str, tuple[float | None, str, bool]]) -> None:
+    """Raises InputError for the first field that is not right: its value, and what is expected."""
+    for field, (value, expected, right) in rules.items():
         if not right:
-            raise InputError(f"bank.{field} is {getattr(bank, field):g}, expected {expected}")
+            raise InputError(f"{field} is {value:g}, expected {expected}")
 
 
 def _check_heads(config: Config) -> None:

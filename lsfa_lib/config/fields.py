@@ -114,7 +114,8 @@ class BankConfig:
     """Largest number of rows of a bank; 0: no limit but `keep_ratio`."""
     memory_mb: float = added(2048.0)
     """Memory for the rows that the coreset is selected from, MB. Where all training scans need
-    more, each is reduced to an equal number of rows first."""
+    more, each is reduced to an equal number of rows first. Rows that take less than a quarter of it
+    are also held, so that they are computed once."""
     projection_eps: float = 0.9
     """Johnson-Lindenstrauss distortion of the projection before selection; 0: all dimensions."""
     statistics: Literal["own", "shared"] = "own"
@@ -228,7 +229,7 @@ class TrainingConfig:
     """Exclude the bank rows of the query's own scan (older copies of it) from the search. False, as
     in the paper: a queue longer than an epoch is then shortened to half an epoch."""
     compactness_from: int = 0
-    """First step with LC and GC; released: 60."""
+    """First step with LC and GC, where LA or GA is trained; released: 60."""
     checkpoint_every: int = 0
     """Steps between checkpoints; 0: none."""
 

@@ -178,10 +178,15 @@ def _distorted(own: Mapping[str, Any], skew: float) -> str:
         value = value.get("data", list(value.values())) if isinstance(value, Mapping) else value
         if name == "d" and not isinstance(value, list):
             continue
-        numbers = [_number(each) for each in (value if isinstance(value, list) else [value])]
+        rows = [each if isinstance(each, list) else [each] for each in _listed(value)]
+        numbers = [_number(each) for each in chain(*rows)]
         if any(is_number(each) and abs(each) > LEAST_DISTORTION for each in numbers):
             return f"{name} of a lens distortion"
     return ""
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _matrix(value: Any) -> list[float] | None:

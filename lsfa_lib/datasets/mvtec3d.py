@@ -120,16 +120,19 @@ def xyz_file(root: Path, name: str) -> Path:
 def scan_file(root: Path, name: str, role: str) -> Path:
     """Path that the file of this role (rgb, xyz, gt) of the scan called `name` is written to."""
     folder, stem = name.rsplit("/", 1)
-    return root / folder / role / f"{stem}{SUFFIXES[role][0]}"
+    return _place(root / folder, role) / f"{stem}{SUFFIXES[role][0]}"
 
 
 def write_scan(root: Path, scan: Scan, gt: UInt8[np.ndarray, "H W"] | None = None) -> None:
     """Writes `scan` to the path in its name under `root`; reading it returns identical arrays.
 
-    `gt` replaces the default ground truth, 255 where `scan.defect`; unlabelled scans have none.
+    `gt` replaces the default ground truth, 255 where `scan.defect`. Unlabelled scans get none. A
+    good scan gets none in a folder whose other scans have none.
     """
     images: dict[str, UInt8[np.ndarray, "H W *channels"]] = {}
-    if scan.kind != UNLABELLED:
+    there = scan_file(root, scan.name, "xyz" if "3d" in scan.modalities else "rgb").parent
+    bare = scan.kind == "good" and any(visible(there))
+    if scan.kind != UNLABELLED and not (bare and not _place(there.parent, "gt").is_dir()):
         images["gt"] = scan.defect.astype(np.uint8) * 255 if gt is None else gt
     if "rgb" in scan.modalities:
         images["rgb"] = scan.rgb

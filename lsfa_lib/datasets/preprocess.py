@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 from scipy import ndimage
 
@@ -50,7 +50,6 @@ def prepare(
         rgb = rgb * _colour_mask(part, readings_of(scan.xyz))[..., None]
     side, fine = config.image_size, colour_size or config.image_size
     colour = Image.fromarray(squared(rgb)).resize((fine, fine), Image.Resampling.BICUBIC)
-    normalised = (np.asarray(colour, np.float32) / 255 - IMAGENET_MEAN) / IMAGENET_STD
     valid = _nearest(squared(part), side)
     if not valid.any():
         raise InputError(
@@ -59,8 +58,8 @@ def prepare(
         )
     xyz = np.where(valid[..., None], _nearest(squared(scan.xyz), side), np.float32(0))
     return Sample(
-        rgb=_channels_first(normalised),
-        xyz=_channels_first(xyz),
+        rgb=_normalised(np.asarray(colour)),
+        xyz=torch.from_numpy(np.ascontiguousarray(xyz.transpose(2, 0, 1))),
         valid=torch.from_numpy(valid),
         defect=torch.from_numpy(_nearest(squared(scan.defect), side)),
         name=scan.name,
@@ -194,5 +193,10 @@ def _nearest(image: Shaped[np.ndarray, "L L *c"], side: int) -> Shaped[np.ndarra
     return image[index[:, None], index]
 
 
-def _channels_first(image: Float[np.ndarray, "S S 3"]) -> Float[torch.Tensor, "3 S S"]:
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+def _normalised(image: UInt8[np.ndarray, "S S 3"]) -> Float[torch.Tensor, "3 S S"]:
+    """By ImageNet's mean and std; the 256 values of a channel are looked up, which is faster."""
+    values = (np.arange(256, dtype=np.float32)[:, None] / 255 - IMAGENET_MEAN) / IMAGENET_STD
+    found = np.empty((3, *image.shape[:2]), np.float32)
+    for channel in range(3):
+        np.take(values[:, channel], image[..., channel], out=found[channel], mode="clip")
+    return torch.from_numpy(found)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lsfa_lib.datasets.tree_check import PUBLISHED_COUNTS
-from lsfa_lib.storage.archive import unpack
-from lsfa_lib.storage.download import Remote, fetch
+from lsfa_lib.storage.archive import require_absent, unpack
+from lsfa_lib.storage.download import Remote, fetch, received
 from lsfa_lib.storage.files import InputError, require_room, unwritable
 
 
@@ -56,7 +56,7 @@ def fetch_data(name: str, root: Path, accepted: bool, archive: Path | None = Non
 
     Interrupted downloads resume, and the archive is deleted after unpacking. An `archive`
     downloaded by hand is checked the same way, and kept. Raises InputError if the terms were not
-    accepted, or the data set must be downloaded by hand.
+    accepted, the data set must be downloaded by hand, or one of its categories is there already.
     """
     if name not in DATA:
         raise InputError(f"{name} is not a known data set; choose {' or '.join(DATA)}")
@@ -75,10 +75,12 @@ def fetch_data(name: str, root: Path, accepted: bool, archive: Path | None = Non
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(root, error) from error
-    require_room(root, about.needed_bytes)
     if archive is not None and not archive.is_file():
         raise InputError(f"{archive}: no such archive; give the file you downloaded")
-    packed = fetch(about.archive, archive or root / about.archive.name)
+    require_absent(root / name for name in PUBLISHED_COUNTS)
+    kept = archive or root / about.archive.name
+    require_room(root, about.needed_bytes - received(kept))
+    packed = fetch(about.archive, kept)
     found = unpack(packed, root, about.most_bytes)
     if archive is None:
         packed.unlink()

@@ -54,15 +54,16 @@ def calibrate(
         except InputError as error:
             warnings.append(f"left out: {error}")
             continue
-        digest, inspection = digest_of(scan.rgb, scan.xyz), inspector.inspect(scan)
-        if digest in known:
+        if (digest := digest_of(scan.rgb, scan.xyz)) in known:
             warnings.append(f"left out: {entry.name} was used for this detector already")
-        elif inspection.verdict in (NOT_SCORED, UNLIKE):
+            continue
+        inspection = inspector.inspect(scan)
+        if inspection.verdict in (NOT_SCORED, UNLIKE):
             warnings.append(f"left out: {entry.name}: {inspection.note}")
-        else:
-            known.add(digest)
-            added.append(inspection)
-            digests.append(digest)
+            continue
+        known.add(digest)
+        added.append(inspection)
+        digests.append(digest)
     if not added:
         raise InputError(
             f"{', '.join(map(str, paths))}: no good scan to add ({'; '.join(warnings)}); give "

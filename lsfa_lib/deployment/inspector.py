@@ -25,10 +25,10 @@ from lsfa_lib.detection.saved import load_complete
 from lsfa_lib.detection.thresholds import p_value, promise, threshold_of
 from lsfa_lib.features.cache import extract
 from lsfa_lib.features.checkpoints import sha256_of
-from lsfa_lib.features.extract import Encoders, described_encoders, load_encoders
+from lsfa_lib.features.extract import Encoders, load_encoders
 from lsfa_lib.features.lazy_scan import fixed_threads, on_device
 from lsfa_lib.records import UNLABELLED, Mode, Points, Prediction, Rgb, Sample, Scan
-from lsfa_lib.storage.files import InputError, located
+from lsfa_lib.storage.files import InputError
 
 GOOD, DEFECTIVE, UNLIKE, NOT_SCORED = (
     *("good", "defective"),
@@ -241,12 +241,7 @@ def load(path: Path | str, device: str = "auto") -> Inspector:
 
 def _encoders(config: Config, origin: Origin, path: Path) -> Encoders:
     """The encoders of the config, with the weights the detector was fitted with."""
-    points = config.point_encoder
-    plain = points.weights in ("", "random", "package")
-    place = points.weights if plain else str(located(Path(points.weights)))
-    there = replace(config, point_encoder=replace(points, weights=place))
-    loaded = load_encoders(there, resolve_device(config.device), origin.keys)
-    encoders = described_encoders(loaded.by_modality, config)
+    encoders = load_encoders(config, resolve_device(config.device), origin.keys)
     for m, key in origin.keys.items():
         if encoders.keys[m] != key:
             known, found = origin.weights[m], encoders.about[m]

@@ -176,16 +176,6 @@ def bootstrap_interval(
     return bounds(areas_under_roc(values, defective, of_bad, of_good), level)
 
 
-def mean_interval(
-    values: Vector, seed: int, level: float = 0.95, resamples: int = 2000
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of `values`, such as one metric over seeds."""
-    array = _array(values)
-    _require_no_nan(array)
-    draw = np.random.default_rng(seed).integers(len(array), size=(resamples, len(array)))
-    return bounds(array[draw].mean(1), level)
-
-
 def _peer_curve(pixels: Pixels, count: int) -> Curve:
     last = len(pixels.good) - 1
     positions = np.linspace(0, last, count, dtype=np.int64)[::-1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -15,12 +14,11 @@ from lsfa_lib.datasets.layouts import split_of
 from lsfa_lib.detection import saved
 from lsfa_lib.detection.detector import Detector
 from lsfa_lib.explorer.evidence import Evidence, read_evidence, scored, write_evidence
-from lsfa_lib.features.extract import Encoders, described_encoders, load_encoders
+from lsfa_lib.features.extract import Encoders, load_encoders
 from lsfa_lib.features.lazy_scan import few_shot, fixed_threads
 from lsfa_lib.methods.fitting import fit_detector, used_modalities
 from lsfa_lib.methods.lsfa import detector_file, file_states
 from lsfa_lib.methods.table import METHODS
-from lsfa_lib.records import Modality
 from lsfa_lib.storage.files import InputError, atomic_write, located
 from lsfa_lib.storage.results import Stopwatch
 
@@ -49,7 +47,7 @@ def fitted(category: str, config: Config, seed: int) -> Fitted:
     used = used_modalities(METHODS["lsfa"], config, train)
     with fixed_threads(config.threads):
         with stage("load encoders"):
-            encoders = _encoders(config, used)
+            encoders = load_encoders(config, resolve_device(config.device), used)
         folder = _folder(category, config, seed, encoders)
         name = detector_file((*train.entries, *validation.entries), config, seed, encoders)
         with stage("look for a fitted detector"):
@@ -97,15 +95,6 @@ def _kept_detector(name: str, folder: Path | None, device: torch.device) -> Dete
             except InputError:
                 continue  # cut short: fitted again
     return None
-
-
-def _encoders(config: Config, used: Collection[Modality]) -> Encoders:
-    """The backbones; weights are looked for in the checkout too, and keyed as if found at once."""
-    points = config.point_encoder
-    path = str(located(Path(points.weights))) if points.weights not in ("", "random") else ""
-    found = replace(config, point_encoder=replace(points, weights=path or points.weights))
-    loaded = load_encoders(found, resolve_device(config.device), used)
-    return described_encoders(loaded.by_modality, config)
 
 
 def _only(path: Path) -> None:

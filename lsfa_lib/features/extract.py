@@ -29,6 +29,7 @@ from lsfa_lib.features.image import LITE0, fold_batch_norms, load_image_encoder,
 from lsfa_lib.features.point_mae import ARCHITECTURES, PointMAE
 from lsfa_lib.features.weights import of_model, ready
 from lsfa_lib.records import Modality, ModalityFeatures, PatchFeatures, Sample
+from lsfa_lib.storage.files import located
 
 FORMAT = 1
 """Raised when extraction changes its result, so that older cache files are not read."""
@@ -125,7 +126,7 @@ def load_points(config: PointEncoderConfig) -> PointMAE:
     require_layers("point_encoder.taps", config.taps, architecture.depth, config.model)
     architecture = replace(architecture, taps=config.taps or architecture.taps)
     points = PointMAE(config.groups, config.group_size, config.norm, architecture)
-    path, known = Path(config.weights), of_model(config.model)
+    path, known = located(Path(config.weights)), of_model(config.model)
     if config.weights == "package":
         path = PACKAGE_POINTS
     elif known and path.name == known.remote.name and not path.exists():

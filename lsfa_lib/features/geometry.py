@@ -223,6 +223,14 @@ def copying_weights(
     return csr_matrix(valid.long(), index, torch.ones_like(index, dtype=rows.dtype), len(rows))
 
 
+def rows_at(rows: Float[Tensor, "N D"], index: Int[Tensor, " M"]) -> Float[Tensor, "M D"]:
+    """`rows[index]`, with a gradient that is summed in the same order each time.
+
+    On a CPU that of `rows[index]` is not, on a GPU that of `index_select`.
+    """
+    return rows.index_select(0, index) if rows.device.type == "cpu" else rows[index]
+
+
 def spread(weights: Float[Tensor, "P T"], tokens: Float[Tensor, "T D"]) -> Float[Tensor, "P D"]:
     """Patch features `weights @ tokens`, as a dense product where every row is full or empty."""
     filled = weights.crow_indices().diff() > 0

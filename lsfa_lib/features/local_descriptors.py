@@ -12,7 +12,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lsfa_lib.features.geometry import nearest_points
+from lsfa_lib.features.geometry import nearest_points, rows_at
+from lsfa_lib.features.sampling import farthest_points
+from lsfa_lib.records import Sample
+from lsfa_lib.storage.files import InputError
 
 NEIGHBOURS = 16
 """Of a point; published 32."""
@@ -20,6 +23,8 @@ WIDTH = 32
 """Numbers in a descriptor; published 64."""
 BLOCKS = 2
 """Residual blocks; published 4."""
+POINTS = 4000
+"""Of a scan, by farthest point sampling; published 64,000."""
 
 
 class Cloud(NamedTuple):
@@ -29,6 +34,19 @@ class Cloud(NamedTuple):
     """Indices of the nearest other points."""
     geometry: Float[Tensor, "N k 4"]
     """p - q and ||p - q|| of point p and neighbour q, in units of the mean neighbour distance."""
+
+
+def points_of(sample: Sample) -> Float[Tensor, "N 3"]:
+    """`POINTS` of the valid points, spread evenly, metres; all where there are fewer.
+
+    Raises InputError where a point would lack neighbours.
+    """
+    points = sample.xyz[:, sample.valid].T.contiguous()
+    if len(points) <= NEIGHBOURS:
+        raise InputError(
+            f"{sample.name} has {len(points)} valid points; 3D-ST needs {NEIGHBOURS + 1} or more"
+        )
+    return points[farthest_points(points, min(len(points), POINTS))]
 
 
 def neighbours_of(
@@ -46,6 +64,11 @@ def cloud_of(points: Float[Tensor, "N 3"], unit: float) -> Cloud:
     return Cloud(index, torch.cat([offsets, distances[..., None]], dim=2) / unit)
 
 
+def one_sidedness(cloud: Cloud) -> Float[Tensor, " N"]:
+    """Length of the mean offset to the neighbours, in units of the mean neighbour distance."""
+    return cloud.geometry[..., :3].mean(dim=1).norm(dim=1)
+
+
 def shared_mlp(inputs: int, outputs: int) -> nn.Sequential:
     """A dense layer with a leaky ReLU, the same for every point."""
     return nn.Sequential(nn.Linear(inputs, outputs), nn.LeakyReLU(0.2))
@@ -60,8 +83,7 @@ class Aggregation(nn.Module):
 
     def forward(self, features: Float[Tensor, "N D"], cloud: Cloud) -> Float[Tensor, "N E"]:
         """Features of twice the width."""
-        # On a CPU the gradient of `features[neighbours]` is summed in random order.
-        near = features.index_select(0, cloud.neighbours.flatten())
+        near = rows_at(features, cloud.neighbours.flatten())
         near = near.view(*cloud.neighbours.shape, -1)
         return torch.cat([self.mlp(cloud.geometry).mean(1), near.mean(1)], dim=1)
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from lsfa_lib.config import LOSSES, MODALITIES, PRESETS, Config, fields_of, flat
+from lsfa_lib.evaluation.bootstrap import half_width, within
 from lsfa_lib.figures.names import metric_label, mode_label
 from lsfa_lib.figures.remarks import remarks
 
@@ -167,7 +168,7 @@ def training_sentence(result: Result) -> str:
 def seed_lines(runs: list[Result]) -> list[str]:
     """A line for each category and mode: mean, standard deviation and interval over seeds.
 
-    The interval is the 95 % bootstrap interval of the mean over the runs, so of their seeds alone.
+    The interval is Student's 95 % interval of the mean over the runs, so of their seeds alone.
     """
     lines = []
     for category, same in grouped(runs, itemgetter("category")).items():
@@ -184,11 +185,10 @@ def seed_lines(runs: list[Result]) -> list[str]:
 def _spread(values: list[float]) -> str:
     if any(math.isnan(value) for value in values):
         return "–"
-    from lsfa_lib.evaluation.metrics import mean_interval  # here, since it imports torch
-
+    mean, half = statistics.fmean(values), half_width(np.array(values))
     deviation = statistics.stdev(values) if len(values) > 1 else math.nan
-    bounds = interval(mean_interval(values, seed=0))
-    return f"{statistics.fmean(values):.3f} ± {three_digits(deviation)} {bounds}"
+    found = f"{mean:.3f} ± {three_digits(deviation)}"
+    return f"{found} {interval(within(mean - half, mean + half))}" if len(values) > 1 else found
 
 
 def settings(result: Result) -> list[str]:

@@ -87,7 +87,7 @@ class Box:
 
 def pixels_of(sample: Sample) -> Pixels:
     """The photo before ImageNet normalisation, at the size of the maps; millimetres; the masks."""
-    rgb = sample.rgb.double().cpu().permute(1, 2, 0).numpy() * IMAGENET_STD + IMAGENET_MEAN
+    rgb = sample.rgb.cpu().permute(1, 2, 0).numpy() * IMAGENET_STD + IMAGENET_MEAN
     photo = np.clip(np.rint(rgb * 255), 0, 255).astype(np.uint8)
     if len(photo) != (side := len(sample.valid)):
         photo = np.asarray(Image.fromarray(photo).resize((side, side), Image.Resampling.BICUBIC))

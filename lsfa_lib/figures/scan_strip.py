@@ -76,10 +76,12 @@ def _entry(
 ) -> dict[str, Any]:
     """A thumbnail: photo and map next to each other."""
     mode, box = lead(result), pixels.box
-    images = scan_images.images_of(pixels, {"map": level}, box, THUMBNAIL_PX)
+    photo, valid, defect, score = (
+        box.cut(part, THUMBNAIL_PX) for part in (pixels.photo, pixels.valid, pixels.defect, level)
+    )
     both = Image.new("RGB", (2 * THUMBNAIL_PX, THUMBNAIL_PX), "#101418")
-    for i, name in enumerate((pixels.picture, "map")):
-        image = _image(images[name]).convert("RGBA").resize((THUMBNAIL_PX, THUMBNAIL_PX))
+    for i, each in enumerate((photo, scan_images.map_image(score, valid, defect))):
+        image = _image(each).convert("RGBA").resize((THUMBNAIL_PX, THUMBNAIL_PX))
         both.paste(image, (i * THUMBNAIL_PX, 0), image)
     return {
         "name": scan["name"],

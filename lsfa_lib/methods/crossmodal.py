@@ -20,7 +20,16 @@ from lsfa_lib.adaptation.schedule import epoch_order, generator_of
 from lsfa_lib.config import AdaptorConfig, Config, CrossmodalConfig
 from lsfa_lib.detection.maps import blur, patch_map, top_mean
 from lsfa_lib.features.checkpoints import seeded
-from lsfa_lib.records import MODALITIES, Modality, ModalityFeatures, Mode, PatchFeatures, Prediction
+from lsfa_lib.features.geometry import rows_at
+from lsfa_lib.records import (
+    MODALITIES,
+    P_AUROC_MAP,
+    Modality,
+    ModalityFeatures,
+    Mode,
+    PatchFeatures,
+    Prediction,
+)
 from lsfa_lib.storage.files import InputError, progress
 
 OTHER: dict[Modality, Modality] = {"3d": "rgb", "rgb": "3d"}
@@ -134,9 +143,8 @@ def _sides(
     Patches that share a row of the other modality share its prediction.
     """
     source = scan[OTHER[m]]
-    # Not `rows[index]`: its gradient is summed in random order, so training would not repeat.
-    predicted = F.normalize(mappings[m](source.rows), dim=1).index_select(0, source.index)
-    return predicted, F.normalize(scan[m].rows, dim=1).index_select(0, scan[m].index)
+    predicted = rows_at(F.normalize(mappings[m](source.rows), dim=1), source.index)
+    return predicted, rows_at(F.normalize(scan[m].rows, dim=1), scan[m].index)
 
 
 @torch.inference_mode()
@@ -180,9 +188,9 @@ def predict_released(
 
     AUPRO uses the map divided by the mean of its non-zero pixels, I-AUROC the maximum of the map
     divided by the root of that mean, P-AUROC the map divided by the root of the mean of all pixels.
-    The last is a separate mode, so that every mode has one map.
+    The last is a mode of its own, which `run_category` takes the P-AUROC from.
     """
-    anomaly, p_auroc = residual_map(crossmodal, features, config), "rgb+3d, P-AUROC map"
+    anomaly, p_auroc = residual_map(crossmodal, features, config), "rgb+3d" + P_AUROC_MAP
     if not bool(anomaly.any()):
         return {"rgb+3d": Prediction(anomaly, 0.0), p_auroc: Prediction(anomaly, 0.0)}
     inside = anomaly[anomaly != 0].mean()

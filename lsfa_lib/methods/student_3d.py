@@ -26,20 +26,18 @@ from lsfa_lib.features.extract import patch_valid
 from lsfa_lib.features.geometry import patch_weights, spread
 from lsfa_lib.features.lazy_scan import LazyScan
 from lsfa_lib.features.local_descriptors import (
-    NEIGHBOURS,
     Cloud,
     Descriptors,
     cloud_of,
     neighbours_of,
+    one_sidedness,
+    points_of,
 )
-from lsfa_lib.features.sampling import farthest_points
 from lsfa_lib.methods.method import Good, Predict
 from lsfa_lib.pretraining.descriptors import teacher
 from lsfa_lib.records import Mode, PatchFeatures, Prediction, Sample
-from lsfa_lib.storage.files import InputError, progress
+from lsfa_lib.storage.files import progress
 
-POINTS = 4000
-"""Of a scan, by farthest point sampling; published 64,000."""
 EPOCHS = 15
 """Published 100."""
 NEAREST = 3
@@ -68,19 +66,6 @@ def fit(good: Good) -> Predict:
         return {"3d": prediction_from(found, points, scan.sample, good.config)}
 
     return predict
-
-
-def points_of(sample: Sample) -> Float[Tensor, "N 3"]:
-    """`POINTS` of the valid points, spread evenly; all where there are fewer.
-
-    Raises InputError where a point would lack neighbours.
-    """
-    points = sample.xyz[:, sample.valid].T.contiguous()
-    if len(points) <= NEIGHBOURS:
-        raise InputError(
-            f"{sample.name} has {len(points)} valid points; 3D-ST needs {NEIGHBOURS + 1} or more"
-        )
-    return points[farthest_points(points, min(len(points), POINTS))]
 
 
 def learned(clouds: list[Cloud], seed: int) -> Errors:
@@ -129,11 +114,6 @@ def standardised(errors: Errors, clouds: list[Cloud]) -> Errors:
         return (errors(cloud) - mean[group]) / std[group]
 
     return standard
-
-
-def one_sidedness(cloud: Cloud) -> Float[Tensor, " N"]:
-    """Length of the mean offset to the neighbours, in units of the mean neighbour distance."""
-    return cloud.geometry[..., :3].mean(dim=1).norm(dim=1)
 
 
 def whitening(rows: Float[Tensor, "N D"]) -> tuple[Float[Tensor, " D"], Float[Tensor, "D D"]]:

@@ -23,6 +23,8 @@ from lsfa_lib.storage.study_record import StudyRecord
 
 WIDTH, ROW, NAMES = 470, 22, 200
 """Of a study's figure, in pixels: all, a setting's row, and its names."""
+NUMBERS = ("d_i_auroc", "d_i_auroc_low", "d_i_auroc_high")
+"""Columns of a study's table: the difference in I-AUROC and its interval."""
 _log = logging.getLogger(__name__)
 
 
@@ -121,11 +123,18 @@ def _bytes(values: np.ndarray) -> str:
 
 
 def study_figure(study: StudyRecord) -> str:
-    """Differences to the reference with their intervals as a small SVG; "" without a table."""
+    """Differences to the reference with their intervals as a small SVG.
+
+    "" without a table, or with one that is damaged.
+    """
     path = study.folder / "table.csv"
     if not path.exists():
         return ""
-    table = pd.read_csv(path)
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(NUMBERS, float))
+    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+        _log.warning("%s is damaged (%s); sweep the study again", path, error)
+        return ""
     if not {"row", "mode", "d_i_auroc"} <= set(table.columns):
         return ""
     modes = [mode for mode in (BOTH, *MODES) if (table["mode"] == mode).any()]
@@ -134,7 +143,7 @@ def study_figure(study: StudyRecord) -> str:
     )
     if own.empty:
         return ""
-    own = own.reindex(columns=["row", "d_i_auroc", "d_i_auroc_low", "d_i_auroc_high"])
+    own = own.reindex(columns=["row", *NUMBERS])
     low = own["d_i_auroc_low"].fillna(own["d_i_auroc"])
     high = own["d_i_auroc_high"].fillna(own["d_i_auroc"])
     reach = max(0.02, float(np.abs([low, high]).max()) * 1.05)

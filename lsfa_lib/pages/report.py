@@ -134,9 +134,9 @@ def _read(path: Path) -> nbformat.NotebookNode:
 
 def _reports_folder(page: Path) -> Path:
     """The folder that holds the gallery, if the page is where one links it; else the page's own."""
-    for parent in page.parents:
-        if parent.name in ("runs", "studies"):
-            return parent.parent
+    for folder, levels in (("runs", 2), ("studies", 1)):
+        if len(page.parents) > levels + 1 and page.parents[levels].name == folder:
+            return page.parents[levels + 1]
     above = page.parent.parent
     if any((above / name).is_dir() for name in ("runs", "studies")):
         return above

@@ -7,6 +7,7 @@ import shutil
 import tarfile
 import tempfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from lsfa_lib.storage.files import InputError, progress, unwritable
@@ -25,11 +26,7 @@ def unpack(archive: Path, folder: Path, most_bytes: int) -> list[Path]:
             inside = Path(name)
             _unpack(archive, inside, min(most_bytes, shutil.disk_usage(folder).free))
             found = sorted(inside.iterdir())
-            taken = [folder / path.name for path in found if (folder / path.name).exists()]
-            if taken:
-                raise InputError(
-                    f"{taken[0]} already exists; move it away, or choose another folder"
-                )
+            require_absent(folder / path.name for path in found)
             return [path.rename(folder / path.name) for path in found]
     except InputError:  # A ValueError too.
         raise
@@ -43,6 +40,13 @@ def unpack(archive: Path, folder: Path, most_bytes: int) -> list[Path]:
         ) from error
     except OSError as error:
         raise unwritable(folder, error) from error
+
+
+def require_absent(paths: Iterable[Path]) -> None:
+    """Raises InputError if one of the paths exists."""
+    for path in paths:
+        if path.exists():
+            raise InputError(f"{path} already exists; move it away, or choose another folder")
 
 
 def _unpack(archive: Path, folder: Path, most_bytes: int) -> None:

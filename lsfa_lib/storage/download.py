@@ -72,6 +72,11 @@ def fetch(remote: Remote, path: Path) -> Path:
     return path
 
 
+def received(path: Path) -> int:
+    """Bytes of the file that are here already, complete or in part."""
+    return max(_size(path), _size(_part(path)))
+
+
 def verify(path: Path, remote: Remote) -> None:
     """Raises InputError if the file does not have the known digest."""
     kind, _, wanted = remote.digest.partition(":")
@@ -85,7 +90,7 @@ def verify(path: Path, remote: Remote) -> None:
 
 
 def _download(url: str, path: Path, remote: Remote, by_hand: str) -> None:
-    part = path.with_name(path.name + ".part")
+    part = _part(path)
     try:
         _receive_all(url, part, by_hand)
         try:
@@ -119,6 +124,10 @@ def _receive_all(url: str, part: Path, by_hand: str) -> None:
                 f"({type(reason).__name__}); start again to resume.{by_hand}"
             ) from reason
         time.sleep(FIRST_WAIT_S * 2**fruitless)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
 
 
 def _size(path: Path) -> int:

@@ -80,6 +80,8 @@ def unwritable(path: Path, error: OSError) -> Exception:
         )
     if error.errno == errno.ENAMETOOLONG:
         return InputError(f"{path}: the name is too long for the file system; choose a shorter one")
+    if error.errno == errno.EISDIR:
+        return InputError(f"{path}: is a folder; name a file in it")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
         return InputError(
             f"{path}: cannot be written ({os.strerror(error.errno)}); choose a writable folder"

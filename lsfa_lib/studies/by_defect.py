@@ -17,6 +17,7 @@ from lsfa_lib.studies.study_table import StudyRuns, against, lead_lines
 
 SIZES = ("small", "medium", "large")
 """Thirds of the defective scans of a category, by the area of the defect."""
+Trial = tuple[Any, ...]
 Groups = dict[str, str]
 """Name of a defective test scan -> the group it is counted in."""
 
@@ -31,10 +32,10 @@ def kind_table(study: StudyRuns, mode: str = BOTH) -> Styler:
 
 def lead_kind_table(study: StudyRuns, lines: pd.DataFrame) -> Styler:
     """I-AUROC by kind of defect of each cell in its leading mode, named in its row."""
-    rows = []
+    rows, trials = [], finished_by_all(study)
     for line in lead_lines(lines):
         cell, mode = str(line["row"]), str(line["mode"])
-        own = by_group(against(study, cell, ()), mode, _kinds)
+        own = by_group(against(study, cell, ()), mode, _kinds, trials)
         rows.append(own.rename(index={cell: f"{cell} ({SHORT_MODES[mode]})"}))
     frame = pd.concat(rows).rename_axis(index=None, columns=None) if rows else pd.DataFrame()
     return marked(frame, frame, caption="I-AUROC against all good scans.")
@@ -52,10 +53,21 @@ def size_groups(result: Result) -> Groups:
     return {s["name"]: SIZES[3 * place // len(order)] for place, s in enumerate(order)}
 
 
-def by_group(study: StudyRuns, mode: str, groups_of: Callable[[Result], Groups]) -> pd.DataFrame:
-    """I-AUROC of each group against all good scans: cells x groups, means over runs."""
+def by_group(
+    study: StudyRuns,
+    mode: str,
+    groups_of: Callable[[Result], Groups],
+    trials: set[Trial] | None = None,
+) -> pd.DataFrame:
+    """I-AUROC of each group against all good scans: cells x groups, means over runs.
+
+    Over `trials`; None: those that every cell has finished, so that cells are comparable.
+    """
+    trials = finished_by_all(study) if trials is None else trials
     found = []
-    for (cell, category, *_), result in study.results.items():
+    for (cell, category, *trial), result in study.results.items():
+        if (category, *trial) not in trials:
+            continue
         scans = [scan for scan in labelled(result) if mode in scan["scores"]]
         groups = groups_of(result) if scans else {}
         for group in dict.fromkeys(groups.values()):
@@ -70,6 +82,19 @@ def by_group(study: StudyRuns, mode: str, groups_of: Callable[[Result], Groups])
     return table.loc[[cell for cell in study.cells if cell in table.index], order]
 
 
+def finished_by_all(study: StudyRuns) -> set[Trial]:
+    """Category, seed and point of the runs that every cell with results has finished.
+
+    A cell that has finished less than half of its runs does not count.
+    """
+    each: dict[str, set[Trial]] = {}
+    for cell, *trial in study.results:
+        each.setdefault(cell, set()).add(tuple(trial))
+    most = max(map(len, each.values()), default=0)
+    counted = [trials for trials in each.values() if 2 * len(trials) >= most]
+    return set.intersection(*counted) if counted else set()
+
+
 def _table(study: StudyRuns, mode: str, groups_of: Callable[[Result], Groups]) -> Styler:
     frame, reference = by_group(study, mode, groups_of), study.about.reference
     for other in [m for m in study.modes if m.startswith(f"{mode}+")]:
@@ -80,7 +105,10 @@ def _table(study: StudyRuns, mode: str, groups_of: Callable[[Result], Groups]) -
         worst = (frame - frame.loc[reference]).min(axis=1)
         frame["least gain"] = np.where(frame.index == reference, np.nan, worst)
     frame = frame.rename_axis(index=None, columns=MODES[mode])
-    caption = f"I-AUROC against all good scans; least gain: smallest difference to {reference}."
+    caption = (
+        "I-AUROC against all good scans, over the runs that all cells have finished; least gain: "
+        f"smallest difference to {reference}."
+    )
     return marked(frame, frame, caption=caption)
 
 

@@ -20,11 +20,11 @@ from lsfa_lib.studies.study_table import StudyRuns, config_of, load, table
 HEAD = """# {title}
 
 Written by `{command}` from the runs of the studies, not by hand. Paired differences from the
-reference with 95 % bootstrap intervals: of I-AUROC over test scans, training seeds and coreset
-seeds, of AUPRO and P-AUROC over seeds only. Results hold for these categories only. *Confirmed*:
-the interval of the difference from the reference lies above 0 and, in studies with a random
-control, so does that of the difference from the control. About one in forty comparisons would be
-confirmed by chance; there is no correction for multiple comparisons.
+reference with 95 % intervals: of I-AUROC by bootstrap over test scans, training seeds and coreset
+seeds, of AUPRO and P-AUROC by Student's t over seeds only. Results hold for these categories only.
+*Confirmed*: the interval of the difference from the reference lies above 0 and, in studies with a
+random control, so does that of the difference from the control. About one in forty comparisons
+would be confirmed by chance; there is no correction for multiple comparisons.
 """
 
 

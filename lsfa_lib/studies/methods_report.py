@@ -20,6 +20,7 @@ from lsfa_lib.figures.tables import marked
 from lsfa_lib.methods import find_method
 from lsfa_lib.studies.published import COLUMNS, published_file
 from lsfa_lib.studies.study_figures import BELOW
+from lsfa_lib.studies.study_report import failures
 from lsfa_lib.studies.study_table import StudyRuns, config_of, lead_lines, spread
 
 DATASET = "mvtec3d"
@@ -96,10 +97,11 @@ def pareto_figure(study: StudyRuns, lines: pd.DataFrame, over: str = "ms") -> go
     """I-AUROC of each method over `ms` per scan (features and detection) or `MB`.
 
     The line joins those whose interval lies above chance and that no other such method beats in
-    both; they and the reference are named.
+    both; they and the reference are named. Methods with failed runs are not compared.
     """
     points = _points(study, lines, over)
-    better = points[~(points[f"{AREA}_low"] <= CHANCE)]
+    whole = points["missing"] == 0
+    better = points[~(points[f"{AREA}_low"] <= CHANCE) & (whole | ~whole.any())]
     best = better[better[AREA] > better[AREA].cummax().shift(fill_value=-1.0)]
     named = points["row"].isin([*best["row"], study.about.reference])
     figure = px.scatter(
@@ -149,16 +151,18 @@ def _points(study: StudyRuns, lines: pd.DataFrame, over: str) -> pd.DataFrame:
             low, high = (line.get(AREA + end, np.nan) for end in ("_low", "_high"))
             ends = {"above": high - line[AREA], "below": line[AREA] - low}
             points.append({**line, **ends, "cost": max(spent, 0.1)})
-    columns = ["row", "mode", AREA, f"{AREA}_low", "cost", "above", "below"]
+    columns = ["row", "mode", AREA, f"{AREA}_low", "missing", "cost", "above", "below"]
     frame = pd.DataFrame(points, columns=columns)
     return frame.sort_values(["cost", AREA], ignore_index=True)
 
 
 def answer(study: StudyRuns, lines: pd.DataFrame) -> str:
     """How the methods compare, from the numbers, as Markdown."""
-    there = [line for line in lead_lines(lines) if not np.isnan(line[AREA])]
-    if not there:
+    found = [line for line in lead_lines(lines) if not np.isnan(line[AREA])]
+    if not found:
         return "**No method has a finished run with a defined I-AUROC.**"
+    # Means over other categories cannot be ranked.
+    there = [line for line in found if not line["missing"]] or found
     highest = max(there, key=lambda line: line[AREA])
     said = [
         f"**{html.escape(highest['row'])} has the highest I-AUROC: {spread(highest, AREA)}.**\n"
@@ -177,15 +181,15 @@ def answer(study: StudyRuns, lines: pd.DataFrame) -> str:
         )
     reference = html.escape(study.about.reference)
     for word, better in (("confirmed", "Better"), ("worse", "Worse")):
-        rows = [html.escape(str(line["row"])) for line in there if verdict(line) == word]
+        rows = [html.escape(str(line["row"])) for line in found if verdict(line) == word]
         if rows:
             said.append(f"- {better} than {reference} beyond chance: {', '.join(rows)}.")
     # Lines without an interval cannot be told from chance either way.
-    chance = [line["row"] for line in there if line.get(f"{AREA}_low", np.nan) <= CHANCE]
+    chance = [line["row"] for line in found if line.get(f"{AREA}_low", np.nan) <= CHANCE]
     if chance:
         names = ", ".join(map(html.escape, chance))
         said.append(f"- I-AUROC not above {CHANCE} beyond chance: {names}.")
-    return "\n".join(said)
+    return "\n".join([*said, *failures(study)])
 
 
 def _published_name(study: StudyRuns, cell: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lsfa_lib.config import OURS, PRESETS, fields_of
+from lsfa_lib.config.build import joined
 from lsfa_lib.figures.findings import shown
 from lsfa_lib.notebooks.find import find_notebook, notebook_names, parameters_of
 from lsfa_lib.storage.files import InputError, nearest
@@ -86,7 +87,12 @@ class Study(StudyFile):
 
     def given(self, cell: str, point: Fields) -> Fields:
         """Fields and parameters of a cell's runs: the study's, the command line's, its own."""
-        given = self.parameters | {"preset": self.preset} | self.chosen | self.cells[cell] | point
+        given: Fields = {}
+        for values in (
+            *(self.parameters, {"preset": self.preset}),
+            *(self.chosen, self.cells[cell], point),
+        ):
+            given = joined(given, values)
         folder = self.path.parent if self.path else Path()
         preset = known_preset(given["preset"], folder, self.where(f"cell {cell!r}"))
         return given | {"preset": preset}

@@ -97,6 +97,7 @@ def read_file(path: Path, above: tuple[Path, ...] = ()) -> StudyFile:
             raise InputError(f"{path}: `include` lists no study file; write at least one")
     if "like" in values:
         values = _inherited(path, values["like"], (*above, path)) | values
+    values = _named(path, values)
     try:
         file = pydantic.TypeAdapter(StudyFile).validate_python(values)
     except pydantic.ValidationError as errors:
@@ -104,6 +105,24 @@ def read_file(path: Path, above: tuple[Path, ...] = ()) -> StudyFile:
     for name, choices in file.grid.items():
         require_distinct(path, f"grid {name}", choices)
     return file
+
+
+def _named(path: Path, values: Fields) -> Fields:
+    """The fields with names of cells as text, which YAML may read as numbers.
+
+    Raises InputError for any other name that is not text, such as `off`, a truth value in YAML.
+    """
+    cells = values.get("cells")
+    if isinstance(cells, dict):
+        numbers = [name for name in cells if type(name) in (int, float)]
+        cells = {str(name) if name in numbers else name: own for name, own in cells.items()}
+        values = values | {"cells": cells}
+    for name in (*values, *(cells if isinstance(cells, dict) else ())):
+        if not isinstance(name, str):
+            raise InputError(
+                f"{path}: YAML reads the name {name!r} as {type(name).__name__}; write it in quotes"
+            )
+    return values
 
 
 def _inherited(path: Path, name: Any, above: tuple[Path, ...]) -> Fields:

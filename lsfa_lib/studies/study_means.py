@@ -1,7 +1,7 @@
 """Means of a study's cells over categories and seeds, with the same resamples for all.
 
 Two cells are compared on the same test scans, so their difference is computed per resample.
-I-AUROC resamples test scans and seeds, map metrics resample seeds only.
+I-AUROC resamples test scans and seeds; metrics of maps have Student's t interval over seeds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,15 @@ from functools import cache
 import numpy as np
 from jaxtyping import Bool, Float
 
-from lsfa_lib.evaluation.bootstrap import AREA, RESAMPLES, areas_under_roc, counts, with_interval
+from lsfa_lib.evaluation.bootstrap import (
+    AREA,
+    RESAMPLES,
+    areas_under_roc,
+    counts,
+    half_width,
+    with_interval,
+    within,
+)
 from lsfa_lib.figures.findings import Result, labelled, number
 from lsfa_lib.storage.study_record import Key, StudyRecord
 
@@ -51,15 +59,13 @@ class Means:
         )
         return tuple(category for category in self.categories if found[category] == self.count)
 
-    def _of(self, cell: str, mode: str, metric: str, categories: tuple[str, ...]) -> Sample:
-        """The cell's mean over these categories."""
-        values = self.values(cell, mode, metric, categories)
+    def _of(self, cell: str, mode: str, categories: tuple[str, ...]) -> Sample:
+        """The cell's mean I-AUROC over these categories."""
+        values = self.values(cell, mode, AREA, categories)
         # Where all share the drawn seeds, no cell has a stream of its own.
         variant = self.cells.index(cell) if len(self.trials) > 1 else 0
         training = self._weights(2 + variant, values.shape[1])
         coreset = self._weights(1, values.shape[2])
-        if metric != AREA:
-            return float(values.mean()), np.einsum("bt,bs,ts->b", training, coreset, values.mean(0))
         total = np.zeros(RESAMPLES)
         for category in categories:
             areas = self._areas(cell, mode, category)
@@ -77,9 +83,34 @@ class Means:
         both = tuple(c for c in self.complete(*own) if c in self.complete(*other))
         if not both:
             return {}
-        metric = name.partition("_")[2]
-        (mean, drawn), (base, base_drawn) = (self.of(*pair, metric, both) for pair in (own, other))
-        return with_interval(name, mean - base, drawn - base_drawn)
+        return self._with_interval(name, name.partition("_")[2], (own, other), both)
+
+    def mean(
+        self, metric: str, own: tuple[str, str], categories: tuple[str, ...]
+    ) -> dict[str, float]:
+        """The metric of a (cell, mode) over these categories, with its interval."""
+        return self._with_interval(metric, metric, (own,), categories)
+
+    def _with_interval(
+        self,
+        name: str,
+        metric: str,
+        pairs: tuple[tuple[str, str], ...],
+        categories: tuple[str, ...],
+    ) -> dict[str, float]:
+        """The metric of the first (cell, mode), less that of the second where there are two."""
+        if metric == AREA:
+            samples = [self.of(*pair, categories) for pair in pairs]
+            mean, drawn = (parts[0] - sum(parts[1:]) for parts in zip(*samples, strict=True))
+            return with_interval(name, mean, drawn)
+        tables = [self.values(*pair, metric, categories).mean(0) for pair in pairs]
+        paired = tables[0] - sum(tables[1:])
+        # Points of the grid are shared by all cells, training seeds are not.
+        half = half_width(paired.mean(0), *(table.mean(1) for table in tables))
+        mean = float(paired.mean())
+        low, high = mean - half, mean + half
+        low, high = (low, high) if len(pairs) > 1 else within(low, high)
+        return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
     def deviation(self, cell: str, mode: str, metric: str, categories: tuple[str, ...]) -> float:
         """Standard deviation of the mean over categories between seeds; NaN for one."""

@@ -166,18 +166,24 @@ def answer(study: StudyRuns, lines: pd.DataFrame, mode: str = BOTH) -> str:
                 f"- **{cell}**: {word}. I-AUROC {area}, AUPRO {pro}{_of_maps(line, word)} compared "
                 f"with “{reference}”{_paper_gain(study, line)}."
             )
-    if failed := study.about.failed:
-        names = ", ".join(sorted({run.cell for run in failed}))
-        said.append(
-            f"- {len(failed)} of {len(study.about.runs)} runs failed ({html.escape(names)}): "
-            "means are over the categories that were finished with every seed."
-        )
+    said += failures(study)
     if len(study.about.seeds) * len(study.about.grid) == 1:
         said.append(
             "- One seed: intervals cover the choice of test scans only, not chance in training and "
             "coreset."
         )
     return "\n".join(said)
+
+
+def failures(study: StudyRuns) -> list[str]:
+    """A sentence on the runs that failed, if any, as Markdown."""
+    if not (failed := study.about.failed):
+        return []
+    names = ", ".join(sorted({run.cell for run in failed}))
+    return [
+        f"- {len(failed)} of {len(study.about.runs)} runs failed ({html.escape(names)}): "
+        "means are over the categories that were finished with every seed."
+    ]
 
 
 def _of_maps(line: dict[str, Any], word: str) -> str:

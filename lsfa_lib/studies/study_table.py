@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lsfa_lib.evaluation.bootstrap import AREA, verdict, with_interval
+from lsfa_lib.evaluation.bootstrap import AREA, verdict
 from lsfa_lib.figures.findings import BOTH, Result, number
 from lsfa_lib.figures.names import MODES
 from lsfa_lib.storage.files import InputError, atomic_write, located
@@ -147,20 +147,15 @@ def table(study: StudyRuns, seed: int = 0) -> pd.DataFrame:
             line["missing"] = len(study.about.categories) * means.count - line["runs"]
             other = mode if means.complete(reference, mode) else BOTH
             for metric in METRICS:
-                line |= with_interval(metric, *means.of(cell, mode, metric, complete))
+                line |= means.mean(metric, (cell, mode), complete)
                 line[f"{metric}_sd"] = means.deviation(cell, mode, metric, complete)
                 line[f"published_{metric}"] = published.get(metric, np.nan)
                 for prefix, base in bases.items():
                     if (cell, mode) != (base, other) and base:
                         line |= means.difference(f"{prefix}_{metric}", (cell, mode), (base, other))
-            line |= _selection(study, cell, mode)
+            line |= _selection(study, cell, mode, complete)
             lines.append(line)
-    frame = pd.DataFrame(lines)
-    if means.count == 1:
-        # Over one seed there is no interval, and one of width 0 would seem sure.
-        known = [c for c in frame.columns if c.endswith(("_low", "_high")) and AREA not in c]
-        frame[known] = np.nan
-    return frame
+    return pd.DataFrame(lines)
 
 
 def _is_judged(study: StudyRuns, cell: str) -> bool:
@@ -180,9 +175,12 @@ def _is_judged(study: StudyRuns, cell: str) -> bool:
     return weighted and bool(training["steps"] or training["epochs"])
 
 
-def _selection(study: StudyRuns, cell: str, mode: str) -> dict[str, float]:
-    """The mean of I-AUROC and AUPRO on pseudo-defects, over the cell's runs that scored some."""
-    found = [result.get("selection") for result in study.of_cell(cell)]
+def _selection(
+    study: StudyRuns, cell: str, mode: str, categories: tuple[str, ...]
+) -> dict[str, float]:
+    """The mean of I-AUROC and AUPRO on pseudo-defects, over the cell's runs in these categories."""
+    runs = [result for result in study.of_cell(cell) if result["category"] in categories]
+    found = [result.get("selection") for result in runs]
     scores = [
         (number(each["i_auroc"][mode]) + number(each["aupro_30"][mode])) / 2
         for each in found

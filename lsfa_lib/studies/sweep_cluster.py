@@ -131,8 +131,12 @@ def at_a_time(workers: int, peak_mb: float, room_mb: float) -> int:
 
 
 def needed_mb(outcome: Outcome, most: int, room_mb: float) -> float:
-    """Memory to expect of a run, MB; where it was killed, what lets one fewer than `most` fit."""
-    return room_mb / max(1, most - 1) if outcome.killed else outcome.peak_mb
+    """Memory to expect of a run, MB; where it was killed, what lets one fewer than `most` fit.
+
+    Workers of other machines have room of their own, `room_mb` is infinite.
+    """
+    known = outcome.killed and math.isfinite(room_mb)
+    return room_mb / max(1, most - 1) if known else outcome.peak_mb
 
 
 def _performed(

@@ -106,14 +106,13 @@ def gains(data: str, runs: StudyRuns, seed: int) -> Gains:
         raise InputError(f"{data}: {reference} was not finished in {MODES[MODE]}; sweep it again")
     recipes = [cell for cell in whole if cell != reference]
     mean, drawn = pd.DataFrame(index=recipes, columns=[*METRICS], dtype=float), {}
-    for metric in METRICS:
-        base, base_drawn = means.of(reference, MODE, metric, every)
-        for cell in recipes:
-            value, own = means.of(cell, MODE, metric, every)
-            mean.loc[cell, metric] = value - base
-            if metric == AREA:
-                drawn[cell] = own - base_drawn
-    return Gains(data, runs, means.of(reference, MODE, AREA, every)[0], mean, pd.DataFrame(drawn))
+    base, base_drawn = means.of(reference, MODE, every)
+    for cell in recipes:
+        for metric in METRICS:
+            pairs = (cell, MODE), (reference, MODE)
+            mean.loc[cell, metric] = means.difference(f"d_{metric}", *pairs)[f"d_{metric}"]
+        drawn[cell] = means.of(cell, MODE, every)[1] - base_drawn
+    return Gains(data, runs, base, mean, pd.DataFrame(drawn))
 
 
 def correlation(one: Gains, real: Gains, metric: str = AREA) -> dict[str, float]:
