@@ -3,14 +3,17 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from other_device import OTHER, Elsewhere, OtherDevice, handed_over, use
 
+from lsfa_lib.adaptation import training
 from lsfa_lib.config import Config, configure
 from lsfa_lib.datasets.layouts import read_split
-from lsfa_lib.detection import head_training
+from lsfa_lib.detection import building, head_training
 from lsfa_lib.detection.detector import predict
 from lsfa_lib.features.cache import extract
 from lsfa_lib.features.lazy_scan import read_sample
@@ -45,6 +48,32 @@ HANDED_OVER = {
     "detection.detector.evidence": "the largest disagreement is a number",
 }
 """Functions that wait for the device while one scan is scored, with the reason."""
+IN_TRAINING = {
+    "adaptation.adaptors.sampled": "its result has as many rows as the drawn patches share",
+    "adaptation.instances.instance_features": "rows that stand for no patch are left out",
+    "adaptation.feature_queue.FeatureQueue.__len__": "slices of a ring buffer need numbers",
+    "adaptation.feature_queue.FeatureQueue.enqueue": "likewise",
+    "adaptation.nearest.nearest_index": "later blocks of the queue improve few rows",
+    "adaptation.objective.compactness_terms": "distances for the history",
+    "adaptation.monitors.alignment_accuracy": "a number for the history",
+    "adaptation.monitors.feature_variance": "likewise",
+    "adaptation.monitors.effective_rank": "likewise, from the eigenvalues",
+    "adaptation.monitors._deviations": "rows that stand for no patch are left out",
+    "adaptation.trainer.Trainer._backward": "the loss, for the history",
+    "adaptation.trainer.Trainer._backward.<locals>.<dictcomp>": "its terms, likewise",
+    "adaptation.trainer.Trainer.step": "a gradient that is not finite stops the training",
+}
+"""Functions that wait while adaptors are trained."""
+IN_A_BANK = {
+    "features.extract.distinct_rows": "its result has as many rows as there are valid patches",
+    "detection.building._rows_of_scan": "likewise",
+    "detection.building.Moments.overall": "mean and standard deviation are numbers",
+    "detection.building._gathered": "the rows of one scan at a time",
+    "detection.coreset.k_centre.<locals>.<genexpr>": "the picks, as numbers, for the progress",
+    "detection.coreset._Gaps.add": "only rows above a level are updated with each block of picks",
+    "detection.coreset._next_block": "a block of picks is made among few candidates",
+}
+"""Functions that wait while a bank is built."""
 
 
 @pytest.fixture
@@ -98,6 +127,31 @@ def test_scores_on_another_device_are_those_of_the_cpu(
             torch.testing.assert_close(
                 own.anomaly_map.cpu(), other.anomaly_map, rtol=3e-4, atol=1e-3
             )
+
+
+def test_fitting_waits_for_the_device_only_where_known(
+    tiny: Config, elsewhere: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names, since how often depends on the steps and the patches."""
+    during: dict[str, set[str]] = {}
+
+    def watch(module: ModuleType, name: str) -> None:
+        real = getattr(module, name)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            before = handed_over.copy()
+            found = real(*args, **kwargs)
+            during.setdefault(name, set()).update(handed_over - before)
+            return found
+
+        monkeypatch.setattr(module, name, watched)
+
+    watch(training, "fit")
+    watch(building, "build_bank")
+    config = configure(replace(tiny, cache=""), {"only": "both", "training.steps": 2})
+    fit_detector("seal", config, 0)
+    assert during["fit"] == set(IN_TRAINING)
+    assert during["build_bank"] == set(IN_A_BANK)
 
 
 def test_one_scan_waits_for_the_device_only_where_known(tiny: Config, elsewhere: None) -> None:

@@ -1,5 +1,6 @@
 """What the notebooks of studies show is what the tables hold."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -309,6 +310,23 @@ def test_studies_become_a_document(tmp_path: Path) -> None:
     text = write_document([folder_with_tables(folder)], path).read_text("utf-8")
     assert "Test scans: cap 10 good + 14 defective.\n" in text
     assert "nan" not in text.partition("## The references")[2]
+
+
+def test_timed_cells_have_their_costs_in_the_document(tmp_path: Path) -> None:
+    folder = write_results(tmp_path / "studies" / "parts-demo")
+    for i, path in enumerate(sorted(tmp_path.rglob("result.json"))):
+        result = json.loads(path.read_text())
+        result["seconds"] |= {"fit": 2.0, "train adaptors": 3.0, "fit banks": 4.0}
+        seconds = {"read": 0.01, "prepare": 0.02, "features rgb": 0.1, "detect": 0.2}
+        if i:
+            result["cost"] = {"seconds": seconds, "memory_mb": 300.0}
+        path.write_text(json.dumps(result))
+    text = write_document([folder_with_tables(folder)], tmp_path / "a.md").read_text("utf-8")
+    _, costs = text.split("medians over the timed runs.\n\n")
+    header, _, *rows = [line.split() for line in costs.split("\n\n")[0].splitlines()]
+    assert " ".join(header) == "| | learn, s | load, ms | features, ms | detect, ms | MB |"
+    for row, cell in zip(rows, LIFT, strict=True):
+        assert row[1::2] == [cell, "9.0", "30.0", "100.0", "200.0", "300.0"]
 
 
 def panel(*means: tuple[float, float, float]) -> pd.DataFrame:

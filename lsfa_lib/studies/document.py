@@ -13,6 +13,7 @@ from lsfa_lib.figures.findings import labelled
 from lsfa_lib.figures.names import METRICS, MODES
 from lsfa_lib.pages.page import counted
 from lsfa_lib.storage.files import InputError, atomic_write
+from lsfa_lib.studies.methods_report import costs
 from lsfa_lib.studies.study_figures import selection_cells
 from lsfa_lib.studies.study_report import answer, comparison, cost_table
 from lsfa_lib.studies.study_table import StudyRuns, config_of, load, table
@@ -79,8 +80,11 @@ def _section(study: StudyRuns, lines: pd.DataFrame) -> Iterator[str]:
         compared: Any = comparison(study, lines, mode)
         yield f"{compared.caption}\n"
         yield compared.data.to_markdown() + "\n"
-    costs = cost_table(study).data  # type: ignore[attr-defined]
-    yield costs.to_markdown(floatfmt=".1f") + "\n"
+    runs = cost_table(study).data  # type: ignore[attr-defined]
+    yield runs.to_markdown(floatfmt=".1f") + "\n"
+    if timed := {cell: found for cell in study.cells if (found := costs(study, cell))}:
+        yield "Seconds to learn, then time and memory of one scan: medians over the timed runs.\n"
+        yield pd.DataFrame(timed).T.to_markdown(floatfmt=".1f") + "\n"
 
 
 def _test_scans(study: StudyRuns, category: str) -> str:

@@ -21,7 +21,7 @@ from lsfa_lib.studies.published import COLUMNS, published_file, published_values
 from lsfa_lib.studies.study_table import StudyRuns, config_of, finding, records, spread, spreads
 
 STAGES = {
-    "train, s": ("train adaptors", "finetune"),
+    "train, s": ("fit", "train adaptors", "finetune"),
     "fit banks, s": ("fit banks",),
     "predict, s": ("predict test",),
 }
