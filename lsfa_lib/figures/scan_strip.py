@@ -76,11 +76,15 @@ def _entry(
 ) -> dict[str, Any]:
     """A thumbnail: photo and map next to each other."""
     mode, box = lead(result), pixels.box
-    photo, valid, defect, score = (
-        box.cut(part, THUMBNAIL_PX) for part in (pixels.photo, pixels.valid, pixels.defect, level)
+    valid, defect, score = (
+        box.cut(part, THUMBNAIL_PX) for part in (pixels.valid, pixels.defect, level)
     )
+    images: list[AnyImage] = [
+        box.cut(pixels.photo, THUMBNAIL_PX),
+        scan_images.map_image(score, valid, defect),
+    ]
     both = Image.new("RGB", (2 * THUMBNAIL_PX, THUMBNAIL_PX), "#101418")
-    for i, each in enumerate((photo, scan_images.map_image(score, valid, defect))):
+    for i, each in enumerate(images):
         image = _image(each).convert("RGBA").resize((THUMBNAIL_PX, THUMBNAIL_PX))
         both.paste(image, (i * THUMBNAIL_PX, 0), image)
     return {

@@ -82,7 +82,7 @@ def _section(study: StudyRuns, lines: pd.DataFrame) -> Iterator[str]:
         yield compared.data.to_markdown() + "\n"
     runs = cost_table(study).data  # type: ignore[attr-defined]
     yield runs.to_markdown(floatfmt=".1f") + "\n"
-    if timed := {cell: found for cell in study.cells if (found := costs(study, cell))}:
+    if timed := {cell: own for cell in study.cells if (own := costs(study, cell))}:
         yield "Seconds to learn, then time and memory of one scan: medians over the timed runs.\n"
         yield pd.DataFrame(timed).T.to_markdown(floatfmt=".1f") + "\n"
 

@@ -101,7 +101,8 @@ def pareto_figure(study: StudyRuns, lines: pd.DataFrame, over: str = "ms") -> go
     """
     points = _points(study, lines, over)
     whole = points["missing"] == 0
-    better = points[~(points[f"{AREA}_low"] <= CHANCE) & (whole | ~whole.any())]
+    compared = points[whole] if whole.any() else points
+    better = compared[~(compared[f"{AREA}_low"] <= CHANCE)]
     best = better[better[AREA] > better[AREA].cummax().shift(fill_value=-1.0)]
     named = points["row"].isin([*best["row"], study.about.reference])
     figure = px.scatter(
