@@ -68,21 +68,16 @@ def _check_bank(bank: BankConfig) -> None:
 
 
 def _check_maps(config: Config) -> None:
-    own, crossmodal = config.detector, config.crossmodal
-    share, sigma = "above 0, at most 1", f"at least 0, below {WIDEST:g}"
+    own, other = config.detector, config.crossmodal.blur
+    rate, top, surround, blur = own.false_alarm_rate, own.top_fraction, own.surround, own.blur
+    sigma = f"at least 0, below {WIDEST:g}"
     _require(
         {
-            "detector.false_alarm_rate": (
-                *(own.false_alarm_rate, "between 0 and 1"),
-                0 < own.false_alarm_rate < 1,
-            ),
-            "detector.top_fraction": (own.top_fraction, share, 0 < own.top_fraction <= 1),
-            "detector.surround": (
-                *(own.surround, f"above 0, below {WIDEST:g}"),
-                0 < own.surround < WIDEST,
-            ),
-            "detector.blur": (own.blur, sigma, 0 <= own.blur < WIDEST),
-            "crossmodal.blur": (crossmodal.blur, sigma, 0 <= crossmodal.blur < WIDEST),
+            "detector.false_alarm_rate": (rate, "between 0 and 1", 0 < rate < 1),
+            "detector.top_fraction": (top, "above 0, at most 1", 0 < top <= 1),
+            "detector.surround": (surround, f"above 0, below {WIDEST:g}", 0 < surround < WIDEST),
+            "detector.blur": (blur, sigma, 0 <= blur < WIDEST),
+            "crossmodal.blur": (other, sigma, 0 <= other < WIDEST),
         }
     )
 

@@ -178,8 +178,7 @@ def _distorted(own: Mapping[str, Any], skew: float) -> str:
         value = value.get("data", list(value.values())) if isinstance(value, Mapping) else value
         if name == "d" and not isinstance(value, list):
             continue
-        rows = [each if isinstance(each, list) else [each] for each in _listed(value)]
-        numbers = [_number(each) for each in chain(*rows)]
+        numbers = [_number(each) for each in chain(*map(_listed, _listed(value)))]
         if any(is_number(each) and abs(each) > LEAST_DISTORTION for each in numbers):
             return f"{name} of a lens distortion"
     return ""

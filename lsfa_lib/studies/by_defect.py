@@ -18,6 +18,7 @@ from lsfa_lib.studies.study_table import StudyRuns, against, lead_lines
 SIZES = ("small", "medium", "large")
 """Thirds of the defective scans of a category, by the area of the defect."""
 Trial = tuple[Any, ...]
+"""Category, seed and point of the grid of a run."""
 Groups = dict[str, str]
 """Name of a defective test scan -> the group it is counted in."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +87,8 @@ class Study(StudyFile):
 
     def given(self, cell: str, point: Fields) -> Fields:
         """Fields and parameters of a cell's runs: the study's, the command line's, its own."""
-        given: Fields = {}
-        for values in (
-            *(self.parameters, {"preset": self.preset}),
-            *(self.chosen, self.cells[cell], point),
-        ):
-            given = joined(given, values)
+        levels = (self.parameters, {"preset": self.preset}, self.chosen, self.cells[cell], point)
+        given: Fields = reduce(joined, levels)
         folder = self.path.parent if self.path else Path()
         preset = known_preset(given["preset"], folder, self.where(f"cell {cell!r}"))
         return given | {"preset": preset}

@@ -83,22 +83,22 @@ class Means:
         both = tuple(c for c in self.complete(*own) if c in self.complete(*other))
         if not both:
             return {}
-        return self._with_interval(name, name.partition("_")[2], (own, other), both)
+        return self._bounded(name, name.partition("_")[2], (own, other), both)
 
     def mean(
         self, metric: str, own: tuple[str, str], categories: tuple[str, ...]
     ) -> dict[str, float]:
         """The metric of a (cell, mode) over these categories, with its interval."""
-        return self._with_interval(metric, metric, (own,), categories)
+        return self._bounded(metric, metric, (own,), categories)
 
-    def _with_interval(
+    def _bounded(
         self,
         name: str,
         metric: str,
         pairs: tuple[tuple[str, str], ...],
         categories: tuple[str, ...],
     ) -> dict[str, float]:
-        """The metric of the first (cell, mode), less that of the second where there are two."""
+        """The metric of a (cell, mode), or the difference of two, as `name` with its interval."""
         if metric == AREA:
             samples = [self.of(*pair, categories) for pair in pairs]
             mean, drawn = (parts[0] - sum(parts[1:]) for parts in zip(*samples, strict=True))
@@ -108,8 +108,8 @@ class Means:
         # Points of the grid are shared by all cells, training seeds are not.
         half = half_width(paired.mean(0), *(table.mean(1) for table in tables))
         mean = float(paired.mean())
-        low, high = mean - half, mean + half
-        low, high = (low, high) if len(pairs) > 1 else within(low, high)
+        ends = mean - half, mean + half
+        low, high = ends if len(pairs) > 1 else within(*ends)  # a difference may be negative
         return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
     def deviation(self, cell: str, mode: str, metric: str, categories: tuple[str, ...]) -> float:

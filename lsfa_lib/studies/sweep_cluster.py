@@ -133,7 +133,7 @@ def at_a_time(workers: int, peak_mb: float, room_mb: float) -> int:
 def needed_mb(outcome: Outcome, most: int, room_mb: float) -> float:
     """Memory to expect of a run, MB; where it was killed, what lets one fewer than `most` fit.
 
-    Workers of other machines have room of their own, `room_mb` is infinite.
+    `room_mb` is infinite where workers run on other machines, whose memory is not known.
     """
     known = outcome.killed and math.isfinite(room_mb)
     return room_mb / max(1, most - 1) if known else outcome.peak_mb
